@@ -1,0 +1,53 @@
+# Everything sets itself up: it needs python3.11 or newer, npm and make. `make lock` renews the pinned requirements.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip -q --disable-pip-version-check
+
+.PHONY: setup setup-dev demo test lint format bench lock clean
+
+setup: .setup-run
+
+setup-dev: .setup-dev
+
+demo: .setup-run
+	$(BIN)/maskwatch demo
+
+test: .setup-dev
+	$(BIN)/python -m pytest
+
+lint: .setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .setup-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .setup-dev
+	$(BIN)/python -m bench
+
+lock:
+	cd requirements && for name in run train dev build convert; do \
+	  uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
+	cd requirements && uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate assets.in -o assets.txt
+
+clean:
+	rm -rf .venv .setup-* node_modules build dist models/assets producer/assets viewer/static/vendor
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("maskwatch needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.setup-run: requirements/run.txt requirements/build.txt requirements/assets.txt requirements/convert.txt pyproject.toml package-lock.json scripts/fetch_assets.py scripts/fetch_page_parts.py | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --require-hashes -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(BIN)/python scripts/fetch_assets.py
+	$(BIN)/python scripts/fetch_page_parts.py
+	touch $@
+
+.setup-dev: requirements/dev.txt .setup-run
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	touch $@

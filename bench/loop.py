@@ -1,0 +1,47 @@
+"""The plain way, to compare with: read, find faces, label, write, one frame after the other in one process.
+
+    python -m bench.loop SOURCE LINES.jsonl [THREADS]
+
+The parts are those of the pipeline: the same source, detector, crops, classifier and JSON lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+
+from models import face_detector, mask_classifier
+from pipeline.messages import Face
+from pipeline.tracks import Tracks
+from producer.sources import open_source
+
+
+def main(source_text: str, lines: Path, threads: int = 1) -> None:
+    """Label a video frame by frame."""
+    cv2.setNumThreads(threads)
+    detector = face_detector.load(threads=threads)
+    classifier = mask_classifier.load(threads=threads)
+    card, tracks = classifier.card, Tracks()
+    with lines.open("wb") as file:
+        for picture in open_source(source_text):
+            frame = np.asarray(picture.frame)
+            found = detector.find(frame)
+            crops = mask_classifier.crop_faces(frame, found.boxes, card.size_px, card.margin)
+            labels, confidences = mask_classifier.label_of(classifier.mask_probability(crops), card.threshold)
+            faces = [
+                Face(box=tuple(box), score=score, label=label, confidence=confidence)
+                for box, score, label, confidence in zip(
+                    found.boxes.tolist(), found.scores.tolist(), labels, confidences.tolist(), strict=True
+                )
+            ]
+            tracked = tracks.update(faces, picture.at_s or 0.0)
+            line = {"frame": picture.index, "faces": faces, "tracks": [face.track for face in tracked]}
+            file.write(msgspec.json.encode(line) + b"\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)

@@ -1,0 +1,64 @@
+"""The card of a trained classifier: card.json beside its files, read and checked.
+
+It says what the network wants (crop size and margin), what it was trained on and how, what was measured, and the hash
+of each file. A card that is missing or does not fit raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from models.files import ModelUnusable
+
+CARD_NAME = "card.json"
+INT8_NAME = "classifier.int8.onnx"
+FLOAT_NAME = "classifier.onnx"
+KERAS_NAME = "classifier.keras"
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trained classifier is.
+
+    version: arch and the first 8 digits of the int8 file's hash.
+    size_px: side S of its crops. margin: what a crop shows beyond the face's box at each side, as a share of the box.
+    threshold: the probability of a mask from which a face is labelled mask.
+    data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
+    measured: figures by name for each test folder, and the best epoch's; shares 0..1.
+    files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
+    """
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    arch: str
+    size_px: Annotated[int, msgspec.Meta(ge=16, le=1024)]
+    margin: Share
+    threshold: Share
+    data: dict[str, int]
+    settings: dict[str, Any]
+    measured: dict[str, dict[str, float]]
+    files: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]]
+    created: str
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a model folder.
+
+    Raises:
+        ModelUnusable: there is no card, or it does not fit.
+    """
+    path = folder / CARD_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Card)
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is no model folder") from error
+    except msgspec.DecodeError as error:
+        raise ModelUnusable(f"{path} is damaged ({error}): train again or take another model") from error
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of a model folder, for reading by people too."""
+    (folder / CARD_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")

@@ -1,0 +1,38 @@
+"""Read model files, checked against their SHA-256: what is loaded is what was published or measured."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+class ModelUnusable(Exception):
+    """A model cannot be loaded; the message is one line that says which file, what is wrong and what to do."""
+
+
+def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
+    """Read a file whole and return its bytes if their hash is the expected one.
+
+    Args:
+        path: the file.
+        sha256: 64 hexadecimal digits.
+        remedy: ends the error message: what the user can do.
+
+    Raises:
+        ModelUnusable: the file is missing, cannot be read, or is another one.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelUnusable(f"{path} is missing: {remedy}") from error
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    found = sha256_of(content)
+    if found != sha256:
+        raise ModelUnusable(f"{path} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
+    return content
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""What every process shares: the wire, the streams, pixels, settings, the life of a process, tracks and drawing."""

@@ -1,0 +1,19 @@
+-- Read cameras' ledgers and what is in flight, all at one moment. Read only.
+-- KEYS: frames, faces, ledger:{camera}...   ARGV: camera...
+-- Returns for each camera: {in flight, {field, value, ...}}
+local in_flight = {}
+for i = 1, 2 do
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[i], '-', '+')) do
+    local camera, published
+    for j = 1, #entry[2], 2 do
+      if entry[2][j] == 'camera' then camera = entry[2][j + 1] end
+      if entry[2][j] == 'captured_at' then published = true end
+    end
+    if camera and published then in_flight[camera] = (in_flight[camera] or 0) + 1 end
+  end
+end
+local ledgers = {}
+for i, camera in ipairs(ARGV) do
+  ledgers[i] = {in_flight[camera] or 0, redis.call('HGETALL', KEYS[i + 2])}
+end
+return ledgers

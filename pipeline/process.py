@@ -1,0 +1,301 @@
+"""The life of a process: logging, signals, Redis, one clock, a heartbeat, a metrics port.
+
+`running()` gives a `Running` for a `with` block; its loop goes on while `going()`. SIGTERM, SIGINT, or the end of the
+parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import redis
+from prometheus_client import start_http_server
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pipeline import messages
+from pipeline.messages import Heartbeat
+
+log = logging.getLogger(__name__)
+
+Redis: TypeAlias = redis.Redis
+
+CONNECT_S = 2.0
+READ_S = 3.0
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+BEAT_S = 1.0
+BEAT_TTL_MS = 5_000
+CLOCK_TRIES = 5
+CLOCK_S = 60.0
+STOP_S = 2.5  # how long a process that was told to stop may wait for a Redis that hangs
+
+
+class Unreachable(Exception):
+    """Redis cannot be reached; the message says where it was looked for and what to do."""
+
+
+class Clock:
+    """Tell the time as Redis' clock does, wherever this process runs.
+
+    The offset between TIME and this process' monotonic clock is taken from the fastest of five round trips and taken
+    again every minute, so neither a wrong wall clock nor a step of it matters.
+    """
+
+    def __init__(self, client: Redis, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._monotonic = monotonic
+        self._offset = 0.0
+        self._measured_at = float("-inf")
+
+    def now(self) -> float:
+        """Return Unix seconds on Redis' clock; it is measured first if a minute has passed."""
+        if self._monotonic() - self._measured_at > CLOCK_S:
+            self.measure()
+        return self._monotonic() + self._offset
+
+    def measure(self) -> None:
+        """Ask Redis for the time, five times, and keep the fastest answer."""
+        best = float("inf")
+        for _ in range(CLOCK_TRIES):
+            before = self._monotonic()
+            seconds, micros = self._client.time()
+            after = self._monotonic()
+            if after - before < best:
+                best = after - before
+                self._offset = seconds + micros / 1e6 - (before + after) / 2
+        self._measured_at = self._monotonic()
+
+
+class Running:
+    """One process' means, for as long as it runs. `status` is what its heartbeat tells; change it freely."""
+
+    def __init__(self, role: str, redis_url: str, *, camera: str | None = None) -> None:
+        self.role = role
+        self.id = f"{role}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.client = connect(redis_url)
+        self.clock = Clock(self.client)
+        self.model: str | None = None
+        self.camera = camera
+        self.state = "running"
+        self.rates: dict[str, float] = {}
+        self.redis_place = hide_password(redis_url)
+        self._stop = threading.Event()
+        self._hard_stop = threading.Timer(STOP_S, os._exit, [1])
+        self._hard_stop.daemon = True
+        self._counts: dict[str, int] = {}
+        self._failures = 0
+
+    def going(self) -> bool:
+        """Tell whether the process should go on."""
+        return not self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask the process to end after what it is doing."""
+        self._stop.set()
+
+    def stop_soon(self) -> None:
+        """Ask the process to end, and end it when it has not by itself: Redis may hang."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._hard_stop.start()
+
+    def ended(self) -> None:
+        """Tell that the process has come to its end by itself."""
+        self._stop.set()
+        self._hard_stop.cancel()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True when the process should end instead of going on."""
+        return self._stop.wait(seconds)
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count towards a rate that the heartbeat tells per second."""
+        self._counts[name] = self._counts.get(name, 0) + by
+
+    @contextlib.contextmanager
+    def reconnecting(self) -> Iterator[None]:
+        """Do something with Redis; when that fails, say so once, wait up to a second, and let the loop try again."""
+        try:
+            yield
+        except redis.RedisError as error:
+            if self._failures == 0:
+                log.warning("Redis at %s failed, trying again until it answers: %s", self.redis_place, error)
+            self._stop.wait(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
+            self._failures += 1
+            return
+        if self._failures:
+            log.info("Redis at %s answers again", self.redis_place)
+            self._failures = 0
+
+    def beat_until_stopped(self) -> None:
+        """Tell Redis once a second that this process lives, and at what rate it works."""
+        started_at: float | None = None
+        counted_at = time.monotonic()
+        while not self._stop.is_set():
+            elapsed, counted_at = time.monotonic() - counted_at, time.monotonic()
+            counts, self._counts = self._counts, {}
+            if elapsed > BEAT_S / 2:
+                self.rates = {name: count / elapsed for name, count in counts.items()}
+            with contextlib.suppress(redis.RedisError):  # the main loop tells; the next beat tries again
+                now = self.clock.now()
+                started_at = started_at or now
+                self._beat(now, started_at)
+            self._stop.wait(BEAT_S)
+        with contextlib.suppress(redis.RedisError):
+            self.client.delete(heartbeat_key(self.id))
+            self.client.zrem(messages.PROCESSES, self.id)
+
+    def _beat(self, now: float, started_at: float) -> None:
+        beat = Heartbeat(
+            role=self.role,
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=started_at,
+            beat_at=now,
+            model=self.model,
+            camera=self.camera,
+            state=self.state,
+            rates=self.rates,
+        )
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.set(heartbeat_key(self.id), messages.encode(beat), px=BEAT_TTL_MS)
+            pipe.zadd(messages.PROCESSES, {self.id: now})
+            pipe.zremrangebyscore(messages.PROCESSES, "-inf", now - 60)
+            pipe.execute()
+
+
+@contextlib.contextmanager
+def running(
+    role: str,
+    redis_url: str,
+    *,
+    camera: str | None = None,
+    parent_fd: int | None = None,
+    metrics_port: int | None = None,
+    heartbeat: bool = True,
+) -> Iterator[Running]:
+    """Set a process up, give it its means, and tidy up behind it.
+
+    Args:
+        role: camera, detector, classifier, viewer or trainer.
+        parent_fd: a pipe's end that closes when the parent ends; None for a process without one.
+        metrics_port: where Prometheus metrics are served, on all interfaces; None for nowhere.
+
+    Raises:
+        OSError: the metrics port is in use.
+    """
+    run = Running(role, redis_url, camera=camera)
+    before = {number: signal.signal(number, _stopper(run)) for number in (signal.SIGTERM, signal.SIGINT)}
+    if parent_fd is not None:
+        threading.Thread(target=_watch_parent, args=(parent_fd, run), name="parent", daemon=True).start()
+    if metrics_port is not None:
+        start_http_server(metrics_port)
+    beating = threading.Thread(target=run.beat_until_stopped, name="heartbeat", daemon=True)
+    if heartbeat:
+        beating.start()
+    log.info("%s started, Redis at %s", run.id, run.redis_place)
+    try:
+        yield run
+    finally:
+        run.stop()
+        if heartbeat:
+            beating.join(timeout=1.0)
+        with contextlib.suppress(redis.RedisError):
+            run.client.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        run.ended()
+        log.info("%s ended", run.id)
+
+
+def connect(redis_url: str) -> Redis:
+    """Return a client that fails fast and never sends a command twice by itself."""
+    return redis.Redis.from_url(
+        redis_url,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=READ_S,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+def check_reachable(client: Redis, redis_url: str) -> None:
+    """Make sure that Redis answers.
+
+    Raises:
+        Unreachable: it does not; says where it was looked for.
+    """
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise Unreachable(
+            f"no Redis answers at {hide_password(redis_url)} ({error}); start one, or name yours with --redis"
+        ) from error
+
+
+def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
+    """Log to stderr, as text for people or as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def hide_password(url: str) -> str:
+    """Return a URL without the password in it."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:***@{place}").geturl()
+
+
+def heartbeat_key(process_id: str) -> str:
+    """The key under which a process says that it lives."""
+    return f"heartbeat:{process_id}"
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, text, and the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "text": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _stopper(run: Running) -> Callable[[int, FrameType | None], None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        run.stop_soon()
+
+    return stop
+
+
+def _watch_parent(fd: int, run: Running) -> None:
+    """End with the parent: its end of the pipe closes however it dies, kill -9 included."""
+    with contextlib.suppress(OSError):
+        while os.read(fd, 1):
+            pass
+    run.stop_soon()

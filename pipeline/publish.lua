@@ -1,0 +1,49 @@
+-- Publish one frame: its pixels, its entry, its place in the ledger. Safe to send again after a lost answer.
+-- KEYS: frames, newest:frames:{camera}, ledger:{camera}, lease:{camera}, pixels:{...}, results
+-- ARGV: lease token, lease ms, camera, attempt id, captured_at, seq, record, jpeg, pixels ms, most entries a camera,
+--       result record for source_full, result record for memory, results kept ms
+-- Returns: published | again | source_full | memory | {lost, holder}
+local frames, newest, ledger, lease, pixels, results = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local token, lease_ms, camera, attempt, captured_at, seq = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local record, jpeg, pixels_ms, most = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+
+local holder = redis.call('GET', lease)
+if holder and holder ~= token then return {'lost', holder} end
+if redis.call('HGET', newest, 'last') == attempt then return 'again' end
+
+local function drop(reason, result)
+  -- UNLINK is allowed when memory is full, and as the script's first write it lets the rest through
+  redis.call('UNLINK', pixels)
+  redis.call('HSET', newest, 'last', attempt)
+  redis.call('HINCRBY', ledger, 'produced', 1)
+  redis.call('HINCRBY', ledger, 'dropped:' .. reason, 1)
+  local now = redis.call('TIME')
+  redis.call('XADD', results, 'MINID', '~', string.format('%d', now[1] * 1000 - tonumber(ARGV[13])), '*',
+    'camera', camera, 'record', result)
+  return reason
+end
+
+local function standing()
+  -- the stream is short in nearly every case; only a long one is worth counting by camera
+  if redis.call('XLEN', frames) < most then return 0 end
+  local count = 0
+  for _, entry in ipairs(redis.call('XRANGE', frames, '-', '+')) do
+    local fields = entry[2]
+    for i = 1, #fields, 2 do
+      if fields[i] == 'camera' and fields[i + 1] == camera then count = count + 1 end
+    end
+  end
+  return count
+end
+
+if standing() >= most then return drop('source_full', ARGV[11]) end
+local set = redis.pcall('SET', pixels, jpeg, 'PX', pixels_ms)
+if set.err then
+  if not string.find(set.err, 'OOM', 1, true) then return set end
+  return drop('memory', ARGV[12])
+end
+if not holder then redis.call('SET', lease, token, 'PX', lease_ms) end
+redis.call('XADD', frames, '*', 'camera', camera, 'captured_at', captured_at, 'record', record)
+redis.call('HSET', newest, 'last', attempt, 'seq', seq, 'captured_at', captured_at, 'pixels_key', pixels)
+redis.call('HINCRBY', ledger, 'produced', 1)
+return 'published'

@@ -1,0 +1,394 @@
+"""Publish, read, settle and follow: the only code that speaks to the streams.
+
+`Writer` puts frames in, `Reader` hands workers what still matters and settles it, `Follower` reads results from where
+it starts. Every change of state is one Lua script, so a process may die between any two lines and the ledger still
+balances. Redis errors are raised to the caller, whose loop waits and goes on (`Running.reconnecting`); bad messages are
+dead-lettered here and never reach the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import redis
+
+from pipeline import messages
+from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameResult, Identity, Reason
+from pipeline.pixels import PixelsGone
+from pipeline.process import Clock, Redis
+
+log = logging.getLogger(__name__)
+
+GROUP = "workers"
+READ_BLOCK_MS = 500  # a stopping process notices within this time
+RECLAIM_IDLE_MS = 2_000  # a worker that has not renewed an entry for so long has lost it
+RECLAIM_POLL_S = 0.5
+DEATHS_ALONE = 3  # an entry that ended this many processes, each working on it alone, is dead
+OVERTAKEN_BY = 2  # newer frames of the same camera in the same stream that make a live frame stale
+RESULTS_KEPT_MS = 60_000
+DEAD_KEPT = 1_000
+MOST_ENTRIES = 64  # unfinished frames of one camera at which its producer drops at the source
+LEASE_MS = 2_000
+LIVE_PIXELS_MS = 5_000
+COMPLETE_PIXELS_MS = 60_000
+
+Published = Literal["published", "again", "source_full", "memory"]
+Record = TypeVar("Record", bound=Identity)
+
+
+class NameLost(Exception):
+    """Another process publishes under this camera's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Generic[Record]):
+    """One record as it stands on a stream, held by this process until it is settled.
+
+    alone: it was taken over from a process that fell silent; it is worked on with nothing else at stake.
+    """
+
+    id: bytes
+    record: Record
+    fields: dict[bytes, bytes]
+    deliveries: int
+    alone: bool
+
+
+class Writer:
+    """Publish one camera's frames.
+
+    Args:
+        token: the packed Holder that holds the camera's lease.
+        pixels_ms: how long the pixels live unless renewed.
+    """
+
+    def __init__(self, client: Redis, *, camera: str, token: bytes, pixels_ms: int) -> None:
+        self._client = client
+        self._camera = camera
+        self._token = token
+        self._pixels_ms = pixels_ms
+        self._publish = script(client, "publish")
+
+    def publish(self, frame: Frame, jpeg: bytes) -> Published:
+        """Publish a frame with its JPEG; safe to call again with the same frame after a lost answer.
+
+        Returns:
+            "published"; "again" when an earlier call had done it; "source_full" or "memory" when the frame was dropped
+            at the source, which the ledger and the results then say.
+
+        Raises:
+            NameLost: the camera's name is another's now; names the holder.
+        """
+        answer = self._publish(
+            keys=[
+                messages.FRAMES,
+                newest_key(self._camera),
+                ledger_key(self._camera),
+                lease_key(self._camera),
+                frame.pixels_key,
+                messages.RESULTS,
+            ],
+            args=[
+                self._token,
+                LEASE_MS,
+                self._camera,
+                f"{frame.start}:{frame.seq}:{frame.attempt}",
+                f"{frame.captured_at:.6f}",
+                frame.seq,
+                messages.encode(frame),
+                jpeg,
+                self._pixels_ms,
+                MOST_ENTRIES,
+                messages.encode(dropped(frame, "source_full")),
+                messages.encode(dropped(frame, "memory")),
+                RESULTS_KEPT_MS,
+            ],
+        )
+        if isinstance(answer, list):
+            raise NameLost(holder_text(answer[1]))
+        return cast(Published, answer.decode())
+
+    def renew_pixels(self, frames: Sequence[Frame]) -> None:
+        """Keep the pixels and crops of unfinished frames alive."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for frame in frames:
+                pipe.pexpire(frame.pixels_key, self._pixels_ms)
+                pipe.pexpire(frame.crops_key, self._pixels_ms)
+            pipe.execute()
+
+    def forget_pixels(self, frames: Sequence[Frame]) -> None:
+        """Remove the pixels of frames that are finished and that nobody else will look at."""
+        self._client.unlink(*(frame.pixels_key for frame in frames))
+
+
+class Reader(Generic[Record]):
+    """Hand out a stream's entries one worker at a time, and settle them.
+
+    Args:
+        stream: the work stream.
+        record_type: what its records are.
+        consumer: this process' id.
+    """
+
+    def __init__(self, client: Redis, clock: Clock, *, stream: str, record_type: type[Record], consumer: str) -> None:
+        self._client = client
+        self._clock = clock
+        self._stream = stream
+        self._record_type = record_type
+        self._consumer = consumer
+        self._reclaim_at = 0.0
+        self._settle = script(client, "settle")
+        self._reclaim = script(client, "reclaim")
+        self._retire = script(client, "retire")
+        self.outcomes: dict[str, int] = {}
+
+    def read(self, most: int) -> list[Entry[Record]]:
+        """Return up to `most` entries that still matter, or none after half a second of silence.
+
+        Live frames that are past their deadline or overtaken here are dropped before they are returned, wrong messages
+        are dead-lettered. An entry taken over from a silent process comes by itself.
+        """
+        return self._in_group(lambda: self._take_over() or self._take_new(most, READ_BLOCK_MS))
+
+    def read_new(self, most: int, block_ms: int) -> list[Entry[Record]]:
+        """Return up to `most` entries nobody has had yet, or none after `block_ms` of silence."""
+        return self._in_group(lambda: self._take_new(most, block_ms))
+
+    def renew(self, entries: Sequence[Entry[Record]]) -> None:
+        """Say that this process still works on `entries`; call it between model calls."""
+        if entries:
+            ids: list[Any] = [entry.id for entry in entries]
+            self._client.xclaim(self._stream, GROUP, self._consumer, 0, ids, justid=True)
+
+    def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes) -> bool:
+        """Settle a frame by passing its faces on; False when another process was first."""
+        live = entry.record.deadline_at is not None
+        output = [messages.FACES, f"{faces.captured_at:.6f}", messages.encode(faces), "", ""]
+        return self._done(entry, "", [output], put=crops, put_ms=LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS)
+
+    def finish(self, entry: Entry[Record], result: FrameResult) -> bool:
+        """Settle a frame with its result; False when another process was first."""
+        field = "labelled" if result.outcome == "labelled" else f"dropped:{result.reason}"
+        return self._done(entry, field, [_result_output(result)])
+
+    def drop(self, entry: Entry[Record], reason: Reason) -> bool:
+        """Settle a frame that is not worked on."""
+        return self.finish(entry, dropped(entry.record, reason))
+
+    def bury(self, entry: Entry[Record], error: str) -> bool:
+        """Settle a frame that cannot be worked on: a result that says so, and a dead letter."""
+        result = FrameResult(**entry.record.identity(), outcome="dead", reason="dead", error=error)  # type: ignore[arg-type]
+        letter = self._letter(entry.id, entry.fields, entry.deliveries, error)
+        return self._done(entry, "dropped:dead", [_result_output(result), letter])
+
+    @contextlib.contextmanager
+    def guard(self, entry: Entry[Record]) -> Iterator[None]:
+        """Work on one entry: whatever goes wrong inside ends this entry, never the worker."""
+        try:
+            yield
+        except PixelsGone:
+            self.drop(entry, "pixels_gone")
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            log.exception("%s %s is dead: %s", self._stream, entry.record.frame_id, error)
+            self.bury(entry, f"{type(error).__name__}: {error}")
+
+    def retire(self) -> None:
+        """Leave the group; what this process still holds stays for others to take over."""
+        with contextlib.suppress(redis.ResponseError):  # NOGROUP: nothing to leave
+            self._retire(keys=[self._stream], args=[GROUP, self._consumer])
+
+    def _take_new(self, most: int, block_ms: int) -> list[Entry[Record]]:
+        answer = self._client.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=most, block=block_ms)
+        rows = _rows(answer)
+        return [entry for id_, fields in rows if (entry := self._decoded(id_, fields, deliveries=1, alone=False))]
+
+    def _take_over(self) -> list[Entry[Record]]:
+        if time.monotonic() < self._reclaim_at:
+            return []
+        answer = self._reclaim(
+            keys=[self._stream, alone_key(self._stream)], args=[GROUP, self._consumer, RECLAIM_IDLE_MS]
+        )
+        if not answer:
+            self._reclaim_at = time.monotonic() + RECLAIM_POLL_S
+            return []
+        id_, flat, deaths, deliveries = answer
+        entry = self._decoded(id_, dict(zip(flat[::2], flat[1::2], strict=True)), deliveries=deliveries, alone=True)
+        if entry and deaths >= DEATHS_ALONE:
+            log.error("%s %s ended %d processes that worked on it alone", self._stream, entry.record.frame_id, deaths)
+            self.bury(entry, f"ended {deaths} processes that worked on it alone")
+            return []
+        return [entry] if entry else []
+
+    def _decoded(self, id_: bytes, fields: dict[bytes, bytes], *, deliveries: int, alone: bool) -> Entry[Record] | None:
+        try:
+            record = messages.decode(self._record_type, fields.get(b"record", b""))
+            if fields.get(b"camera") != record.camera.encode() or b"captured_at" not in fields:
+                raise BadMessage("its fields camera and captured_at are missing or not the record's")
+        except BadMessage as error:
+            self._bury_wrong(id_, fields, deliveries, str(error))
+            return None
+        return Entry(id=id_, record=record, fields=fields, deliveries=deliveries, alone=alone)
+
+    def _bury_wrong(self, id_: bytes, fields: dict[bytes, bytes], deliveries: int, error: str) -> None:
+        """Dead-letter a wrong message; it counts in a ledger only if it was published, so has both plain fields."""
+        log.error("wrong message %s on %s: %s", id_.decode(), self._stream, error)
+        camera = fields.get(b"camera", b"").decode(errors="replace")
+        published = messages.is_camera_name(camera) and b"captured_at" in fields
+        letter = self._letter(id_, fields, deliveries, error)
+        self._run_settle(
+            id_, camera if published else "-", "-", "dropped:dead" if published else "", [letter], put=b"", put_ms=0
+        )
+
+    def _still_matter(self, entries: list[Entry[Record]]) -> list[Entry[Record]]:
+        live = [entry for entry in entries if entry.record.deadline_at is not None]
+        if not live:
+            return entries
+        now = self._clock.now()
+        asked = [part for e in live for part in (e.record.camera, f"{e.record.captured_at:.6f}")]
+        newer = cast(list[int], self._client.eval_ro(source("overtaken"), 1, self._stream, *asked))
+        gone: set[bytes] = set()
+        for entry, count in zip(live, newer, strict=True):
+            reason: Reason | None = None
+            if cast(float, entry.record.deadline_at) < now:
+                reason = "expired"
+            elif count >= OVERTAKEN_BY:
+                reason = "stale"
+            if reason:
+                self.drop(entry, reason)
+                gone.add(entry.id)
+        return [entry for entry in entries if entry.id not in gone]
+
+    def _in_group(self, take: Callable[[], list[Entry[Record]]]) -> list[Entry[Record]]:
+        """Take entries; create the group when Redis does not know it, at the start or after it lost its memory."""
+        try:
+            return self._still_matter(take())
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            with contextlib.suppress(redis.ResponseError):  # BUSYGROUP: another worker was first
+                self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+            return []
+
+    def _letter(self, id_: bytes, fields: dict[bytes, bytes], deliveries: int, error: str) -> list[Any]:
+        letter = DeadLetter(
+            stream=self._stream,
+            entry_id=id_.decode(),
+            fields=fields,
+            error=error,
+            process=self._consumer,
+            deliveries=deliveries,
+            died_at=self._clock.now(),
+        )
+        return [messages.DEAD, "", messages.encode(letter), "MAXLEN", DEAD_KEPT]
+
+    def _done(
+        self, entry: Entry[Record], field: str, outputs: list[list[Any]], *, put: bytes = b"", put_ms: int = 0
+    ) -> bool:
+        record = entry.record
+        return self._run_settle(entry.id, record.camera, record.frame_id, field, outputs, put=put, put_ms=put_ms)
+
+    def _run_settle(
+        self, id_: bytes, camera: str, frame_id: str, field: str, outputs: list[list[Any]], *, put: bytes, put_ms: int
+    ) -> bool:
+        settled = self._settle(
+            keys=[
+                self._stream,
+                alone_key(self._stream),
+                ledger_key(camera),
+                f"crops:{frame_id}",
+                *(output[0] for output in outputs),
+            ],
+            args=[GROUP, id_, camera, field, put, put_ms, *(part for output in outputs for part in output[1:])],
+        )
+        if settled:
+            self.outcomes[field or "forwarded"] = self.outcomes.get(field or "forwarded", 0) + 1
+        return bool(settled)
+
+
+class Follower:
+    """Read results from now on; any number of followers see each result."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        newest = cast(list[Any], client.xrevrange(messages.RESULTS, count=1))
+        self._last: bytes = newest[0][0] if newest else b"0-0"
+
+    def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
+        """Return the results that have come since the last call, waiting at most `block_ms` for the first."""
+        rows = _rows(self._client.xread({messages.RESULTS: self._last}, count=256, block=block_ms))
+        results = []
+        for id_, fields in rows:
+            self._last = id_
+            try:
+                results.append(messages.decode(FrameResult, fields.get(b"record", b"")))
+            except BadMessage as error:
+                log.warning("wrong message %s on %s is left out: %s", id_.decode(), messages.RESULTS, error)
+        return results
+
+
+def dropped(record: Identity, reason: Reason) -> FrameResult:
+    """Return the result of a frame that is not labelled."""
+    return FrameResult(**record.identity(), outcome="dropped", reason=reason)  # type: ignore[arg-type]
+
+
+def newest_key(camera: str) -> str:
+    """The hash that describes a camera's newest published frame."""
+    return f"newest:frames:{camera}"
+
+
+def ledger_key(camera: str) -> str:
+    """The hash of a camera's counts."""
+    return f"ledger:{camera}"
+
+
+def lease_key(camera: str) -> str:
+    """The key that says who publishes under a camera's name."""
+    return f"lease:{camera}"
+
+
+def alone_key(stream: str) -> str:
+    """The hash that counts how often an entry was worked on alone."""
+    return f"alone:{stream}"
+
+
+def holder_text(token: bytes) -> str:
+    """Return a holder's host and pid for people."""
+    try:
+        holder = messages.decode(messages.Holder, token)
+    except BadMessage:
+        return "an unknown process"
+    return f"process {holder.pid} on {holder.host}"
+
+
+def _rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the entries in an answer of XREAD or XREADGROUP for one stream, as RESP2 or RESP3 gives it."""
+    if not answer:
+        return []
+    return list(answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0])
+
+
+def _result_output(result: FrameResult) -> list[Any]:
+    return [messages.RESULTS, "", messages.encode(result), "MINID", RESULTS_KEPT_MS]
+
+
+_sources: dict[str, str] = {}
+
+
+def source(name: str) -> str:
+    """Return the text of a Lua script of this folder."""
+    if name not in _sources:
+        _sources[name] = Path(__file__).with_name(f"{name}.lua").read_text()
+    return _sources[name]
+
+
+def script(client: Redis, name: str) -> Any:
+    """Return a Lua script of this folder, ready to be called with keys and args."""
+    return client.register_script(source(name))

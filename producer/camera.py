@@ -1,0 +1,165 @@
+"""The live producer: one source in, its frames on the stream `frames` out, fresh or not at all.
+
+It publishes at most `fps` frames a second, each with the instant of its capture. A source that fails is tried again for
+ever, said once in the log and all the time in the heartbeat; Redis away costs the frames made meanwhile. Exit status 0
+when a file has ended or the process was asked to end, 1 when another process took the camera's name. SourceFailed (the
+source can never be one) and NameTaken go to the caller, who says them in one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import redis
+
+from pipeline.lease import Lease
+from pipeline.messages import Frame, frame_id
+from pipeline.pixels import encode_jpeg
+from pipeline.process import Running, hide_password, running
+from pipeline.settings import BadSettings, Settings
+from pipeline.streams import LIVE_PIXELS_MS, NameLost, Writer
+from producer.feed import Feed, Taken
+from producer.picture import Picture
+from producer.sources import MAY_COME_BACK, kind_of, open_source
+
+log = logging.getLogger(__name__)
+
+TAKE_S = 0.2  # a stopping process notices within this time
+
+
+def main(settings: Settings, source_text: str) -> int:
+    """Publish a source's frames until it ends or the process is asked to end; return the exit status.
+
+    Raises:
+        SourceFailed: the source can never be opened, or is a file that broke.
+        NameTaken: a live process holds the camera's name.
+    """
+    if settings.name is None or settings.redis_url is None:
+        raise BadSettings("a camera needs a --name and a --redis")
+    may_come_back = kind_of(source_text) in MAY_COME_BACK
+    place = hide_password(source_text)
+    with running(
+        "camera",
+        settings.redis_url,
+        camera=settings.name,
+        parent_fd=settings.parent_fd,
+        metrics_port=settings.metrics_port,
+    ) as run:
+        run.state = "opening"
+        lease = Lease(run, settings.name)
+        start = _begin(run, lease)
+        if start is None:
+            return 0
+        feed = Feed(
+            lambda: open_source(source_text, fps=settings.fps, seed=settings.seed),
+            may_come_back=may_come_back,
+            loop=settings.loop,
+        )
+        writer = Writer(run.client, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
+        pace = Pace(settings.fps)
+        bad_names: set[str] = set()
+        seq = 0
+        answered = True  # Redis did, when it was last asked
+        try:
+            while run.going() and not feed.ended:
+                if run.wait(pace.wait_s(time.monotonic())):
+                    break
+                taken = feed.take(TAKE_S)
+                _tell_state(run, feed.state, place)
+                if taken is None:
+                    continue
+                pace.took(time.monotonic())
+                if taken.picture.error:
+                    _tell_bad_picture(taken.picture, bad_names)
+                    continue
+                answered = False
+                with run.reconnecting():
+                    frame = _frame(run, settings, start=start, seq=seq, taken=taken)
+                    writer.publish(frame, _jpeg(taken.picture, settings.jpeg_quality))
+                    run.count("frames")
+                    answered = True
+                seq += 1  # published or not: a number is never used for two frames
+        except NameLost as error:
+            log.error("camera %s ends: its name is published by %s now; choose another --name", settings.name, error)
+            return 1
+        finally:
+            feed.close()
+            if answered:  # else asking it once more would only take its time-out
+                _release(lease)
+        return 0
+
+
+class Pace:
+    """Let at most `fps` frames a second through, on a fixed beat that starts anew after a stall, without a burst."""
+
+    def __init__(self, fps: float) -> None:
+        self._period_s = 1 / fps
+        self._due = float("-inf")
+
+    def wait_s(self, now: float) -> float:
+        """Return how long to wait before the next frame is taken. now: on the monotonic clock, as everywhere here."""
+        return max(0.0, self._due - now)
+
+    def took(self, now: float) -> None:
+        """Say that a frame was taken."""
+        self._due += self._period_s
+        if self._due <= now:
+            self._due = now + self._period_s
+
+
+def _begin(run: Running, lease: Lease) -> int | None:
+    """Take the name and return the start, Unix milliseconds on Redis' clock; None when asked to end before."""
+    while run.going():
+        with run.reconnecting():
+            lease.take()
+            return int(run.clock.now() * 1000)
+    return None
+
+
+def _frame(run: Running, settings: Settings, *, start: int, seq: int, taken: Taken) -> Frame:
+    camera = settings.name or ""
+    identity = frame_id(camera, start, seq)
+    captured_at = run.clock.now() - (time.monotonic() - taken.captured_s)
+    return Frame(
+        frame_id=identity,
+        camera=camera,
+        start=start,
+        seq=seq,
+        width=taken.picture.width,
+        height=taken.picture.height,
+        pixels_key=f"pixels:{identity}",
+        captured_at=captured_at,
+        deadline_at=captured_at + settings.deadline_s,
+    )
+
+
+def _jpeg(picture: Picture, quality: int) -> bytes:
+    if picture.jpeg is not None:
+        return picture.jpeg
+    if picture.frame is None:
+        raise ValueError(f"picture {picture.name} has neither a frame nor a JPEG")
+    return encode_jpeg(picture.frame, quality)
+
+
+def _tell_state(run: Running, state: str, place: str) -> None:
+    """Put the source's state into the heartbeat, and say it in the log when it changes; the reasons alone may vary."""
+    if state.partition(":")[0] != run.state.partition(":")[0]:
+        if state == "running":
+            log.info("camera %s: %s delivers pictures", run.camera, place)
+        else:
+            log.warning("camera %s: %s", run.camera, state)
+    run.state = state
+
+
+def _tell_bad_picture(picture: Picture, told: set[str]) -> None:
+    if picture.name not in told:
+        told.add(picture.name)
+        log.warning("%s is left out: %s", picture.name, picture.error)
+
+
+def _release(lease: Lease) -> None:
+    try:
+        lease.release()
+    except redis.RedisError:
+        log.info("the camera's name could not be given back; it is free again in 2 s")

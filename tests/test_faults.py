@@ -1,0 +1,278 @@
+"""Kill, pause and starve real processes: nothing that matters is lost, nothing counts twice, nothing is left behind."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from conftest import Server, wait_until
+from processes import Process, Processes, descendants, gone, live, processes, wait_for_workers
+
+from pipeline import messages
+from pipeline.messages import FrameResult, decode
+from pipeline.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.streams import GROUP
+
+__all__ = ["processes"]
+
+PICTURES = 120
+
+
+@pytest.fixture
+def street(pictures: Path, tmp_path: Path) -> Path:
+    """So many street photographs."""
+    folder = tmp_path / "street"
+    folder.mkdir()
+    for path in sorted((pictures / "face-mask-detection" / "images").iterdir())[:PICTURES]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def finished(label: Process, lines: Path, server: Server) -> Ledger:
+    """Wait for a run to end well; check its lines; return its ledger, which balances."""
+    assert label.wait(timeout=60) == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["frame"] for line in found] == list(range(PICTURES))
+    assert not any("error" in line for line in found)
+    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange(messages.CAMERAS, 0, -1))]
+    ledger = read_ledgers(server.client, [camera])[camera]
+    assert ledger.balances
+    assert ledger.in_flight == 0
+    return ledger
+
+
+def labelled_counts(server: Server) -> collections.Counter[str]:
+    """Return how often each frame was labelled."""
+    rows = cast(list[Any], server.client.xrange(messages.RESULTS))
+    results = [decode(FrameResult, fields[b"record"]) for _, fields in rows]
+    return collections.Counter(result.frame_id for result in results if result.outcome == "labelled")
+
+
+def consumer_of(server: Server, process: Process) -> str:
+    return next(beat.id for beat in heartbeats(server.client) if beat.pid == process.pid)
+
+
+def pause_while_holding(server: Server, process: Process, stream: str, consumer: str) -> None:
+    """Stop a worker at a moment at which it holds an entry."""
+
+    def held() -> bool:
+        os.kill(process.pid, signal.SIGSTOP)
+        if server.client.xpending_range(stream, GROUP, "-", "+", 1, consumer):
+            return True
+        os.kill(process.pid, signal.SIGCONT)
+        return False
+
+    wait_until(held, 30, f"{consumer} holds an entry of {stream}")
+
+
+@pytest.mark.parametrize("role", ["detect", "classify"])
+def test_a_worker_killed_at_work_loses_nothing_and_counts_nothing_twice(
+    server: Server, processes: Processes, street: Path, tmp_path: Path, role: str
+) -> None:
+    started = {
+        name: [processes.start(name, redis=server), processes.start(name, redis=server)]
+        for name in ("detect", "classify")
+    }
+    wait_for_workers(server, 2, 2)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+
+    started[role][0].kill()
+
+    ledger = finished(label, lines, server)
+    assert ledger == Ledger(produced=PICTURES, labelled=PICTURES)
+    assert set(labelled_counts(server).values()) == {1}
+
+
+@pytest.mark.parametrize(("role", "stream"), [("detect", messages.FRAMES), ("classify", messages.FACES)])
+def test_a_worker_paused_past_the_reclaim_time_changes_nothing_when_it_goes_on(
+    server: Server, processes: Processes, street: Path, tmp_path: Path, role: str, stream: str
+) -> None:
+    paused = processes.start(role, redis=server)
+    for name in ("detect", "classify"):
+        processes.start(name, redis=server)
+    wait_for_workers(server)
+    wait_until(lambda: any(beat.pid == paused.pid for beat in heartbeats(server.client)), 20, "it lives")
+    consumer = consumer_of(server, paused)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    pause_while_holding(server, paused, stream, consumer)
+
+    ledger = finished(label, lines, server)
+    before = server.client.xlen(messages.RESULTS)
+    os.kill(paused.pid, signal.SIGCONT)
+    wait_until(lambda: any(beat.id == consumer for beat in heartbeats(server.client)), 10, "it goes on")
+    paused.terminate()
+    paused.wait(timeout=3)
+
+    assert ledger == Ledger(produced=PICTURES, labelled=PICTURES)
+    assert server.client.xlen(messages.RESULTS) == before == PICTURES
+    assert set(labelled_counts(server).values()) == {1}
+    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange(messages.CAMERAS, 0, -1))]
+    assert read_ledgers(server.client, [camera])[camera] == ledger
+    assert server.client.xlen(messages.FACES) == server.client.xlen(messages.FRAMES) == 0
+
+
+def test_redis_losing_its_memory_loses_no_frame_of_a_run(
+    server: Server, processes: Processes, street: Path, tmp_path: Path
+) -> None:
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+
+    server.process.terminate()
+    server.process.start()
+
+    finished(label, lines, server)
+    assert "lost its memory" in processes.log()
+
+
+def test_pixels_that_are_gone_are_sent_again(
+    server: Server, processes: Processes, street: Path, tmp_path: Path
+) -> None:
+    processes.start("classify", redis=server)
+    idle = processes.start("detect", redis=server)
+    wait_for_workers(server)
+    os.kill(idle.pid, signal.SIGSTOP)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: server.client.keys("pixels:*"), 30, "pixels are there")
+
+    server.client.delete(*cast(list[bytes], server.client.keys("pixels:*")))
+    os.kill(idle.pid, signal.SIGCONT)
+
+    ledger = finished(label, lines, server)
+    assert ledger.labelled == PICTURES
+    assert ledger.dropped["pixels_gone"] == ledger.produced - PICTURES > 0
+
+
+def test_a_damaged_picture_of_a_live_camera_is_dead_and_everything_else_goes_on(
+    server: Server, processes: Processes, street: Path
+) -> None:
+    for path in sorted(street.iterdir())[10:]:
+        path.unlink()
+    whole = next(street.iterdir()).read_bytes()
+    (street / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    processes.start("camera", street, "--name", "door", redis=server)
+
+    def counts() -> Ledger | None:
+        ledger = read_ledgers(server.client, ["door"])["door"]
+        assert ledger.balances
+        return ledger if ledger.dropped.get("dead", 0) >= 2 and ledger.labelled >= 20 else None
+
+    wait_until(counts, 20, "dead letters of the damaged picture, and labels of the others")
+    assert server.client.xlen(messages.DEAD) >= 2
+
+
+@pytest.mark.parametrize("role", ["camera", "detect", "classify", "view"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_every_process_ends_within_three_seconds_and_leaves_nothing(
+    server: Server, processes: Processes, role: str, number: signal.Signals
+) -> None:
+    flags = {"camera": ["demo", "--name", "door"], "view": ["--port", "0"]}.get(role, [])
+    process = processes.start(role, *flags, redis=server)
+    heartbeat = {"detect": "detector", "classify": "classifier", "view": "viewer"}.get(role, role)
+    wait_until(lambda: live(server, heartbeat), 20, f"the {role} process lives")
+    family = [process.pid, *descendants(process.pid)]
+
+    process.send_signal(number)
+    process.wait(timeout=3)
+
+    assert process.returncode == 0
+    wait_until(lambda: gone(family), 1, "no child is left")
+    assert not live(server, heartbeat)
+    assert list(processes.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("role", ["camera", "detect", "classify", "view"])
+def test_every_process_ends_within_three_seconds_when_redis_hangs(
+    server: Server, processes: Processes, role: str
+) -> None:
+    flags = {"camera": ["demo", "--name", "door"], "view": ["--port", "0"]}.get(role, [])
+    process = processes.start(role, *flags, redis=server)
+    heartbeat = {"detect": "detector", "classify": "classifier", "view": "viewer"}.get(role, role)
+    wait_until(lambda: live(server, heartbeat), 20, f"the {role} process lives")
+    family = [process.pid, *descendants(process.pid)]
+    redis_pid = server.client.info("server")["process_id"]
+
+    os.kill(redis_pid, signal.SIGSTOP)
+    try:
+        process.terminate()
+        process.wait(timeout=3)
+        wait_until(lambda: gone(family), 0.5, "no child is left")
+    finally:
+        os.kill(redis_pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_demo_ends_with_all_it_started_however_it_is_ended(processes: Processes, number: signal.Signals) -> None:
+    demo = processes.start("demo", "--port", "0")
+    assert demo.stdout is not None
+    assert "http://127.0.0.1:" in demo.stdout.readline()
+    family = descendants(demo.pid)
+    assert len(family) >= 5
+
+    demo.send_signal(number)
+    demo.wait(timeout=3)
+
+    wait_until(lambda: gone(family), 3, f"none of {family} is left")
+    wait_until(lambda: list(processes.temporary.iterdir()) == [], 1, "no file is left")
+
+
+def test_demo_goes_on_after_any_of_its_processes_is_killed(processes: Processes) -> None:
+    demo = processes.start("demo", "--port", "0")
+    assert demo.stdout is not None
+    demo.stdout.readline()
+    (folder,) = processes.temporary.glob("maskwatch-*")
+    client = messages_client(folder)
+    wait_until(lambda: labelled(client) >= 20, 30, "labels at first")
+    victims = [pid for pid in descendants(demo.pid) if re.search(r"detect|classify|camera|valkey-server", command(pid))]
+
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: gone(victims), 2, "the victims are gone")
+    wait_until(lambda: labelled(client) >= 20, 30, "labels again, from a ledger that began anew")
+    status = read(client.client, client.clock)
+    assert status.cameras[0].ledger.balances
+    assert len(victims) >= 4
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def messages_client(folder: Path) -> Server:
+    """Return a client of a demo's embedded server."""
+    from pipeline.process import Clock, connect
+
+    client = connect(f"unix://{folder}/redis.sock")
+    return Server(f"unix://{folder}/redis.sock", client, Clock(client), cast(Any, None))
+
+
+def labelled(server: Server) -> int:
+    """Return how many frames of the demo were labelled, 0 while Redis is away."""
+    import redis
+
+    try:
+        return read_ledgers(server.client, ["demo"])["demo"].labelled
+    except redis.RedisError:
+        return 0

@@ -1,0 +1,196 @@
+"""The order in which a camera's frames are shown."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.messages import FrameResult, frame_id
+from viewer.joiner import MOST_PATIENT_S, UNLABELLED_S, WAIT_S, Joiner
+
+START = 1_000
+
+
+def result(seq: int, outcome: str = "labelled", start: int = START) -> FrameResult:
+    return FrameResult(
+        frame_id=frame_id("demo", start, seq),
+        camera="demo",
+        start=start,
+        seq=seq,
+        width=640,
+        height=360,
+        pixels_key=f"pixels:demo:{start}:{seq}",
+        captured_at=float(seq),
+        deadline_at=None,
+        outcome=outcome,  # type: ignore[arg-type]
+        reason=None if outcome == "labelled" else "stale",
+    )
+
+
+def seqs(results: list[FrameResult]) -> list[int]:
+    return [one.seq for one in results]
+
+
+def test_results_that_come_in_order_are_shown_at_once() -> None:
+    joiner = Joiner(0.0)
+
+    for seq in (5, 6, 7):
+        joiner.add(result(seq), 0.0)
+
+    assert seqs(joiner.take(0.0)) == [5, 6, 7]
+
+
+def test_a_result_that_overtook_another_waits_for_it() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(1), 0.0)
+    joiner.add(result(3), 0.0)
+
+    before = seqs(joiner.take(0.01))
+    joiner.add(result(2), 0.02)
+    after = seqs(joiner.take(0.02))
+
+    assert (before, after) == ([1], [2, 3])
+
+
+def test_a_wait_ends_after_50_milliseconds() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(1), 0.0)
+    joiner.add(result(3), 0.0)
+    joiner.take(0.0)
+
+    due = joiner.due_s()
+    early, late = seqs(joiner.take(WAIT_S - 0.001)), seqs(joiner.take(WAIT_S))
+
+    assert due == WAIT_S == 0.05
+    assert (early, late) == ([], [3])
+
+
+def test_a_frame_that_is_known_to_be_dropped_is_not_waited_for() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(1), 0.0)
+    joiner.add(result(2, "dropped"), 0.0)
+    joiner.add(result(3, "dead"), 0.0)
+
+    joiner.add(result(4), 0.0)
+
+    assert seqs(joiner.take(0.0)) == [1, 4]
+
+
+def test_a_late_result_is_discarded() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(1), 0.0)
+    joiner.add(result(3), 0.0)
+    joiner.take(WAIT_S)
+
+    joiner.add(result(2), 0.06)
+
+    assert joiner.take(1.0) == []
+
+
+def test_a_second_result_for_a_frame_changes_nothing() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(1), 0.0)
+    joiner.take(0.0)
+
+    joiner.add(result(1), 0.0)
+
+    assert joiner.take(1.0) == []
+
+
+def test_a_restarted_camera_is_followed_from_its_first_frame() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(700), 0.0)
+    joiner.add(result(702), 0.0)
+
+    joiner.add(result(1, start=START + 1), 0.01)
+    joiner.add(result(703), 0.02)
+
+    assert seqs(joiner.take(0.02)) == [700, 702, 1]
+
+
+def test_the_newest_frame_is_wanted_after_a_second_without_labels() -> None:
+    joiner = Joiner(0.0)
+    for tenth in range(10):
+        joiner.add(result(tenth), tenth / 10)
+
+    assert not joiner.wants_newest(0.9 + UNLABELLED_S)
+    assert joiner.wants_newest(0.91 + UNLABELLED_S)
+
+
+def test_workers_that_are_slow_but_alive_are_given_longer() -> None:
+    joiner = Joiner(0.0)
+
+    for seq in range(4):
+        joiner.add(result(seq), 1.5 * seq)
+
+    assert not joiner.wants_newest(4.5 + 2.9)
+    assert joiner.wants_newest(4.5 + MOST_PATIENT_S)
+
+
+def test_an_unlabelled_frame_is_shown_once_and_only_forwards() -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(5), 0.0)
+    joiner.take(0.0)
+
+    shown = [joiner.show_newest(START, seq) for seq in (5, 8, 8, 7, 9)]
+
+    assert shown == [False, True, False, False, True]
+
+
+def test_labels_may_still_come_for_an_unlabelled_frame_but_not_for_one_before() -> None:
+    joiner = Joiner(0.0)
+    joiner.show_newest(START, 8)
+
+    for seq in (7, 8, 9):
+        joiner.add(result(seq), 2.0)
+
+    assert seqs(joiner.take(2.0)) == [8, 9]
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.integers(1, 3),  # start
+        st.integers(0, 30),  # seq
+        st.sampled_from(["labelled", "dropped", "dead"]),
+        st.floats(0, 0.2),  # seconds since the one before
+        st.booleans(),  # the newest frame is shown unlabelled just before
+    ),
+    max_size=60,
+)
+
+
+@given(arrivals)
+def test_whatever_comes_frames_never_go_backwards_and_none_is_held_longer_than_the_wait(
+    coming: list[tuple[int, int, str, float, bool]],
+) -> None:
+    joiner, now = Joiner(0.0), 0.0
+    shown: list[tuple[int, int]] = []
+    labelled, floor = set(), (0, 0)
+
+    for start, seq, outcome, gap_s, newest in coming:
+        now += gap_s
+        shown += [(one.start, one.seq) for one in joiner.take(now)]
+        if newest and joiner.show_newest(start, seq):
+            assert (start, seq) > max(shown, default=(0, -1))
+            floor = (start, seq)
+        joiner.add(result(seq, outcome, start), now)
+        labelled |= {(start, seq)} if outcome == "labelled" else set()
+        following = [(one.start, one.seq) for one in joiner.take(now)]
+        assert min(following, default=floor) >= floor
+        shown += following
+    shown += [(one.start, one.seq) for one in joiner.take(now + WAIT_S)]
+
+    assert shown == sorted(set(shown))
+    assert set(shown) <= labelled
+    assert joiner.due_s() is None
+
+
+@given(st.permutations(range(8)))
+def test_results_that_come_within_the_wait_are_all_shown_in_order(order: list[int]) -> None:
+    joiner = Joiner(0.0)
+    joiner.add(result(100), 0.0)
+
+    for seq in order:
+        joiner.add(result(101 + seq), 0.01)
+
+    assert seqs(joiner.take(0.01)) == list(range(100, 109))

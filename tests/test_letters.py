@@ -1,0 +1,76 @@
+"""Dead letters can be listed, read, and put back while their pixels exist; started for real."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import Server
+from test_streams import CAMERA, frame, frames_reader, ledger, read, writer
+
+from pipeline.letters import CannotReplay, NoSuchLetter, find, replay, rows
+from pipeline.status import Ledger
+
+
+def dead(server: Server, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "maskwatch", "dead", *arguments, "--redis", server.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def die(server: Server) -> str:
+    """Let one frame die; return its letter's id."""
+    writer(server).publish(frame(server, 0, live=False), b"jpeg")
+    reader = frames_reader(server)
+    (entry,) = read(reader)
+    reader.bury(entry, "a picture nobody expected")
+    return rows(server.client)[0].id
+
+
+def test_letters_are_listed_and_shown(server: Server) -> None:
+    id_ = die(server)
+
+    listed, shown = dead(server, "list"), dead(server, "show", id_)
+
+    assert listed.stdout.split(maxsplit=3) == [id_, "frames", CAMERA, "a picture nobody expected\n"]
+    assert '"frame_id":"door:7:0"' in shown.stdout
+
+
+def test_a_letter_is_put_back_while_its_pixels_exist(server: Server) -> None:
+    id_ = die(server)
+
+    dead(server, "replay", id_)
+
+    (entry,) = read(frames_reader(server, "detector-2"))
+    assert entry.record.seq == 0
+    assert ledger(server) == Ledger(produced=2, dropped={"dead": 1}, in_flight=1)
+    assert rows(server.client) == []
+
+
+def test_a_letter_whose_pixels_are_gone_is_not_put_back(server: Server) -> None:
+    id_ = die(server)
+    server.client.delete("pixels:door:7:0")
+
+    done = dead(server, "replay", id_, expect=1)
+
+    assert "its pixels are gone" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert ledger(server) == Ledger(produced=1, dropped={"dead": 1})
+
+
+def test_what_never_was_a_record_is_not_put_back(server: Server) -> None:
+    reader = frames_reader(server)
+    read(reader)
+    server.client.xadd("frames", {"foo": "bar"})
+    read(reader)
+    (row,) = rows(server.client)
+
+    with pytest.raises(CannotReplay, match="no record"):
+        replay(server.client, row.id)
+
+
+def test_a_letter_that_is_not_there_is_told(server: Server) -> None:
+    with pytest.raises(NoSuchLetter, match="maskwatch dead list"):
+        find(server.client, "1-1")

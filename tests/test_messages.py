@@ -1,0 +1,103 @@
+"""What arrives is checked: a record that does not fit is refused with a reason, and nothing else ever happens."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import messages
+from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, decode, encode
+
+FRAME = Frame(
+    frame_id="door:1:2",
+    camera="door",
+    start=1,
+    seq=2,
+    width=640,
+    height=480,
+    pixels_key="pixels:door:1:2",
+    captured_at=1.5,
+    deadline_at=None,
+)
+
+
+def changed(**fields: object) -> bytes:
+    """Pack FRAME with some fields changed, whatever they are."""
+    return msgspec.msgpack.encode(msgspec.to_builtins(FRAME) | fields)
+
+
+def test_a_record_comes_back_as_it_went() -> None:
+    packed = encode(FRAME)
+
+    found = decode(Frame, packed)
+
+    assert found == FRAME
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schema": 2},
+        {"camera": "Door"},
+        {"camera": "d" * 33},
+        {"camera": "door\n"},
+        {"camera": "gate"},
+        {"frame_id": "door:1:3"},
+        {"seq": -1},
+        {"width": 0},
+        {"height": 70_000},
+        {"pixels_key": "frames"},
+        {"pixels_key": "pixels:../../x"},
+        {"captured_at": "now"},
+        {"deadline_at": []},
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused(fields: dict[str, object]) -> None:
+    packed = changed(**fields)
+
+    with pytest.raises(BadMessage):
+        decode(Frame, packed)
+
+
+def test_more_faces_than_the_limit_are_refused() -> None:
+    packed = msgspec.msgpack.encode(
+        msgspec.to_builtins(FRAME)
+        | {"boxes": [(0, 0, 1, 1)] * 129, "scores": [0.5] * 129, "crop_px": 112, "seconds": {}}
+    )
+
+    with pytest.raises(BadMessage, match="128"):
+        decode(FaceCrops, packed)
+
+
+def test_boxes_without_their_scores_are_refused() -> None:
+    packed = msgspec.msgpack.encode(
+        msgspec.to_builtins(FRAME) | {"boxes": [(0, 0, 1, 1)] * 2, "scores": [0.5], "crop_px": 112, "seconds": {}}
+    )
+
+    with pytest.raises(BadMessage, match="2 boxes but 1 scores"):
+        decode(FaceCrops, packed)
+
+
+@given(packed=st.binary(max_size=300), record_type=st.sampled_from([Frame, FaceCrops, FrameResult, messages.Heartbeat]))
+def test_any_bytes_are_a_record_or_a_bad_message(packed: bytes, record_type: type[msgspec.Struct]) -> None:
+    try:
+        found = decode(record_type, packed)
+    except BadMessage:
+        return
+
+    assert isinstance(found, record_type)
+
+
+@given(where=st.integers(0, 400), value=st.integers(0, 255))
+def test_a_flipped_byte_never_makes_a_record_of_another_frame_id_pattern(where: int, value: int) -> None:
+    packed = bytearray(encode(FRAME))
+    packed[where % len(packed)] = value
+
+    try:
+        found = decode(Frame, bytes(packed))
+    except BadMessage:
+        return
+
+    assert found.frame_id == messages.frame_id(found.camera, found.start, found.seq)

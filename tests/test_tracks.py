@@ -1,0 +1,122 @@
+"""Faces followed from frame to frame, and labels that are steady but not slow."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.messages import Box, Face, Label
+from pipeline.tracks import FORGET_S, TrackedFace, Tracks
+
+HERE = (100.0, 100.0, 200.0, 220.0)
+THERE = (400.0, 100.0, 500.0, 220.0)
+
+
+def face(label: Label = "mask", confidence: float = 0.97, box: Box = HERE) -> Face:
+    return Face(box=box, score=0.9, label=label, confidence=confidence)
+
+
+def moved(box: Box, by_px: float) -> Box:
+    return (box[0] + by_px, box[1], box[2] + by_px, box[3])
+
+
+def after_a_second_with_a_mask(fps: float) -> tuple[Tracks, float]:
+    tracks = Tracks()
+    for frame in range(round(fps)):
+        tracks.update([face()], frame / fps)
+    return tracks, (round(fps) - 1) / fps
+
+
+@pytest.mark.parametrize("fps", [5, 20])
+@pytest.mark.parametrize("confidence", [0.99, 0.75])
+def test_a_mask_taken_off_shows_within_a_second(fps: float, confidence: float) -> None:
+    tracks, last_s = after_a_second_with_a_mask(fps)
+
+    labels = [
+        tracks.update([face("no_mask", confidence)], last_s + frame / fps)[0].label
+        for frame in range(1, round(fps) + 1)
+    ]
+
+    assert labels[-1] == "no_mask"
+
+
+@pytest.mark.parametrize("fps", [5, 20])
+def test_a_single_flicker_does_not_show(fps: float) -> None:
+    tracks, last_s = after_a_second_with_a_mask(fps)
+
+    (flicker,) = tracks.update([face("no_mask", 0.99)], last_s + 1 / fps)
+    (after,) = tracks.update([face()], last_s + 2 / fps)
+
+    assert flicker.label == after.label == "mask"
+    assert flicker.confidence < after.confidence
+
+
+def test_a_face_keeps_its_track_while_it_moves() -> None:
+    tracks = Tracks()
+
+    numbers = [tracks.update([face(box=moved(HERE, 20 * frame))], frame / 5)[0].track for frame in range(10)]
+
+    assert set(numbers) == {1}
+
+
+def test_two_faces_in_another_order_keep_their_tracks_and_labels() -> None:
+    tracks = Tracks()
+    first = tracks.update([face("mask", box=HERE), face("no_mask", box=THERE)], 0.0)
+
+    second = tracks.update([face("no_mask", box=THERE), face("mask", box=HERE)], 0.1)
+
+    assert [one.track for one in second] == [first[1].track, first[0].track]
+    assert [one.label for one in second] == ["no_mask", "mask"]
+
+
+def test_a_face_goes_to_the_track_that_it_overlaps_most() -> None:
+    tracks = Tracks()
+    tracks.update([face(box=HERE), face(box=moved(HERE, 60))], 0.0)
+
+    after = tracks.update([face(box=moved(HERE, 50)), face(box=moved(HERE, -10))], 0.1)
+
+    assert [one.track for one in after] == [2, 1]
+
+
+def test_a_face_that_was_away_for_long_is_a_new_one() -> None:
+    tracks = Tracks()
+    tracks.update([face()], 0.0)
+
+    (back_soon,) = tracks.update([face()], FORGET_S)
+    (back_late,) = tracks.update([face("no_mask")], 2 * FORGET_S + 0.1)
+
+    assert (back_soon.track, back_late.track) == (1, 2)
+    assert back_late.label == "no_mask"
+
+
+def test_a_frame_without_faces_is_fine() -> None:
+    assert Tracks().update([], 0.0) == []
+
+
+sides = st.floats(-10, 700)
+faces = st.lists(
+    st.builds(
+        Face,
+        box=st.tuples(sides, sides, sides, sides),
+        score=st.floats(0, 1),
+        label=st.sampled_from(["mask", "no_mask"]),
+        confidence=st.floats(0.5, 1),
+    ),
+    max_size=6,
+)
+
+
+@given(st.lists(st.tuples(faces, st.floats(0, 2)), max_size=8))
+def test_whatever_comes_each_face_has_its_own_track_and_at_least_even_confidence(
+    frames: list[tuple[list[Face], float]],
+) -> None:
+    tracks, now = Tracks(), 0.0
+
+    for given_faces, gap_s in frames:
+        now += gap_s
+        tracked: list[TrackedFace] = tracks.update(given_faces, now)
+
+        assert [one.box for one in tracked] == [one.box for one in given_faces]
+        assert len({one.track for one in tracked}) == len(tracked)
+        assert all(0.5 <= one.confidence <= 1 for one in tracked)

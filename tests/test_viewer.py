@@ -1,0 +1,445 @@
+"""The viewer as a process: what it answers, whom it shows what, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from conftest import Server, wait_until
+from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving, viewing
+
+from pipeline.draw import COLOURS_BGR
+from pipeline.pixels import decode_jpeg
+from pipeline.settings import Settings
+from viewer.app import PortInUse, main
+from viewer.audience import ACK_S, Mailbox, Shown
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[tuple[Server, Viewer]]:
+    with serving() as server, viewing(server.url) as viewer:
+        yield server, viewer
+
+
+@pytest.fixture
+def server(standing: tuple[Server, Viewer]) -> Server:
+    standing[0].client.flushall()
+    return standing[0]
+
+
+@pytest.fixture
+def viewer(standing: tuple[Server, Viewer]) -> Viewer:
+    return standing[1]
+
+
+def shown(seq: int, at_s: float = 0.0, camera: str = "demo") -> Shown:
+    return Shown(
+        camera=camera,
+        frame_id=f"{camera}:1:{seq}",
+        seq=seq,
+        width=640,
+        height=360,
+        faces=(),
+        labelled=True,
+        captured_at=0.0,
+        age_s=0.0,
+        at_s=at_s,
+        jpeg=b"",
+    )
+
+
+def test_a_browser_has_at_most_one_unacknowledged_frame_and_newer_replaces_older() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+
+    sent = [mailbox.offer(shown(seq), 0.1) for seq in (1, 2, 3)]
+    following = mailbox.acknowledge("demo", "demo:1:1", 0.2)
+
+    assert [one and one.seq for one in sent] == [1, None, None]
+    assert following and following.seq == 3
+
+
+def test_cameras_of_one_browser_do_not_wait_for_each_other() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo", "lobby"])
+    mailbox.offer(shown(1), 0.0)
+
+    assert mailbox.offer(shown(1, camera="lobby"), 0.0)
+
+
+def test_an_acknowledgement_that_does_not_come_frees_the_slot_after_5_seconds() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+    mailbox.offer(shown(1), 0.0)
+
+    early, late = mailbox.offer(shown(2), ACK_S - 0.01), mailbox.offer(shown(3), ACK_S)
+
+    assert (early, late and late.seq) == (None, 3)
+
+
+def test_an_acknowledgement_of_another_frame_changes_nothing() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+    mailbox.offer(shown(1), 0.0)
+    mailbox.offer(shown(2), 0.0)
+
+    assert mailbox.acknowledge("demo", "demo:1:7", 0.1) is None
+    assert mailbox.acknowledge("lobby", "demo:1:1", 0.1) is None
+
+
+def test_a_frame_that_waited_too_long_is_not_sent() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+    mailbox.offer(shown(1), 0.0)
+    mailbox.offer(shown(2, at_s=0.0), 0.0)
+
+    assert mailbox.acknowledge("demo", "demo:1:1", 4.0) is None
+
+
+def test_a_browser_that_looks_away_is_sent_nothing() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+    mailbox.watch([])
+
+    assert mailbox.offer(shown(1), 0.0) is None
+
+
+def test_a_page_is_sent_each_frame_with_its_own_pixels_and_labels(server: Server, viewer: Viewer) -> None:
+    feed, page = Feed(server), Page(viewer.url)
+    page.emit("watch", ["demo"])
+
+    with feeding([feed], [face("no_mask", 0.92)]):
+        for _ in range(10):
+            metadata, jpeg = page.wait_for_frame()
+
+            assert number_in(decode_jpeg(jpeg)) == metadata["seq"]
+            assert metadata["frame_id"] == f"demo:{feed.start}:{metadata['seq']}"
+            assert metadata["faces"][0]["text"] == "No Mask (Confidence: 92%)"
+            assert metadata["age_ms"] < 1000
+    page.close()
+
+
+def test_results_out_of_order_are_shown_in_order(server: Server, viewer: Viewer) -> None:
+    feed, page = Feed(server), Page(viewer.url)
+    page.emit("watch", ["demo"])
+    with feeding([feed], []):
+        page.wait_for_frame()
+    frames = [feed.publish() for _ in range(3)]
+
+    entries = [feed.take() for _ in frames]
+    for entry in reversed(entries):
+        feed.finish(entry, face())
+
+    seqs = []
+    while not seqs or seqs[-1] < frames[-1].seq:
+        metadata, _ = page.wait_for_frame()
+        seqs.append(metadata["seq"])
+    assert seqs == sorted(seqs)
+    page.close()
+
+
+def test_a_browser_that_acknowledges_nothing_does_not_delay_another(server: Server, viewer: Viewer) -> None:
+    slow, quick = Page(viewer.url), Page(viewer.url)
+    for page in (slow, quick):
+        page.emit("watch", ["demo"])
+
+    with feeding([Feed(server)], [face()]):
+        got = []
+        while len(got) < 20:
+            metadata, _ = quick.wait_for_frame()
+            got.append(metadata["seq"])
+        for_slow = slow.frames(0.5)
+
+    assert got == sorted(set(got))
+    assert got[-1] - got[0] < 2 * len(got)
+    assert len(for_slow) == 1
+    for page in (slow, quick):
+        page.close()
+
+
+def test_a_browser_is_sent_only_what_it_watches(server: Server, viewer: Viewer) -> None:
+    page = Page(viewer.url)
+    page.emit("watch", ["lobby"])
+
+    with feeding([Feed(server, "demo"), Feed(server, "lobby")], [face()]):
+        cameras = set()
+        for _ in range(5):
+            metadata, _ = page.wait_for_frame()
+            cameras.add(metadata["camera"])
+
+    assert cameras == {"lobby"}
+    page.close()
+
+
+def test_a_camera_without_labels_is_shown_by_its_newest_frame_and_says_so(server: Server, viewer: Viewer) -> None:
+    feed, page = Feed(server), Page(viewer.url)
+    page.emit("watch", ["demo"])
+    with feeding([feed], [face()]):
+        page.wait_for_frame()
+
+    newest = feed.publish()
+    unlabelled, jpeg = page.wait_for_frame(labelled=False)
+    feed.label(face())
+    back, _ = page.wait_for_frame()
+
+    assert unlabelled["seq"] == newest.seq == number_in(decode_jpeg(jpeg))
+    assert unlabelled["faces"] == []
+    assert back["frame_id"] == unlabelled["frame_id"]
+    page.close()
+
+
+@pytest.mark.parametrize("wrong", [None, "demo", [["demo"]], ["../demo", 7, None], ["x"] * 1000])
+def test_a_page_that_sends_nonsense_is_ignored(server: Server, viewer: Viewer, wrong: object) -> None:
+    page = Page(viewer.url)
+
+    page.emit("watch", wrong)
+    page.emit("ack", wrong, wrong)
+    page.emit("watch")
+    page.emit("nothing-we-know", wrong)
+
+    assert page.wait_for("status")
+    page.close()
+
+
+def test_another_sites_page_gets_no_socket(server: Server, viewer: Viewer) -> None:
+    assert socket_status(viewer, origin="http://elsewhere.example") == 400
+
+
+def socket_status(viewer: Viewer, **headers: str) -> int:
+    """What a browser that asks for a socket is answered when it gets none."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    address = viewer.url + "socket.io/?EIO=4&transport=websocket"
+    return requests.get(address, headers=upgrade | headers, timeout=5).status_code
+
+
+def test_health_says_what_is_missing(server: Server, viewer: Viewer) -> None:
+    missing = requests.get(viewer.url + "healthz", timeout=5)
+    with alive(server, "detector", "classifier"):
+        well = wait_until(lambda: requests.get(viewer.url + "healthz", timeout=5).json()["ok"], 5, "health is ok")
+
+    assert missing.status_code == 503
+    assert missing.json() == {
+        "ok": False,
+        "reasons": [
+            "no live detector: start one with maskwatch detect",
+            "no live classifier: start one with maskwatch classify",
+        ],
+    }
+    assert well
+
+
+def test_the_page_stays_up_without_redis_and_pictures_come_back_by_themselves() -> None:
+    with serving() as server, viewing(server.url) as viewer:
+        folder = Path(server.url.removeprefix("unix://")).parent
+        away = folder / "away"
+        page = Page(viewer.url)
+        page.emit("watch", ["demo"])
+        server.client.ping()
+        (folder / "s").rename(away)
+        server.client.client_kill_filter(_type="normal", skipme=True)
+
+        health = wait_until(lambda: reasons_of(viewer, "cannot be reached"), 5, "health tells")
+        front = requests.get(viewer.url, timeout=5)
+        status = requests.get(viewer.url + "api/status", timeout=5)
+        told = wait_until(lambda: "cannot be reached" in str(page.next("health")), 5, "the page is told")
+        away.rename(folder / "s")
+        with feeding([Feed(server)], [face()]):
+            metadata, _ = page.wait_for("frame", 10)
+
+        page.close()
+
+    assert health and told
+    assert (front.status_code, status.status_code) == (200, 503)
+    assert metadata["labelled"]
+
+
+def reasons_of(viewer: Viewer, part: str) -> bool:
+    answer = requests.get(viewer.url + "healthz", timeout=5)
+    return answer.status_code == 503 and part in str(answer.json()["reasons"])
+
+
+def test_status_lists_cameras_with_their_ledgers(server: Server, viewer: Viewer) -> None:
+    feed = Feed(server)
+    feed.show(face())
+    feed.publish()
+    feed.drop("stale")
+
+    (camera,) = requests.get(viewer.url + "api/status", timeout=5).json()["cameras"]
+
+    assert camera["name"] == "demo"
+    assert camera["ledger"] == {"produced": 2, "labelled": 1, "dropped": {"stale": 1}, "in_flight": 0}
+
+
+def test_a_snapshot_is_the_newest_labelled_frame_with_its_box(server: Server, viewer: Viewer) -> None:
+    feed = Feed(server, "porch")
+    result = feed.show(face("no_mask", 0.9, (200, 80, 320, 220)))
+
+    wait_until(lambda: requests.get(viewer.url + "cameras/porch/snapshot.jpg", timeout=5).ok, 5, "a snapshot")
+    answer = requests.get(viewer.url + "cameras/porch/snapshot.jpg", timeout=5)
+
+    picture = decode_jpeg(answer.content)
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert number_in(picture) == result.seq
+    line = picture[100:200, 200].astype(int).mean(axis=0)  # JPEG blurs a line of one pixel, but not along it
+    assert np.abs(line - COLOURS_BGR["no_mask"]).max() < 90
+
+
+def test_a_camera_that_does_not_exist_is_not_found(server: Server, viewer: Viewer) -> None:
+    for path in ("snapshot.jpg", "stream.mjpg"):
+        answer = requests.get(f"{viewer.url}cameras/nobody/{path}", timeout=5)
+
+        assert answer.status_code == 404
+        assert answer.text == "there is no camera 'nobody'; /api/status lists them\n"
+
+
+def test_a_camera_without_a_frame_has_no_snapshot(server: Server, viewer: Viewer) -> None:
+    Feed(server)
+
+    answer = requests.get(viewer.url + "cameras/demo/snapshot.jpg", timeout=5)
+
+    assert (answer.status_code, answer.text) == (503, "camera demo has no labelled frame right now\n")
+
+
+def test_a_stream_is_frames_in_order_each_with_its_own_number(server: Server, viewer: Viewer) -> None:
+    with feeding([Feed(server)], [face()]):
+        numbers = [number_in(picture) for picture in pictures_of(viewer, 10)]
+
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_stream_of_a_silent_camera_does_not_pass_as_live(server: Server, viewer: Viewer) -> None:
+    Feed(server)
+
+    (picture,) = pictures_of(viewer, 1)
+
+    assert picture[:100].max() < 100
+
+
+def pictures_of(viewer: Viewer, count: int) -> list[np.ndarray]:
+    found, buffer = [], b""
+    with requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5) as answer:
+        assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+        for chunk in answer.iter_content(4096):
+            buffer += chunk
+            *whole, buffer = buffer.split(b"--frame\r\n")
+            found += [decode_jpeg(part.split(b"\r\n\r\n", 1)[1]) for part in whole if part]
+            if len(found) >= count:
+                return found[:count]
+    raise AssertionError("the stream ended")
+
+
+def test_one_viewer_too_many_is_told_so_and_a_seat_that_is_left_is_free(server: Server) -> None:
+    with viewing(server.url, max_viewers=2) as viewer, feeding([Feed(server)], [face()]):
+        page = Page(viewer.url)
+        stream = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
+
+        refused = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
+        no_socket = socket_status(viewer)
+        page.close()
+        wait_until(lambda: free(viewer), 5, "the page's seat is free")
+        stream.close()
+
+    assert stream.status_code == 200
+    assert (refused.status_code, no_socket) == (503, 503)
+
+
+def free(viewer: Viewer) -> bool:
+    with requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5) as answer:
+        return answer.ok
+
+
+def test_a_hundred_browsers_leave_the_viewer_answering(server: Server, viewer: Viewer) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        pages = list(pool.map(lambda _: Page(viewer.url), range(100)))
+
+    answer = requests.get(viewer.url + "healthz", timeout=5)
+
+    assert answer.json()["reasons"]
+    assert socket_status(viewer) == 503
+    for page in pages:
+        page.close()
+
+
+def test_answers_carry_headers_that_keep_other_sites_out(server: Server, viewer: Viewer) -> None:
+    headers = requests.get(viewer.url, timeout=5).headers
+
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(PortInUse) as refused:
+            main(Settings(redis_url="unix:///nowhere", port=port))
+
+    assert str(refused.value) == (
+        f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_viewer_ends_soon_and_whole_however_many_watch(server: Server, how: signal.Signals) -> None:
+    before = set(Path("/tmp").glob("wgunicorn-*"))  # noqa: S108 -- where gunicorn would leave files
+    with viewing(server.url) as viewer, feeding([Feed(server)], [face()]):
+        page = Page(viewer.url)
+        page.emit("watch", ["demo"])
+        page.wait_for("frame")
+        stream = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
+        worker = worker_of(viewer)
+
+        viewer.process.send_signal(how)
+        status = viewer.process.wait(3)
+        wait_until(lambda: not lives(worker), 3, "the worker is gone")
+
+        stream.close()
+    assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
+    assert set(Path("/tmp").glob("wgunicorn-*")) == before  # noqa: S108
+    if how != signal.SIGKILL:
+        assert f"-{worker}-" not in str(server.client.zrange("processes", 0, -1))
+
+
+def worker_of(viewer: Viewer) -> int:
+    """The process that serves: the only child of the one that was started."""
+    pid = viewer.process.pid
+    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(worker)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
+    except OSError:
+        return False
+
+
+def test_the_viewer_ends_when_its_parent_does(server: Server) -> None:
+    ours, theirs = os.pipe()
+    os.set_inheritable(ours, True)
+    with viewing(server.url, parent_fd=ours) as viewer:
+        page = Page(viewer.url)
+
+        os.close(theirs)
+
+        assert viewer.process.wait(3) == 0
+        page.close()
+    os.close(ours)
+
+
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    with viewing(server.url) as viewer:
+        assert requests.get(viewer.url, timeout=5).ok
+        worker = worker_of(viewer)
+
+        os.kill(worker, signal.SIGKILL)
+
+        assert requests.get(viewer.url, timeout=5).ok
+        assert worker_of(viewer) != worker

@@ -1,0 +1,101 @@
+"""Turn a trained network into the files that serve it: .keras in, float and int8 ONNX out; publish them.
+
+The int8 file keeps the uint8 input and a float head; between them weights are quantized per channel and
+activations with ranges measured on training pictures (static QDQ).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import keras
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from models.card import INT8_NAME, Card, read_card, write_card
+from models.files import read_checked
+
+INPUT_NAME = "crops"
+# Opset 13 is the first with per-channel QuantizeLinear, and what ONNX Runtime's quantizer is tested with.
+OPSET = 17
+CALIBRATION_PICTURES = 512
+CALIBRATION_BATCH = 32
+
+
+def to_float_onnx(network: Path, onnx_file: Path) -> None:
+    """Write the ONNX file of a .keras file, with a free batch size."""
+    model = keras.saving.load_model(network, compile=False, safe_mode=True)
+    crops = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="uint8", name=INPUT_NAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether numpy still has `object`
+        model.export(onnx_file, format="onnx", opset_version=OPSET, input_signature=[crops], verbose=False)
+
+
+def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
+    """Quantize an ONNX file.
+
+    Args:
+        float_file: of to_float_onnx.
+        int8_file: is written.
+        crops: uint8 n x S x S x 3 RGB, training pictures that show what serving will see. Never test pictures.
+    """
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            int8_file,
+            _Calibration(crops),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=_head(prepared),
+        )
+
+
+def publish(run: Path, folder: Path) -> Card:
+    """Copy of a run folder what CPUs serve, the int8 file and the card, to a model folder; return its card."""
+    card = read_card(run)
+    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
+    served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INT8_NAME).write_bytes(content)
+    write_card(folder, served)
+    return served
+
+
+def _head(onnx_file: Path) -> list[str]:
+    """Name the nodes from the last dense layer on: in float they cost nothing, in int8 they blur probabilities."""
+    nodes = onnx.load(onnx_file).graph.node
+    start = max(place for place, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul"))
+    return [node.name for node in nodes[start:]]
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
+    """Feed pictures to the quantizer, a batch a call, None at the end."""
+
+    def __init__(self, crops: NDArray[np.uint8]) -> None:
+        self._batches = _batches(crops)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        return next(self._batches, None)
+
+
+def _batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    for start in range(0, len(crops), CALIBRATION_BATCH):
+        yield {INPUT_NAME: crops[start : start + CALIBRATION_BATCH]}

@@ -1,0 +1,117 @@
+"""Build the classifier networks: uint8 pictures in, the probability of a mask out.
+
+In: a name from ARCHITECTURES. Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the scaling
+is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1.
+An unknown name, or pretrained weights that cannot be had, raise ValueError with what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What a network expects and how it likes to be trained."""
+
+    size_px: int
+    learning_rate: float
+    about: str
+
+
+ARCHITECTURES = {
+    "lite": Architecture(size_px=112, learning_rate=1e-3, about="ResNet18 at half width, for CPUs"),
+    "resnet18": Architecture(size_px=112, learning_rate=1e-3, about="ResNet18, full width"),
+    "resnet50": Architecture(size_px=224, learning_rate=1e-4, about="ResNet50 pretrained on ImageNet, own dense head"),
+}
+
+# He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
+BLOCKS_PER_STAGE = 2
+STAGE_WIDTHS = (64, 128, 256, 512)
+
+# The channel means (B, G, R) that the ImageNet weights of ResNet50 were trained with.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+HEAD_UNITS = 128
+HEAD_DROPOUT = 0.5
+
+
+def build(arch: str, size_px: int | None = None, *, weights: str | Path | None = None) -> keras.Model:
+    """Build a network by name.
+
+    Args:
+        arch: a key of ARCHITECTURES.
+        size_px: side of the square input; None means the architecture's own.
+        weights: for resnet50 the starting weights of the body: "imagenet", a .weights.h5 or .h5 file without the top,
+            or None for random ones. The others start at random and take None only.
+
+    Raises:
+        ValueError: an unknown arch, or weights that do not fit or cannot be had.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")
+    side = size_px or ARCHITECTURES[arch].size_px
+    if arch == "resnet50":
+        return _resnet50(side, weights)
+    if weights is not None:
+        raise ValueError(f"{arch} starts from random weights: --weights is for resnet50")
+    return _resnet18(arch, side, width=0.5 if arch == "lite" else 1.0)
+
+
+def _resnet18(arch: str, size_px: int, width: float) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(picture)
+    widths = [int(width * channels) for channels in STAGE_WIDTHS]
+    x = _conv_norm(x, widths[0], kernel=7, stride=2)
+    x = layers.ReLU()(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    for stage, channels in enumerate(widths):
+        for block in range(BLOCKS_PER_STAGE):
+            x = _residual(x, channels, stride=2 if stage > 0 and block == 0 else 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(picture, _mask_probability(x), name=arch)
+
+
+def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:
+    shortcut = x
+    if stride > 1 or x.shape[-1] != channels:
+        shortcut = _conv_norm(x, channels, kernel=1, stride=stride)
+    x = layers.ReLU()(_conv_norm(x, channels, kernel=3, stride=stride))
+    x = _conv_norm(x, channels, kernel=3, stride=1)
+    return layers.ReLU()(layers.Add()([x, shortcut]))
+
+
+def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int, stride: int) -> keras.KerasTensor:
+    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
+        x
+    )
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def _resnet50(size_px: int, weights: str | Path | None) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = ops.flip(ops.cast(picture, "float32"), axis=-1)
+    x = layers.Rescaling(1.0, offset=[-mean for mean in IMAGENET_MEAN_BGR])(x)
+    try:
+        body = keras.applications.ResNet50(
+            include_top=False,
+            input_shape=(size_px, size_px, 3),
+            pooling="avg",
+            weights=None if weights is None else str(weights),
+        )
+    except Exception as error:  # Keras raises a bare Exception when its download fails
+        raise ValueError(
+            f"the ResNet50 weights {str(weights)!r} cannot be loaded ({error}): without a network give "
+            "--weights FILE, a .h5 file of ResNet50 without its top"
+        ) from error
+    x = layers.Dense(HEAD_UNITS, activation="relu")(body(x))
+    x = layers.Dropout(HEAD_DROPOUT)(x)
+    return keras.Model(picture, _mask_probability(x), name="resnet50")
+
+
+def _mask_probability(x: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name="mask_probability")(x)

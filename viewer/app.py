@@ -1,0 +1,86 @@
+"""The viewer: labelled live video in browsers.
+
+In: results and pixels from Redis. Out: a page, a socket for each browser, MJPEG, health and status over HTTP. While
+Redis is away the page and /healthz stay up and say so; pictures come back by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from flask import Flask
+
+from pipeline import status
+from pipeline.process import Running, running
+from pipeline.settings import Settings
+from viewer import health
+from viewer.seats import SeatedSockets, Seats
+from viewer.server import PortInUse, listen, serve, url
+from viewer.sockets import Sockets
+from viewer.watch import Watch
+from viewer.web import add_routes
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = ["PortInUse", "main"]
+
+log = logging.getLogger(__name__)
+
+STATUS_S = 1.0
+FROM_NPM = Path(__file__).parent / "static" / "vendor" / "socket.io.min.js"
+
+
+def main(settings: Settings) -> int:
+    """Serve until a signal or the parent's end; return the exit status.
+
+    Raises:
+        PortInUse: it cannot listen there.
+        FileNotFoundError: the page is not complete.
+    """
+    if not FROM_NPM.is_file():
+        raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
+    listening = listen(settings.host, settings.port)
+    print(f"Viewer: {url(listening)}", flush=True)
+    return serve(listening, lambda tidy: start(settings, tidy))
+
+
+def start(settings: Settings, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
+    """Make the app and start its threads, in the process that serves."""
+    run = tidy.enter_context(
+        running("viewer", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port)
+    )
+    app = Flask(__name__)
+    seats = Seats(settings.max_viewers)
+    sockets = Sockets(app)
+    watch = Watch(run, sockets.audience)
+    add_routes(app, run, watch, seats)
+    for work in (watch.follow, lambda: tell_status(run, sockets)):
+        threading.Thread(target=_keep_alive, args=(run, work), daemon=True).start()
+    return SeatedSockets(app, seats), run
+
+
+def tell_status(run: Running, sockets: Sockets) -> None:
+    """Tell every page once a second how things are."""
+    while not run.wait(STATUS_S):
+        sockets.audience.forget_stale()
+        sockets.tell_all("health", msgspec.to_builtins(health.read(run)))
+        with run.reconnecting():
+            sockets.tell_all("status", msgspec.to_builtins(status.read(run.client, run.clock)))
+
+
+def _keep_alive(run: Running, work: Callable[[], None]) -> None:
+    """Do a thread's work. If it fails so does the process, and another takes its place: no page without pictures."""
+    try:
+        work()
+    finally:
+        if run.going():
+            log.critical("a thread of the viewer ended; starting over", exc_info=True)
+            os._exit(1)

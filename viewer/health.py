@@ -1,0 +1,30 @@
+"""Whether what the viewer shows can be relied on, and if not, why."""
+
+from __future__ import annotations
+
+import redis
+from msgspec import Struct
+
+from pipeline import status
+from pipeline.process import Running
+
+COMMANDS = {"detector": "detect", "classifier": "classify"}  # by role; without one of each no frame is labelled
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """What /healthz says. reasons: for people; none when ok."""
+
+    ok: bool
+    reasons: list[str]
+
+
+def read(run: Running) -> Health:
+    """Return how things are right now; Redis being away is one of the answers."""
+    try:
+        live = {beat.role for beat in status.heartbeats(run.client)}
+    except redis.RedisError as error:
+        return Health(ok=False, reasons=[f"Redis at {run.redis_place} cannot be reached: {error}"])
+    reasons = [
+        f"no live {role}: start one with maskwatch {command}" for role, command in COMMANDS.items() if role not in live
+    ]
+    return Health(ok=not reasons, reasons=reasons)

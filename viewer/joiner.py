@@ -1,0 +1,87 @@
+"""Put one camera's results into the order in which its frames are shown. Pure: the clock is an argument.
+
+Results come in as workers finish them; labelled ones go out in seq order, each at most once and never backwards. A seq
+without an outcome is waited for, but no frame waits longer than WAIT_S for it. What comes later is discarded.
+"""
+
+from __future__ import annotations
+
+from pipeline.messages import FrameResult
+
+WAIT_S = 0.05  # longest wait for a frame without an outcome
+UNLABELLED_S = 1.0  # a camera without labelled results for so long is shown without labels ...
+MOST_PATIENT_S = 5.0  # ... or for twice the time between its last two, at most this, where workers are slow
+
+
+class Joiner:
+    """The order of one camera's frames.
+
+    Args:
+        at_s: now, monotonic seconds, as in every call.
+    """
+
+    def __init__(self, at_s: float) -> None:
+        self._start = -1  # of the producer whose frames are shown
+        self._next = 0  # lowest seq that may still be shown
+        self._held: dict[int, tuple[float, FrameResult]] = {}  # by seq: when it came, and what
+        self._in_order: list[FrameResult] = []
+        self._unlabelled: tuple[int, int] | None = None  # start and seq last shown without labels
+        self._labelled_at_s = at_s
+        self._patience_s = UNLABELLED_S
+
+    def add(self, result: FrameResult, at_s: float) -> None:
+        """Take a result in; a late one and a second one for the same frame change nothing."""
+        if result.outcome == "labelled":
+            self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MOST_PATIENT_S)
+            self._labelled_at_s = at_s
+        if (result.start, result.seq) < (self._start, self._next):
+            return
+        if result.start > self._start:
+            self._change_producer(result.start, result.seq)
+        self._held.setdefault(result.seq, (at_s, result))
+        self._advance()
+
+    def take(self, at_s: float) -> list[FrameResult]:
+        """Return the labelled results that are to be shown now, oldest first."""
+        while (due := self.due_s()) is not None and due <= at_s:
+            self._skip_gap()
+        in_order, self._in_order = self._in_order, []
+        return in_order
+
+    def due_s(self) -> float | None:
+        """Return when a wait ends, None when nothing is waited for."""
+        return min(came_s for came_s, _ in self._held.values()) + WAIT_S if self._held else None
+
+    def wants_newest(self, at_s: float) -> bool:
+        """Tell whether the camera's newest frame should be shown without labels, for want of labelled ones."""
+        return at_s - self._labelled_at_s > self._patience_s
+
+    def show_newest(self, start: int, seq: int) -> bool:
+        """Tell whether a frame may be shown without labels now; if so it counts as shown.
+
+        Its labelled result may still follow it, an older frame may not.
+        """
+        if (start, seq) < (self._start, self._next) or (start, seq) == self._unlabelled:
+            return False
+        self._start, self._next, self._unlabelled = start, seq, (start, seq)
+        self._held = {held: what for held, what in self._held.items() if what[1].start == start and held >= seq}
+        self._in_order = []
+        self._advance()
+        return True
+
+    def _change_producer(self, start: int, seq: int) -> None:
+        """Go over to a restarted camera's frames, after what is known of those before."""
+        while self._held:
+            self._skip_gap()
+        self._start, self._next = start, seq
+
+    def _skip_gap(self) -> None:
+        self._next = min(self._held)
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._next in self._held:
+            _, result = self._held.pop(self._next)
+            self._next += 1
+            if result.outcome == "labelled":
+                self._in_order.append(result)

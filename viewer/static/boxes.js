@@ -1,0 +1,93 @@
+/**
+ * Draw a frame with its own boxes on a canvas, all in one go.
+ *
+ * The labels differ in lightness (Okabe and Ito's sky blue and vermillion), in one line or two, and in their texts.
+ */
+
+export const COLOURS = { mask: "#56b4e9", no_mask: "#d55e00" };
+const FONT_PX = 13; // on the screen
+const LINE_PX = 2;
+
+const MOST_SCALE = 4;
+
+/**
+ * Draw the picture, then the boxes, then the texts, so that no line crosses a text.
+ *
+ * A picture that is shown larger than it is gets a canvas a whole number of times as large (data-scale), so that lines
+ * and texts stay sharp.
+ */
+export function drawFrame(canvas, bitmap, frame) {
+  const shown = canvas.getBoundingClientRect();
+  const onScreen = Math.min(shown.width / frame.width, shown.height / frame.height) || 1; // screen px a picture's px
+  const scale = Math.max(1, Math.min(MOST_SCALE, Math.ceil(onScreen * devicePixelRatio - 0.1)));
+  const [width, height] = [frame.width * scale, frame.height * scale];
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  canvas.dataset.scale = String(scale);
+  const faces = frame.faces.map((face) => ({ ...face, box: face.box.map((side) => Math.round(side * scale)) }));
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0, width, height);
+  for (const face of faces) drawBox(context, face, Math.max(1, Math.round((LINE_PX * scale) / onScreen)));
+  const taken = [];
+  for (const face of faces.sort((a, b) => area(b.box) - area(a.box))) {
+    drawText(context, face, Math.max(8, (FONT_PX * scale) / onScreen), taken);
+  }
+}
+
+function drawBox(context, { box, label }, line) {
+  const [x1, y1, x2, y2] = box;
+  outline(context, x1 - line, y1 - line, x2 + line, y2 + line, line, "rgb(0 0 0 / 45%)");
+  outline(context, x1, y1, x2, y2, line, COLOURS[label]);
+  const inset = 3 * line;
+  if (label === "no_mask" && Math.min(x2 - x1, y2 - y1) > 6 * inset) {
+    outline(context, x1 + inset, y1 + inset, x2 - inset, y2 - inset, line, COLOURS[label]);
+  }
+}
+
+/** Fill four sides instead of stroking a path: every pixel has the colour itself. */
+function outline(context, x1, y1, x2, y2, line, colour) {
+  context.fillStyle = colour;
+  context.fillRect(x1, y1, x2 - x1, line);
+  context.fillRect(x1, y2 - line, x2 - x1, line);
+  context.fillRect(x1, y1 + line, line, y2 - y1 - 2 * line);
+  context.fillRect(x2 - line, y1 + line, line, y2 - y1 - 2 * line);
+}
+
+/**
+ * Write a face's text above its box or below it, where no other text stands; a shorter one where the whole has no room.
+ * In a crowd the smallest faces go without: their boxes say the label too.
+ */
+function drawText(context, { box, label, text }, fontPx, taken) {
+  const { width, height } = context.canvas;
+  for (const words of [text, text.replace(/ \(.*?(\d+%)\)/, " $1")]) {
+    const size = fitFont(context, words, fontPx, width);
+    const tag = { width: Math.ceil(context.measureText(words).width + size * 0.8), height: Math.ceil(size * 1.5) };
+    const x = clamp(box[0], 0, width - tag.width);
+    for (const top of [box[1] - tag.height, box[3], box[1]]) {
+      const y = clamp(top, 0, height - tag.height);
+      const area = [x, y, x + tag.width, y + tag.height];
+      if (taken.some((other) => overlap(area, other))) continue;
+      taken.push(area);
+      context.fillStyle = COLOURS[label];
+      context.fillRect(x, y, tag.width, tag.height);
+      context.fillStyle = "#000";
+      context.textBaseline = "middle";
+      context.fillText(words, x + size * 0.4, y + tag.height / 2 + size * 0.06);
+      return;
+    }
+  }
+}
+
+/** Set the font, smaller where the words would be wider than the picture; return its size. */
+function fitFont(context, words, wantedPx, width) {
+  const use = (px) => (context.font = `600 ${px}px system-ui, sans-serif`);
+  use(wantedPx);
+  const wide = context.measureText(words).width + wantedPx;
+  if (wide <= width) return wantedPx;
+  const smaller = Math.max(1, (wantedPx * width) / wide);
+  use(smaller);
+  return smaller;
+}
+
+const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
+const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];

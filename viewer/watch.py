@@ -1,0 +1,183 @@
+"""Follow `results` and show each camera's frames, in order, each with its own labels, to those who watch.
+
+Pixels are fetched only for cameras that somebody watches, in one call a round, by the key that the result itself names.
+A camera without labelled results is shown by its newest frame, without boxes. While Redis is away nothing is shown, and
+everything goes on by itself afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import cast
+
+from pipeline.messages import FrameResult, frame_id
+from pipeline.pixels import BadPicture, fetch_many, jpeg_size
+from pipeline.process import Running
+from pipeline.status import FILE_PREFIX
+from pipeline.streams import READ_BLOCK_MS, Follower, newest_key
+from pipeline.tracks import TrackedFace, Tracks
+from viewer.audience import Audience, Shown
+from viewer.joiner import Joiner
+
+NEWEST_POLL_S = 0.1  # how often the newest frames of cameras without labels are looked for
+FORGET_S = 60.0  # a camera without results that nobody watches is forgotten after so long
+
+
+@dataclass(slots=True)
+class _View:
+    """One camera as it is shown."""
+
+    joiner: Joiner
+    used_at_s: float
+    tracks: Tracks = field(default_factory=Tracks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A frame to be shown once its pixels are there. start: when its producer started."""
+
+    camera: str
+    start: int
+    seq: int
+    captured_at: float
+    pixels_key: str
+    faces: tuple[TrackedFace, ...]
+    labelled: bool
+
+
+class Watch:
+    """Every camera as it is shown. One thread runs `follow`; the others may ask for `newest_labelled`."""
+
+    def __init__(self, run: Running, audience: Audience) -> None:
+        self._run = run
+        self.audience = audience
+        self._views: dict[str, _View] = {}
+        self._newest_labelled: dict[str, _Chosen] = {}
+        self._poll_at_s = 0.0  # when newest frames are looked for again
+
+    def follow(self) -> None:
+        """Show frames until the process ends."""
+        follower: Follower | None = None
+        while self._run.going():
+            with self._run.reconnecting():
+                follower = follower or Follower(self._run.client)
+                for result in follower.read(self._block_ms()):
+                    self._add(result)
+                self._show(self._chosen())
+
+    def newest_labelled(self, camera: str) -> Shown | None:
+        """Return a camera's newest labelled frame, None when there is none or its pixels are gone.
+
+        Raises:
+            redis.RedisError: Redis failed.
+        """
+        chosen = self._newest_labelled.get(camera)
+        return self._with_pixels([chosen])[0] if chosen else None
+
+    def _block_ms(self) -> int:
+        """Return how long to wait for results: less when a frame is due before, never 0, which means for ever."""
+        now = time.monotonic()
+        waits_s = [due - now for view in self._views.values() if (due := view.joiner.due_s()) is not None]
+        if self._without_labels(now):
+            waits_s.append(self._poll_at_s - now)
+        return max(1, min(READ_BLOCK_MS, round(1000 * min(waits_s, default=1.0))))
+
+    def _add(self, result: FrameResult) -> None:
+        if not result.camera.startswith(FILE_PREFIX):
+            self._view(result.camera).joiner.add(result, time.monotonic())
+
+    def _view(self, camera: str) -> _View:
+        now = time.monotonic()
+        view = self._views.get(camera)
+        if view is None:
+            for name in [name for name, old in self._views.items() if now - old.used_at_s > FORGET_S]:
+                del self._views[name]
+                self._newest_labelled.pop(name, None)
+            view = self._views[camera] = _View(Joiner(now), now)
+        view.used_at_s = now
+        return view
+
+    def _chosen(self) -> list[_Chosen]:
+        """Return the one frame of each watched camera to show now: of several, the newest."""
+        now = time.monotonic()
+        watched = self.audience.watched()
+        chosen = {camera: labelled for camera in list(self._views) if (labelled := self._next_labelled(camera, now))}
+        if now >= self._poll_at_s:
+            self._poll_at_s = now + NEWEST_POLL_S
+            chosen |= self._unlabelled([camera for camera in self._without_labels(now) if camera not in chosen])
+        return [one for camera, one in chosen.items() if camera in watched]
+
+    def _next_labelled(self, camera: str, now_s: float) -> _Chosen | None:
+        """Return the newest frame whose turn has come, None when none has; the tracks follow all of them."""
+        view, newest = self._views[camera], None
+        for result in view.joiner.take(now_s):
+            faces = tuple(view.tracks.update(result.faces, result.captured_at))
+            newest = _labelled(result, faces)
+        if newest:
+            self._newest_labelled[camera] = newest
+        return newest
+
+    def _without_labels(self, now_s: float) -> list[str]:
+        """Return the watched cameras that have no labelled results at present."""
+        return [camera for camera in self.audience.watched() if self._view(camera).joiner.wants_newest(now_s)]
+
+    def _unlabelled(self, cameras: list[str]) -> dict[str, _Chosen]:
+        """Return the newest frames of cameras, without those that were shown before."""
+        with self._run.client.pipeline(transaction=False) as pipe:
+            for camera in cameras:
+                pipe.hmget(newest_key(camera), ["last", "seq", "captured_at", "pixels_key"])
+            rows = cast(list[list[bytes | None]], pipe.execute())
+        found = {}
+        for camera, row in zip(cameras, rows, strict=True):
+            newest = _newest(camera, row)
+            if newest and self._views[camera].joiner.show_newest(newest.start, newest.seq):
+                found[camera] = newest
+        return found
+
+    def _show(self, chosen: list[_Chosen]) -> None:
+        for shown in self._with_pixels(chosen):
+            if shown:
+                self.audience.show(shown)
+                self._run.count("frames")
+
+    def _with_pixels(self, chosen: list[_Chosen]) -> list[Shown | None]:
+        jpegs = fetch_many(self._run.client, [one.pixels_key for one in chosen])
+        now = self._run.clock.now() if chosen else 0.0
+        return [_shown(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
+
+
+def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _Chosen:
+    return _Chosen(result.camera, result.start, result.seq, result.captured_at, result.pixels_key, faces, labelled=True)
+
+
+def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
+    """Read the fields last (start:seq:attempt), seq, captured_at and pixels_key of a camera's newest frame."""
+    if any(value is None for value in row):
+        return None
+    last, seq, captured_at, pixels_key = (value.decode(errors="replace") for value in cast(list[bytes], row))
+    try:
+        start = int(last.partition(":")[0])
+        return _Chosen(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)
+    except ValueError:
+        return None
+
+
+def _shown(chosen: _Chosen, jpeg: bytes, now: float) -> Shown | None:
+    try:
+        width, height = jpeg_size(jpeg)
+    except BadPicture:
+        return None  # detection dead-letters the frame and says so
+    return Shown(
+        camera=chosen.camera,
+        frame_id=frame_id(chosen.camera, chosen.start, chosen.seq),
+        seq=chosen.seq,
+        width=width,
+        height=height,
+        faces=chosen.faces,
+        labelled=chosen.labelled,
+        captured_at=chosen.captured_at,
+        age_s=max(0.0, now - chosen.captured_at),
+        at_s=time.monotonic(),
+        jpeg=jpeg,
+    )

@@ -1,0 +1,1 @@
+"""Stateless workers: frames become faces, faces become labels. Start more of either to go faster."""

@@ -1,0 +1,183 @@
+"""Label faces: crops in, in batches; one result a frame out.
+
+A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and only the guilty one is
+dead-lettered. Losing Redis only makes it wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Histogram
+
+from models import mask_classifier
+from models.mask_classifier import MaskClassifier
+from pipeline import messages, pixels
+from pipeline.messages import Face, FaceCrops, FrameResult, Model
+from pipeline.pixels import Picture, PixelsGone
+from pipeline.process import Running, running
+from pipeline.settings import Settings
+from pipeline.streams import Entry, Reader
+from workers.batcher import Batcher
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+WARM_UP_CROPS = (1, 8, 8)
+
+batch_crops = Histogram("maskwatch_batch_crops", "Crops in one model call", buckets=BATCH_SIZES)
+queue_seconds = Histogram("maskwatch_classify_wait_seconds", "From the end of detection to the start of a batch")
+
+Work = tuple[Entry[FaceCrops], Picture]
+
+
+def main(settings: Settings) -> int:
+    """Run one classification worker until it is told to stop."""
+    cv2.setNumThreads(settings.threads)
+    folder = Path(settings.models) if settings.models else mask_classifier.DEFAULT_FOLDER
+    classifier = mask_classifier.load(folder, settings.runtime, threads=settings.threads)
+    batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
+    warm_up(classifier, batcher)
+    with running(
+        "classifier", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
+    ) as run:
+        run.model = classifier.card.version
+        reader = Reader(run.client, run.clock, stream=messages.FACES, record_type=FaceCrops, consumer=run.id)
+        announced = False
+        while run.going():
+            with run.reconnecting():
+                if not announced:
+                    announce(run, classifier)
+                    announced = True
+                entries = read_batch(run, reader, batcher)
+                classify(run, reader, classifier, batcher, entries)
+        with run.reconnecting():
+            reader.retire()
+    return 0
+
+
+def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
+    """Return what waits, up to about one batch; wait for more only as the batcher says."""
+    entries = reader.read(batcher.entries_to_read)
+    if any(entry.alone for entry in entries):
+        return entries
+    while wait_s := batcher.wait_s(
+        sum(len(entry.record.boxes) for entry in entries),
+        [entry.record.deadline_at for entry in entries],
+        run.clock.now(),
+    ):
+        more = reader.read_new(batcher.entries_to_read, block_ms=max(1, int(wait_s * 1000)))
+        entries += more
+        if not more:
+            break
+    return entries
+
+
+def classify(
+    run: Running,
+    reader: Reader[FaceCrops],
+    classifier: MaskClassifier,
+    batcher: Batcher,
+    entries: Sequence[Entry[FaceCrops]],
+) -> None:
+    """Label the faces of some frames and settle each of them."""
+    started = run.clock.now()
+    packed = pixels.fetch_many(run.client, [entry.record.crops_key for entry in entries])
+    work: list[Work] = []
+    for entry, crops in zip(entries, packed, strict=True):
+        with reader.guard(entry):
+            if crops is None:
+                raise PixelsGone(entry.record.crops_key)
+            record = entry.record
+            work.append((entry, pixels.unpack_crops(crops, len(record.boxes), record.crop_px)))
+            batcher.learn_entry(len(record.boxes))
+            queue_seconds.observe(_waited(record, started))
+    try:
+        _classify_all(run, reader, classifier, batcher, work, started)
+    except (RuntimeError, ValueError) as error:
+        if len(work) > 1:
+            log.warning("a batch of %d frames failed, trying them one by one: %s", len(work), error)
+        for one in work:
+            with reader.guard(one[0]):
+                _classify_all(run, reader, classifier, batcher, [one], started)
+
+
+def warm_up(classifier: MaskClassifier, batcher: Batcher) -> None:
+    """Run the model before the first real crop, and learn how long it takes."""
+    size = classifier.card.size_px
+    for count in WARM_UP_CROPS:
+        before = time.monotonic()
+        classifier.mask_probability(np.zeros((count, size, size, 3), np.uint8))
+    batcher.learn_call(WARM_UP_CROPS[-1], time.monotonic() - before)
+
+
+def announce(run: Running, classifier: MaskClassifier) -> None:
+    """Tell detectors which crops the current model wants."""
+    card = classifier.card
+    run.client.set(
+        messages.MODEL, messages.encode(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
+    )
+
+
+def _classify_all(
+    run: Running,
+    reader: Reader[FaceCrops],
+    classifier: MaskClassifier,
+    batcher: Batcher,
+    work: list[Work],
+    started: float,
+) -> None:
+    """Call the model as often as needed; settle each frame as soon as its last crop is labelled."""
+    probabilities: list[list[NDArray[np.float32]]] = [[] for _ in work]
+    for call in batcher.plan([len(crops) for _, crops in work]):
+        parts = [work[part.entry][1][part.start : part.stop] for part in call]
+        before = time.monotonic()
+        found = classifier.mask_probability(np.concatenate(parts))
+        batcher.learn_call(len(found), time.monotonic() - before)
+        batch_crops.observe(len(found))
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        for part, share in zip(call, np.split(found, ends), strict=True):
+            probabilities[part.entry].append(share)
+            entry, crops = work[part.entry]
+            if part.stop == len(crops):
+                _finish(run, reader, classifier, entry, np.concatenate(probabilities[part.entry]), started)
+        reader.renew([entry for entry, _ in work[call[-1].entry + 1 :]])
+
+
+def _finish(
+    run: Running,
+    reader: Reader[FaceCrops],
+    classifier: MaskClassifier,
+    entry: Entry[FaceCrops],
+    mask_probability: NDArray[np.float32],
+    started: float,
+) -> None:
+    record = entry.record
+    labels, confidences = mask_classifier.label_of(mask_probability, classifier.card.threshold)
+    faces = [
+        Face(box=box, score=score, label=label, confidence=confidence)
+        for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
+    ]
+    seconds = record.seconds | {"classify_wait": _waited(record, started), "classify": run.clock.now() - started}
+    result = FrameResult(
+        **record.identity(),  # type: ignore[arg-type]
+        outcome="labelled",
+        faces=faces,
+        left_out=record.left_out,
+        model=classifier.card.version,
+        seconds=seconds,
+    )
+    if reader.finish(entry, result):
+        run.count("frames")
+        run.count("faces", len(faces))
+
+
+def _waited(record: FaceCrops, started: float) -> float:
+    """Return how long a frame's faces waited for this batch, in seconds."""
+    return max(0.0, started - record.captured_at - sum(record.seconds.values()))
