@@ -153,6 +153,7 @@ def view(**values: Any) -> None:
 @options(*COMMON, *PIPELINE, "jpeg_quality", "threads", "seed")
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
+    from models.files import ModelUnusable
     from pipeline.lease import NameTaken
     from pipeline.streams import NameLost
     from producer import label as process
@@ -170,6 +171,7 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
         BadOutput,
         NameTaken,
         NameLost,
+        ModelUnusable,
         process.NoWorkers,
     )
 
@@ -281,11 +283,25 @@ def serve_embedded(folder: Path, parent_fd: int) -> None:
     sys.exit(serve(folder, parent_fd))
 
 
+def check_model(settings: Settings) -> None:
+    """Look at the classifier's files before processes are started that would each say what is wrong with them.
+
+    Raises:
+        ModelUnusable: the folder is incomplete or damaged.
+    """
+    from models.card import check_files, model_folder
+
+    check_files(model_folder(settings.models))
+
+
 def run_all(settings: Settings, cameras: dict[str, str]) -> None:
     """Run server, workers, cameras and viewer until told to stop."""
     told = stop_told()
 
+    from models.files import ModelUnusable
+
     def start() -> int:
+        check_model(settings)
         with server_for(settings) as url, Children() as children:
             common = ["--redis", url, "--log-level", settings.log_level, *(["--log-json"] if settings.log_json else [])]
             start_workers(children, settings, common, detectors=1, classifiers=1)
@@ -297,7 +313,7 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
                 children.tend()
         return 0
 
-    run(start)
+    run(start, ModelUnusable)
 
 
 def label_all(
@@ -325,6 +341,7 @@ def label_all(
             check_reachable(connect(settings.redis_url), settings.redis_url)
             summary = process.main(settings, source, outputs, own_workers=False)
         else:
+            check_model(settings)
             with embedded_server() as url, Children() as children:
                 common = ["--redis", url, "--log-level", "warning"]
                 cores = os.cpu_count() or 1
@@ -393,9 +410,9 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
 
     def classifier() -> str:
         from models import mask_classifier
+        from models.card import model_folder
 
-        folder = Path(settings.models) if settings.models else mask_classifier.DEFAULT_FOLDER
-        return mask_classifier.load(folder).card.version
+        return mask_classifier.load(model_folder(settings.models)).card.version
 
     def photograph() -> str:
         from producer.sources import open_source
@@ -462,9 +479,11 @@ def checked(values: dict[str, Any]) -> Settings:
 
 def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     """Run a process to its end; errors it is known to raise become one line and status 1."""
-    errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, ChildFailed, redis.RedisError, OSError, *expected)
+    errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, redis.RedisError, OSError, *expected)
     try:
         sys.exit(start())
+    except ChildFailed:
+        sys.exit(1)
     except errors as error:
         fail(str(error), 1)
 

@@ -11,12 +11,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from models.files import ModelUnusable
+from models.files import ModelUnusable, read_checked
 
+DEFAULT_FOLDER = Path(__file__).parent / "default"
 CARD_NAME = "card.json"
 INT8_NAME = "classifier.int8.onnx"
 FLOAT_NAME = "classifier.onnx"
 KERAS_NAME = "classifier.keras"
+
+RESTORE = "restore it, train again or take another model"
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -57,6 +60,21 @@ def read_card(folder: Path) -> Card:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is no model folder") from error
     except msgspec.DecodeError as error:
         raise ModelUnusable(f"{path} is damaged ({error}): train again or take another model") from error
+
+
+def model_folder(named: str | None) -> Path:
+    """Return the folder of the model that a user named, or of the built-in one for None."""
+    return Path(named) if named else DEFAULT_FOLDER
+
+
+def check_files(folder: Path) -> None:
+    """Read every file that a model folder's card names.
+
+    Raises:
+        ModelUnusable: there is no card, or a file is missing or damaged.
+    """
+    for name, sha256 in read_card(folder).files.items():
+        read_checked(folder / name, sha256, remedy=RESTORE)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.card import INT8_NAME, KERAS_NAME, Card, read_card
+from models.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, RESTORE, Card, read_card
 from models.files import ModelUnusable, read_checked
 
 Pixels = NDArray[np.uint8]
@@ -27,8 +27,6 @@ Label = Literal["mask", "no_mask"]
 Runtime = Literal["auto", "onnx", "keras"]
 # uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
 Classify = Callable[[Pixels], Floats]
-
-DEFAULT_FOLDER = Path(__file__).parent / "default"
 
 # More crops go through the network in several calls, so that one call's time and memory stay bounded.
 MAX_BATCH = 64
@@ -78,7 +76,7 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
     name = KERAS_NAME if runtime == "keras" else INT8_NAME
     if name not in card.files:
         raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
-    content = read_checked(folder / name, card.files[name], remedy="restore it, train again or take another model")
+    content = read_checked(folder / name, card.files[name], remedy=RESTORE)
     return MaskClassifier(
         card, _keras(folder / name, threads) if runtime == "keras" else onnx_network(content, threads)
     )

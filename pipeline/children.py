@@ -33,7 +33,7 @@ CLASSIFY_FLAGS = ("models", "runtime", "max_batch", "max_wait_ms", "threads")
 
 
 class ChildFailed(Exception):
-    """A process that the others cannot do without has refused to start; it has said why itself."""
+    """A process that the others cannot do without has refused to start; it has said why itself, in one line."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Children:
                 continue
             if status in (1, 2):
                 if child.needed:
-                    raise ChildFailed(f"{child.arguments[0]} could not start, see above")
+                    raise ChildFailed(child.arguments[0])
                 continue
             if child.restart_at is None:
                 if now - child.started_at > STEADY_S:

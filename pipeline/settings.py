@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 from pipeline.messages import CameraName
 
+RedisUrl = Annotated[str, Meta(pattern=r"\A(redis|rediss|unix)://.+\Z")]
 Workers = Annotated[int, Meta(ge=1, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -31,7 +32,7 @@ class BadSettings(ValueError):
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may set. Each process reads the fields it needs."""
 
-    redis_url: Annotated[str | None, Meta(description="Redis or Valkey, redis:// rediss:// or unix://")] = None
+    redis_url: Annotated[RedisUrl | None, Meta(description="Redis or Valkey, redis:// rediss:// or unix://")] = None
     log_json: Annotated[bool, Meta(description="log JSON lines")] = False
     log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="least level to log")] = "info"
     metrics_port: Annotated[Port | None, Meta(description="serve Prometheus metrics on this port")] = None
@@ -107,7 +108,11 @@ def settings_from(values: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
-        raise BadSettings(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))}: {text}" if name else text) from error
+        if name not in _HINTS:
+            raise BadSettings(text) from error
+        if "matching regex" in text:
+            text = f"{values[name]!r} does not fit; {_description(_HINTS[name])}"
+        raise BadSettings(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))}: {text}") from error
 
 
 def read_file(path: Path) -> dict[str, Any]:

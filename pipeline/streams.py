@@ -29,6 +29,7 @@ GROUP = "workers"
 READ_BLOCK_MS = 500  # a stopping process notices within this time
 RECLAIM_IDLE_MS = 2_000  # a worker that has not renewed an entry for so long has lost it
 RECLAIM_POLL_S = 0.5
+FORGET_IDLE_MS = 60_000  # a consumer that has been silent for so long and holds nothing is deleted
 DEATHS_ALONE = 3  # an entry that ended this many processes, each working on it alone, is dead
 OVERTAKEN_BY = 2  # newer frames of the same camera in the same stream that make a live frame stale
 RESULTS_KEPT_MS = 60_000
@@ -143,6 +144,7 @@ class Reader(Generic[Record]):
         self._record_type = record_type
         self._consumer = consumer
         self._reclaim_at = 0.0
+        self._forget_at = time.monotonic() + FORGET_IDLE_MS / 1000
         self._settle = script(client, "settle")
         self._reclaim = script(client, "reclaim")
         self._retire = script(client, "retire")
@@ -205,6 +207,13 @@ class Reader(Generic[Record]):
         with contextlib.suppress(redis.ResponseError):  # NOGROUP: nothing to leave
             self._retire(keys=[self._stream], args=[GROUP, self._consumer])
 
+    def forget_the_dead(self) -> None:
+        """Delete consumers of processes that died holding nothing; a process that lives reads again and is back."""
+        self._forget_at = time.monotonic() + FORGET_IDLE_MS / 1000
+        for consumer in cast(list[Any], self._client.xinfo_consumers(self._stream, GROUP)):
+            if consumer["idle"] > FORGET_IDLE_MS and consumer["pending"] == 0:
+                self._retire(keys=[self._stream], args=[GROUP, consumer["name"]])
+
     def _take_new(self, most: int, block_ms: int) -> list[Entry[Record]]:
         answer = self._client.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=most, block=block_ms)
         rows = _rows(answer)
@@ -218,6 +227,8 @@ class Reader(Generic[Record]):
         )
         if not answer:
             self._reclaim_at = time.monotonic() + RECLAIM_POLL_S
+            if time.monotonic() > self._forget_at:
+                self.forget_the_dead()
             return []
         id_, flat, deaths, deliveries = answer
         entry = self._decoded(id_, dict(zip(flat[::2], flat[1::2], strict=True)), deliveries=deliveries, alone=True)

@@ -121,12 +121,14 @@ class Feed:
 def serving() -> Iterator[Server]:
     """Run a Valkey for longer than one test."""
     folder = Path(tempfile.mkdtemp(prefix="mw-"))
-    with ValkeyServer(port=0, unix_socket_path=folder / "s", config={"save": "", "appendonly": "no"}) as process:
-        url = f"unix://{folder}/s"
-        client = connect(url)
-        yield Server(url, client, Clock(client), process)
+    url = f"unix://{folder}/s"
+    client = connect(url)
+    try:
+        with ValkeyServer(port=0, unix_socket_path=folder / "s", config={"save": "", "appendonly": "no"}) as process:
+            yield Server(url, client, Clock(client), process)
+    finally:
         client.close()
-    shutil.rmtree(folder)
+        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -237,6 +237,7 @@ def test_enter_shows_one_camera_and_escape_all_of_them(server: Server, tab: Tab)
     feeds = [Feed(server, "demo"), Feed(server, "lobby")]
     with feeding(feeds, [face()]):
         waited(tab, lambda found: found["drawn"] > 0, "a frame is drawn")
+        wait_until(lambda: on_canvas(tab, "lobby"), 10, "a frame of the other camera is drawn")
 
         tile(tab, "lobby").focus()
         tab.keyboard.press("Enter")
@@ -265,6 +266,21 @@ def stands_still(tab: Tab) -> bool:
     tab.wait_for_timeout(400)
     after = on_canvas(tab)
     return bool(before and after and before["drawn"] == after["drawn"])
+
+
+def test_a_camera_that_is_scrolled_away_is_counted_and_not_sent(
+    browser: Browser, standing: tuple[Server, Viewer], server: Server
+) -> None:
+    feeds = [Feed(server, f"camera-{number}") for number in range(5)]
+
+    with opened(browser, standing[1], viewport={"width": 360, "height": 400}) as tab, feeding(feeds, [face()], fps=5):
+        expect(tile(tab, "camera-0").locator(".state")).to_have_text("Live", timeout=10_000)
+        expect(tab.locator("#count-cameras")).to_have_text("5 of 5", timeout=5_000)
+        before = on_canvas(tab, "camera-4")
+        tile(tab, "camera-4").scroll_into_view_if_needed()
+        expect(tile(tab, "camera-4").locator(".state")).to_have_text("Live", timeout=5_000)
+
+    assert before is None
 
 
 def test_a_socket_that_acknowledges_nothing_does_not_delay_the_page(

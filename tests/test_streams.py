@@ -370,6 +370,20 @@ def test_a_retired_consumer_is_deleted_only_when_it_holds_nothing(server: Server
     assert names == [b"busy"]
 
 
+def test_consumers_that_died_holding_nothing_are_forgotten(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer(server).publish(frame(server, 0, live=False), b"jpeg")
+    living, holding, empty = (frames_reader(server, name) for name in ("living", "holding", "empty"))
+    read(holding)
+    read(empty)
+    read(living)
+    monkeypatch.setattr(streams, "FORGET_IDLE_MS", -1)
+
+    living.forget_the_dead()
+
+    names = {row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, streams.GROUP)}
+    assert names == {b"holding"}
+
+
 def test_the_ledger_balances_at_every_moment_while_workers_race(server: Server) -> None:
     one = writer(server)
     readers = [frames_reader(server, f"w{number}") for number in range(3)]

@@ -80,6 +80,7 @@ def test_a_run_leaves_a_model_folder_that_verifies(run: Run) -> None:
     assert {path.name for path in folder.iterdir()} == {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME}
     assert card.data == {"toy/Train": 48, "toy/Validation": 16, "unreadable": 0}
     assert (card.size_px, card.margin, card.settings["seed"]) == (SIDE, settings.margin, settings.seed)
+    assert (folder / KERAS_NAME).stat().st_size < 12e6  # 2.8 million float32 weights, no optimizer state
     assert card.version == f"lite-{card.files[INT8_NAME][:8]}"
 
 

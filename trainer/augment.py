@@ -26,8 +26,6 @@ SCALE_LOG = 0.3
 ASPECT_LOG = 0.10
 
 COVER_CHANCE = 0.2
-# A hand before the mouth is the classic false mask; before a mask it changes nothing.
-HAND_CHANCE = {"no_mask": 0.25, "mask": 0.1}
 BLUR_CHANCE = 0.25
 NOISE_CHANCE = 0.25
 JPEG_CHANCE = 0.5
@@ -51,8 +49,6 @@ def augment(images: Picture, labels: NDArray[np.float32], rng: np.random.Generat
         picture = _move(image, rng)
         if rng.random() < COVER_CHANCE:
             _cover(picture, images[rng.choice(peers)], rng)
-        if rng.random() < HAND_CHANCE["mask" if labels[index] else "no_mask"]:
-            _hold_hand_before(picture, rng)
         varied[index] = _degrade(_relight(picture, rng), rng)
     return varied
 
@@ -76,33 +72,13 @@ def _move(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _cover(picture: Picture, other: Picture, rng: np.random.Generator) -> None:
-    """Paste a piece of another face over a part of this one, in place: hair, scarves, heads in front."""
+    """Paste a piece of another face over a part of this one, in place: hands, hair, heads in front."""
     side = picture.shape[0]
     height, width = (int(side * share) for share in rng.uniform(0.15, 0.4, 2))
     top, left, from_top, from_left = (int(rng.integers(0, side - span)) for span in (height, width, height, width))
     picture[top : top + height, left : left + width] = other[
         from_top : from_top + height, from_left : from_left + width
     ]
-
-
-def _hold_hand_before(picture: Picture, rng: np.random.Generator) -> None:
-    """Draw fingers in the face's own colour over its lower half, in place."""
-    side = picture.shape[0]
-    row, column = (int(side * rng.uniform(*share)) for share in ((0.2, 0.5), (0.3, 0.65)))
-    skin = picture[row : row + side // 12, column : column + side // 12].reshape(-1, 3).mean(axis=0)
-    width = max(2, int(side * rng.uniform(0.07, 0.13)))
-    angle = rng.uniform(0, np.pi)
-    along = np.array([np.cos(angle), np.sin(angle)])
-    across = np.array([-along[1], along[0]]) * width
-    middle = side * rng.uniform((0.3, 0.5), (0.7, 0.9))
-    fingers = int(rng.integers(2, 6))
-    for place in range(fingers):
-        centre = middle + across * (place - fingers / 2)
-        half = along * side * rng.uniform(0.12, 0.3)
-        start, end = (np.rint(point).astype(int).tolist() for point in (centre - half, centre + half))
-        light = skin * rng.uniform(0.85, 1.15)
-        cv2.line(picture, start, end, (light * 0.7).tolist(), width + 2, cv2.LINE_AA)
-        cv2.line(picture, start, end, light.clip(0, 255).tolist(), width, cv2.LINE_AA)
 
 
 def _relight(picture: Picture, rng: np.random.Generator) -> Picture:

@@ -136,7 +136,8 @@ class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         )
         if now.validation_loss < self.best_epoch.validation_loss:
             self.best_epoch = now
-            self.model.save(self._path, include_optimizer=False)
+            network = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+            network.save(self._path)  # without the optimizer's state, which is twice the network's size
         self._report(now)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import Histogram
 
 from models import mask_classifier
+from models.card import model_folder
 from models.mask_classifier import MaskClassifier
 from pipeline import messages, pixels
 from pipeline.messages import Face, FaceCrops, FrameResult, Model
@@ -29,6 +29,7 @@ from workers.batcher import Batcher
 log = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+ANNOUNCE_S = 5.0  # how often detectors are told which crops the model wants; Redis may have lost its memory
 WARM_UP_CROPS = (1, 8, 8)
 
 batch_crops = Histogram("maskwatch_batch_crops", "Crops in one model call", buckets=BATCH_SIZES)
@@ -40,8 +41,7 @@ Work = tuple[Entry[FaceCrops], Picture]
 def main(settings: Settings) -> int:
     """Run one classification worker until it is told to stop."""
     cv2.setNumThreads(settings.threads)
-    folder = Path(settings.models) if settings.models else mask_classifier.DEFAULT_FOLDER
-    classifier = mask_classifier.load(folder, settings.runtime, threads=settings.threads)
+    classifier = mask_classifier.load(model_folder(settings.models), settings.runtime, threads=settings.threads)
     batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
     warm_up(classifier, batcher)
     with running(
@@ -49,12 +49,12 @@ def main(settings: Settings) -> int:
     ) as run:
         run.model = classifier.card.version
         reader = Reader(run.client, run.clock, stream=messages.FACES, record_type=FaceCrops, consumer=run.id)
-        announced = False
+        announced_at = float("-inf")
         while run.going():
             with run.reconnecting():
-                if not announced:
+                if time.monotonic() - announced_at > ANNOUNCE_S:
                     announce(run, classifier)
-                    announced = True
+                    announced_at = time.monotonic()
                 entries = read_batch(run, reader, batcher)
                 classify(run, reader, classifier, batcher, entries)
         with run.reconnecting():

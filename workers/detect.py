@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import cv2
 from prometheus_client import Histogram
 
-from models import card as cards
 from models import face_detector, mask_classifier
+from models.card import model_folder, read_card
 from models.face_detector import FaceDetector
 from pipeline import messages, pixels
 from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
@@ -117,6 +116,5 @@ def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Picture, fl
 
 
 def _built_in_model(settings: Settings) -> Model:
-    folder = Path(settings.models) if settings.models else mask_classifier.DEFAULT_FOLDER
-    card = cards.read_card(folder)
+    card = read_card(model_folder(settings.models))
     return Model(version=card.version, crop_px=card.size_px, margin=card.margin)

@@ -23,7 +23,7 @@ let refused = false; // the viewer answers, but takes no socket of ours
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const tile = tiles.get(entry.target.dataset.camera);
-    if (tile) tile.visible = entry.isIntersecting;
+    if (tile) tile.inView = entry.isIntersecting;
   }
   watch();
 });
@@ -50,14 +50,16 @@ socket.on("status", (status) => {
   refresh();
 });
 socket.on("frame", async (frame, jpeg) => {
-  await tiles.get(frame.camera)?.show(frame, jpeg);
+  const tile = tiles.get(frame.camera);
+  await tile?.show(frame, jpeg);
   socket.emit("ack", frame.camera, frame.frame_id);
+  if (tile && tile.element.dataset.state !== "live") tile.refresh(isConnected());
 });
 
 /** Ask for the pictures that can be seen, and no others. */
 function watch() {
-  const visible = document.hidden ? [] : [...tiles.values()].filter((tile) => tile.visible && (!full || tile === full));
-  const names = visible.map((tile) => tile.name).sort();
+  for (const tile of tiles.values()) tile.look(!document.hidden && tile.inView && (!full || tile === full));
+  const names = [...tiles.values()].filter((tile) => tile.visible).map((tile) => tile.name).sort();
   if (socket.connected && names.join() !== watched) {
     watched = names.join();
     socket.emit("watch", names);

@@ -13,9 +13,11 @@ export class Tile {
     this.name = name;
     this.camera = null; // what the last status said
     this.frame = null; // metadata of the frame on the canvas
-    this.drawnAt = 0; // performance.now()
+    this.drawnAt = -1; // performance.now()
+    this.lookedAt = 0; // since when it is looked at, performance.now(); what was drawn before is old
     this.samples = []; // [when drawn, latency ms] of the last seconds
-    this.visible = true;
+    this.inView = true; // until it is known not to be
+    this.visible = false; // and the page is looked at, and no other camera is shown alone
     this.element = document.getElementById("tile").content.firstElementChild.cloneNode(true);
     this.element.dataset.camera = name;
     this.element.querySelector(".name").textContent = name;
@@ -25,6 +27,12 @@ export class Tile {
     this.element.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && event.target === this.element) page.onFull(this);
     });
+  }
+
+  /** Note that somebody begins or ceases to look at this tile. */
+  look(visible) {
+    if (visible && !this.visible) this.lookedAt = performance.now();
+    this.visible = visible;
   }
 
   /** Draw a frame with its own boxes. Resolves when it is on the canvas, or cannot be. */
@@ -50,19 +58,22 @@ export class Tile {
 
   /** Return what is true of the camera: a state for the style sheet, words, and more words for the curtain. */
   state(connected) {
-    const silent = this.frame ? (performance.now() - this.drawnAt) / 1000 : Infinity;
-    const since = this.frame?.captured_at ?? this.camera.newest_at;
+    const silent = (performance.now() - Math.max(this.drawnAt, this.lookedAt)) / 1000;
+    const drawn = this.drawnAt >= this.lookedAt;
+    const since = Math.max(this.frame?.captured_at ?? 0, this.camera.newest_at ?? 0);
     if (!connected) return ["lost", "No connection", since ? `last picture ${timeText(since)}` : ""];
     const patience = this.camera.fps > 0 ? 3 / this.camera.fps : 0;
-    if (this.camera.state === "offline" || (this.frame && this.visible && silent > Math.max(OFFLINE_S, patience))) {
+    if (this.camera.state === "offline" || (drawn && this.visible && silent > Math.max(OFFLINE_S, patience))) {
       const words = since ? `Offline since ${timeText(since)}` : "Offline";
-      return ["offline", words, this.camera.detail === "running" ? "" : this.camera.detail];
+      return ["offline", words, ["running", "no producer"].includes(this.camera.detail) ? "" : this.camera.detail];
     }
-    if (!this.frame) return ["waiting", "Waiting for a picture", ""];
+    if (!drawn && this.visible) return ["waiting", "Waiting for a picture", ""];
     if (this.camera.state === "stale" || (this.visible && silent > Math.max(STALE_S, patience))) {
-      return ["stale", `Stale: no new picture for ${durationText(Math.max(silent, STALE_S))}`, ""];
+      const forSo = this.visible ? ` for ${durationText(Math.max(silent, STALE_S))}` : "";
+      return ["stale", `Stale: no new picture${forSo}`, ""];
     }
-    if (this.camera.state === "unlabelled" || !this.frame.labelled) return ["unlabelled", "Not labelled right now", ""];
+    const unlabelled = this.visible ? !this.frame.labelled : this.camera.state === "unlabelled";
+    if (unlabelled) return ["unlabelled", "Not labelled right now", ""];
     return ["live", "Live", ""];
   }
 
@@ -76,7 +87,7 @@ export class Tile {
     this.set(".curtain strong", words);
     this.set(".curtain span", more);
     const fresh = state === "live" || state === "unlabelled";
-    const faces = this.frame?.labelled && fresh ? countsText(this.frame.faces) : null;
+    const faces = this.visible && this.frame?.labelled && fresh ? countsText(this.frame.faces) : null;
     this.spoken = `${this.name}: ${faces ?? words.toLowerCase()}`;
     this.canvas.setAttribute("aria-label", this.spoken);
     this.element.setAttribute("aria-label", `Camera ${this.name}, ${words}`);
@@ -88,11 +99,12 @@ export class Tile {
     this.samples = this.samples.filter(([at]) => at > since);
     const latency = median(this.samples.map(([, ms]) => ms));
     const span = this.samples.length > 1 ? this.samples.at(-1)[0] - this.samples[0][0] : Infinity;
+    const seen = fresh && this.visible;
     const shown = (1000 * (this.samples.length - 1)) / span;
     this.set(".faces", faces ?? "–");
     const sent = this.camera.fps ? `of ${this.camera.fps.toFixed(1)} fps` : "fps";
-    this.set(".fps", fresh ? `${shown.toFixed(1)} ${sent}` : "–");
-    this.set(".latency", fresh && latency !== null ? `${Math.round(latency)} ms` : "–");
+    this.set(".fps", seen ? `${shown.toFixed(1)} ${sent}` : "–");
+    this.set(".latency", seen && latency !== null ? `${Math.round(latency)} ms` : "–");
     this.set(".dropped", droppedText(this.camera.ledger));
   }
 

@@ -1,0 +1,188 @@
+"""The command line, started for real: what users and programs get, and what they get told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Server, wait_until
+from processes import Processes, processes, wait_for_workers
+
+from models import mask_classifier
+from pipeline import messages
+from pipeline.messages import decode
+from producer.people import load_photograph
+
+__all__ = ["processes"]
+
+
+def maskwatch(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "maskwatch", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("maskwatch: ")
+    return line
+
+
+@pytest.fixture
+def damaged_model(tmp_path: Path) -> Path:
+    """The built-in model with one byte of its network changed."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(mask_classifier.DEFAULT_FOLDER, folder)
+    network = folder / "classifier.int8.onnx"
+    content = bytearray(network.read_bytes())
+    content[len(content) // 2] ^= 1
+    network.write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_status_as_json_has_what_programs_depend_on(server: Server, processes: Processes) -> None:
+    processes.start("camera", "demo", "--name", "door", redis=server)
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+
+    def status() -> dict[str, Any] | None:
+        found: dict[str, Any] = json.loads(maskwatch("status", "--json", "--redis", server.url).stdout)
+        return found if found["cameras"] and found["cameras"][0]["state"] == "live" else None
+
+    found = wait_until(status, 20, "the camera is live")
+    table = maskwatch("status", "--redis", server.url).stdout
+
+    camera = found["cameras"][0]
+    assert {"name", "state", "fps", "labelled_fps", "latency_ms", "ledger"} <= set(camera)
+    ledger = camera["ledger"]
+    assert set(ledger) == {"produced", "labelled", "dropped", "in_flight"}
+    assert ledger["produced"] == ledger["labelled"] + sum(ledger["dropped"].values()) + ledger["in_flight"]
+    assert {process["role"] for process in found["processes"]} == {"camera", "detector", "classifier"}
+    assert {"role", "id", "host", "pid", "uptime_s", "model"} <= set(found["processes"][0])
+    assert set(found["streams"]["frames"]) == {"length", "lag", "pending"}
+    assert found["model"] == mask_classifier.load().card.version
+    assert "door" in table
+    assert "DOES NOT BALANCE" not in table
+
+
+def test_a_picture_of_a_hundred_faces_is_labelled_whole(tmp_path: Path) -> None:
+    photograph = load_photograph()
+    face = cv2.resize(photograph[40:240, 130:310], (108, 120), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "crowd.png"), np.tile(face, (10, 10, 1)))
+    cv2.imwrite(str(tmp_path / "nobody.png"), np.full((480, 640, 3), 90, np.uint8))
+
+    maskwatch("label", tmp_path, "--json", tmp_path / "out.jsonl", "--detector-px", 1280)
+
+    crowd, nobody = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert len(crowd["faces"]) >= 95
+    assert {found["label"] for found in crowd["faces"]} == {"no_mask"}
+    assert nobody["faces"] == []
+
+
+@pytest.mark.parametrize("detector", ["dnn", "haar"])
+def test_other_detectors_find_faces_too(pictures: Path, tmp_path: Path, detector: str) -> None:
+    clip = pictures / "hand-over-face" / "yes.mkv"
+
+    maskwatch("label", clip, "--json", tmp_path / "out.jsonl", "--detector", detector)
+
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sum(bool(line["faces"]) for line in lines) > len(lines) / 2
+
+
+@pytest.mark.parametrize("command", [["classify"], ["label", ".", "--json", "-"], ["up"], ["demo"]])
+def test_a_damaged_model_is_one_line(damaged_model: Path, pictures: Path, command: list[str]) -> None:
+    if command[0] == "label":
+        command = ["label", str(pictures / "hand-over-face" / "yes.mkv"), "--json", "-"]
+
+    line = one_line(maskwatch(*command, "--models", damaged_model, expect=1))
+
+    assert "classifier.int8.onnx is damaged" in line
+
+
+def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
+    line = one_line(maskwatch("classify", "--models", tmp_path / "none", expect=1))
+
+    assert "none is no model folder" in line
+
+
+def test_the_built_in_model_has_no_keras_file_and_says_so() -> None:
+    line = one_line(maskwatch("classify", "--runtime", "keras", expect=1))
+
+    assert "classifier.keras" in line
+
+
+@pytest.mark.parametrize("command", ["view", "demo", "up"])
+def test_a_port_in_use_is_one_line(server: Server, taken_port: int, command: str) -> None:
+    line = one_line(maskwatch(command, "--port", taken_port, "--redis", server.url, "--log-level", "warning", expect=1))
+
+    assert str(taken_port) in line
+
+
+@pytest.mark.parametrize("command", [["status"], ["dead", "list"]])
+def test_a_redis_that_is_not_there_is_one_line(command: list[str]) -> None:
+    line = one_line(maskwatch(*command, "--redis", "redis://127.0.0.1:1", expect=1))
+
+    assert "no Redis answers at redis://127.0.0.1:1" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["camera", "demo"], "--name is missing"),
+        (["camera", "demo", "--name", "Front Door"], "--name"),
+        (["up", "--camera", "door"], "NAME=SOURCE"),
+        (["up", "--camera", "a=demo", "--camera", "a=demo"], "given twice"),
+        (["detect", "--threads", "0"], "--threads"),
+        (["status", "--redis", "http://x"], "--redis"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2_and_says_what_is_wrong(command: list[str], says: str) -> None:
+    line = one_line(maskwatch(*command, expect=2))
+
+    assert says in line
+
+
+def test_a_name_in_use_is_one_line_with_its_holder(server: Server, processes: Processes) -> None:
+    first = processes.start("camera", "demo", "--name", "door", redis=server)
+    wait_until(lambda: server.client.exists("lease:door"), 20, "the name is taken")
+
+    flags = ["--name", "door", "--log-level", "warning"]
+    line = one_line(maskwatch("camera", "demo", *flags, "--redis", server.url, expect=1))
+
+    assert f"process {first.pid} on " in line
+
+
+def test_check_says_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
+    good = maskwatch("check", "--port", 0)
+    bad = maskwatch("check", "--port", 0, "--models", tmp_path, "--redis", "redis://127.0.0.1:1", expect=1)
+
+    assert "MISSING" not in good.stdout
+    assert bad.stdout.count("MISSING") == 2
+
+
+def test_classifiers_announce_which_crops_they_want(server: Server, processes: Processes) -> None:
+    processes.start("classify", redis=server)
+
+    packed = wait_until(lambda: server.client.get(messages.MODEL), 20, "the model is announced")
+
+    card = mask_classifier.load().card
+    assert decode(messages.Model, packed) == messages.Model(
+        version=card.version, crop_px=card.size_px, margin=card.margin
+    )
