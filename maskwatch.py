@@ -30,7 +30,7 @@ from pipeline.children import (
     start_workers,
     tended,
 )
-from pipeline.embedded import ServerFailed, embedded_server, serve
+from pipeline.embedded import Served, ServerFailed, embedded_server, serve
 from pipeline.process import Clock, Unreachable, check_reachable, configure_logging, connect, hide_password
 from pipeline.settings import BadSettings, Settings, options, read_file, settings_from
 
@@ -302,13 +302,20 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
 
     def start() -> int:
         check_model(settings)
-        with server_for(settings) as url, Children() as children:
-            common = ["--redis", url, "--log-level", settings.log_level, *(["--log-json"] if settings.log_json else [])]
+        with server_for(settings) as server, Children() as children:
+            common = [
+                "--redis",
+                server.url,
+                "--log-level",
+                settings.log_level,
+                *(["--log-json"] if settings.log_json else []),
+            ]
             start_workers(children, settings, common, detectors=1, classifiers=1)
             for name, source in cameras.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
                 children.start("camera", source, "--name", name, *flags, *common, needed=len(cameras) == 1)
             children.start("view", *flags_of(settings, *VIEW), *common)
+            server.wait()
             while not told.wait(TEND_S):
                 children.tend()
         return 0
@@ -342,11 +349,12 @@ def label_all(
             summary = process.main(settings, source, outputs, own_workers=False)
         else:
             check_model(settings)
-            with embedded_server() as url, Children() as children:
-                common = ["--redis", url, "--log-level", "warning"]
+            with embedded_server() as server, Children() as children:
+                common = ["--redis", server.url, "--log-level", "warning"]
                 cores = os.cpu_count() or 1
                 start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
-                own = msgspec.structs.replace(settings, redis_url=url)
+                own = msgspec.structs.replace(settings, redis_url=server.url)
+                server.wait()
                 with tended(children):
                     summary = process.main(own, source, outputs, own_workers=True)
         complete = not summary.interrupted
@@ -366,16 +374,16 @@ def label_all(
 
 
 @contextmanager
-def server_for(settings: Settings) -> Iterator[str]:
+def server_for(settings: Settings) -> Iterator[Served]:
     """Give the Redis that was named, or an embedded one."""
     if settings.redis_url:
         client = connect(settings.redis_url)
         check_reachable(client, settings.redis_url)
         client.close()
-        yield settings.redis_url
+        yield Served(url=settings.redis_url, wait=lambda: None)
     else:
-        with embedded_server() as url:
-            yield url
+        with embedded_server() as server:
+            yield server
 
 
 @contextmanager
@@ -433,11 +441,12 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
         return "H.264 can be written"
 
     def server() -> str:
-        with server_for(settings) as url:
-            client = connect(url)
+        with server_for(settings) as server:
+            server.wait()
+            client = connect(server.url)
             version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
             client.close()
-        return f"{hide_password(url) if settings.redis_url else 'embedded'}, version {version}"
+        return f"{hide_password(server.url) if settings.redis_url else 'embedded'}, version {version}"
 
     def port() -> str:
         with socket.create_server((settings.host, settings.port)):

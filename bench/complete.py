@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from bench.clip import OUT, clip
 
-SECONDS = 45
+SECONDS = 120
 ROUNDS = 3
 
 

@@ -59,12 +59,13 @@ def measure() -> Live:
 @contextmanager
 def running_camera(source: str) -> Iterator[Redis]:
     """Run one camera with one worker of each kind on an embedded server; yield its client."""
-    with embedded_server() as url, Children() as children:
-        common = ["--redis", url, "--log-level", "warning"]
+    with embedded_server() as server, Children() as children:
+        common = ["--redis", server.url, "--log-level", "warning"]
         children.start("detect", *common)
         children.start("classify", *common)
         children.start("camera", source, "--name", CAMERA, "--fps", str(FPS), *common)
-        client = connect(url)
+        server.wait()
+        client = connect(server.url)
         yield client
         client.close()
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from models import face_detector, mask_classifier
 from pipeline.messages import Face
+from pipeline.process import keep_memory
 from pipeline.tracks import Tracks
 from producer.sources import open_source
 
@@ -23,6 +24,7 @@ from producer.sources import open_source
 def main(source_text: str, lines: Path, threads: int = 1) -> None:
     """Label a video frame by frame."""
     cv2.setNumThreads(threads)
+    keep_memory()
     detector = face_detector.load(threads=threads)
     classifier = mask_classifier.load(threads=threads)
     card, tracks = classifier.card, Tracks()

@@ -115,8 +115,15 @@ def _yunet(score_threshold: float, threads: int) -> FindIn:
     options.log_severity_level = 3
     session = ort.InferenceSession(_yunet_bytes(), options, providers=["CPUExecutionProvider"])
 
+    planes = np.empty((1, 3, 0, 0), np.float32)
+
     def find_in(picture: Frame) -> tuple[Floats, Floats]:
-        outputs = session.run(OUTPUT_NAMES, {"input": cv2.dnn.blobFromImage(picture)})
+        nonlocal planes
+        if planes.shape[2:] != picture.shape[:2]:  # kept for the next frame: fresh memory costs more than the copying
+            planes = np.empty((1, 3, *picture.shape[:2]), np.float32)
+        for plane, channel in zip(planes[0], cv2.split(picture), strict=True):
+            plane[:] = channel
+        outputs = session.run(OUTPUT_NAMES, {"input": planes})
         return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), picture.shape[1], score_threshold)
 
     return find_in

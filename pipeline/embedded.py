@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -35,12 +36,19 @@ class ServerFailed(Exception):
     """The embedded server did not start; says what to do instead."""
 
 
-@contextlib.contextmanager
-def embedded_server() -> Iterator[str]:
-    """Run a Valkey of our own, reached by a Unix socket in a folder of mode 0700; yield its URL.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A server that is starting. wait: returns when it answers; raises ServerFailed when it does not."""
 
-    Raises:
-        ServerFailed: it did not start.
+    url: str
+    wait: Callable[[], None]
+
+
+@contextlib.contextmanager
+def embedded_server() -> Iterator[Served]:
+    """Run a Valkey of our own, reached by a Unix socket in a folder of mode 0700.
+
+    It is given while it starts, since workers take as long to load their models and wait for it.
     """
     folder = Path(tempfile.mkdtemp(prefix="maskwatch-"))
     url = f"unix://{folder}/redis.sock"
@@ -53,8 +61,7 @@ def embedded_server() -> Iterator[str]:
     )
     os.close(read_end)
     try:
-        _wait_for_server(url, keeper)
-        yield url
+        yield Served(url=url, wait=lambda: _wait_for_server(url, keeper))
     finally:
         os.close(write_end)
         try:

@@ -26,7 +26,7 @@ from pipeline.process import Clock, Redis
 log = logging.getLogger(__name__)
 
 GROUP = "workers"
-READ_BLOCK_MS = 500  # a stopping process notices within this time
+READ_BLOCK_MS = 250  # a stopping process notices within this time
 RECLAIM_IDLE_MS = 2_000  # a worker that has not renewed an entry for so long has lost it
 RECLAIM_POLL_S = 0.5
 FORGET_IDLE_MS = 60_000  # a consumer that has been silent for so long and holds nothing is deleted
@@ -151,7 +151,7 @@ class Reader(Generic[Record]):
         self.outcomes: dict[str, int] = {}
 
     def read(self, most: int) -> list[Entry[Record]]:
-        """Return up to `most` entries that still matter, or none after half a second of silence.
+        """Return up to `most` entries that still matter, or none after a quarter of a second of silence.
 
         Live frames that are past their deadline or overtaken here are dropped before they are returned, wrong messages
         are dead-lettered. An entry taken over from a silent process comes by itself.

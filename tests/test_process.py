@@ -52,7 +52,7 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
 def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with running("detector", server.url, heartbeat=False) as run:
-        for _ in range(3):
+        for _ in range(7):
             with run.reconnecting():
                 raise redis.ConnectionError("away")
         with run.reconnecting():
@@ -61,6 +61,17 @@ def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, cap
     texts = [record.message for record in caplog.records if "Redis at" in record.message]
     assert sum("failed" in text for text in texts) == 1
     assert sum("answers again" in text for text in texts) == 1
+
+
+def test_a_moment_without_redis_is_not_worth_a_line(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running("detector", server.url, heartbeat=False) as run:
+        with run.reconnecting():
+            raise redis.ConnectionError("away")
+        with run.reconnecting():
+            run.client.ping()
+
+    assert [r.message for r in caplog.records if "failed" in r.message or "again" in r.message] == []
 
 
 def test_a_redis_that_is_not_there_is_told_with_its_place_and_without_its_password() -> None:
