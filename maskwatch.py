@@ -201,7 +201,7 @@ def train(**values: Any) -> None:
     settings = process.TrainSettings(**values)
 
     def start() -> int:
-        folder = process.train(settings, report=lambda progress: click.echo(str(progress)))
+        folder = process.train(settings, report=lambda progress: click.echo(progress.text()))
         click.echo(f"{folder / 'card.json'}: what it is and how well it does")
         return 0
 

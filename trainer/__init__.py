@@ -1,7 +1,9 @@
 """Train mask classifiers: data sets in, model folders out."""
 
+import logging
 import os
 
 import models  # noqa: F401 -- first of all: it keeps ONNX Runtime, which the export imports, from reporting anything
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes about this machine's processor help nobody
+logging.getLogger("tf2onnx").setLevel(logging.WARNING)

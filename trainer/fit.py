@@ -34,6 +34,13 @@ class Progress:
     validation_loss: float
     validation_accuracy: float
 
+    def text(self) -> str:
+        """Return the epoch in one line for people."""
+        return (
+            f"epoch {self.epoch} of {self.epochs}: loss {self.loss:.3f}, "
+            f"validation loss {self.validation_loss:.3f}, accuracy {self.validation_accuracy:.1%}"
+        )
+
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """Shuffled, varied training batches: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
