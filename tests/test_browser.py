@@ -93,11 +93,11 @@ def on_canvas(tab: Tab, camera: str = "demo") -> dict[str, Any] | None:
     return found
 
 
-def waited(tab: Tab, condition: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+def waited(tab: Tab, condition: Callable[[dict[str, Any]], bool], what: str, camera: str = "demo") -> dict[str, Any]:
     """Return what is on the canvas once it fulfils the condition."""
 
     def met() -> dict[str, Any] | None:
-        found = on_canvas(tab)
+        found = on_canvas(tab, camera)
         return found if found and condition(found) else None
 
     return wait_until(met, 10, what)
@@ -261,11 +261,15 @@ def test_a_page_that_is_not_looked_at_is_sent_nothing(server: Server, tab: Tab) 
     assert quiet
 
 
-def stands_still(tab: Tab) -> bool:
-    before = on_canvas(tab)
+def drawn_on(tab: Tab, camera: str = "demo") -> int:
+    """Return how many frames of a camera the page has drawn."""
+    return int((on_canvas(tab, camera) or {"drawn": 0})["drawn"])
+
+
+def stands_still(tab: Tab, camera: str = "demo") -> bool:
+    before = drawn_on(tab, camera)
     tab.wait_for_timeout(400)
-    after = on_canvas(tab)
-    return bool(before and after and before["drawn"] == after["drawn"])
+    return drawn_on(tab, camera) == before
 
 
 def test_a_camera_that_is_scrolled_away_is_counted_and_not_sent(
@@ -276,11 +280,15 @@ def test_a_camera_that_is_scrolled_away_is_counted_and_not_sent(
     with opened(browser, standing[1], viewport={"width": 360, "height": 400}) as tab, feeding(feeds, [face()], fps=5):
         expect(tile(tab, "camera-0").locator(".state")).to_have_text("Live", timeout=10_000)
         expect(tab.locator("#count-cameras")).to_have_text("5 of 5", timeout=5_000)
-        before = on_canvas(tab, "camera-4")
+        wait_until(lambda: stands_still(tab, "camera-4"), 5, "camera-4 is below the window and is not drawn")
+        first = waited(tab, lambda found: found["drawn"] > 0, "camera-0 is drawn", "camera-0")
+        below = drawn_on(tab, "camera-4")
+        waited(tab, lambda found: found["drawn"] > first["drawn"] + 5, "camera-0 goes on", "camera-0")
+        still_below = drawn_on(tab, "camera-4")
         tile(tab, "camera-4").scroll_into_view_if_needed()
-        expect(tile(tab, "camera-4").locator(".state")).to_have_text("Live", timeout=5_000)
+        waited(tab, lambda found: found["drawn"] > below, "camera-4 is drawn once it is looked at", "camera-4")
 
-    assert before is None
+    assert still_below == below
 
 
 def test_a_socket_that_acknowledges_nothing_does_not_delay_the_page(
