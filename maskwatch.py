@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import click
 import msgspec
 import redis
+from click.core import ParameterSource
 
 from pipeline.children import (
     CLASSIFY_FLAGS,
@@ -33,17 +34,22 @@ from pipeline.children import (
 from pipeline.embedded import Served, ServerFailed, embedded_server, serve
 from pipeline.process import Clock, Unreachable, check_reachable, configure_logging, connect, hide_password
 from pipeline.settings import BadSettings, Settings, options, read_file, settings_from
+from pipeline.status import FILE_PREFIX
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "parent_fd")
 CAMERA = ("name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 VIEW = ("host", "port", "max_viewers")
-PIPELINE = ("detectors", "classifiers", "detector", "detector_px", "score_threshold", "models", "runtime", "max_batch")
+PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
+ALL = tuple(name for name in COMMON if name != "metrics_port")  # of commands that start the others
 
 
 def main() -> NoReturn:
     """Run the command line."""
-    cli.main(prog_name="maskwatch")
+    try:
+        cli.main(prog_name="maskwatch")
+    except KeyboardInterrupt:  # before a process has set itself up to end by itself
+        sys.exit(130)
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -72,7 +78,7 @@ def cli() -> None:
 
 
 @cli.command()
-@options(*COMMON, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
+@options(*ALL, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a camera that needs no camera; print the page's address."""
     settings = prepare(values)
@@ -81,7 +87,7 @@ def demo(**values: Any) -> None:
 
 @cli.command()
 @click.option("--camera", "cameras", multiple=True, metavar="NAME=SOURCE", help="A camera; may be given several times.")
-@options(*COMMON, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+@options(*ALL, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = prepare(values)
@@ -94,6 +100,7 @@ def up(cameras: tuple[str, ...], **values: Any) -> None:
         if name in named:
             fail(f"--camera {text}: the name {name} is given twice", 2)
         named[name] = source
+    check_cameras(named)
     run_all(settings, named)
 
 
@@ -110,6 +117,8 @@ def camera(source: str, **values: Any) -> None:
     settings = process_settings(values)
     if settings.name is None:
         fail("--name is missing: give the camera a name, for example --name door", 2)
+    if settings.name.startswith(FILE_PREFIX):
+        fail(f"--name {settings.name}: names beginning with {FILE_PREFIX} are those of files being labelled", 2)
     run(lambda: process.main(settings, source), SourceFailed, NameTaken, NameLost)
 
 
@@ -150,7 +159,7 @@ def view(**values: Any) -> None:
 @click.option("--json", "json_path", metavar="FILE", help="Write a JSON line for each frame; - for stdout.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Write labelled pictures or a labelled video.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole line of --json.")
-@options(*COMMON, *PIPELINE, "jpeg_quality", "threads", "seed")
+@options(*COMMON, *PIPELINE, "jpeg_quality", "seed")
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable
@@ -160,7 +169,9 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
     from producer.outputs import BadOutput
     from producer.picture import SourceFailed
 
-    settings = prepare({"log_level": "warning"} | {k: v for k, v in values.items() if k != "log_level"})
+    if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
+        values["log_level"] = "warning"  # a progress bar and a summary are what this command says
+    settings = prepare(values)
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
@@ -303,17 +314,11 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
     def start() -> int:
         check_model(settings)
         with server_for(settings) as server, Children() as children:
-            common = [
-                "--redis",
-                server.url,
-                "--log-level",
-                settings.log_level,
-                *(["--log-json"] if settings.log_json else []),
-            ]
+            common = common_flags(settings, server.url)
             start_workers(children, settings, common, detectors=1, classifiers=1)
             for name, source in cameras.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
-                children.start("camera", source, "--name", name, *flags, *common, needed=len(cameras) == 1)
+                children.start("camera", source, "--name", name, *flags, *common, needed=source == "demo")
             children.start("view", *flags_of(settings, *VIEW), *common)
             server.wait()
             while not told.wait(TEND_S):
@@ -321,6 +326,25 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
         return 0
 
     run(start, ModelUnusable)
+
+
+def common_flags(settings: Settings, redis_url: str) -> list[str]:
+    """Return the flags that every child process gets."""
+    return ["--redis", redis_url, *flags_of(settings, "log_level", "log_json")]
+
+
+def check_cameras(cameras: dict[str, str]) -> None:
+    """End with status 2 when a camera can never be one: a name that is not free, a source that does not exist."""
+    from producer.picture import SourceFailed
+    from producer.sources import kind_of
+
+    for name, source in cameras.items():
+        if name.startswith(FILE_PREFIX):
+            fail(f"--camera {name}={source}: names beginning with {FILE_PREFIX} are those of files being labelled", 2)
+        try:
+            kind_of(source)
+        except SourceFailed as error:
+            fail(f"--camera {name}={source}: {error}", 2)
 
 
 def label_all(
@@ -350,7 +374,7 @@ def label_all(
         else:
             check_model(settings)
             with embedded_server() as server, Children() as children:
-                common = ["--redis", server.url, "--log-level", "warning"]
+                common = common_flags(settings, server.url)
                 cores = os.cpu_count() or 1
                 start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
                 own = msgspec.structs.replace(settings, redis_url=server.url)
@@ -359,8 +383,8 @@ def label_all(
                     summary = process.main(own, source, outputs, own_workers=True)
         complete = not summary.interrupted
     finally:
-        outputs.close(complete=complete)
         source.close()
+        outputs.close(complete=complete)
     rate = summary.frames / summary.seconds if summary.seconds > 0 else 0.0
     click.echo(
         f"{summary.frames} frames, {summary.faces} faces: {summary.masks} with a mask, "
@@ -481,8 +505,11 @@ def process_settings(values: dict[str, Any]) -> Settings:
 def checked(values: dict[str, Any]) -> Settings:
     """Return settings, or end with status 2 and one line."""
     try:
-        return settings_from(values)
-    except BadSettings as error:
+        settings = settings_from(values)
+        if settings.redis_url:
+            connect(settings.redis_url).close()
+        return settings
+    except (BadSettings, ValueError) as error:
         fail(str(error), 2)
 
 

@@ -25,9 +25,11 @@ log = logging.getLogger(__name__)
 STOP_S = 2.0  # a child that has not ended by then is killed
 TEND_S = 0.1  # how often children are looked after
 RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before a child that died is started again
+REFUSES_WITHIN_S = 15.0  # a child that ends with an error within this time of its first start could not start
 STEADY_S = 30.0  # a child that ran so long starts again at the first pause
 
 
+NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children are told all they need by flags
 DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models")
 CLASSIFY_FLAGS = ("models", "runtime", "max_batch", "max_wait_ms", "threads")
 
@@ -49,8 +51,9 @@ class _Child:
 class Children:
     """Start `maskwatch` subcommands, keep them running, and stop them in the end, in the order they were started.
 
-    A child that ends by itself with status 0 is done. One that ends with 1 or 2 has said what is wrong and would say it
-    again, so it stays down. Any other death is an accident, and the child is started again.
+    A child that is not needed (a camera) and ends with 0, 1 or 2 is done: its file has ended, or it has said what is
+    wrong and would say it again. A needed one that ends with 1 or 2 right after its first start refuses to start. Any
+    other end is an accident, a stop from outside included, and the child is started again.
     """
 
     def __init__(self) -> None:
@@ -80,12 +83,10 @@ class Children:
         now = time.monotonic()
         for child in self._children:
             status = child.process.poll()
-            if status is None or status == 0:
+            if status is None or (not child.needed and status in (0, 1, 2)):
                 continue
-            if status in (1, 2):
-                if child.needed:
-                    raise ChildFailed(child.arguments[0])
-                continue
+            if status in (1, 2) and child.restarts == 0 and now - child.started_at < REFUSES_WITHIN_S:
+                raise ChildFailed(child.arguments[0])
             if child.restart_at is None:
                 if now - child.started_at > STEADY_S:
                     child.restarts = 0
@@ -93,6 +94,7 @@ class Children:
                 log.warning("%s ended with status %d, starting it again", child.arguments[0], status)
                 child.restart_at = now + pause
             elif now >= child.restart_at:
+                kill_session(child.process.pid)  # what a killed child had started may still hold its port
                 child.process = self._spawn(child.arguments)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
@@ -123,6 +125,7 @@ class Children:
             pass_fds=[self._read_end],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
         )
 
 

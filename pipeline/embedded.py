@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LINGERS_S = 2.0  # how long the server waits for its clients when the parent is gone
 START_S = 10.0
+LONGEST_FOLDER = 90  # characters; a Unix socket's whole path has at most 107
+PID_NAME = "server.pid"
 CONFIG = {"save": "", "appendonly": "no", "maxmemory": "1gb", "maxmemory-policy": "noeviction"}
 
 
@@ -51,6 +53,9 @@ def embedded_server() -> Iterator[Served]:
     It is given while it starts, since workers take as long to load their models and wait for it.
     """
     folder = Path(tempfile.mkdtemp(prefix="maskwatch-"))
+    if len(str(folder)) > LONGEST_FOLDER:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
     keeper = subprocess.Popen(
@@ -69,6 +74,7 @@ def embedded_server() -> Iterator[Served]:
         except subprocess.TimeoutExpired:
             kill_session(keeper.pid)
             keeper.wait()
+        _kill_orphan(folder / PID_NAME)
         _remove(folder)
 
 
@@ -79,7 +85,9 @@ def serve(folder: Path, parent_fd: int) -> int:
     os.set_blocking(parent_fd, False)
     socket = folder / "redis.sock"
     while _parent_lives(parent_fd):
-        server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=socket, config=dict(CONFIG))
+        server = ValkeyServer(
+            port=0, data_dir=folder, unix_socket_path=socket, config=CONFIG | {"pidfile": str(folder / PID_NAME)}
+        )
         server.start()
         while server.is_running() and _parent_lives(parent_fd):
             time.sleep(0.05)
@@ -90,6 +98,14 @@ def serve(folder: Path, parent_fd: int) -> int:
         server.terminate()
     _remove(folder)
     return 0
+
+
+def _kill_orphan(pid_file: Path) -> None:
+    """Kill the server when its keeper was killed before it could."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if b"valkey-server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _parent_lives(fd: int) -> bool:

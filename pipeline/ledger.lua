@@ -3,7 +3,8 @@
 -- Returns for each camera: {in flight, {field, value, ...}}
 local in_flight = {}
 for i = 1, 2 do
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[i], '-', '+')) do
+  local standing = redis.call('TYPE', KEYS[i]).ok == 'stream' and redis.call('XRANGE', KEYS[i], '-', '+') or {}
+  for _, entry in ipairs(standing) do
     local camera, published
     for j = 1, #entry[2], 2 do
       if entry[2][j] == 'camera' then camera = entry[2][j + 1] end
@@ -14,6 +15,7 @@ for i = 1, 2 do
 end
 local ledgers = {}
 for i, camera in ipairs(ARGV) do
-  ledgers[i] = {in_flight[camera] or 0, redis.call('HGETALL', KEYS[i + 2])}
+  local counts = redis.call('TYPE', KEYS[i + 2]).ok == 'hash' and redis.call('HGETALL', KEYS[i + 2]) or {}
+  ledgers[i] = {in_flight[camera] or 0, counts}
 end
 return ledgers

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from pipeline import messages
 from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, Identity, decode
-from pipeline.process import Redis
+from pipeline.process import Clock, Redis
 from pipeline.streams import ledger_key, script
 
 RECORDS: dict[str, type[Identity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
@@ -78,6 +78,8 @@ def replay(client: Redis, id_: str) -> None:
         record = decode(RECORDS[letter.stream], letter.fields.get(b"record", b""))
     except (KeyError, BadMessage) as error:
         raise CannotReplay(f"{id_} is no record that a worker could take: {error}") from error
+    if record.deadline_at is not None and record.deadline_at < Clock(client).now():
+        raise CannotReplay(f"{id_} cannot be put back: it is of a live camera, and its deadline has passed")
     key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
     fields = [part for pair in letter.fields.items() for part in pair]
     answer = script(client, "replay")(

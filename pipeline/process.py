@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 QUIET_FAILURES = 4  # in a row, which take a second with these pauses
 BEAT_S = 1.0
 BEAT_TTL_MS = 5_000
+PROCESSES_KEPT_S = 60
 CLOCK_TRIES = 5
 CLOCK_S = 60.0
 STOP_S = 2.5  # how long a process that was told to stop may wait for a Redis that hangs
@@ -97,7 +99,8 @@ class Running:
         self.rates: dict[str, float] = {}
         self.redis_place = hide_password(redis_url)
         self._stop = threading.Event()
-        self._hard_stop = threading.Timer(STOP_S, os._exit, [1])
+        self._beat_script: Any = self.client.register_script(Path(__file__).with_name("beat.lua").read_text())
+        self._hard_stop = threading.Timer(STOP_S, self._give_up)
         self._hard_stop.daemon = True
         self._counts: dict[str, int] = {}
         self._failures = 0
@@ -115,6 +118,10 @@ class Running:
         if not self._stop.is_set():
             self._stop.set()
             self._hard_stop.start()
+
+    def _give_up(self) -> None:
+        log.error("%s was told to stop and Redis at %s hangs: ended without it", self.id, self.redis_place)
+        os._exit(1)
 
     def ended(self) -> None:
         """Tell that the process has come to its end by itself."""
@@ -178,11 +185,10 @@ class Running:
             state=self.state,
             rates=self.rates,
         )
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.set(heartbeat_key(self.id), messages.encode(beat), px=BEAT_TTL_MS)
-            pipe.zadd(messages.PROCESSES, {self.id: now})
-            pipe.zremrangebyscore(messages.PROCESSES, "-inf", now - 60)
-            pipe.execute()
+        self._beat_script(
+            keys=[heartbeat_key(self.id), messages.PROCESSES],
+            args=[messages.encode(beat), BEAT_TTL_MS, self.id, now, now - PROCESSES_KEPT_S],
+        )
 
 
 @contextlib.contextmanager

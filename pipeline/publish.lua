@@ -7,13 +7,23 @@ local frames, newest, ledger, lease, pixels, results = KEYS[1], KEYS[2], KEYS[3]
 local token, lease_ms, camera, attempt, captured_at, seq = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local record, jpeg, pixels_ms, most = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 
+local kinds = {[frames] = 'stream', [newest] = 'hash', [ledger] = 'hash', [lease] = 'string', [results] = 'stream'}
+for key, kind in pairs(kinds) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    if kind ~= 'hash' then error('key ' .. key .. ' is a ' .. found .. ', not a ' .. kind) end
+    redis.call('UNLINK', key) -- a foreign value under a name of ours holds no counts
+  end
+end
 local holder = redis.call('GET', lease)
 if holder and holder ~= token then return {'lost', holder} end
 if redis.call('HGET', newest, 'last') == attempt then return 'again' end
 
+local function note_newest()
+  redis.call('HSET', newest, 'last', attempt, 'seq', seq, 'captured_at', captured_at, 'pixels_key', pixels)
+end
+
 local function drop(reason, result)
-  -- UNLINK is allowed when memory is full, and as the script's first write it lets the rest through
-  redis.call('UNLINK', pixels)
   redis.call('HSET', newest, 'last', attempt)
   redis.call('HINCRBY', ledger, 'produced', 1)
   redis.call('HINCRBY', ledger, 'dropped:' .. reason, 1)
@@ -36,14 +46,16 @@ local function standing()
   return count
 end
 
-if standing() >= most then return drop('source_full', ARGV[11]) end
 local set = redis.pcall('SET', pixels, jpeg, 'PX', pixels_ms)
 if set.err then
   if not string.find(set.err, 'OOM', 1, true) then return set end
+  -- UNLINK is allowed when memory is full, and as the script's first write it lets the rest through
+  redis.call('UNLINK', pixels)
   return drop('memory', ARGV[12])
 end
+note_newest() -- also of a frame that nobody will label: viewers show it without labels
+if standing() >= most then return drop('source_full', ARGV[11]) end
 if not holder then redis.call('SET', lease, token, 'PX', lease_ms) end
 redis.call('XADD', frames, '*', 'camera', camera, 'captured_at', captured_at, 'record', record)
-redis.call('HSET', newest, 'last', attempt, 'seq', seq, 'captured_at', captured_at, 'pixels_key', pixels)
 redis.call('HINCRBY', ledger, 'produced', 1)
 return 'published'

@@ -128,7 +128,10 @@ def read_file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(values) - set(Settings.__struct_fields__))
     if unknown:
         raise BadSettings(f"settings file {path}: there is no setting {', '.join(unknown)}")
-    settings_from(values)
+    try:
+        settings_from(values)
+    except BadSettings as error:
+        raise BadSettings(f"settings file {path}: {error}") from error
     return values
 
 

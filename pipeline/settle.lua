@@ -12,9 +12,12 @@ local function must_be(key, kind)
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then error('key ' .. key .. ' is a ' .. found .. ', not a ' .. kind) end
 end
+local function repair(key)
+  -- a foreign value under a name of ours holds no counts: better none than work that stands still
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'hash' and found ~= 'none' then redis.call('UNLINK', key) end
+end
 must_be(stream, 'stream')
-must_be(alone, 'hash')
-must_be(ledger, 'hash')
 must_be(crops, 'string')
 if put ~= '' and (tonumber(put_ms) or 0) < 1 then error('crops need a TTL in ms') end
 if #ARGV ~= 6 + 4 * (#KEYS - 4) then error('each output needs four arguments') end
@@ -24,6 +27,8 @@ for i = 5, #KEYS do
   local at = 7 + 4 * (i - 5)
   if ARGV[at + 2] ~= '' and not tonumber(ARGV[at + 3]) then error('trim value is not a number') end
 end
+repair(alone)
+repair(ledger)
 local counted = redis.call('HGET', ledger, field)
 if counted and not tonumber(counted) then error('ledger field ' .. field .. ' is not a number') end
 

@@ -1,13 +1,17 @@
 """What goes on, read from Redis: cameras with their ledgers, processes, streams. One record for CLI, page and API.
 
-`read()` raises redis.RedisError when Redis fails; records that do not decode are left out of the count of processes.
+`read()` raises redis.RedisError when Redis fails. What others wrote there breaks nothing: records that do not decode
+and names that no camera can have are left out, counts that are no numbers are 0, and of a camera's keys one of another
+type is as good as missing.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any, Literal, cast
 
+import redis
 from msgspec import Struct
 
 from pipeline import messages
@@ -20,6 +24,7 @@ LIVE_S = 2.0  # a camera without a new frame for so long is stale
 OFFLINE_S = 5.0  # ... and for so long, offline
 UNLABELLED_S = 1.0  # a live camera without a labelled frame for so long is shown without labels
 FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
+MOST_DIGITS = 15  # a count with more was made up; JavaScript could not hold it either
 FILE_PREFIX = "file-"  # cameras that are runs of `maskwatch label`
 
 State = Literal["live", "stale", "offline", "unlabelled"]
@@ -89,8 +94,7 @@ class Status(Struct, frozen=True, kw_only=True):
 def read(client: Redis, clock: Clock) -> Status:
     """Return what goes on right now."""
     now = clock.now()
-    seen = cast(list[tuple[bytes, float]], client.zrange(messages.CAMERAS, 0, -1, withscores=True))
-    names = [name.decode() for name, at in seen if not name.startswith(FILE_PREFIX.encode()) or now - at < FILES_S]
+    names = _camera_names(client, now)
     beats = heartbeats(client)
     ledgers = read_ledgers(client, names)
     recent = _recent_results(client, now)
@@ -127,14 +131,16 @@ def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
 
 def heartbeats(client: Redis) -> list[Heartbeat]:
     """Return the heartbeats of the processes that live."""
-    ids = [id_.decode() for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
+    ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
     packed = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
     beats = []
     for one in packed:
         try:
-            beats.append(decode(Heartbeat, one or b""))
+            beat = decode(Heartbeat, one or b"")
         except BadMessage:
             continue  # it died within the last minute, or speaks another version
+        if all(map(math.isfinite, (beat.started_at, beat.beat_at, *beat.rates.values()))):
+            beats.append(beat)  # else JSON could not tell
     return beats
 
 
@@ -170,13 +176,16 @@ def camera_state(
         labelled_age_s: how long ago a frame of it was labelled; None when not of late.
         held: a producer holds its name.
         connected: the producer says that its source delivers.
-        fps: at which it publishes; a slow camera may be silent for longer.
+        fps: at which it publishes, by its heartbeat. Above 0 it is neither stale nor offline: where its newest frame
+            is old all the same, that is a fault of what Redis holds.
     """
-    period_s = 1 / fps if fps > 0 else 0.0
-    if not held or not connected or age_s is None or age_s > max(OFFLINE_S, 5 * period_s):
+    if not held or not connected:
         return "offline"
-    if age_s > max(LIVE_S, 3 * period_s):
-        return "stale"
+    period_s = 1 / fps if fps > 0 else 0.0
+    if age_s is None or age_s > max(LIVE_S, 3 * period_s):
+        if fps > 0:
+            return "unlabelled"
+        return "offline" if age_s is None or age_s > OFFLINE_S else "stale"
     if labelled_age_s is None or labelled_age_s > max(UNLABELLED_S, 3 * period_s):
         return "unlabelled"
     return "live"
@@ -190,14 +199,15 @@ def _camera(
     beats: list[Heartbeat],
     now: float,
 ) -> Camera:
-    newest = cast(bytes | None, client.hget(newest_key(name), "captured_at"))
-    age = now - float(newest) if newest else None
+    newest_at = _newest_at(client, name)
     beat = next((beat for beat in beats if beat.camera == name), None)
-    labelled = [(at, result) for at, result in recent if result.outcome == "labelled"]
+    labelled = [
+        (at, result) for at, result in recent if result.outcome == "labelled" and math.isfinite(result.captured_at)
+    ]
     latencies = [1000 * (at - result.captured_at) for at, result in labelled]
     fps = beat.rates.get("frames", 0.0) if beat else 0.0
     state = camera_state(
-        age,
+        None if newest_at is None else now - newest_at,
         now - labelled[-1][0] if labelled else None,
         held=bool(client.exists(lease_key(name))),
         connected=beat is None or beat.state == "running",
@@ -207,12 +217,36 @@ def _camera(
         name=name,
         state=state,
         detail=beat.state if beat else "no producer",
-        newest_at=float(newest) if newest else None,
+        newest_at=newest_at,
         fps=round(fps, 1),
         labelled_fps=round(len(labelled) / RECENT_S, 1),
         latency_ms=round(statistics.median(latencies), 1) if latencies else None,
         ledger=ledger,
     )
+
+
+def _camera_names(client: Redis, now: float) -> list[str]:
+    """Return the cameras that are listed, without files labelled long ago and what can be no camera's name."""
+    seen = cast(list[tuple[bytes, float]], client.zrange(messages.CAMERAS, 0, -1, withscores=True))
+    found = ((raw.decode(errors="replace"), at) for raw, at in seen)
+    return [
+        name
+        for name, at in found
+        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILES_S)
+    ]
+
+
+def _newest_at(client: Redis, name: str) -> float | None:
+    """Return when a camera's newest frame was captured; None without one, or where that is no time."""
+    try:
+        captured_at = float(cast(bytes | None, client.hget(newest_key(name), "captured_at")) or b"nan")
+    except ValueError:
+        return None
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return None
+    return captured_at if math.isfinite(captured_at) else None
 
 
 def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, FrameResult]]]:
@@ -229,7 +263,10 @@ def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, Fr
 
 def _ledger(row: list[Any]) -> Ledger:
     in_flight, flat = row
-    counts = {name.decode(): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    counts = {
+        name.decode(errors="replace"): int(value) if value.isdigit() and len(value) <= MOST_DIGITS else 0
+        for name, value in zip(flat[::2], flat[1::2], strict=True)
+    }
     return Ledger(
         produced=counts.get("produced", 0),
         labelled=counts.get("labelled", 0),

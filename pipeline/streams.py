@@ -20,7 +20,7 @@ import redis
 
 from pipeline import messages
 from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameResult, Identity, Reason
-from pipeline.pixels import PixelsGone
+from pipeline.pixels import BadPicture, PixelsGone
 from pipeline.process import Clock, Redis
 
 log = logging.getLogger(__name__)
@@ -196,6 +196,9 @@ class Reader(Generic[Record]):
             yield
         except PixelsGone:
             self.drop(entry, "pixels_gone")
+        except BadPicture as error:  # no fault of this program: worth a line, not a traceback
+            log.info("%s %s is dead: %s", self._stream, entry.record.frame_id, error)
+            self.bury(entry, str(error))
         except redis.RedisError:
             raise
         except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import struct
 import warnings
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline import pixels
 from producer.picture import Frame, Kind, Picture, SourceFailed
@@ -64,13 +65,19 @@ class FolderSource:
 
 def read_picture(path: Path, index: int) -> Picture:
     """Return the picture in a file, or why there is none."""
+    name = printable(path.name)
     try:
         content = _content(path)
-        return _jpeg(path.name, index, content) if content.startswith(JPEG_START) else _other(path.name, index, content)
+        return _jpeg(name, index, content) if content.startswith(JPEG_START) else _other(name, index, content)
     except pixels.BadPicture as error:
-        return Picture(name=path.name, index=index, error=_one_line(error))
+        return Picture(name=name, index=index, error=_one_line(error))
     except OSError as error:
-        return Picture(name=path.name, index=index, error=f"cannot be read: {error.strerror or _one_line(error)}")
+        return Picture(name=name, index=index, error=f"cannot be read: {error.strerror or _one_line(error)}")
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that can be encoded; bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -128,6 +135,8 @@ def _other(name: str, index: int, content: bytes) -> Picture:
             frame = _bgr(ImageOps.exif_transpose(image))
     except pixels.BadPicture:
         raise
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise pixels.BadPicture("not a picture that can be decoded: no picture format that is known") from error
     except _DAMAGED as error:
         raise pixels.BadPicture(f"not a picture that can be decoded: {_one_line(error)}") from error
     height, width = frame.shape[:2]

@@ -28,7 +28,7 @@ from pipeline.settings import Settings
 from pipeline.status import FILE_PREFIX, FILES_S, heartbeats
 from pipeline.streams import COMPLETE_PIXELS_MS, RESULTS_KEPT_MS, Follower, Writer, ledger_key, newest_key
 from producer.outputs import Line, Outputs, error_line, labelled_line
-from producer.picture import Picture, Source
+from producer.picture import Picture, Source, SourceFailed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ RENEW_S = 10.0  # how often the pixels of unfinished frames are kept alive
 CHECK_S = 1.0  # how often Redis is asked whether it still is who it was
 WORKERS_S = 1.5  # how long workers on a Redis of others may take to show themselves
 START_WITH = {"detector": "`maskwatch detect`", "classifier": "`maskwatch classify`"}
+SILENT_S = 5.0  # without any result for so long, it is worth a look who is there
 NO_ROOM_S = 0.1  # pause before a frame that Redis had no room for is sent again
 
 
@@ -82,6 +83,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
         NoWorkers: nobody is there to label.
         redis.RedisError: Redis fails before the first frame; later it is waited for.
         BadOutput: what is written cannot be written.
+        SourceFailed: the source broke off; what came before is written.
     """
     camera = FILE_PREFIX + secrets.token_hex(4)
     started = time.monotonic()
@@ -106,6 +108,8 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
             lease.release()
             run.client.expire(ledger_key(camera), int(FILES_S))
             run.client.delete(newest_key(camera))
+    if sender.broke_off is not None:
+        raise sender.broke_off
     return Summary(
         frames=outputs.frames,
         faces=outputs.faces,
@@ -128,6 +132,7 @@ class Sender:
         self._jpeg_quality = jpeg_quality
         self._pictures = iter(source)
         self._read_all = False
+        self.broke_off: SourceFailed | None = None
         self._outputs = outputs
         self._writer = Writer(run.client, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
         self._follower = Follower(run.client)
@@ -136,7 +141,9 @@ class Sender:
         self._to_send: collections.deque[int] = collections.deque()
         self._send_at = 0.0
         self._redis_id = _redis_id(run.client)
-        self._checked_at = self._renewed_at = self._followed_at = time.monotonic()
+        self._checked_at = self._renewed_at = self._followed_at = self._came_at = time.monotonic()
+        self._told_missing = False
+        self._sent = False
 
     def step(self) -> int:
         """Go on by about one result; return how many frames were written.
@@ -158,7 +165,10 @@ class Sender:
         return not self._read_all and len(self._pending) < WINDOW and held < MOST_HELD_BYTES
 
     def _read(self) -> None:
-        picture = next(self._pictures, None)
+        try:
+            picture = next(self._pictures, None)
+        except SourceFailed as error:
+            self.broke_off, picture = error, None
         if picture is None:
             self._read_all = True
             return
@@ -205,6 +215,7 @@ class Sender:
                 pending.frame = _again(cast(Frame, pending.frame))
                 return False
             self._run.count("frames")
+            self._sent = True
             self._to_send.popleft()
         return True
 
@@ -212,6 +223,7 @@ class Sender:
         waiting = any(pending.line is None for pending in self._pending.values())
         results = self._follower.read() if waiting else []
         self._followed_at = time.monotonic()
+        self._tell_missing_workers(waiting and not results)
         finished: list[Frame] = []
         for result in results:
             pending = self._pending.get(result.seq) if result.camera == self._camera else None
@@ -222,6 +234,15 @@ class Sender:
                 finished.append(pending.frame)
         if finished:
             self._writer.forget_pixels(finished)
+
+    def _tell_missing_workers(self, nothing_came: bool) -> None:
+        """Say it once when nothing comes because nobody detects or classifies."""
+        now = time.monotonic()
+        if not nothing_came:
+            self._came_at, self._told_missing = now, False
+        elif now - self._came_at > SILENT_S and not self._told_missing and (missing := missing_workers(self._run)):
+            log.warning("waiting for workers: no live %s at %s", " and no live ".join(missing), self._run.redis_place)
+            self._told_missing = True
 
     def _take(self, pending: Pending, result: FrameResult) -> bool:
         """Take a frame's result; True when the frame is finished by it."""
@@ -262,7 +283,8 @@ class Sender:
         if now - self._checked_at > CHECK_S:
             redis_id = _redis_id(self._run.client)
             self._checked_at = now
-            if redis_id != self._redis_id:
+            flushed = self._sent and not self._run.client.exists(ledger_key(self._camera))
+            if redis_id != self._redis_id or flushed:
                 log.warning("Redis has lost its memory, sending %d frames again", len(self._unfinished()))
                 self._redis_id = redis_id
                 self._run.clock.measure()
@@ -280,6 +302,12 @@ class Sender:
         return [p.frame for p in self._pending.values() if p.frame is not None and p.line is None]
 
 
+def missing_workers(run: Running) -> list[str]:
+    """Return the roles without which nothing is labelled and that nobody plays."""
+    roles = {beat.role for beat in heartbeats(run.client)}
+    return [role for role in ("detector", "classifier") if role not in roles]
+
+
 def check_workers(run: Running) -> None:
     """Make sure that somebody detects and somebody classifies.
 
@@ -288,8 +316,7 @@ def check_workers(run: Running) -> None:
     """
     ends = time.monotonic() + WORKERS_S
     while True:
-        roles = {beat.role for beat in heartbeats(run.client)}
-        missing = [role for role in ("detector", "classifier") if role not in roles]
+        missing = missing_workers(run)
         if not missing:
             return
         if time.monotonic() > ends or run.wait(0.1):

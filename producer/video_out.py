@@ -39,30 +39,36 @@ class Video:
         sound_from: a video file whose sound goes along; None for none.
 
     Raises:
-        BadOutput: the file cannot be opened.
+        BadOutput: the file cannot be opened, or the sound cannot be read.
     """
 
-    def __init__(self, path: Path, sound_from: str | None) -> None:
+    def __init__(self, path: Path, sound_from: Path | None) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._stream: Any = None
         self._last_pts = -1
         try:
-            self._file = av.open(str(self._part), "w", format=FORMATS[path.suffix.lower()])
+            self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
         except (OSError, av.error.FFmpegError) as error:
             raise BadOutput(f"--out {path}: {error.strerror}") from error
-        self._sound = _Sound(sound_from, self._file)
+        try:
+            self._sound = _Sound(sound_from, self._file)
+        except (OSError, av.error.FFmpegError) as error:
+            with contextlib.suppress(av.error.FFmpegError):
+                self._file.close()
+            self._part.unlink(missing_ok=True)
+            raise BadOutput(f"--out {path}: the sound of {sound_from} cannot be read: {error.strerror}") from error
 
     def write(self, picture: Picture, frame: NDArray[np.uint8]) -> None:
         """Write one frame, BGR, at the source's time; sides are made even by repeating the last row or column."""
         even = cv2.copyMakeBorder(frame, 0, frame.shape[0] % 2, 0, frame.shape[1] % 2, cv2.BORDER_REPLICATE)
-        if self._stream is None:
-            self._start(even.shape[1], even.shape[0])
         at_s = picture.at_s if picture.at_s is not None else picture.index / FALLBACK_FPS
         out = av.VideoFrame.from_ndarray(even, format="bgr24")
         out.pts = self._last_pts = max(self._last_pts + 1, round(at_s / TIME_BASE))
         out.time_base = TIME_BASE
         try:
+            if self._stream is None:
+                self._start(even.shape[1], even.shape[0])
             self._file.mux(self._stream.encode(out))
             self._sound.write_until(at_s)
         except (OSError, av.error.FFmpegError) as error:
@@ -95,14 +101,14 @@ class Video:
 class _Sound:
     """The source's sound, read a second time and written along with the pictures; nothing when it has none."""
 
-    def __init__(self, source: str | None, file: Any) -> None:
+    def __init__(self, source: Path | None, file: Any) -> None:
         self._file = file
         self._input: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         if source is None:
             return
-        self._input = av.open(source)
+        self._input = av.open(f"file:{source}")  # a file's name may look like a URL
         if not self._input.streams.audio:
             self.close()
 

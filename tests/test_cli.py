@@ -147,6 +147,10 @@ def test_a_redis_that_is_not_there_is_one_line(command: list[str]) -> None:
     [
         (["camera", "demo"], "--name is missing"),
         (["camera", "demo", "--name", "Front Door"], "--name"),
+        (["camera", "demo", "--name", "file-door"], "file-"),
+        (["up", "--camera", "file-a=demo"], "file-"),
+        (["up", "--camera", "a=no-such-film.mp4"], "no-such-film.mp4"),
+        (["status", "--redis", "redis://h:abc"], "abc"),
         (["up", "--camera", "door"], "NAME=SOURCE"),
         (["up", "--camera", "a=demo", "--camera", "a=demo"], "given twice"),
         (["detect", "--threads", "0"], "--threads"),

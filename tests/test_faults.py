@@ -142,6 +142,53 @@ def test_redis_losing_its_memory_loses_no_frame_of_a_run(
     assert "lost its memory" in processes.log()
 
 
+def test_a_redis_that_was_emptied_loses_no_frame_of_a_run(
+    server: Server, processes: Processes, street: Path, tmp_path: Path
+) -> None:
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+
+    server.client.flushall()
+
+    assert label.wait(timeout=60) == 0
+    assert lines_in(lines) == PICTURES
+
+
+def test_full_memory_lets_a_run_go_on_once_there_is_room(
+    server: Server, processes: Processes, street: Path, tmp_path: Path
+) -> None:
+    processes.start("detect", redis=server)
+    classifier = processes.start("classify", redis=server)
+    wait_for_workers(server)
+    os.kill(classifier.pid, signal.SIGSTOP)
+    lines = tmp_path / "out.jsonl"
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: server.client.xlen(messages.FACES) >= 10, 30, "faces wait")
+
+    server.client.config_set("maxmemory", "1mb")
+    os.kill(classifier.pid, signal.SIGCONT)
+    wait_until(lambda: lines_in(lines) >= 5, 30, "what was there is labelled although memory is full")
+    server.client.config_set("maxmemory", "0")
+
+    ledger = finished(label, lines, server)
+    assert ledger.labelled == PICTURES
+
+
+def test_a_camera_whose_frames_nobody_takes_still_shows_its_newest(server: Server, processes: Processes) -> None:
+    processes.start("camera", "demo", "--name", "door", redis=server)
+    wait_until(lambda: read_ledgers(server.client, ["door"])["door"].dropped.get("source_full"), 30, "it is full")
+
+    before = cast(bytes, server.client.hget("newest:frames:door", "seq"))
+    wait_until(lambda: server.client.hget("newest:frames:door", "seq") != before, 5, "the newest frame goes on")
+    key = cast(bytes, server.client.hget("newest:frames:door", "pixels_key"))
+
+    assert server.client.exists(key)
+
+
 def test_pixels_that_are_gone_are_sent_again(
     server: Server, processes: Processes, street: Path, tmp_path: Path
 ) -> None:
@@ -237,23 +284,27 @@ def test_demo_ends_with_all_it_started_however_it_is_ended(processes: Processes,
     wait_until(lambda: list(processes.temporary.iterdir()) == [], 1, "no file is left")
 
 
-def test_demo_goes_on_after_any_of_its_processes_is_killed(processes: Processes) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_demo_goes_on_after_its_processes_are_ended(processes: Processes, number: signal.Signals) -> None:
     demo = processes.start("demo", "--port", "0")
     assert demo.stdout is not None
     demo.stdout.readline()
     (folder,) = processes.temporary.glob("maskwatch-*")
     client = messages_client(folder)
     wait_until(lambda: labelled(client) >= 20, 30, "labels at first")
-    victims = [pid for pid in descendants(demo.pid) if re.search(r"detect|classify|camera|valkey-server", command(pid))]
+    roles = r"maskwatch (detect|classify|camera|view) |valkey-server"
+    victims = [pid for pid in descendants(demo.pid) if re.search(roles, command(pid))]
 
     for pid in victims:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
-    wait_until(lambda: gone(victims), 2, "the victims are gone")
+    wait_until(lambda: gone(victims), 4, "the victims are gone")
     wait_until(lambda: labelled(client) >= 20, 30, "labels again, from a ledger that began anew")
     status = read(client.client, client.clock)
     assert status.cameras[0].ledger.balances
-    assert len(victims) >= 4
+    assert len(victims) >= 5
+    assert demo.poll() is None
+    wait_until(lambda: live(client, "viewer"), 20, "the viewer is back, too")
 
 
 def command(pid: int) -> str:

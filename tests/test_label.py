@@ -18,6 +18,11 @@ import pytest
 from conftest import Server, wait_until
 from PIL import Image
 
+from producer.folder import read_picture
+from producer.outputs import BadOutput, Line, Outputs, error_line
+from producer.picture import Picture
+from producer.sources import open_source
+
 LABEL = [sys.executable, "-m", "maskwatch", "label"]
 
 
@@ -33,6 +38,45 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def without_latency(path: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "latency_ms"} for line in lines_of(path)]
+
+
+def outputs_of(source: Path | str, *, json: object = None, out: Path | None = None, resume: bool = False) -> Outputs:
+    opened = open_source(str(source))
+    return Outputs(opened, str(source), json_path=str(json) if json else None, out_path=out, resume=resume)
+
+
+def unlabelled(picture: Picture) -> Line:
+    """A line with no faces and no error, as if nobody was in the picture."""
+    return Line(
+        source="", frame=picture.index, name=picture.name, width=1, height=1, faces=[], model=None, latency_ms=None
+    )
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """Two small pictures, a.jpg and b.jpg."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (64, 48), "grey").save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Three frames and half a second of sound, under a name that looks like a URL."""
+    path = tmp_path / "a:b.mkv"
+    with av.open(f"file:{path}", "w", format="matroska") as file:
+        video = file.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("aac", rate=8000)
+        for _ in range(3):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        silence.rate = 8000
+        file.mux(sound.encode(silence))
+        file.mux([*video.encode(), *sound.encode()])
+    return path
 
 
 @pytest.fixture
@@ -189,3 +233,131 @@ def test_a_redis_without_workers_is_told_at_once(server: Server, some: Path) -> 
     done = label(some, "--json", "-", "--redis", server.url, expect=1)
 
     assert "no live detector and no live classifier" in done.stderr
+
+
+def test_a_video_labelled_into_a_folder_gives_one_picture_a_frame(clip: Path, tmp_path: Path) -> None:
+    outputs = outputs_of(clip, out=tmp_path / "frames")
+
+    for picture in open_source(str(clip)):
+        outputs.write(picture, b"", unlabelled(picture))
+
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["a:b-000000.jpg", "a:b-000001.jpg", "a:b-000002.jpg"]
+
+
+def test_a_video_with_a_colon_or_a_tilde_in_its_name_keeps_its_sound(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    for number, name in enumerate(["a:b.mkv", "~/a:b.mkv"]):
+        out = Path(f"c:{number}.mp4")
+        outputs = outputs_of(name, out=out)
+        for picture in open_source(name):
+            outputs.write(picture, b"", unlabelled(picture))
+        outputs.close(complete=True)
+
+        with av.open(f"file:{out}") as file:
+            assert (len(file.streams.video), len(file.streams.audio)) == (1, 1)
+
+
+def test_an_output_that_is_the_source_or_another_output_is_refused(two: Path, clip: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in [*two.iterdir(), clip]}
+    (tmp_path / "link").symlink_to(two)
+
+    for source, json_path, out in [
+        (two, None, two),
+        (two, None, tmp_path / "link"),
+        (two / "a.jpg", None, two),
+        (two, two / "a.jpg", None),
+        (two / "a.jpg", two / "a.jpg", None),
+        (clip, clip, None),
+        (clip, None, clip),
+        (clip, tmp_path / "x.mp4", tmp_path / "x.mp4"),
+        (clip, tmp_path / "x.mp4.part", tmp_path / "x.mp4"),
+    ]:
+        with pytest.raises(BadOutput, match="name another"):
+            outputs_of(source, json=json_path, out=out)
+
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("json_path", "out", "says"),
+    [
+        ("", None, "empty"),
+        (".", None, "is a folder"),
+        ("no/such/x.jsonl", None, "does not exist"),
+        (None, "one.png", "go into a folder"),
+        (None, "x.avi", ".mp4, .mov, .mkv"),
+    ],
+)
+def test_an_output_that_cannot_be_meant_is_refused_at_once(
+    two: Path, json_path: str | None, out: str | None, says: str
+) -> None:
+    source = open_source(str(two))
+
+    with pytest.raises(BadOutput, match=says):
+        Outputs(source, str(two), json_path=json_path, out_path=Path(out) if out else None, resume=False)
+
+
+def test_lines_of_an_earlier_run_stay_until_the_first_new_line(two: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    lines.write_text("earlier\n")
+
+    outputs_of(two, json=lines).close(complete=False)
+
+    assert lines.read_text() == "earlier\n"
+    outputs_of(two, json=lines).close(complete=True)
+    assert lines.read_text() == ""
+
+
+def write_lines(folder: Path, lines: Path, *, resume: bool = False) -> None:
+    outputs = outputs_of(folder, json=lines, resume=resume)
+    for picture in open_source(str(folder)):
+        outputs.write(picture, b"", outputs.known_line(picture) or error_line(outputs.source, picture, "no"))
+    outputs.close(complete=True)
+
+
+def test_the_same_source_written_differently_goes_on_and_a_torn_line_goes(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "out.jsonl"
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("two"), lines)
+    whole = lines.read_bytes()
+    lines.write_bytes(whole + b'{"source":"half')
+
+    write_lines(two, lines, resume=True)
+
+    assert lines.read_bytes() == whole
+    lines.write_bytes(whole.splitlines(keepends=True)[0])
+    write_lines(two, lines, resume=True)
+    assert [line["source"] for line in lines_of(lines)] == ["two", str(two)]
+
+
+def test_going_on_after_pictures_have_gone_or_were_damaged_says_so(two: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    write_lines(two, lines)
+    whole = lines.read_bytes()
+    (two / "b.jpg").unlink()
+
+    with pytest.raises(BadOutput, match=r"2 lines, but .* has only 1 pictures"):
+        write_lines(two, lines, resume=True)
+
+    assert lines.read_bytes() == whole
+    (two / "a.jpg").write_bytes((two / "a.jpg").read_bytes()[:-200])
+    picture = next(iter(open_source(str(two))))
+    with pytest.raises(BadOutput, match=r"a\.jpg was labelled"):
+        outputs_of(two, out=tmp_path / "out").write(picture, b"", unlabelled(picture))
+
+
+def test_names_and_errors_are_printable_and_the_same_each_time(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_text("not a picture")
+
+    picture = read_picture(path, 0)
+
+    assert picture.name == "caf\ufffd.png"
+    assert picture.error == "not a picture that can be decoded: no picture format that is known"

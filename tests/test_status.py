@@ -7,7 +7,7 @@ from conftest import Server
 
 from pipeline import messages
 from pipeline.process import Clock, hide_password
-from pipeline.status import State, camera_state, read, table
+from pipeline.status import Ledger, State, camera_state, read, table
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,17 @@ from pipeline.status import State, camera_state, read, table
         (0.05, 0.1, True, True, 20.0, "live"),
         (0.05, 1.5, True, True, 20.0, "unlabelled"),
         (0.05, None, True, True, 20.0, "unlabelled"),
-        (3.0, 3.0, True, True, 20.0, "stale"),
-        (6.0, None, True, True, 20.0, "offline"),
+        (3.0, 3.0, True, True, 0.0, "stale"),
+        (6.0, None, True, True, 0.0, "offline"),
         (0.05, 0.1, False, True, 20.0, "offline"),
         (0.05, 0.1, True, False, 20.0, "offline"),
         (None, None, True, True, 0.0, "offline"),
         (6.0, 6.0, True, True, 0.2, "live"),
-        (20.0, 20.0, True, True, 0.2, "stale"),
+        (20.0, 20.0, True, True, 0.2, "unlabelled"),  # it says that it publishes: what Redis holds of it is at fault
+        (6.0, None, True, True, 20.0, "unlabelled"),
+        (None, None, True, True, 20.0, "unlabelled"),
+        (6.0, None, False, True, 20.0, "offline"),
+        (None, None, True, False, 20.0, "offline"),
     ],
 )
 def test_a_cameras_state(
@@ -69,6 +73,43 @@ def test_a_wrong_heartbeat_or_result_breaks_no_status(server: Server) -> None:
     status = read(server.client, server.clock)
 
     assert status.processes == []
+
+
+def test_a_name_that_no_camera_can_have_is_left_out(server: Server) -> None:
+    server.client.zadd(messages.CAMERAS, {b"\xff\xfe": 1, "<img>": 1, "door": 1})
+
+    status = read(server.client, server.clock)
+
+    assert [camera.name for camera in status.cameras] == ["door"]
+
+
+@pytest.mark.parametrize("captured_at", ["abc", "nan", "inf", b"\xff", ""])
+def test_a_time_that_is_none_is_no_time(server: Server, captured_at: str) -> None:
+    server.client.zadd(messages.CAMERAS, {"gone": 1})
+    server.client.hset("newest:frames:gone", "captured_at", captured_at)
+
+    (camera,) = read(server.client, server.clock).cameras
+
+    assert (camera.state, camera.newest_at) == ("offline", None)
+
+
+def test_a_newest_frame_of_another_type_is_missing(server: Server) -> None:
+    server.client.zadd(messages.CAMERAS, {"gone": 1})
+    server.client.set("newest:frames:gone", "text")
+
+    (camera,) = read(server.client, server.clock).cameras
+
+    assert camera.newest_at is None
+
+
+@pytest.mark.parametrize("count", ["abc", "-3", "1.5", b"\xff", "9" * 5000])
+def test_a_count_that_is_no_number_is_none_at_all(server: Server, count: str) -> None:
+    server.client.zadd(messages.CAMERAS, {"door": 1})
+    server.client.hset("ledger:door", mapping={"produced": count, "labelled": 2, "dropped:stale": count})
+
+    (camera,) = read(server.client, server.clock).cameras
+
+    assert camera.ledger == Ledger(labelled=2, dropped={"stale": 0})
 
 
 def test_passwords_are_hidden() -> None:

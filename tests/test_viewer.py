@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.pixels import Picture, decode_jpeg
 from pipeline.settings import Settings
 from viewer.app import PortInUse, main
 from viewer.audience import ACK_S, Mailbox, Shown
+from viewer.server import listen
 
 
 @pytest.fixture(scope="module")
@@ -390,6 +392,62 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     assert str(refused.value) == (
         f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host"
     )
+
+
+def test_a_port_that_is_about_to_become_free_is_waited_for() -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    threading.Timer(0.3, taken.close).start()
+
+    with listen("127.0.0.1", port) as listening:
+        assert listening.getsockname()[1] == port
+
+
+def test_a_killed_viewer_leaves_its_port_at_once(server: Server) -> None:
+    with viewing(server.url) as viewer:
+        port = int(viewer.url.rstrip("/").rpartition(":")[2])
+        assert requests.get(viewer.url, timeout=5).ok
+        worker = worker_of(viewer)
+
+        viewer.process.kill()
+        wait_until(lambda: not lives(worker), 0.5, "the worker is gone")
+
+        listen("127.0.0.1", port).close()
+
+
+def test_a_camera_whose_data_is_broken_ends_nothing(server: Server, viewer: Viewer) -> None:
+    page = Page(viewer.url)
+    page.emit("watch", ["broken", "demo"])
+    server.client.zadd("cameras", {"broken": 1, b"\xff": 1})
+    server.client.set("newest:frames:broken", "text")
+    server.client.hset("ledger:broken", "produced", "many")
+    worker = worker_of(viewer)
+
+    with feeding([Feed(server)], [face()]):
+        metadata = [page.wait_for_frame()[0] for _ in range(20)]
+        Feed(server, "later")
+        wait_until(lambda: "later" in str(page.next("status")), 5, "the status goes on")
+
+    assert {one["camera"] for one in metadata} == {"demo"}
+    assert worker_of(viewer) == worker
+    page.close()
+
+
+def test_a_camera_comes_back_after_a_start_from_the_future(server: Server, viewer: Viewer) -> None:
+    page, forged = Page(viewer.url), Feed(server)
+    forged.start = 10**15
+    page.emit("watch", ["demo"])
+    with feeding([forged], [face()]):
+        page.wait_for_frame()
+    real = Feed(server)
+
+    with feeding([real], [face()]):
+        shown = wait_until(
+            lambda: page.wait_for_frame()[0]["frame_id"].startswith(f"demo:{real.start}:"), 5, "it is shown"
+        )
+
+    assert shown
+    page.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

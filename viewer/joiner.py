@@ -2,6 +2,9 @@
 
 Results come in as workers finish them; labelled ones go out in seq order, each at most once and never backwards. A seq
 without an outcome is waited for, but no frame waits longer than WAIT_S for it. What comes later is discarded.
+
+A camera's frames are those of its highest start. Only when nothing of it has come for SILENT_S is a lower one followed:
+a start from the future (a clock set back, a forged record) must not freeze the camera for good.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from pipeline.messages import FrameResult
 WAIT_S = 0.05  # longest wait for a frame without an outcome
 UNLABELLED_S = 1.0  # a camera without labelled results for so long is shown without labels ...
 MOST_PATIENT_S = 5.0  # ... or for twice the time between its last two, at most this, where workers are slow
+SILENT_S = 2.0  # a producer of which nothing has come for so long gives way to one with a lower start
 
 
 class Joiner:
@@ -22,6 +26,7 @@ class Joiner:
 
     def __init__(self, at_s: float) -> None:
         self._start = -1  # of the producer whose frames are shown
+        self._came_s = at_s  # when anything of that producer last came
         self._next = 0  # lowest seq that may still be shown
         self._held: dict[int, tuple[float, FrameResult]] = {}  # by seq: when it came, and what
         self._in_order: list[FrameResult] = []
@@ -34,10 +39,12 @@ class Joiner:
         if result.outcome == "labelled":
             self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MOST_PATIENT_S)
             self._labelled_at_s = at_s
+        if result.start != self._start and self._gives_way(result.start, at_s):
+            self._change_producer(result.start, result.seq)
+        if result.start == self._start:
+            self._came_s = at_s
         if (result.start, result.seq) < (self._start, self._next):
             return
-        if result.start > self._start:
-            self._change_producer(result.start, result.seq)
         self._held.setdefault(result.seq, (at_s, result))
         self._advance()
 
@@ -56,18 +63,24 @@ class Joiner:
         """Tell whether the camera's newest frame should be shown without labels, for want of labelled ones."""
         return at_s - self._labelled_at_s > self._patience_s
 
-    def show_newest(self, start: int, seq: int) -> bool:
+    def show_newest(self, start: int, seq: int, at_s: float) -> bool:
         """Tell whether a frame may be shown without labels now; if so it counts as shown.
 
         Its labelled result may still follow it, an older frame may not.
         """
-        if (start, seq) < (self._start, self._next) or (start, seq) == self._unlabelled:
+        if (start, seq) == self._unlabelled:
+            return False  # seen before: no sign of life
+        if not self._gives_way(start, at_s) and (start, seq) < (self._start, self._next):
             return False
-        self._start, self._next, self._unlabelled = start, seq, (start, seq)
+        self._start, self._next, self._unlabelled, self._came_s = start, seq, (start, seq), at_s
         self._held = {held: what for held, what in self._held.items() if what[1].start == start and held >= seq}
         self._in_order = []
         self._advance()
         return True
+
+    def _gives_way(self, start: int, at_s: float) -> bool:
+        """Tell whether frames of this start are followed instead of those of the present one."""
+        return start > self._start or (start < self._start and at_s - self._came_s > SILENT_S)
 
     def _change_producer(self, start: int, seq: int) -> None:
         """Go over to a restarted camera's frames, after what is known of those before."""

@@ -1,11 +1,13 @@
 """One gunicorn worker with threads, on a socket that is bound before anything starts.
 
 gunicorn's master only watches over the worker and starts another if it dies. Nothing that a fork would break (Redis,
-threads) lives in the master. Whatever ends the one ends the other, within the time that a supervisor waits.
+threads) lives in the master. Whatever ends the one ends the other, within the time that a supervisor waits; a master
+that is killed takes its worker with it at once, for the worker holds the port too.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 THREADS = 128  # one for each socket or stream, and some for everything else
 GRACE_S = 1  # requests under way may take so long when the viewer ends
 LEAVE_S = 0.7  # the worker ends by itself before its master would kill it
+PORT_S = 1.5  # a port in use may become free for so long: a viewer that was just ended lets go of it
+PORT_RETRY_S = 0.05
 UNREAD_MS = 20_000  # a connection whose other end takes nothing for so long is closed by the kernel
 
 Start = Callable[[ExitStack], tuple["WSGIApplication", Running]]
@@ -46,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=256)
+        listening = _bind((str(address[0]), int(address[1])), family)
     except OSError as error:
         number = error.errno or 0  # negative for a name that is not found
         reason = os.strerror(number) if number > 0 else error.strerror
@@ -54,6 +58,18 @@ def listen(host: str, port: int) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
     return listening
+
+
+def _bind(address: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
+    """Listen there, waiting a little for a port in use."""
+    ends = time.monotonic() + PORT_S
+    while True:
+        try:
+            return socket.create_server(address, family=family, backlog=256)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > ends:
+                raise
+        time.sleep(PORT_RETRY_S)
 
 
 def url(listening: socket.socket) -> str:
@@ -101,6 +117,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         self._descriptor = listening.detach()
         self._start = start
         self._tidy = ExitStack()
+        self._master_gone, self._master_here = os.pipe()  # the latter stays open in the master alone
         super().__init__()
 
     def load_config(self) -> None:
@@ -115,6 +132,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "control_socket_disable": True,
             "logger_class": _Log,
             "loglevel": "warning",
+            "post_fork": self._forked,
             "post_worker_init": self._started,
             "worker_exit": self._ended,
         }
@@ -128,6 +146,15 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         except OSError as error:  # the metrics port is in use
             raise AppImportError(str(error)) from error  # gunicorn's way to say: do not try again
         return app
+
+    def _forked(self, _server: Any, _worker: Any) -> None:
+        os.close(self._master_here)
+        threading.Thread(target=self._end_with_master, name="master", daemon=True).start()
+
+    def _end_with_master(self) -> None:
+        """End at once when the master is gone, kill -9 included: its end of the pipe closes however it dies."""
+        os.read(self._master_gone, 1)
+        os._exit(1)
 
     def _started(self, worker: Any) -> None:
         threading.Thread(target=self._end_with, args=(worker,), name="end", daemon=True).start()

@@ -7,6 +7,7 @@ everything goes on by itself afterwards.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,6 +32,7 @@ class _View:
     joiner: Joiner
     used_at_s: float
     tracks: Tracks = field(default_factory=Tracks)
+    start: int = -1  # of the producer whose frames the tracks follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Watch:
         return max(1, min(READ_BLOCK_MS, round(1000 * min(waits_s, default=1.0))))
 
     def _add(self, result: FrameResult) -> None:
-        if not result.camera.startswith(FILE_PREFIX):
+        if not result.camera.startswith(FILE_PREFIX) and math.isfinite(result.captured_at):  # JSON knows no others
             self._view(result.camera).joiner.add(result, time.monotonic())
 
     def _view(self, camera: str) -> _View:
@@ -105,13 +107,16 @@ class Watch:
         chosen = {camera: labelled for camera in list(self._views) if (labelled := self._next_labelled(camera, now))}
         if now >= self._poll_at_s:
             self._poll_at_s = now + NEWEST_POLL_S
-            chosen |= self._unlabelled([camera for camera in self._without_labels(now) if camera not in chosen])
+            chosen |= self._unlabelled([one for one in self._without_labels(now) if one not in chosen], now)
         return [one for camera, one in chosen.items() if camera in watched]
 
     def _next_labelled(self, camera: str, now_s: float) -> _Chosen | None:
         """Return the newest frame whose turn has come, None when none has; the tracks follow all of them."""
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
+            if result.start < view.start:
+                view.tracks = Tracks()  # those there are wait for a time that is far away
+            view.start = result.start
             faces = tuple(view.tracks.update(result.faces, result.captured_at))
             newest = _labelled(result, faces)
         if newest:
@@ -122,16 +127,16 @@ class Watch:
         """Return the watched cameras that have no labelled results at present."""
         return [camera for camera in self.audience.watched() if self._view(camera).joiner.wants_newest(now_s)]
 
-    def _unlabelled(self, cameras: list[str]) -> dict[str, _Chosen]:
+    def _unlabelled(self, cameras: list[str], now_s: float) -> dict[str, _Chosen]:
         """Return the newest frames of cameras, without those that were shown before."""
         with self._run.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
                 pipe.hmget(newest_key(camera), ["last", "seq", "captured_at", "pixels_key"])
-            rows = cast(list[list[bytes | None]], pipe.execute())
+            rows = cast(list[list[bytes | None] | Exception], pipe.execute(raise_on_error=False))
         found = {}
         for camera, row in zip(cameras, rows, strict=True):
-            newest = _newest(camera, row)
-            if newest and self._views[camera].joiner.show_newest(newest.start, newest.seq):
+            newest = None if isinstance(row, Exception) else _newest(camera, row)  # its key is no hash
+            if newest and self._views[camera].joiner.show_newest(newest.start, newest.seq, now_s):
                 found[camera] = newest
         return found
 
@@ -158,9 +163,10 @@ def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
     last, seq, captured_at, pixels_key = (value.decode(errors="replace") for value in cast(list[bytes], row))
     try:
         start = int(last.partition(":")[0])
-        return _Chosen(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)
+        newest = _Chosen(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)
     except ValueError:
         return None
+    return newest if math.isfinite(newest.captured_at) else None
 
 
 def _shown(chosen: _Chosen, jpeg: bytes, now: float) -> Shown | None:

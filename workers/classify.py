@@ -6,12 +6,14 @@ dead-lettered. Losing Redis only makes it wait.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import redis
 from numpy.typing import NDArray
 from prometheus_client import Histogram
 
@@ -120,9 +122,10 @@ def warm_up(classifier: MaskClassifier, batcher: Batcher) -> None:
 def announce(run: Running, classifier: MaskClassifier) -> None:
     """Tell detectors which crops the current model wants."""
     card = classifier.card
-    run.client.set(
-        messages.MODEL, messages.encode(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
-    )
+    with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now; settling needs no memory
+        run.client.set(
+            messages.MODEL, messages.encode(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
+        )
 
 
 def _classify_all(

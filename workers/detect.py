@@ -10,6 +10,7 @@ import logging
 import time
 
 import cv2
+import redis
 from prometheus_client import Histogram
 
 from models import face_detector, mask_classifier
@@ -97,12 +98,12 @@ def detect(
 
 def announced_model(run: Running) -> Model | None:
     """Return the model that classifiers have announced, None when none has."""
-    packed = run.client.get(messages.MODEL)
-    if packed is None:
-        return None
     try:
+        packed = run.client.get(messages.MODEL)
+        if packed is None:
+            return None
         return messages.decode(Model, packed)  # type: ignore[arg-type]  # redis-py types sync and async as one
-    except BadMessage as error:
+    except (BadMessage, redis.ResponseError) as error:
         log.warning("key %s is left out: %s", messages.MODEL, error)
         return None
 

@@ -7,6 +7,8 @@
 export const COLOURS = { mask: "#56b4e9", no_mask: "#d55e00" };
 const FONT_PX = 13; // on the screen
 const LINE_PX = 2;
+const NARROW_PX = 480; // a picture shown narrower than this, on the screen, ...
+const MOST_OVERHANG = 2.5; // ... has no texts so many times as wide as their boxes: they would cover other faces
 
 const MOST_SCALE = 4;
 
@@ -28,8 +30,9 @@ export function drawFrame(canvas, bitmap, frame) {
   context.drawImage(bitmap, 0, 0, width, height);
   for (const face of faces) drawBox(context, face, Math.max(1, Math.round((LINE_PX * scale) / onScreen)));
   const taken = [];
+  const overhang = frame.width * onScreen < NARROW_PX ? MOST_OVERHANG : Infinity;
   for (const face of faces.sort((a, b) => area(b.box) - area(a.box))) {
-    drawText(context, face, Math.max(8, (FONT_PX * scale) / onScreen), taken);
+    drawText(context, face, Math.max(8, (FONT_PX * scale) / onScreen), overhang, taken);
   }
 }
 
@@ -54,13 +57,16 @@ function outline(context, x1, y1, x2, y2, line, colour) {
 
 /**
  * Write a face's text above its box or below it, where no other text stands; a shorter one where the whole has no room.
+ * Where pictures are small, room is at most `overhang` times the box's width.
  * In a crowd the smallest faces go without: their boxes say the label too.
  */
-function drawText(context, { box, label, text }, fontPx, taken) {
+function drawText(context, { box, label, text }, fontPx, overhang, taken) {
   const { width, height } = context.canvas;
-  for (const words of [text, text.replace(/ \(.*?(\d+%)\)/, " $1")]) {
+  const short = text.replace(/ \(.*?(\d+%)\)/, " $1");
+  for (const words of [text, short]) {
     const size = fitFont(context, words, fontPx, width);
     const tag = { width: Math.ceil(context.measureText(words).width + size * 0.8), height: Math.ceil(size * 1.5) };
+    if (words !== short && tag.width > overhang * (box[2] - box[0])) continue;
     const x = clamp(box[0], 0, width - tag.width);
     for (const top of [box[1] - tag.height, box[3], box[1]]) {
       const y = clamp(top, 0, height - tag.height);
