@@ -24,7 +24,6 @@ local function note_newest()
 end
 
 local function drop(reason, result)
-  redis.call('HSET', newest, 'last', attempt)
   redis.call('HINCRBY', ledger, 'produced', 1)
   redis.call('HINCRBY', ledger, 'dropped:' .. reason, 1)
   local now = redis.call('TIME')
@@ -51,6 +50,7 @@ if set.err then
   if not string.find(set.err, 'OOM', 1, true) then return set end
   -- UNLINK is allowed when memory is full, and as the script's first write it lets the rest through
   redis.call('UNLINK', pixels)
+  redis.call('HSET', newest, 'last', attempt)
   return drop('memory', ARGV[12])
 end
 note_newest() -- also of a frame that nobody will label: viewers show it without labels

@@ -39,6 +39,17 @@ def lines_in(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def half_way(server: Server, processes: Processes, street: Path) -> tuple[Process, Path]:
+    """Start a run with a worker of each kind; return it and its lines once it has written some."""
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    lines = street.with_name("out.jsonl")
+    label = processes.start("label", street, "--json", lines, redis=server)
+    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+    return label, lines
+
+
 def finished(label: Process, lines: Path, server: Server) -> Ledger:
     """Wait for a run to end well; check its lines; return its ledger, which balances."""
     assert label.wait(timeout=60) == 0
@@ -125,15 +136,8 @@ def test_a_worker_paused_past_the_reclaim_time_changes_nothing_when_it_goes_on(
     assert server.client.xlen(messages.FACES) == server.client.xlen(messages.FRAMES) == 0
 
 
-def test_redis_losing_its_memory_loses_no_frame_of_a_run(
-    server: Server, processes: Processes, street: Path, tmp_path: Path
-) -> None:
-    processes.start("detect", redis=server)
-    processes.start("classify", redis=server)
-    wait_for_workers(server)
-    lines = tmp_path / "out.jsonl"
-    label = processes.start("label", street, "--json", lines, redis=server)
-    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+def test_redis_losing_its_memory_loses_no_frame_of_a_run(server: Server, processes: Processes, street: Path) -> None:
+    label, lines = half_way(server, processes, street)
 
     server.process.terminate()
     server.process.start()
@@ -142,15 +146,8 @@ def test_redis_losing_its_memory_loses_no_frame_of_a_run(
     assert "lost its memory" in processes.log()
 
 
-def test_a_redis_that_was_emptied_loses_no_frame_of_a_run(
-    server: Server, processes: Processes, street: Path, tmp_path: Path
-) -> None:
-    processes.start("detect", redis=server)
-    processes.start("classify", redis=server)
-    wait_for_workers(server)
-    lines = tmp_path / "out.jsonl"
-    label = processes.start("label", street, "--json", lines, redis=server)
-    wait_until(lambda: lines_in(lines) >= 10, 30, "ten lines")
+def test_a_redis_that_was_emptied_loses_no_frame_of_a_run(server: Server, processes: Processes, street: Path) -> None:
+    label, lines = half_way(server, processes, street)
 
     server.client.flushall()
 
