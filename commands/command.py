@@ -1,0 +1,110 @@
+"""What every command does alike: check its settings, reach its Redis, end with one line when something is wrong.
+
+Exit status: 0 done, 1 failed while running, 2 wrong usage or settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+import msgspec
+import redis
+
+from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
+from pipeline.embedded import Served, ServerFailed, embedded_server
+from pipeline.process import Unreachable, check_reachable, configure_logging, connect
+from pipeline.settings import BadSettings, Settings, settings_from
+
+DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
+# The settings of every process, of the workers, and of commands that start the processes themselves.
+COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "parent_fd")
+STARTERS = tuple(name for name in COMMON if name != "metrics_port")
+PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
+
+
+def process_settings(values: dict[str, Any]) -> Settings:
+    """Return the checked settings of one process, which needs a Redis that somebody else runs."""
+    settings = prepare(values)
+    return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=DEFAULT_REDIS)
+
+
+def checked(values: dict[str, Any]) -> Settings:
+    """Return settings, or end with status 2 and one line."""
+    try:
+        settings = settings_from(values)
+        if settings.redis_url:
+            connect(settings.redis_url).close()
+        return settings
+    except (BadSettings, ValueError) as error:
+        fail(str(error), 2)
+
+
+def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
+    """Run a process to its end; errors it is known to raise become one line and status 1."""
+    errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, redis.RedisError, OSError, *expected)
+    try:
+        sys.exit(start())
+    except ChildFailed:
+        sys.exit(1)
+    except errors as error:
+        fail(str(error), 1)
+
+
+def fail(text: str, exit_status: int) -> NoReturn:
+    """End with one line on stderr."""
+    click.echo(f"maskwatch: {' '.join(text.split())}", err=True)
+    sys.exit(exit_status)
+
+
+@contextmanager
+def server_for(settings: Settings) -> Iterator[Served]:
+    """Give the Redis that was named, or an embedded one."""
+    if settings.redis_url:
+        client = connect(settings.redis_url)
+        check_reachable(client, settings.redis_url)
+        client.close()
+        yield Served(url=settings.redis_url, wait=lambda: None)
+    else:
+        with embedded_server() as server:
+            yield server
+
+
+@contextmanager
+def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
+    """Give a client of the Redis that was named; end with one line when it fails."""
+    url = checked(values).redis_url or DEFAULT_REDIS
+    errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)
+    try:
+        client = connect(url)
+        check_reachable(client, url)
+        yield client
+        client.close()
+    except errors as error:
+        fail(str(error), 1)
+
+
+def prepare(values: dict[str, Any]) -> Settings:
+    """Return the checked settings of a process and set its logging up."""
+    settings = checked(values)
+    configure_logging(as_json=settings.log_json, level=settings.log_level.upper())
+    return settings
+
+
+def common_flags(settings: Settings, redis_url: str) -> list[str]:
+    """Return the flags that every child process gets."""
+    return ["--redis", redis_url, *flags_of(settings, "log_level", "log_json")]
+
+
+def check_model(settings: Settings) -> None:
+    """Look at the classifier's files before processes are started that would each say what is wrong with them.
+
+    Raises:
+        ModelUnusable: the folder is incomplete or damaged.
+    """
+    from models.card import check_files, model_folder
+
+    check_files(model_folder(settings.models))

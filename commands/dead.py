@@ -1,0 +1,49 @@
+"""`maskwatch dead`: list, show and replay entries that could not be worked on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commands.command import redis_of
+from pipeline.settings import options
+
+
+@click.group()
+def dead() -> None:
+    """Look at entries that could not be worked on."""
+
+
+@dead.command("list")
+@options("redis_url")
+def dead_list(**values: Any) -> None:
+    """List dead letters, oldest first."""
+    from pipeline.letters import rows
+
+    with redis_of(values) as client:
+        for row in rows(client):
+            click.echo(f"{row.id}  {row.letter.stream}  {row.camera}  {row.letter.error}")
+
+
+@dead.command("show")
+@click.argument("letter_id")
+@options("redis_url")
+def dead_show(letter_id: str, **values: Any) -> None:
+    """Show one dead letter whole."""
+    from pipeline.letters import NoSuchLetter, as_text, find
+
+    with redis_of(values, NoSuchLetter) as client:
+        click.echo(as_text(find(client, letter_id)))
+
+
+@dead.command("replay")
+@click.argument("letter_id")
+@options("redis_url")
+def dead_replay(letter_id: str, **values: Any) -> None:
+    """Put one dead entry back where it died, while its pixels exist."""
+    from pipeline.letters import CannotReplay, NoSuchLetter, replay
+
+    with redis_of(values, NoSuchLetter, CannotReplay) as client:
+        replay(client, letter_id)
+        click.echo(f"{letter_id} is back on its stream")
