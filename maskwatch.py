@@ -31,7 +31,8 @@ from commands.command import (
 )
 from commands.dead import dead
 from commands.label import label
-from commands.training import train
+from commands.models import models
+from commands.training import jobs, train, trainer
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
 from pipeline.embedded import serve
 from pipeline.process import Clock, configure_logging
@@ -57,7 +58,12 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
             values = read_file(path)
         except BadSettings as error:
             fail(str(error), 2)
-        context.default_map = dict.fromkeys(cli.commands, values)
+        context.default_map = {name: defaults(command, values) for name, command in cli.commands.items()}
+
+
+def defaults(command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a command takes from a settings file; for a group, what each of its commands takes."""
+    return dict.fromkeys(command.commands, values) if isinstance(command, click.Group) else values
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -218,7 +224,7 @@ def stop_told() -> threading.Event:
     return told
 
 
-for command in (label, train, check, dead):
+for command in (label, train, trainer, jobs, check, dead, models):
     cli.add_command(command)
 
 if __name__ == "__main__":

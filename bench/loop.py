@@ -37,7 +37,7 @@ def main(source_text: str, lines: Path, threads: int = 1) -> None:
             faces = [
                 Face(box=tuple(box), score=score, label=label, confidence=confidence)
                 for box, score, label, confidence in zip(
-                    found.boxes.tolist(), found.scores.tolist(), labels, confidences.tolist(), strict=True
+                    found.outlines.tolist(), found.scores.tolist(), labels, confidences.tolist(), strict=True
                 )
             ]
             tracked = tracks.update(faces, picture.at_s or 0.0)

@@ -41,10 +41,10 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
         return settings.detector
 
     def classifier() -> str:
-        from models import mask_classifier
-        from models.card import model_folder
+        from models.named import model_folder
+        from models.trial import load_tried
 
-        return mask_classifier.load(model_folder(settings.models)).card.version
+        return load_tried(model_folder(settings.models)).card.version
 
     def photograph() -> str:
         from producer.sources import open_source

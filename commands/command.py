@@ -103,8 +103,9 @@ def check_model(settings: Settings) -> None:
     """Look at the classifier's files before processes are started that would each say what is wrong with them.
 
     Raises:
-        ModelUnusable: the folder is incomplete or damaged.
+        ModelUnusable: the model is incomplete, damaged, or its registry cannot be reached.
     """
-    from models.card import check_files, model_folder
+    from models.card import check_files
+    from models.named import model_folder
 
     check_files(model_folder(settings.models))

@@ -1,43 +1,167 @@
-"""`maskwatch train`: data sets in, a model folder out."""
+"""`maskwatch train`, `trainer` and `jobs`: data sets in, a model folder out, here or as a job that a trainer does."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from commands.command import fail, run
-from pipeline.process import configure_logging
+from commands.command import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
+from pipeline.process import Redis, configure_logging
+from pipeline.settings import Settings, options
+
+if TYPE_CHECKING:
+    from trainer.job_list import TrainingRun
+    from trainer.progress import Progress
+    from trainer.settings import TrainSettings
+
+START_ONE = "start one with `maskwatch trainer`"
+NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip install 'maskwatch[train]'"
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DATASET...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@click.option("--out", required=True, help="The model folder to write.")
 @click.option("--arch", type=click.Choice(["lite", "resnet18", "resnet50"]), default="lite", show_default=True)
-@click.option("--validation", type=click.Path(path_type=Path), help="Chooses the best epoch; default: a tenth.")
-@click.option("--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Measured at the end.")
-@click.option("--epochs", type=click.IntRange(1, 1000), default=14, show_default=True)
-@click.option("--batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Crops a step.")
+@click.option("--validation", help="Data set that is reported on; default: a fifth of each data set.")
+@click.option("--test", "tests", multiple=True, help="Data set that is measured once, at the end.")
+@click.option("--leave-out-copies", is_flag=True, help="Leave out copies of pictures that are measured.")
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the architecture's own.")
+@click.option("--batch", type=click.IntRange(1, 4096), help="Crops a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
 @click.option("--size-px", type=click.IntRange(16, 512), help="Side of a crop; default: the architecture's own.")
-@click.option("--weights", help="Starting weights of resnet50: imagenet, or a file.")
+@click.option("--weights", help="Starting weights of resnet50: imagenet, none or a file.")
+@click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
+@click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def train(**values: Any) -> None:
+@click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, folder or URL: the model is added to it.")
+@click.option("--queue", is_flag=True, help="Leave it to a trainer (`maskwatch trainer`), and return at once.")
+@click.option("--time-limit-h", type=click.IntRange(1, 8760), default=168, show_default=True, help="With --queue.")
+@options("redis_url", "jobs_redis")
+def train(
+    models: str | None,
+    queue: bool,
+    time_limit_h: int,
+    redis_url: str | None,
+    jobs_redis: str | None,
+    **given: Any,
+) -> None:
     """Train a mask classifier on folders of pictures, and measure it."""
-    try:
-        from trainer import train as process
-    except ModuleNotFoundError as error:
-        fail(f"training needs TensorFlow, which is not installed ({error}): pip install 'maskwatch[train]'", 1)
     from models.files import ModelUnusable
-    from trainer.dataset import DatasetUnusable
+    from trainer.settings import TrainSettings
 
+    settings = TrainSettings(**given)
+    check_registry(models)
+    if queue:
+        enqueue(settings, models, time_limit_h, jobs_url({"redis_url": redis_url, "jobs_redis": jobs_redis}))
+        return
+    if find_spec("tensorflow") is None:
+        fail(NEEDS_TENSORFLOW, 1)
     configure_logging(as_json=False)
-    settings = process.TrainSettings(**values)
+    run(lambda: train_here(settings, models), ModelUnusable, ValueError)
 
-    def start() -> int:
-        folder = process.train(settings, report=lambda progress: click.echo(progress.text()))
-        click.echo(f"{folder / 'card.json'}: what it is and how well it does")
-        return 0
 
-    run(start, DatasetUnusable, ModelUnusable, ValueError)
+def train_here(settings: TrainSettings, models: str | None) -> int:
+    """Train in this process, with a line for each epoch."""
+    from trainer.horse import train_and_register
+
+    def tell(progress: Progress) -> None:
+        if progress.is_epoch_end:
+            click.echo(progress.text())
+
+    outcome = train_and_register(settings, models, tell)
+    click.echo(f"{Path(outcome.folder) / 'card.json'}: what it is and how well it does")
+    if outcome.registered_at:
+        click.echo(
+            f"{outcome.version} is registered at {outcome.registered_at}; "
+            f"`maskwatch models promote {outcome.version}` makes it current"
+        )
+    return 0
+
+
+def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
+    """Check what can be checked at once, and leave the training to a trainer."""
+    from trainer.job_list import has_trainer
+    from trainer.jobs import enqueue
+    from trainer.order import JobRefused, Order
+    from trainer.places import absolute, absolute_place, check_run
+
+    order = Order(settings=absolute(settings), models=absolute_place(models))
+    try:
+        check_run(order.settings)
+    except ValueError as error:
+        fail(str(error), 1)
+    with redis_of({"redis_url": redis_url}, JobRefused) as client:
+        id_ = enqueue(client, order, time_limit_s=time_limit_h * 3600)
+        hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_ONE}"
+    click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows how far it is, --cancel ends it{hint}")
+
+
+@click.command()
+@options(*COMMON, "jobs_redis")
+@click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, for jobs that name none.")
+def trainer(**values: Any) -> None:
+    """Do training jobs, one at a time; start one for each GPU, on as many machines as you like."""
+    from trainer import process
+
+    check_registry(values["models"])
+    if find_spec("tensorflow") is None:
+        fail(NEEDS_TENSORFLOW, 1)
+    settings = prepare(values)
+    run(lambda: process.main(settings, jobs_url(values)))
+
+
+@click.command()
+@click.argument("job_id", required=False, metavar="[ID]")
+@click.option("--cancel", "cancels", is_flag=True, help="Cancel the job, whether it waits or runs.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@options("redis_url", "jobs_redis")
+def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> None:
+    """List training jobs and how far they are, or show or cancel one."""
+    from trainer.job_list import run_of, runs
+    from trainer.jobs import cancel
+    from trainer.order import JobRefused
+
+    if cancels and job_id is None:
+        fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
+    with redis_of({"redis_url": jobs_url(values)}, JobRefused) as client:
+        if job_id is None:
+            show(client, runs(client), as_json)
+        elif cancels:
+            cancel(client, job_id)
+            click.echo(f"job {job_id} is cancelled")
+        else:
+            show(client, run_of(client, job_id), as_json)
+
+
+def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
+    """Print jobs, or one of them whole; say so when they wait and no trainer is there to do them."""
+    from trainer.job_list import has_trainer
+    from trainer.job_table import table, whole
+
+    listed = found if isinstance(found, list) else [found]
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo(table(found) if isinstance(found, list) else whole(found))
+    if any(run.state in ("queued", "lost") for run in listed) and not has_trainer(client):
+        click.echo(f"no trainer is alive: {START_ONE}", err=True)
+
+
+def jobs_url(values: dict[str, Any]) -> str:
+    """Return the Redis that keeps the jobs: its own, or that of everything else."""
+    settings: Settings = checked({name: values[name] for name in ("redis_url", "jobs_redis")})
+    if settings.jobs_redis:
+        checked({"redis_url": settings.jobs_redis})
+    return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
+
+
+def check_registry(place: str | None) -> None:
+    """End with status 2 when models are to be added to a place that is a model's own folder."""
+    from models.card import CARD_NAME
+
+    if place is not None and (Path(place) / CARD_NAME).is_file():
+        fail(f"--models {place} is a model's folder: models are added to a registry, another folder or a URL", 2)

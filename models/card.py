@@ -22,6 +22,10 @@ KERAS_NAME = "classifier.keras"
 RESTORE = "restore it, train again or take another model"
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{0,63}\Z")]
+# A card may come from elsewhere: what it names stays in its folder.
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +36,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     threshold: the probability of a mask from which a face is labelled mask.
     data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
     measured: figures by name for each test folder, and the best epoch's; shares 0..1.
+    tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
     files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
     """
 
-    version: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    version: Version
     arch: str
     size_px: Annotated[int, msgspec.Meta(ge=16, le=1024)]
     margin: Share
@@ -43,7 +48,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, int]
     settings: dict[str, Any]
     measured: dict[str, dict[str, float]]
-    files: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]]
+    tests: dict[str, str] = {}
+    files: dict[FileName, Sha256]
     created: str
 
 
@@ -55,16 +61,21 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Card)
+        return parse_card(path.read_bytes(), str(path))
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is no model folder") from error
-    except msgspec.DecodeError as error:
-        raise ModelUnusable(f"{path} is damaged ({error}): train again or take another model") from error
 
 
-def model_folder(named: str | None) -> Path:
-    """Return the folder of the model that a user named, or of the built-in one for None."""
-    return Path(named) if named else DEFAULT_FOLDER
+def parse_card(content: bytes, where: str) -> Card:
+    """Return the card in a file's bytes; `where` names the file if it does not fit.
+
+    Raises:
+        ModelUnusable: it does not fit.
+    """
+    try:
+        return msgspec.json.decode(content, type=Card)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelUnusable(f"{where} is damaged ({error}): train again or take another model") from error
 
 
 def check_files(folder: Path) -> None:
@@ -77,6 +88,11 @@ def check_files(folder: Path) -> None:
         read_checked(folder / name, sha256, remedy=RESTORE)
 
 
+def card_text(card: Card) -> bytes:
+    """Return what card.json holds, for reading by people too."""
+    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+
+
 def write_card(folder: Path, card: Card) -> None:
-    """Write the card of a model folder, for reading by people too."""
-    (folder / CARD_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    """Write the card of a model folder."""
+    (folder / CARD_NAME).write_bytes(card_text(card))

@@ -1,15 +1,13 @@
-"""Turn YuNet's raw outputs into boxes and scores. Pure numpy, but for OpenCV's non-maximum suppression.
+"""Turn YuNet's raw outputs into candidates: boxes and scores, several for each face (models/merge.py). Pure numpy.
 
-YuNet has one anchor for each cell of three grids (strides 8, 16 and 32 px). Formulas and defaults are those of OpenCV's
-FaceDetectorYN, so both give the same boxes.
+YuNet has one anchor for each cell of three grids (strides 8, 16 and 32 px). The formulas are those of OpenCV's
+FaceDetectorYN, so both give the same candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +16,6 @@ Floats = NDArray[np.float32]
 STRIDES = (8, 16, 32)
 # Height and width of YuNet's input must be multiples of its largest stride.
 SIZE_MULTIPLE = STRIDES[-1]
-# Two boxes that overlap by more (intersection over union) are one face.
-NMS_IOU = 0.3
-# The candidates with the highest scores that non-maximum suppression looks at.
-TOP_K = 5000
 # The logarithm of the largest box, in cells: what a picture of noise may claim must not overflow.
 MAX_LOG_SIZE = 10.0
 OUTPUT_NAMES = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES)
@@ -34,11 +28,11 @@ def decode(outputs: Mapping[str, Floats], width: int, score_threshold: float) ->
         outputs: by name, cls_* and obj_* float32 1 x cells x 1 in 0..1, bbox_* float32 1 x cells x 4 (centre's offset
             from the cell in cells, logarithm of width and height in cells).
         width: of the network's input in pixels; tells the rows of a grid apart.
-        score_threshold: 0..1, faces below are left out; score = sqrt(cls * obj).
+        score_threshold: 0..1, candidates below are left out; score = sqrt(cls * obj).
 
     Returns:
-        boxes float32 n x 4 (x1, y1, x2, y2 in pixels of the network's input) and scores float32 n, best first; both
-        empty without a face.
+        boxes float32 n x 4 (x1, y1, x2, y2 in pixels of the network's input) and scores float32 n, in the order of the
+        cells; both empty without a face.
     """
     boxes, scores = [], []
     for stride in STRIDES:
@@ -47,7 +41,7 @@ def decode(outputs: Mapping[str, Floats], width: int, score_threshold: float) ->
         cells = np.flatnonzero(score >= score_threshold)
         boxes.append(_boxes(outputs[f"bbox_{stride}"].reshape(-1, 4)[cells], cells, width // stride, stride))
         scores.append(score[cells])
-    return _suppress(np.concatenate(boxes), np.concatenate(scores), score_threshold)
+    return np.concatenate(boxes), np.concatenate(scores)
 
 
 def _boxes(offsets: Floats, cells: NDArray[np.intp], columns: int, stride: int) -> Floats:
@@ -56,13 +50,3 @@ def _boxes(offsets: Floats, cells: NDArray[np.intp], columns: int, stride: int) 
     centre = (corner + offsets[:, :2]) * stride
     half = np.exp(np.minimum(offsets[:, 2:], MAX_LOG_SIZE)) * (stride / 2)
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
-
-
-def _suppress(boxes: Floats, scores: Floats, score_threshold: float) -> tuple[Floats, Floats]:
-    if len(boxes) == 0:
-        return boxes, scores
-    corner_and_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    suppress: Any = cv2.dnn.NMSBoxes  # takes arrays too, though its stub says lists
-    best = suppress(corner_and_size, scores, score_threshold, NMS_IOU, top_k=TOP_K)
-    kept = np.asarray(best, np.intp).reshape(-1)
-    return boxes[kept], scores[kept]

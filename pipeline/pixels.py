@@ -89,7 +89,7 @@ def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Picture:
             simplejpeg.decode_jpeg(
                 jpeg,
                 colorspace="BGR",
-                fastdct=True,
+                fastdct=False,
                 min_width=width // factor if factor > 1 else 0,
                 min_height=height // factor if factor > 1 else 0,
             ),

@@ -33,6 +33,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may set. Each process reads the fields it needs."""
 
     redis_url: Annotated[RedisUrl | None, Meta(description="Redis or Valkey, redis:// rediss:// or unix://")] = None
+    jobs_redis: Annotated[
+        RedisUrl | None, Meta(description="Redis that keeps training jobs, with persistence on; default: --redis")
+    ] = None
     log_json: Annotated[bool, Meta(description="log JSON lines")] = False
     log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="least level to log")] = "info"
     metrics_port: Annotated[Port | None, Meta(description="serve Prometheus metrics on this port")] = None
@@ -47,14 +50,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     detector: Annotated[Literal["yunet", "dnn", "haar"], Meta(description="how faces are found")] = "yunet"
     detector_px: Annotated[
-        int, Meta(ge=64, le=4096, multiple_of=32, description="longer side of the picture that faces are looked for in")
-    ] = 640
+        int,
+        Meta(ge=64, le=4096, multiple_of=32, description="longer side a frame is scaled to, to look for distant faces"),
+    ] = 960
     score_threshold: Annotated[
         Annotated[float, Meta(gt=0, lt=1)] | None, Meta(description="least score of a face; default: the detector's")
     ] = None
     threads: Annotated[int, Meta(ge=1, le=64, description="threads of one worker; more workers scale better")] = 1
 
-    models: Annotated[str | None, Meta(description="folder of the mask classifier; default: the built-in one")] = None
+    models: Annotated[
+        str | None,
+        Meta(description="the classifier: a model's folder, or a registry's folder or URL; default: built in"),
+    ] = None
     runtime: Annotated[Literal["auto", "onnx", "keras"], Meta(description="what runs the classifier")] = "auto"
     max_batch: Annotated[int, Meta(ge=1, le=512, description="most crops in one model call")] = 64
     max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="wait so long for a fuller batch")] = 0.0

@@ -156,11 +156,11 @@ def table(status: Status) -> str:
         rates = f"{camera.fps:>6.1f} {camera.labelled_fps:>8.1f} {latency:>8}"
         wrong = "" if ledger.balances else "  DOES NOT BALANCE"
         lines.append(f"{camera.name:<20} {camera.state:<10} {rates}  {counts}{wrong}")
-    lines += ["", f"{'PROCESS':<12} {'HOST':<20} {'PID':>7} {'UP':>8}  {'STATE':<24} RATES"]
+    lines += ["", f"{'PROCESS':<12} {'HOST':<20} {'PID':>7} {'UP':>8}  {'MODEL':<20} {'RATES':<28} STATE"]
     for process in status.processes:
         rates = ", ".join(f"{rate:g} {name}/s" for name, rate in process.rates.items())
         who = f"{process.role:<12} {process.host:<20} {process.pid:>7} {process.uptime_s:>6.0f} s"
-        lines.append(f"{who}  {process.state:<24} {rates}")
+        lines.append(f"{who}  {process.model or '-':<20} {rates:<28} {process.state}")
     lines += ["", f"{'STREAM':<12} {'LENGTH':>7} {'LAG':>7} {'PENDING':>7}"]
     lines += [f"{name:<12} {s.length:>7} {s.lag:>7} {s.pending:>7}" for name, s in status.streams.items()]
     return "\n".join(lines)

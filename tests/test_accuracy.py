@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from bench.accuracy import Prediction, main, mean_average_precision
+from bench.accuracy import main
+from bench.precision import Prediction, mean_average_precision
 from trainer.annotations import AnnotatedFace, WornAs
 
 Box = tuple[float, float, float, float]
@@ -119,7 +121,7 @@ def annotated(tmp_path: Path) -> Path:
         )
         xml = f"<annotation><filename>{name}.jpg</filename>{objects}</annotation>"
         (tmp_path / "annotations" / f"{name}.xml").write_text(xml)
-        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"not looked at")
+        (tmp_path / "images" / f"{name}.jpg").write_text(f"picture {name}")
     return tmp_path
 
 
@@ -168,4 +170,56 @@ def test_the_command_fails_without_the_pictures(annotated: Path, tmp_path: Path)
     result = CliRunner().invoke(main, [str(path), str(annotated)])
 
     assert result.exit_code == 1
-    assert "b.jpg, which b.xml annotates, is missing" in result.output
+    assert all(part in result.output for part in ("b.xml", "b.jpg", "is missing"))
+
+
+def first_digits(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def test_only_listed_pictures_count_and_only_their_lines(annotated: Path, tmp_path: Path) -> None:
+    lines, only = tmp_path / "out.jsonl", tmp_path / "only.txt"
+    right = line("a.jpg", says(LEFT, "mask"), says(RIGHT, "no_mask"))
+    lines.write_text("\n".join([line("b.jpg", error="dead"), line("elsewhere.jpg"), right]))
+    listed = first_digits(annotated / "images" / "a.jpg")
+    only.write_text(f"# held back\n\n{listed.upper()}  # a.jpg\n{'0' * 16}\n")
+
+    result = CliRunner().invoke(main, [str(lines), str(annotated), "--only", str(only)])
+
+    assert result.exit_code == 0
+    assert result.output.startswith("1 pictures")
+    assert "1.000" in result.output
+
+
+def test_a_listed_picture_without_its_line_is_an_error(annotated: Path, tmp_path: Path) -> None:
+    lines, only = tmp_path / "out.jsonl", tmp_path / "only.txt"
+    lines.write_text(line("b.jpg"))
+    only.write_text(first_digits(annotated / "images" / "a.jpg"))
+
+    result = CliRunner().invoke(main, [str(lines), str(annotated), "--only", str(only)])
+
+    assert result.exit_code == 1
+    assert "1 annotated but not labelled ['a.jpg']" in result.output
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ("0" * 16, "lists none of the 2 annotated pictures"),
+        ("# nothing\n\n", "lists none of the 2 annotated pictures"),
+        ("# one\na.jpg\n", "line 2: 'a.jpg' is not the first 16 digits of a SHA-256"),
+        ("0" * 64, "line 1"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_an_error_of_one_line(
+    annotated: Path, tmp_path: Path, listed: str, reason: str
+) -> None:
+    lines, only = tmp_path / "out.jsonl", tmp_path / "only.txt"
+    lines.write_text("\n".join([line("a.jpg"), line("b.jpg")]))
+    only.write_text(listed)
+
+    result = CliRunner().invoke(main, [str(lines), str(annotated), "--only", str(only)])
+
+    assert result.exit_code == 1
+    assert reason in result.output
+    assert len(result.output.splitlines()) == 1

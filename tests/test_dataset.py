@@ -1,179 +1,277 @@
-"""Data sets are read the same way every time, and what cannot be used is said."""
+"""Data sets become faces on sides that share no photograph, and what cannot be used is said."""
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
-from trainer import dataset
 from trainer.annotations import read_annotations
-from trainer.augment import augment
-from trainer.dataset import DatasetUnusable, find_samples, found_face, load, split, whole_picture
+from trainer.dataset import DatasetUnusable, Faces, Prepared, Row, prepare
+from trainer.sources import read_source, short_name
+
+CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
 
-def write_picture(path: Path, brightness: int = 128, size: tuple[int, int] = (20, 20)) -> None:
+def write_picture(path: Path, seed: int, size: int = 40) -> None:
+    """Write a picture like no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((*size, 3), brightness, np.uint8))
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for number in range(20):
-        write_picture(tmp_path / "WithMask" / f"{number}.png")
-        write_picture(tmp_path / "WithMask" / f"Augmented_{number}_{number}.png")
-        write_picture(tmp_path / "WithoutMask" / f"{number}.png")
-    return tmp_path
+def write_classes(folder: Path, count: int, seed: int = 0) -> Path:
+    for place, name in enumerate(("with_mask", "without_mask")):
+        for number in range(count):
+            write_picture(folder / name / f"{seed}{number}.png", seed=[seed, place, number])  # type: ignore[arg-type]
+    return folder
+
+
+def write_annotation(folder: Path, *labels: str, picture: str = "a.png") -> Path:
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    objects = "".join(
+        f"<object><name>{label}</name><bndbox><xmin>{40 * place}</xmin><ymin>2</ymin><xmax>{40 * place + 30}</xmax>"
+        "<ymax>32</ymax></bndbox></object>"
+        for place, label in enumerate(labels)
+    )
+    (folder / "annotations" / f"{Path(picture).stem}.xml").write_text(
+        f"<annotation><filename>{picture}</filename>{objects}</annotation>"
+    )
+    return folder
+
+
+def ready(
+    *datasets: Path | str, tests: tuple[Path | str, ...] = (), validation: Path | None = None, copies: bool = False
+):  # type: ignore[no-untyped-def]
+    """Prepare at toy size; return what was prepared and the lines that were said."""
+    said: list[str] = []
+    found = prepare(
+        [str(dataset) for dataset in datasets],
+        tests=[str(test) for test in tests],
+        validation=str(validation) if validation else None,
+        size_px=32,
+        margin=0.05,
+        leave_out_copies=copies,
+        say=said.append,
+    )
+    return found, said
+
+
+def files_of(found: Prepared, side: str) -> set[str]:
+    return {row.file for row in found.manifest if row.side == side}
 
 
 @pytest.mark.parametrize("names", [("WithMask", "WithoutMask"), ("with_mask", "without_mask"), ("mask", "no mask")])
 def test_class_folders_are_known_by_their_usual_names(tmp_path: Path, names: tuple[str, str]) -> None:
-    write_picture(tmp_path / names[0] / "a.jpg")
-    write_picture(tmp_path / names[1] / "deeper" / "b.JPG")
+    write_picture(tmp_path / names[0] / "a.jpg", 1)
+    write_picture(tmp_path / names[1] / "deeper" / "b.JPG", 2)
 
-    samples = find_samples(tmp_path)
+    source = read_source(str(tmp_path))
 
-    assert [(sample.path.name, sample.has_mask) for sample in samples] == [("a.jpg", True), ("b.JPG", False)]
-
-
-def test_a_folder_without_both_classes_says_what_is_missing(tmp_path: Path) -> None:
-    write_picture(tmp_path / "with_mask" / "a.jpg")
-
-    with pytest.raises(DatasetUnusable, match="no pictures in a folder named without_mask"):
-        find_samples(tmp_path)
+    assert [(item.path.name, item.label) for item in source.items] == [("a.jpg", "mask"), ("b.JPG", "no_mask")]
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetUnusable, match="nowhere is not a folder"):
-        find_samples(tmp_path / "nowhere")
+def test_a_fifth_is_kept_and_every_face_has_one_side(tmp_path: Path) -> None:
+    found, _ = ready(write_classes(tmp_path / "toy", 40))
+
+    assert found.counts == {"toy: calibration": 4, "toy: training": 60, "toy: validation": 16}
+    assert (len(found.training), len(found.calibration), len(found.validation)) == (60, 4, 16)
+    assert found.validation.has_mask.sum() == 8
+    assert found.validation.crops.shape == (16, 32, 32, 3)
 
 
-def test_unreadable_pictures_are_left_out_and_named(folder: Path) -> None:
-    (folder / "WithMask" / "0.png").write_bytes(b"")
-    (folder / "WithMask" / "1.png").write_bytes(b"no picture")
+def test_preparing_again_gives_the_same(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "toy", 20)
+    shutil.copytree(folder, tmp_path / "elsewhere" / "toy")
 
-    pictures = load(find_samples(folder), whole_picture(16))
+    first, second = ready(folder)[0], ready(tmp_path / "elsewhere" / "toy")[0]
 
-    assert len(pictures.labels) == len(pictures.images) == 58
-    assert [line.rsplit("/", 1)[1] for line in pictures.unreadable] == [
+    assert first.digest == second.digest
+    assert first.digests == second.digests
+    np.testing.assert_array_equal(first.training.pixels, second.training.pixels)
+
+
+def test_augmented_copies_stay_together_by_their_names(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "toy", 20)
+    for number in range(60):
+        write_picture(folder / "with_mask" / f"Augmented_{number % 10}_{number}.png", 100 + number)
+
+    found, _ = ready(folder)
+
+    sides = {row.file.split("_")[1]: set() for row in found.manifest if "Augmented" in row.file}  # type: dict[str, set[str]]
+    for row in found.manifest:
+        if "Augmented" in row.file:
+            sides[row.file.split("_")[1]].add(row.side)
+    assert all(len(found_on) == 1 for found_on in sides.values())
+
+
+def test_a_split_that_leaks_is_refused_and_names_the_files(tmp_path: Path) -> None:
+    training, test = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1)
+    shutil.copy(training / "with_mask" / "07.png", test / "with_mask" / "other-name.png")
+
+    with pytest.raises(DatasetUnusable, match=r"leaks.*a/07\.png and b/other-name\.png.*--leave-out-copies"):
+        ready(training, tests=(test,))
+
+
+def test_copies_of_test_pictures_can_be_left_out(tmp_path: Path) -> None:
+    training, test = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1)
+    shutil.copy(training / "with_mask" / "07.png", test / "with_mask" / "other-name.png")
+
+    found, _ = ready(training, tests=(test,), copies=True)
+
+    assert files_of(found, "out") == {"07.png"}
+    assert "other-name.png" in files_of(found, "test")
+    assert found.counts["a: out"] == 1
+
+
+def test_a_validation_folder_takes_the_place_of_the_fifth(tmp_path: Path) -> None:
+    training, validation = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 5, seed=1)
+
+    found, _ = ready(training, validation=validation)
+
+    assert set(found.validation.sources) == {"b"}
+    assert "a: validation" not in found.counts
+
+
+def test_what_cannot_be_used_gets_a_line_each_and_is_counted(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "toy", 20)
+    (folder / "with_mask" / "0.png").write_bytes(b"")
+    (folder / "with_mask" / "1.png").write_bytes(b"no picture")
+    (folder / "with_mask" / "list.txt").write_text("what?")
+    (folder / "unsorted").mkdir()
+    shutil.copy(folder / "with_mask" / "05.png", folder / "without_mask" / "wrong.png")
+
+    found, said = ready(folder)
+
+    endings = sorted(line.rsplit("/", 1)[1] for line in said)
+    assert endings == [
         "0.png is empty: left out",
+        "05.png is labelled mask, the same picture elsewhere is not: left out",
         "1.png is not a picture that can be read: left out",
+        "list.txt is neither a picture nor a video by its name: left out",
+        "unsorted says neither mask nor no mask by its name: left out",
+        "wrong.png is labelled no_mask, the same picture elsewhere is not: left out",
     ]
+    assert found.counts["left out"] == 6
+    assert {row.side for row in found.manifest if (row.file, row.label) in CONTRADICTING} == {"out"}
 
 
-def test_pictures_are_rgb_squares_with_their_labels(tmp_path: Path) -> None:
-    write_picture(tmp_path / "mask" / "a.png", brightness=250, size=(10, 30))
-    write_picture(tmp_path / "no_mask" / "b.png", brightness=3)
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "nowhere", "does not exist"),
+        (lambda folder: f"scarf={folder}", "write mask=PATH or no_mask=PATH"),
+        (lambda folder: folder, "no pictures in a folder named with_mask"),
+    ],
+)
+def test_a_data_set_that_is_none_is_refused_in_one_line(tmp_path: Path, make, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DatasetUnusable, match=says) as error:
+        ready(make(tmp_path))
 
-    pictures = load(find_samples(tmp_path), whole_picture(16))
-
-    assert pictures.images.shape == (2, 16, 16, 3)
-    assert pictures.images.dtype == np.uint8
-    assert pictures.labels.tolist() == [1.0, 0.0]
-    assert pictures.images.reshape(2, -1).mean(axis=1).tolist() == [250, 3]
-
-
-def test_a_split_is_the_same_for_the_same_seed_and_loses_nothing(folder: Path) -> None:
-    samples = find_samples(folder)
-
-    training, validation = split(samples, seed=3)
-
-    assert (training, validation) == split(samples, seed=3)
-    assert (training, validation) != split(samples, seed=4)
-    assert sorted(training + validation, key=lambda sample: sample.path) == samples
-    assert {sample.has_mask for sample in validation} == {True, False}
+    assert "\n" not in str(error.value)
 
 
-def test_augmented_copies_stay_on_their_originals_side(folder: Path) -> None:
-    training, validation = split(find_samples(folder), seed=0, share=0.3)
+def test_a_folder_of_one_label_needs_the_other_one_beside_it(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "toy", 10)
 
-    originals = [
-        {sample.path.stem.split("_")[-1] for sample in side if sample.has_mask} for side in (training, validation)
+    with pytest.raises(DatasetUnusable, match="faces with a mask and faces without"):
+        ready(f"no_mask={folder / 'without_mask'}")
+    found, _ = ready(f"no_mask={folder / 'without_mask'}", f"mask={folder / 'with_mask'}")
+    assert found.training.has_mask.any()
+
+
+def test_annotated_faces_are_cut_from_their_photographs_and_incorrect_ones_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "street"
+    for number in range(10):
+        write_annotation(folder, "with_mask", "mask_weared_incorrect", "without_mask", picture=f"{number}.png")
+        write_picture(folder / "images" / f"{number}.png", number, size=120)
+
+    found, _ = ready(folder)
+
+    assert Counter(row.label for row in found.manifest) == {"mask": 10, "no_mask": 10}
+    assert {row.box for row in found.manifest} == {(0, 2, 30, 32), (80, 2, 110, 32)}
+    by_file: dict[str, set[str]] = {}
+    for row in found.manifest:
+        by_file.setdefault(row.file, set()).add(row.side)
+    assert all(len(sides) == 1 for sides in by_file.values())
+
+
+def test_annotations_that_cannot_be_used_are_said(tmp_path: Path) -> None:
+    folder = write_annotation(tmp_path / "street", "with_mask", "without_mask")
+    write_picture(folder / "images" / "a.png", 1, size=120)
+    write_annotation(folder, "scarf", picture="b.png")
+    write_annotation(folder, "with_mask", picture="missing.png")
+    (folder / "annotations" / "c.xml").write_text("<not xml")
+
+    source = read_source(str(folder))
+
+    assert [item.path.name for item in source.items] == ["a.png"]
+    assert [("scarf" in line, "missing.png is missing" in line, "c.xml" in line) for line in source.problems] == [
+        (True, False, False),
+        (False, False, True),
+        (False, True, False),
     ]
-
-    assert not originals[0] & originals[1]
-
-
-def test_a_face_in_a_photograph_is_cut_out_as_serving_cuts_it(pictures: Path) -> None:
-    path = min((pictures / "face-mask-12k" / "Train" / "WithoutMask").iterdir())
-    face = np.asarray(cv2.imread(str(path)), np.uint8)
-    side = face.shape[0]
-    photograph = np.asarray(cv2.copyMakeBorder(face, side, side, side, side, cv2.BORDER_REPLICATE), np.uint8)
-
-    alone, inside = found_face(64, 0.05)(face), found_face(64, 0.05)(photograph)
-
-    assert np.abs(alone.astype(int) - inside).mean() < 25
-
-
-def test_where_no_face_is_found_the_picture_is_taken_whole() -> None:
-    grey = np.full((50, 50, 3), 77, np.uint8)
-
-    crop = found_face(32, 0.05)(grey)
-
-    assert (crop == 77).all()
-
-
-def test_augmenting_is_the_same_for_the_same_seed() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (16, 48, 48, 3), np.uint8)
-    labels = np.tile(np.array([0, 1], np.float32), 8)
-    before = images.copy()
-
-    first = augment(images, labels, np.random.default_rng(5))
-    second = augment(images, labels, np.random.default_rng(5))
-    other = augment(images, labels, np.random.default_rng(6))
-
-    assert first.dtype == np.uint8
-    assert first.shape == images.shape
-    np.testing.assert_array_equal(images, before)
-    np.testing.assert_array_equal(first, second)
-    assert (first != other).any()
-
-
-def write_annotation(folder: Path, label: str = "with_mask", picture: str = "a.jpg") -> None:
-    (folder / "annotations").mkdir()
-    (folder / "annotations" / "a.xml").write_text(
-        f"<annotation><filename>{picture}</filename><object><name>{label}</name><bndbox><xmin>1</xmin><ymin>2</ymin>"
-        "<xmax>11</xmax><ymax>22</ymax></bndbox></object></annotation>"
-    )
-
-
-def test_annotations_give_boxes_and_how_masks_are_worn(tmp_path: Path) -> None:
-    write_annotation(tmp_path, "mask_weared_incorrect")
-    write_picture(tmp_path / "images" / "a.jpg")
-
-    (picture,) = read_annotations(tmp_path)
-
-    assert picture.path == tmp_path / "images" / "a.jpg"
-    assert [(face.box, face.worn) for face in picture.faces] == [((1, 2, 11, 22), "incorrect")]
-
-
-def test_an_annotation_without_its_picture_fails(tmp_path: Path) -> None:
-    write_annotation(tmp_path)
-
-    with pytest.raises(DatasetUnusable, match=r"a\.jpg, which a\.xml annotates, is missing"):
-        read_annotations(tmp_path)
-
-
-def test_an_unknown_label_fails(tmp_path: Path) -> None:
-    write_annotation(tmp_path, "scarf")
-    write_picture(tmp_path / "images" / "a.jpg")
-
     with pytest.raises(DatasetUnusable, match="scarf"):
-        read_annotations(tmp_path)
+        read_annotations(folder)
 
 
 def test_a_folder_without_annotations_fails(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+
     with pytest.raises(DatasetUnusable, match=r"has no \.xml files"):
         read_annotations(tmp_path)
 
 
-def test_real_class_folders_are_read_whole(pictures: Path) -> None:
-    samples = find_samples(pictures / "face-mask-12k" / "Validation")
+def test_the_manifest_says_where_each_face_went(tmp_path: Path) -> None:
+    found, _ = ready(write_classes(tmp_path / "toy", 10))
 
-    loaded = load(samples[::20], dataset.whole_picture(32))
+    found.write_manifest(tmp_path)
 
-    assert len(samples) == 800
-    assert loaded.unreadable == ()
-    assert loaded.labels.mean() == 0.5
+    lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
+    assert tuple(msgspec.json.decode(line, type=Row) for line in lines) == found.manifest
+
+
+def test_faces_of_one_source_are_taken_out(tmp_path: Path) -> None:
+    found, _ = ready(write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1))
+
+    of_b: Faces = found.validation.of_source("b")
+
+    assert len(of_b) == len(of_b.names) == 4
+    assert set(of_b.sources) == {"b"}
+
+
+def test_names_on_the_card_do_not_say_where_data_lies() -> None:
+    folders = [Path("/home/someone/face-mask-12k/Train"), Path("/home/someone/street")]
+
+    assert [short_name(folder) for folder in folders] == ["face-mask-12k/Train", "street"]
+
+
+def test_faces_in_clips_are_found_and_a_clip_stays_on_one_side(pictures: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("learn", "sister"):
+        shutil.copy(pictures / "hand-over-face" / f"{name}.mkv", clips)
+    masks = sorted((pictures / "face-mask-12k" / "Train" / "WithMask").iterdir())[:10]
+    (tmp_path / "masks").mkdir()
+    for path in masks:
+        shutil.copy(path, tmp_path / "masks")
+
+    found, _ = ready(f"no_mask={clips}", f"mask={tmp_path / 'masks'}")
+
+    sides = {(row.file, row.side) for row in found.manifest if row.source == "clips"}
+    assert len(sides) == 2
+    assert len([row for row in found.manifest if row.source == "clips"]) > 100
+
+
+def test_a_real_class_folder_is_cut_as_serving_cuts_it(pictures: Path) -> None:
+    folder = pictures / "face-mask-12k" / "Validation"
+
+    found, said = ready(folder)
+
+    assert said == []
+    assert len(found.manifest) == 800
+    assert found.training.tight.mean() > 0.9

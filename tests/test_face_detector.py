@@ -36,30 +36,99 @@ def assert_plausible(faces: Faces, frame: Frame) -> None:
     height, width = frame.shape[:2]
     assert faces.boxes.dtype == faces.scores.dtype == np.float32
     assert faces.boxes.shape == (len(faces.scores), 4)
-    assert (faces.boxes >= 0).all()
-    assert (faces.boxes <= [width, height, width, height]).all()
-    assert (faces.boxes[:, :2] < faces.boxes[:, 2:]).all()
+    assert faces.outlines.shape == faces.boxes.shape
+    for boxes in (faces.boxes, faces.outlines):
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        assert (boxes[:, :2] < boxes[:, 2:]).all()
     assert ((faces.scores >= 0) & (faces.scores <= 1)).all()
     assert (np.diff(faces.scores) <= 0).all()
 
 
-def test_yunet_finds_what_opencv_finds_with_the_same_network(pictures: Path) -> None:
-    frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 20)]
-    detector = face_detector.load("yunet", input_px=640, score_threshold=0.5)
-    reference = cv2.FaceDetectorYN.create(
-        "onnx", np.fromfile(YUNET_FILE, np.uint8), np.empty(0, np.uint8), (640, 480), 0.5, 0.3, 5000
+def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = sides.clip(0).prod(axis=1)
+    overlap: NDArray[np.float32] = shared / (
+        (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
     )
+    return overlap
 
-    pairs = [(detector.find(frame), reference.detect(frame)[1]) for frame in frames]
+
+def opencv_faces(frame: Frame, score_threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What OpenCV's own YuNet finds in a frame as it is: boxes and scores, best first."""
+    size = frame.shape[1], frame.shape[0]
+    model = np.fromfile(YUNET_FILE, np.uint8)
+    detector = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), size, score_threshold, 0.3, 5000)
+    found = detector.detect(frame)[1]
+    rows = np.empty((0, 15), np.float32) if found is None else found[np.argsort(-found[:, 14], kind="stable")]
+    return np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1), rows[:, 14]
+
+
+def test_the_candidates_hold_every_box_of_opencv_for_the_same_network(pictures: Path) -> None:
+    session = ort.InferenceSession(YUNET_FILE)
+    frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 10)]
+    inputs = [frame.transpose(2, 0, 1)[None].astype(np.float32) for frame in frames]
+
+    outputs = [dict(zip(OUTPUT_NAMES, session.run(OUTPUT_NAMES, {"input": values}), strict=True)) for values in inputs]
+    candidates = [decode(found, 640, 0.5) for found in outputs]
 
     found = 0
-    for ours, theirs in pairs:
-        rows = np.empty((0, 15), np.float32) if theirs is None else theirs[np.argsort(-theirs[:, 14], kind="stable")]
-        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1).clip(0, [640, 480, 640, 480])
-        np.testing.assert_allclose(ours.scores, rows[:, 14], atol=1e-3)
-        np.testing.assert_allclose(ours.boxes, corners, atol=1.0)
-        found += len(rows)
+    for frame, (boxes, scores) in zip(frames, candidates, strict=True):
+        for box, score in zip(*opencv_faces(frame, 0.5), strict=True):
+            same = np.abs(scores - score) < 1e-3
+            assert np.abs(boxes[same] - box).max(axis=1).min(initial=np.inf) < 1
+            found += 1
+    assert found > 10
+
+
+def test_one_look_finds_the_faces_that_opencv_finds(pictures: Path) -> None:
+    frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 20)]
+    detector = face_detector.load("yunet", input_px=640, score_threshold=0.5)
+
+    pairs = [(detector.find(frame), opencv_faces(frame, 0.5)) for frame in frames]
+
+    found = 0
+    for ours, (boxes, scores) in pairs:
+        np.testing.assert_allclose(ours.scores, scores, atol=1e-3)
+        agreement = [float(overlaps(box, boxes).max()) for box in ours.boxes]
+        assert min(agreement, default=1) > 0.6
+        found += len(scores)
     assert found > 20
+
+
+def test_the_second_look_finds_distant_faces_too(pictures: Path) -> None:
+    portrait = one_face(pictures)[60:-60, 60:-60]
+    frame = np.full((720, 1280, 3), 128, np.uint8)
+    for column in range(8):
+        frame[300:320, 100 + 130 * column : 120 + 130 * column] = cv2.resize(
+            portrait, (20, 20), interpolation=cv2.INTER_AREA
+        )
+    once, twice = face_detector.load(input_px=640), face_detector.load(input_px=1280)
+
+    first, both = once.find(frame), twice.find(frame)
+
+    assert len(first.boxes) == 0
+    assert len(both.boxes) == 8
+    assert_plausible(both, frame)
+
+
+def test_the_second_look_is_not_for_near_faces(pictures: Path) -> None:
+    frame = one_face(pictures)
+    once, twice = face_detector.load(input_px=640), face_detector.load(input_px=960)
+
+    first, both = once.find(frame), twice.find(frame)
+
+    np.testing.assert_array_equal(both.boxes[0], first.boxes[0])
+
+
+def test_an_outline_is_the_box_an_eighth_of_its_height_lower(pictures: Path) -> None:
+    frame = one_face(pictures)
+
+    faces = face_detector.load().find(frame)
+
+    eighth = (faces.boxes[:, 3] - faces.boxes[:, 1]) / 8
+    np.testing.assert_allclose(faces.outlines[:, [0, 2]], faces.boxes[:, [0, 2]])
+    np.testing.assert_allclose(faces.outlines[0, [1, 3]], faces.boxes[0, [1, 3]] + eighth[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["yunet", "dnn", "haar"])
@@ -111,7 +180,7 @@ def test_no_face_gives_empty_arrays() -> None:
 
     faces = face_detector.load().find(frame)
 
-    assert faces.boxes.shape == (0, 4)
+    assert faces.boxes.shape == faces.outlines.shape == (0, 4)
     assert faces.scores.shape == (0,)
 
 

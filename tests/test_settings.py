@@ -51,6 +51,17 @@ def test_a_settings_file_that_is_wrong_says_what_is_wrong(tmp_path: Path, text: 
         read_file(file)
 
 
+@pytest.mark.parametrize("command", [["models", "list"], ["dead", "list"]])
+def test_a_settings_file_holds_for_commands_in_groups_too(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "maskwatch.toml"
+    file.write_text('models = "nowhere"\nredis_url = "redis://127.0.0.1:1"\n')
+
+    result = CliRunner().invoke(maskwatch.cli, ["--config", str(file), *command])
+
+    assert result.exit_code == 1
+    assert ("nowhere is no model folder" if command[0] == "models" else "redis://127.0.0.1:1") in result.output
+
+
 def test_wrong_settings_end_with_status_2_and_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(maskwatch.cli, ["--config", str(tmp_path / "none.toml"), "demo"])
 

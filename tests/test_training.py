@@ -1,28 +1,51 @@
-"""Training goes from folders of pictures to a model folder that serves, and the same seed gives the same batches."""
+"""Training goes from data sets to a model folder that serves, and goes on where it was interrupted."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import keras
+import msgspec
 import numpy as np
 import pytest
 
 from models import mask_classifier
-from models.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, read_card
-from models.mask_classifier import Floats, Pixels
-from trainer.dataset import DatasetUnusable, Pictures, find_samples, load, whole_picture
-from trainer.evaluate import evaluate
+from models.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.mask_classifier import crop_faces
+from trainer import finish
+from trainer.checkpoint import CHECKPOINT_NAME
+from trainer.dataset import DatasetUnusable
 from trainer.export import publish
-from trainer.fit import Batches, Progress
-from trainer.train import TrainSettings, short_name, train
+from trainer.finish import command_of
+from trainer.progress import Progress
+from trainer.run_folder import LOCK_NAME
+from trainer.train import TrainSettings, train
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIDE = 32
+EPOCHS = 3
+MODEL_FILES = {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME, "manifest.jsonl", "report"}
+
+
+class Cancelled(Exception):
+    """The listener wants no more."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, what was reported before and after its interruption, and what lay in its folder then."""
+
+    folder: Path
+    settings: TrainSettings
+    card: Card
+    before: list[Progress]
+    between: set[str]
+    after: list[Progress]
 
 
 def write_faces(folder: Path, count: int, seed: int) -> Path:
@@ -33,169 +56,204 @@ def write_faces(folder: Path, count: int, seed: int) -> Path:
         for number in range(count):
             picture = rng.integers(100, 156, (40, 40, 3), np.uint8)
             picture[20:] = rng.integers(lower - 25, lower + 25, (20, 40, 3), np.uint8)
-            cv2.imwrite(str(folder / name / f"{number}.png"), picture)
-    return folder
-
-
-def write_photograph(folder: Path, faces: dict[str, tuple[int, int, int, int]]) -> Path:
-    """Write one annotated photograph with faces of the given labels and boxes."""
-    for name in ("annotations", "images"):
-        (folder / name).mkdir(parents=True)
-    picture = np.full((80, 120, 3), 128, np.uint8)
-    cv2.imwrite(str(folder / "images" / "a.png"), picture)
-    objects = "".join(
-        f"<object><name>{label}</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax>"
-        f"<ymax>{box[3]}</ymax></bndbox></object>"
-        for label, box in faces.items()
-    )
-    (folder / "annotations" / "a.xml").write_text(f"<annotation><filename>a.png</filename>{objects}</annotation>")
+            cv2.imwrite(str(folder / name / f"{seed}-{number}.png"), picture)
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSettings, list[Progress]]:
-    """A training run of two epochs on toy faces."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training run on toy faces that was cancelled after its second epoch, and gone on with."""
     folder = tmp_path_factory.mktemp("toy")
     settings = TrainSettings(
-        datasets=(write_faces(folder / "toy" / "Train", 24, seed=1),),
-        validation=write_faces(folder / "toy" / "Validation", 8, seed=2),
-        tests=(write_faces(folder / "toy" / "Test", 8, seed=3),),
-        out=folder / "run",
+        datasets=(str(write_faces(folder / "toy" / "Train", 250, seed=1)),),
+        tests=(str(write_faces(folder / "other", 8, seed=3)),),
+        out=str(folder / "run"),
+        leave_out_copies=True,
         size_px=SIDE,
-        epochs=2,
-        batch=16,
+        epochs=EPOCHS,
+        batch=32,
     )
-    reports: list[Progress] = []
-    return train(settings, reports.append), settings, reports
+    before: list[Progress] = []
+    after: list[Progress] = []
 
+    def cancel(now: Progress) -> None:
+        before.append(now)
+        if now.is_epoch_end and now.epoch == 2:
+            raise Cancelled
 
-Run = tuple[Path, TrainSettings, list[Progress]]
+    with pytest.raises(Cancelled):
+        train(settings, cancel)
+    between = {path.name for path in (folder / "run").iterdir()}
+    out = train(settings, after.append)
+    return Run(out, settings, read_card(out), before, between, after)
 
 
 def test_a_run_leaves_a_model_folder_that_verifies(run: Run) -> None:
-    folder, settings, _ = run
+    card = run.card
 
-    card = read_card(folder)
-
-    assert {path.name for path in folder.iterdir()} == {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME}
-    assert card.data == {"toy/Train": 48, "toy/Validation": 16, "unreadable": 0}
-    assert (card.size_px, card.margin, card.settings["seed"]) == (SIDE, settings.margin, settings.seed)
-    assert (folder / KERAS_NAME).stat().st_size < 12e6  # 2.8 million float32 weights, no optimizer state
+    assert {path.name for path in run.folder.iterdir()} == MODEL_FILES
+    assert (card.size_px, card.settings["seed"], card.settings["epochs"]) == (SIDE, 0, EPOCHS)
+    assert (run.folder / KERAS_NAME).stat().st_size < 12e6  # 2.8 million float32 weights, no optimizer state
     assert card.version == f"lite-{card.files[INT8_NAME][:8]}"
+    assert card.data["other: test"] == 16
+    assert card.data["toy/Train: validation"] == pytest.approx(100, abs=4)
 
 
-def test_every_epoch_is_reported_and_the_best_one_kept(run: Run) -> None:
-    folder, _, reports = run
+def test_an_interrupted_run_goes_on_after_its_last_finished_epoch(run: Run) -> None:
+    numbers = json.loads((run.folder / "report" / "report.json").read_text())
 
-    best = read_card(folder).measured["best_epoch"]
-
-    assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
-    assert best["validation_loss"] == round(min(report.validation_loss for report in reports), 4)
-
-
-def test_test_data_is_measured_for_int8_and_float(run: Run) -> None:
-    folder, _, _ = run
-
-    measured = read_card(folder).measured["toy/Test"]
-
-    assert measured["faces"] == 16
-    assert {"accuracy_int8", "accuracy_float", "mask_recall_int8", "no_mask_recall_int8"} <= measured.keys()
+    assert run.between == {CHECKPOINT_NAME}
+    assert {now.epoch for now in run.before} == {1, 2}
+    assert {now.epoch for now in run.after} == {EPOCHS}
+    assert [epoch["epoch"] for epoch in numbers["epochs"]] == [1, 2, EPOCHS]
 
 
-def test_annotated_photographs_are_measured_face_by_face(tmp_path: Path) -> None:
-    boxes = {"with_mask": (5, 5, 45, 45), "without_mask": (60, 5, 70, 15), "mask_weared_incorrect": (80, 40, 110, 70)}
-    large = {"with_mask": (5, 5, 45, 45), "without_mask": (60, 5, 90, 35)}
-    seen: list[tuple[int, ...]] = []
+def test_validation_and_test_faces_are_measured_for_int8_and_float(run: Run) -> None:
+    for name, faces in (("toy/Train", run.card.data["toy/Train: validation"]), ("other", 16)):
+        figures = run.card.measured[name]
 
-    def always_mask(crops: Pixels) -> Floats:
-        seen.append(crops.shape)
-        return np.ones(len(crops), np.float32)
+        assert figures["faces"] == faces
+        assert figures["accuracy_float"] > 0.9
+        assert abs(figures["accuracy_int8"] - figures["accuracy_float"]) <= 0.005
+    assert run.card.tests.keys() == {"toy/Train", "other"}
 
-    figures = evaluate({"x": always_mask}, write_photograph(tmp_path / "b", large), size_px=SIDE, margin=0.1)
 
-    assert seen == [(2, SIDE, SIDE, 3)]
-    assert (figures["faces"], figures["faces_16px"]) == (2, 2)
-    assert (figures["mask_recall_x"], figures["no_mask_recall_16px_x"]) == (1.0, 0.0)
-    assert figures["balanced_accuracy_x"] == 0.5
-    with pytest.raises(DatasetUnusable, match="needs faces with a mask and faces without"):
-        evaluate({"x": always_mask}, write_photograph(tmp_path / "a", boxes), size_px=SIDE, margin=0.1)
+def test_the_last_epoch_is_kept(run: Run) -> None:
+    last = run.card.measured["last epoch"]
+
+    assert last["epoch"] == EPOCHS
+    assert last["validation_loss"] == round(run.after[-1].validation_loss or 0, 4)
+
+
+def test_the_temperature_is_on_the_card_and_in_the_network(run: Run) -> None:
+    calibration = run.card.measured["calibration"]
+
+    assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= finish.FEWEST_TO_CALIBRATE
+    assert calibration["temperature"] not in (0.0, 1.0)
 
 
 def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
-    folder, settings, _ = run
-    crops = load(find_samples(settings.tests[0]), whole_picture(SIDE)).images[:13]  # the Keras runtime pads to 16
+    pictures = sorted(Path(run.settings.tests[0]).rglob("*.png"))[:13]  # the Keras runtime pads to 16
+    whole = np.array([[0, 0, 40, 40]], np.float32)
+    crops = np.concatenate([crop_faces(cv2.imread(str(path)), whole, SIDE, 0.0) for path in pictures])
 
-    by_onnx = mask_classifier.load(folder, "onnx").mask_probability(crops)
-    by_keras = mask_classifier.load(folder, "keras").mask_probability(crops)
+    by_onnx = mask_classifier.load(run.folder, "onnx").mask_probability(crops)
+    by_keras = mask_classifier.load(run.folder, "keras").mask_probability(crops)
 
     assert by_keras.dtype == np.float32
     np.testing.assert_allclose(by_onnx, by_keras, atol=0.1)
 
 
 def test_the_published_folder_serves_on_cpus_alone(run: Run, tmp_path: Path) -> None:
-    folder, _, _ = run
-
-    card = publish(folder, tmp_path / "served")
+    card = publish(run.folder, tmp_path / "served")
 
     assert {path.name for path in (tmp_path / "served").iterdir()} == {CARD_NAME, INT8_NAME}
     assert mask_classifier.load(tmp_path / "served").card == card
 
 
-def test_measuring_on_training_data_is_refused(run: Run) -> None:
-    _, settings, _ = run
+def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run) -> None:
+    page = (run.folder / "report" / "report.html").read_text()
 
-    with pytest.raises(ValueError, match="is both trained on and tested with"):
-        train(replace(settings, tests=settings.datasets), lambda _: None)
+    command = command_of(run.settings)
 
-
-def test_test_data_that_is_missing_is_told_before_training(run: Run, tmp_path: Path) -> None:
-    _, settings, _ = run
-
-    with pytest.raises(DatasetUnusable, match="nowhere is not a folder"):
-        train(replace(settings, tests=(tmp_path / "nowhere",), out=tmp_path / "run"), lambda _: None)
+    assert command == (
+        "maskwatch train toy/Train --arch lite --seed 0 --test other --size-px 32 --epochs 3 --batch 32 "
+        "--leave-out-copies"
+    )
+    assert command in page
+    assert str(run.folder.parent) not in page + (run.folder / CARD_NAME).read_text()
 
 
 def test_a_model_folder_is_not_overwritten(run: Run) -> None:
-    _, settings, _ = run
-
     with pytest.raises(ValueError, match="already holds a model"):
+        train(run.settings, lambda _: None)
+
+    assert {path.name for path in run.folder.iterdir()} == MODEL_FILES
+
+
+def test_measuring_on_training_data_is_refused(run: Run, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(run.settings, tests=run.settings.datasets, out=str(tmp_path / "run"))
+
+    with pytest.raises(ValueError, match="is both trained on and tested with"):
         train(settings, lambda _: None)
 
 
+def test_two_data_sets_of_one_name_are_refused(run: Run, tmp_path: Path) -> None:
+    tests = (str(write_faces(tmp_path / "toy" / "Train", 1, seed=4)),)
+    settings = msgspec.structs.replace(run.settings, tests=tests, out=str(tmp_path / "run"))
+
+    with pytest.raises(ValueError, match="are both called toy/Train in reports: rename one of them"):
+        train(settings, lambda _: None)
+
+
+def test_test_data_that_is_missing_is_told_before_training(run: Run, tmp_path: Path) -> None:
+    tests = (str(tmp_path / "nowhere"),)
+    settings = msgspec.structs.replace(run.settings, tests=tests, out=str(tmp_path / "run"))
+
+    with pytest.raises(DatasetUnusable, match="nowhere does not exist"):
+        train(settings, lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_pictures_to_validate_with_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        datasets=(str(write_faces(tmp_path / "few", 2, seed=5)),), out=str(tmp_path / "run"), size_px=SIDE
+    )
+
+    with pytest.raises(DatasetUnusable, match=r"too few pictures .* --validation"):
+        train(settings, lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_architecture_is_refused_before_data_is_read(tmp_path: Path) -> None:
-    settings = TrainSettings(datasets=(tmp_path / "nowhere",), out=tmp_path / "run", arch="vgg")
+    settings = TrainSettings(datasets=(str(tmp_path / "nowhere"),), out=str(tmp_path / "run"), arch="vgg")
 
     with pytest.raises(ValueError, match="unknown architecture"):
         train(settings, lambda _: None)
 
 
-def test_a_folder_that_is_no_data_set_ends_training(tmp_path: Path) -> None:
-    settings = TrainSettings(datasets=(tmp_path,), out=tmp_path / "run")
+def test_a_lock_left_by_a_killed_run_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).write_text("4711")
+    (tmp_path / CARD_NAME).touch()
+    settings = TrainSettings(datasets=(str(write_faces(tmp_path / "few", 1, seed=6)),), out=str(tmp_path))
 
-    with pytest.raises(DatasetUnusable, match="one folder a class"):
+    with pytest.raises(ValueError, match="already holds a model"):
         train(settings, lambda _: None)
-    assert not (tmp_path / "run").exists()
 
 
-def test_batches_repeat_for_the_same_seed_and_cover_every_picture() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
-    pictures = Pictures(images=images, labels=np.arange(10, dtype=np.float32))
+def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_path: Path) -> None:
+    body = keras.applications.ResNet50(include_top=False, input_shape=(64, 64, 3), pooling="avg", weights=None)
+    body.save_weights(tmp_path / "body.weights.h5")
+    for name in ("WithMask", "WithoutMask"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        found = sorted((pictures / "face-mask-12k" / "Train" / name).iterdir())
+        for path in found[:: len(found) // 20][:20]:
+            (tmp_path / "faces" / name / path.name).symlink_to(path)
+    settings = TrainSettings(
+        datasets=(str(tmp_path / "faces"),),
+        out=str(tmp_path / "run"),
+        arch="resnet50",
+        weights=str(tmp_path / "body.weights.h5"),
+        size_px=64,
+        epochs=1,
+        batch=16,
+    )
+    reports: list[Progress] = []
 
-    first, second = Batches(pictures, 4, seed=7), Batches(pictures, 4, seed=7)
+    folder = train(settings, reports.append)
 
-    assert [len(first[place][0]) for place in range(len(first))] == [4, 4, 2]
-    assert sorted(int(label) for place in range(3) for label in first[place][1][:, 0]) == list(range(10))
-    np.testing.assert_array_equal(first[1][0], second[1][0])
-    second.on_epoch_end()
-    assert (first[1][1] != second[1][1]).any()
-
-
-def test_names_on_the_card_do_not_say_where_data_lies() -> None:
-    folders = [Path("/home/someone/face-mask-12k/Train"), Path("/home/someone/street")]
-
-    names = [short_name(folder) for folder in folders]
-
-    assert names == ["face-mask-12k/Train", "street"]
+    card = read_card(folder)
+    served = mask_classifier.load(folder, "onnx")
+    probabilities = served.mask_probability(np.zeros((3, 64, 64, 3), np.uint8))
+    assert reports[-1].is_epoch_end
+    assert (card.settings["optimizer"], card.settings["learning_rate"], card.settings["ema_decay"]) == (
+        "adam",
+        1e-4,
+        None,
+    )
+    assert card.settings["weights"] == "body.weights.h5"
+    assert (folder / "report" / "report.html").stat().st_size > 10_000
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
 def test_keras_is_set_up_for_tensorflow() -> None:

@@ -1,7 +1,7 @@
 """Read photographs with annotated faces: a folder in, pictures with boxes and labels out.
 
-The folder has `annotations` (Pascal VOC, one XML file a picture) and `images`. Anything missing or malformed raises
-DatasetUnusable: a figure measured on half of a data set is worse than none.
+The folder has `annotations` (Pascal VOC, one XML file a picture) and `images`. An annotation that does not parse, or
+whose picture is missing, gets one line; a folder without any raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from trainer.dataset import DatasetUnusable
-
 # A mask below the nose is neither of the two labels.
 WornAs = Literal["mask", "no_mask", "incorrect"]
 WORN_AS: dict[str, WornAs] = {
@@ -20,6 +18,10 @@ WORN_AS: dict[str, WornAs] = {
     "without_mask": "no_mask",
     "mask_weared_incorrect": "incorrect",
 }
+
+
+class DatasetUnusable(ValueError):
+    """A data set cannot be trained on or measured with; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +49,39 @@ def read_annotations(folder: Path) -> list[AnnotatedPicture]:
     """Read all annotations of a folder, sorted by picture name.
 
     Raises:
-        DatasetUnusable: there are none, one does not parse, or its picture is missing.
+        DatasetUnusable: there are none, or one cannot be used: a figure over a part of a data set misleads.
+    """
+    pictures, problems = usable_annotations(folder)
+    if problems:
+        raise DatasetUnusable(problems[0])
+    return pictures
+
+
+def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]:
+    """Read what can be used of a folder's annotations, sorted by picture name, and a line for each that cannot.
+
+    Raises:
+        DatasetUnusable: there are none.
     """
     files = sorted((folder / "annotations").glob("*.xml"))
     if not files:
         raise DatasetUnusable(f"{folder}/annotations has no .xml files")
-    return [_read(path, folder / "images") for path in files]
+    pictures: list[AnnotatedPicture] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            pictures.append(_read(file, folder / "images"))
+        except (ElementTree.ParseError, ValueError, OSError) as error:
+            problems.append(f"{file}: {error}")
+    return pictures, problems
 
 
 def _read(path: Path, images: Path) -> AnnotatedPicture:
-    try:
-        root = ElementTree.parse(path).getroot()  # noqa: S314  # the user's own data; expat 2.4 bounds entities
-        picture = images / Path(_text(root, "filename")).name
-        faces = tuple(_face(element) for element in root.iter("object"))
-    except (ElementTree.ParseError, ValueError, KeyError) as error:
-        raise DatasetUnusable(f"{path} is no annotation that can be read: {error}") from error
+    root = ElementTree.parse(path).getroot()  # noqa: S314  # the user's own data; expat 2.4 bounds entities
+    picture = images / Path(_text(root, "filename")).name
+    faces = tuple(_face(element) for element in root.iter("object"))
     if not picture.is_file():
-        raise DatasetUnusable(f"{picture}, which {path.name} annotates, is missing")
+        raise ValueError(f"its picture {picture.name} is missing")
     return AnnotatedPicture(path=picture, faces=faces)
 
 
@@ -74,7 +92,12 @@ def _face(element: ElementTree.Element) -> AnnotatedFace:
         float(_text(element, "bndbox/xmax")),
         float(_text(element, "bndbox/ymax")),
     )
-    return AnnotatedFace(box=box, worn=WORN_AS[_text(element, "name")])
+    name = _text(element, "name")
+    if name not in WORN_AS:
+        raise ValueError(f"a face is named {name!r}, not one of {', '.join(WORN_AS)}")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"the box {box} has no area")
+    return AnnotatedFace(box=box, worn=WORN_AS[name])
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

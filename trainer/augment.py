@@ -1,9 +1,10 @@
-"""Vary training pictures the way cameras do: uint8 batches in, new uint8 batches of the same shape out.
+"""Vary training faces the way cameras do: patches in, uint8 crops out.
 
-Pure: the same pictures, labels and generator state give the same batch. Half of a batch is brought down to the
+Pure: the same patches and generator state give the same batch. Crops are drawn from the patch around the face's square,
+so that what comes into view is the real picture as far as there is one. Half of a batch is brought down to the
 resolution of distant faces (MIN_FACE_PX and more), because the pictures of one class must not be told apart by how
-sharp they are. How a picture ends at its border is drawn at random for the same reason: the masked faces of some data
-sets are rotated copies with smeared borders.
+sharp they are. How a crop ends at its patch's border is drawn at random for the same reason: the masked faces of some
+data sets are rotated copies with smeared borders.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.faces import Patches
+
 Picture = NDArray[np.uint8]
 
 MIN_FACE_PX = 12
 LOW_RESOLUTION_SHARE = 0.5
+# A face of fewer pixels came from far away already.
+DISTANT_FACE_PX = 28
 
-ROTATION_DEGREES = 18.0
-SHIFT_SHARE = 0.10
-# How much of the picture's side the crop may gain (zoom out) or lose: natural logarithm of the scale.
-SCALE_LOG = 0.3
+# A tight picture is taken whole in this share of the cases: as a crop by itself, not as a face that was found in it.
+WHOLE_SHARE = 0.5
+ROTATION_DEGREES = 15.0
+SHIFT_SHARE = 0.12
+# How much a crop may lose (zoom in) or gain: natural logarithm of its side.
+SCALE_LOG = (-0.15, 0.20)
 ASPECT_LOG = 0.10
 
-COVER_CHANCE = 0.2
+COVER_CHANCE = 0.15
 BLUR_CHANCE = 0.25
 NOISE_CHANCE = 0.25
 JPEG_CHANCE = 0.5
@@ -35,39 +42,61 @@ _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
 _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
 
 
-def augment(images: Picture, labels: NDArray[np.float32], rng: np.random.Generator) -> Picture:
-    """Return a varied copy of a batch.
+def augment(
+    patches: Patches, places: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
+) -> Picture:
+    """Return varied crops of some patches: uint8 n x S x S x 3 RGB.
 
     Args:
-        images: uint8 n x S x S x 3 RGB.
-        labels: float32 n; a face is partly covered only with pieces of faces that carry the same label.
+        patches: the faces to train on.
+        places: which of them, n.
+        size_px: side S of a crop. margin: that serving cuts with, as a share of the face's box.
         rng: where all chance comes from.
     """
-    varied = np.empty_like(images)
-    for index, image in enumerate(images):
-        peers = np.flatnonzero(labels == labels[index])
-        picture = _move(image, rng)
+    crops = np.empty((len(places), size_px, size_px, 3), np.uint8)
+    for crop, place in zip(crops, places, strict=True):
+        crop[:] = _moved(patches, int(place), size_px, margin, rng)
+    pieces = crops.copy()
+    for index, place in enumerate(places):
         if rng.random() < COVER_CHANCE:
-            _cover(picture, images[rng.choice(peers)], rng)
-        varied[index] = _degrade(_relight(picture, rng), rng)
-    return varied
+            peers = np.flatnonzero(patches.has_mask[places] == patches.has_mask[place])
+            _cover(crops[index], pieces[rng.choice(peers)], rng)
+        crops[index] = _degrade(_relight(crops[index], rng), patches.side_px[place] < DISTANT_FACE_PX, rng)
+    return crops
 
 
-def _move(image: Picture, rng: np.random.Generator) -> Picture:
-    """Flip, turn, scale and shift."""
-    side = image.shape[0]
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-    scale = np.exp(rng.uniform(-SCALE_LOG, SCALE_LOG))
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-1, 1) * ROTATION_DEGREES, scale)
-    turn[0, :2] *= np.exp(rng.uniform(-ASPECT_LOG, ASPECT_LOG))
-    centre = turn[:, :2] @ (side / 2, side / 2)
-    turn[:, 2] = side / 2 - centre + rng.uniform(-SHIFT_SHARE, SHIFT_SHARE, 2) * side
+def plain(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float) -> Picture:
+    """Return the crops of some patches as serving cuts them, unvaried: uint8 n x S x S x 3 RGB."""
+    crops = np.empty((len(places), size_px, size_px, 3), np.uint8)
+    for crop, place in zip(crops, places, strict=True):
+        x, y, side = patches.squares[place].tolist()
+        scale = size_px / (side * (1 + 2 * margin))
+        centre = np.array([x + side / 2, y + side / 2])
+        turn = np.array([[scale, 0, size_px / 2 - scale * centre[0]], [0, scale, size_px / 2 - scale * centre[1]]])
+        crop[:] = cv2.warpAffine(patches.pixels[place], turn, (size_px, size_px), borderMode=cv2.BORDER_REPLICATE)
+    return crops
+
+
+def _moved(patches: Patches, place: int, size_px: int, margin: float, rng: np.random.Generator) -> Picture:
+    """Cut a crop round the face: mirrored, turned, scaled and shifted."""
+    patch = patches.pixels[place]
+    x, y, side = patches.squares[place].tolist()
+    side *= 1 + 2 * margin
+    x, y = x + patches.squares[place][2] / 2, y + patches.squares[place][2] / 2  # the centre
+    if patches.tight[place] and rng.random() < WHOLE_SHARE:
+        side = patch.shape[0]
+        x = y = side / 2
+    side *= np.exp(rng.uniform(*SCALE_LOG))
+    x, y = np.array([x, y]) + rng.uniform(-SHIFT_SHARE, SHIFT_SHARE, 2) * side
+    scale = size_px / side
+    turn = cv2.getRotationMatrix2D((float(x), float(y)), rng.uniform(-1, 1) * ROTATION_DEGREES, scale)
+    turn[0] *= np.exp(rng.uniform(-ASPECT_LOG, ASPECT_LOG)) * (1 if rng.random() < 0.5 else -1)
+    turn[:, 2] = size_px / 2 - turn[:, :2] @ (x, y)
+    if scale < 0.75:  # else warping would skip pixels
+        patch = cv2.GaussianBlur(patch, (0, 0), 0.4 / scale)
     border = _BORDERS[rng.integers(len(_BORDERS))]
     colour = rng.integers(0, 256, 3).tolist()
-    moved: Picture = cv2.warpAffine(
-        np.ascontiguousarray(image), turn, (side, side), borderMode=border, borderValue=colour
-    )
+    moved: Picture = cv2.warpAffine(patch, turn, (size_px, size_px), borderMode=border, borderValue=colour)
     return moved
 
 
@@ -93,11 +122,13 @@ def _relight(picture: Picture, rng: np.random.Generator) -> Picture:
     return relit
 
 
-def _degrade(picture: Picture, rng: np.random.Generator) -> Picture:
+def _degrade(picture: Picture, is_distant: bool, rng: np.random.Generator) -> Picture:
     """Lower the resolution, blur, add noise and JPEG blocks in the order a camera does."""
     side = picture.shape[0]
     small = side
-    if rng.random() < LOW_RESOLUTION_SHARE:
+    if is_distant and rng.random() < 0.5:
+        return picture
+    if not is_distant and rng.random() < LOW_RESOLUTION_SHARE:
         small = int(np.exp(rng.uniform(np.log(MIN_FACE_PX), np.log(0.75 * side))))
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
     if rng.random() < BLUR_CHANCE:

@@ -1,160 +1,335 @@
-"""Read labelled pictures of faces: one folder a class in, uint8 arrays and 0/1 labels out.
+"""Turn data sets into faces to train on and faces to report on: names of data sets in, Prepared out.
 
-A data set is a folder with one folder for each class, named WithMask, with_mask or mask, and WithoutMask, without_mask
-or no_mask. Each picture shows one face. Files that cannot be read are left out and named; a folder without both classes
-raises DatasetUnusable.
+    found = prepare(["face-mask-12k/Train", "no_mask=clips"], tests=["face-mask-12k/Test"], size_px=112, margin=0.05)
+
+Every file is looked at (faces.py), copies are found across all data sets (copies.py), groups are parted (split.py), and
+each face's side is written down in a manifest. Files that cannot be used are said, one line each, and counted. A split
+that leaks, or a data set without anything usable, raises DatasetUnusable.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models import face_detector
-from models.mask_classifier import Pixels, crop_faces
+from models.mask_classifier import Pixels
+from trainer import copies
+from trainer.annotations import DatasetUnusable
+from trainer.copies import Fingerprints
+from trainer.faces import MIN_PRINT_PX, FoundFace, Patches, cut_as_served, cut_patches, look_at
+from trainer.sources import Source, read_source
+from trainer.split import CLIP_VALIDATION_SHARE, VALIDATION_SHARE, Group, Side, connected, drawn, leaks
 
-# Makes the crop (uint8 S x S x 3, RGB) of a picture (uint8 H x W x 3, BGR).
-Crop = Callable[[Pixels], Pixels]
+__all__ = ["DatasetUnusable", "Faces", "Patches", "Prepared", "prepare"]
 
-MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
-NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+# Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
+PATCH_SCALE = 1.4
+# So many leaking pairs are named; the rest is counted.
+NAMED_LEAKS = 10
 
-# The share of a data set without a validation folder that is kept for validation.
-VALIDATION_SHARE = 0.1
-
-# Pictures of a data set are often cut so tightly that the detector needs some edge around them, as a share of a side.
-SEARCH_BORDER = 0.25
-# The long side the detector sees; these faces are large.
-SEARCH_PX = 320
-# A "face" smaller than this share of the picture is an eye or a print, not the face that the label is about.
-MIN_FACE_SHARE = 0.25
-
-# "Augmented_12_5550.png" is a copy of "5550.png": copies stay on one side of a split.
-_COPY_PREFIX = re.compile(r"^augmented_\d+_", re.IGNORECASE)
-
-
-class DatasetUnusable(ValueError):
-    """A data folder cannot be trained on or measured with; the message is one line for the user."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One picture file and whether its face wears a mask."""
+class Faces:
+    """Faces to measure with, cut as serving does.
 
-    path: Path
-    has_mask: bool
+    crops: uint8 n x S x S x 3 RGB. has_mask: bool n. side_px: float32 n, the shorter side of the face's box in pixels
+    of its picture. sources: n short names of data sets. names: n, file and face for people.
+    """
+
+    crops: Pixels
+    has_mask: NDArray[np.bool_]
+    side_px: NDArray[np.float32]
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def of_source(self, source: str) -> Faces:
+        """Return those of one data set."""
+        places = [place for place, name in enumerate(self.sources) if name == source]
+        return Faces(
+            crops=self.crops[places],
+            has_mask=self.has_mask[places],
+            side_px=self.side_px[places],
+            sources=tuple(self.sources[place] for place in places),
+            names=tuple(self.names[place] for place in places),
+        )
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One face of the manifest. group: what stays together, the least SHA-256 of its files, shortened."""
+
+    source: str
+    file: str
+    sha256: str
+    frame: int
+    number: int
+    label: str
+    box: tuple[float, float, float, float]
+    group: str
+    side: Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
-    """Loaded samples: images uint8 n x S x S x 3 RGB, labels float32 n (1 mask, 0 no mask), and what was left out."""
+class Prepared:
+    """All that training needs.
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.float32]
-    unreadable: tuple[str, ...] = field(default=())
+    validation: what was kept for reporting of the data sets trained on, or the folder named for it. tests: by short
+    name. counts: faces by data set and side, and files left out. digests: of the content of each measured set, by name.
+    """
+
+    training: Patches
+    calibration: Faces
+    validation: Faces
+    tests: dict[str, Faces]
+    counts: dict[str, int]
+    digests: dict[str, str]
+    manifest: tuple[Row, ...]
+
+    @property
+    def digest(self) -> str:
+        """The hash of the manifest: the same data, split and boxes give the same one, wherever they lie."""
+        return _digest(self.manifest)
+
+    def write_manifest(self, folder: Path) -> None:
+        """Write manifest.jsonl, one line a face."""
+        (folder / "manifest.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self.manifest))
 
 
-def find_samples(folder: Path) -> list[Sample]:
-    """List the pictures of a data set, sorted by path.
+def prepare(
+    datasets: Sequence[str],
+    *,
+    tests: Sequence[str] = (),
+    validation: str | None = None,
+    size_px: int,
+    margin: float,
+    seed: int = 0,
+    leave_out_copies: bool = False,
+    say: Callable[[str], None] = log.warning,
+) -> Prepared:
+    """Read, group, split and cut data sets.
+
+    Args:
+        datasets: to train on; a fifth of each is kept for validation, of clips half.
+        tests: kept for reporting only.
+        validation: kept for reporting in place of that fifth; None keeps the fifth.
+        size_px: side S of crops. margin: of crops, as a share of the face's box.
+        seed: draws the split.
+        leave_out_copies: leave out what is a copy of a picture in `validation` or `tests`; else it is an error.
+        say: gets a line for each file that is left out.
 
     Raises:
-        DatasetUnusable: the folder is missing, or has no picture of one of the classes.
+        DatasetUnusable: a data set cannot be used, or copies stand on both sides.
     """
-    if not folder.is_dir():
-        raise DatasetUnusable(f"{folder} is not a folder")
-    samples = []
-    for child in sorted(folder.iterdir()):
-        name = re.sub(r"[^a-z]", "", child.name.lower())
-        if child.is_dir() and name in MASK_FOLDERS | NO_MASK_FOLDERS:
-            samples += [Sample(path=path, has_mask=name in MASK_FOLDERS) for path in _pictures_in(child)]
-    for has_mask, wanted in ((True, "with_mask"), (False, "without_mask")):
-        if not any(sample.has_mask is has_mask for sample in samples):
-            raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
-    return samples
+    looked = _Looked(say)
+    for text in datasets:
+        looked.add(read_source(text), None)
+    for text in (validation,) if validation else ():
+        looked.add(read_source(text), "validation")
+    for text in tests:
+        looked.add(read_source(text), "test")
+    looked.leave_out_contradictions()
+    pairs = looked.pairs()
+    numbers = connected(len(looked.faces), pairs)
+    names = _group_names(looked.faces, numbers)
+    sides = _sides(looked, numbers, names, seed, with_validation=validation is None)
+    if not leave_out_copies:
+        _refuse_leaks(looked, sides, numbers)
+    if leaking := list(leaks(sides, pairs)):
+        raise DatasetUnusable(_leak_text(looked.faces, leaking))
+    rows = tuple(
+        Row(
+            source=face.source, file=face.file.name, sha256=face.sha256, frame=face.frame, number=face.number,
+            label=face.label, box=face.box, group=names[number][:16], side=side,
+        )
+        for face, number, side in zip(looked.faces, numbers, sides, strict=True)
+    )  # fmt: skip
+    return _cut(looked, sides, rows, size_px, margin)
 
 
-def split(samples: Sequence[Sample], seed: int, share: float = VALIDATION_SHARE) -> tuple[list[Sample], list[Sample]]:
-    """Part samples into training and validation, the same way for the same seed.
+class _Looked:
+    """The faces of all data sets in one row, with their fingerprints and the sides that the user gave them."""
 
-    Augmented copies, known by their file names, go where their original goes.
-    """
-    groups: dict[tuple[bool, str], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault((sample.has_mask, _original_name(sample.path)), []).append(sample)
-    training: list[Sample] = []
-    validation: list[Sample] = []
-    for has_mask in (True, False):
-        keys = sorted(key for key in groups if key[0] is has_mask)
-        order = np.random.default_rng([seed, has_mask]).permutation(len(keys))
-        kept_out = round(share * len(keys))
-        for place, index in enumerate(order):
-            (validation if place < kept_out else training).extend(groups[keys[index]])
-    return training, validation
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.faces: list[FoundFace] = []
+        self.given: list[Side | None] = []
+        self.counts: Counter[str] = Counter()
+        self._prints: list[Fingerprints] = []
+        self._say = say
+        self._contradicting: set[str] = set()
 
+    def add(self, source: Source, side: Side | None) -> None:
+        """Look at a data set.
 
-def load(samples: Iterable[Sample], crop: Crop) -> Pictures:
-    """Read pictures into memory as the crops that `crop` makes of them (37 kB each at 112 px)."""
-    images, labels, unreadable = [], [], []
-    for sample in samples:
-        picture = cv2.imread(str(sample.path), cv2.IMREAD_COLOR)
-        if picture is None:
-            unreadable.append(_why_unreadable(sample.path))
-            continue
-        images.append(crop(picture))
-        labels.append(sample.has_mask)
-    if not images:
-        raise DatasetUnusable(f"none of the pictures can be read: {unreadable[0] if unreadable else 'there are none'}")
-    return Pictures(images=np.stack(images), labels=np.array(labels, np.float32), unreadable=tuple(unreadable))
+        Raises:
+            DatasetUnusable: nothing of it can be used.
+        """
+        for problem in source.problems:
+            self._leave_out(problem)
+        before = len(self.faces)
+        for look in look_at(source.items, source.name, source.family):
+            if look.prints is None:
+                self._leave_out(look.problem or "")
+                continue
+            self.faces += look.faces
+            self.given += [side] * len(look.faces)
+            self._prints.append(look.prints)
+        if len(self.faces) == before:
+            raise DatasetUnusable(f"{source.name}: none of its {len(source.items)} files can be used")
 
+    def leave_out_contradictions(self) -> None:
+        """Leave out files that stand in the data sets with both labels: one of the two folders is wrong."""
+        labels: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+        for face in self.faces:
+            labels[face.sha256, face.frame, face.number].add(face.label)
+        wrong = {key[0] for key, found in labels.items() if len(found) > 1}
+        for face in self.faces:
+            if face.sha256 in wrong and face.number == face.frame == 0:
+                self._leave_out(f"{face.file} is labelled {face.label}, the same picture elsewhere is not: left out")
+        self._contradicting = wrong
 
-def whole_picture(size_px: int) -> Crop:
-    """Take each picture as the crop it is."""
+    def pairs(self) -> list[tuple[int, int]]:
+        """Pair the faces that must stay together."""
+        found = list(copies.near_copies(self._clear_prints()))
+        clear = self._clear_places()
+        pairs = [(clear[one], clear[other]) for one, other in found]
+        first: dict[tuple[str, ...], int] = {}
+        for place, face in enumerate(self.faces):
+            pairs += [(first.setdefault(key, place), place) for key in _keys(face)]
+        return [pair for pair in pairs if pair[0] != pair[1]]
 
-    def crop(picture: Pixels) -> Pixels:
-        height, width = picture.shape[:2]
-        box = np.array([[0, 0, width, height]], np.float32)
-        return np.squeeze(crop_faces(picture, box, size_px, margin=0.0), axis=0)
+    def is_contradicting(self, face: FoundFace) -> bool:
+        """Tell whether a face's file stands in the data sets with both labels."""
+        return face.sha256 in self._contradicting
 
-    return crop
+    def _clear_places(self) -> list[int]:
+        return [place for place, face in enumerate(self.faces) if face.side_px >= MIN_PRINT_PX]
 
+    def _clear_prints(self) -> Fingerprints:
+        prints, places = copies.joined(self._prints), self._clear_places()
+        return Fingerprints(
+            hashes=prints.hashes[places], mirrored=prints.mirrored[places], details=prints.details[places]
+        )
 
-def found_face(size_px: int, margin: float) -> Crop:
-    """Cut out the largest face that the detector finds, as serving does; take the whole picture where it finds none.
-
-    Without this the masked and the bare faces of a data set, which come from different sources, differ in how much
-    they show around the face, and a network learns that instead of the mask.
-    """
-    detector = face_detector.load(input_px=SEARCH_PX)
-    whole = whole_picture(size_px)
-
-    def crop(picture: Pixels) -> Pixels:
-        edge = round(SEARCH_BORDER * max(picture.shape[:2]))
-        framed: Pixels = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-        boxes = detector.find(framed).boxes
-        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
-        if len(boxes) == 0 or sides.max() < MIN_FACE_SHARE * max(picture.shape[:2]):
-            return whole(picture)
-        largest = sides.argmax()
-        return np.squeeze(crop_faces(framed, boxes[largest : largest + 1], size_px, margin), axis=0)
-
-    return crop
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    def _leave_out(self, line: str) -> None:
+        self.counts["left out"] += 1
+        self._say(line)
 
 
-def _original_name(path: Path) -> str:
-    return _COPY_PREFIX.sub("", path.stem).lower()
+def _keys(face: FoundFace) -> Iterator[tuple[str, ...]]:
+    """Yield what a face shares with all that must stay with it, besides its looks."""
+    yield ("sha256", face.sha256)
+    yield ("name", face.family, face.label, copies.original_name(face.file))
 
 
-def _why_unreadable(path: Path) -> str:
-    reason = "is empty" if path.exists() and path.stat().st_size == 0 else "is not a picture that can be read"
-    return f"{path} {reason}: left out"
+def _group_names(faces: Sequence[FoundFace], numbers: Sequence[int]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for face, number in zip(faces, numbers, strict=True):
+        names[number] = min(names.get(number, face.sha256), face.sha256)
+    return names
+
+
+def _sides(
+    looked: _Looked, numbers: Sequence[int], names: dict[int, str], seed: int, *, with_validation: bool
+) -> list[Side]:
+    """Give each face its side; of a group that holds given faces, those that were not given are out."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for place, number in enumerate(numbers):
+        members[number].append(place)
+    groups = [_group(looked, names[number], places) for number, places in members.items()]
+    by_group = drawn(groups, seed, with_validation=with_validation)
+    sides: list[Side] = []
+    for face, number, given in zip(looked.faces, numbers, looked.given, strict=True):
+        side = by_group[names[number]]
+        held = side in ("test", "validation") and any(looked.given[place] for place in members[number])
+        sides.append("out" if (held and given != side) or looked.is_contradicting(face) else side)
+    return sides
+
+
+def _group(looked: _Looked, name: str, places: Sequence[int]) -> Group:
+    faces = [looked.faces[place] for place in places]
+    given = {looked.given[place] for place in places}
+    bare = any(face.label == "no_mask" for face in faces)
+    clips = {face.file for face in faces if face.is_clip}
+    return Group(
+        name=name,
+        stratum=f"{faces[0].source} {'no_mask' if bare else 'mask'}",
+        share=CLIP_VALIDATION_SHARE if clips else VALIDATION_SHARE,
+        weight=max(1, len(clips)),
+        fixed="test" if "test" in given else "validation" if "validation" in given else None,
+    )
+
+
+def _refuse_leaks(looked: _Looked, sides: Sequence[Side], numbers: Sequence[int]) -> None:
+    """Raise DatasetUnusable if something to be trained on is a copy of something kept for reporting."""
+    kept = {number: place for place, number in enumerate(numbers) if looked.given[place]}
+    leaking = [
+        (place, kept[number])
+        for place, number in enumerate(numbers)
+        if sides[place] == "out" and not looked.is_contradicting(looked.faces[place])
+    ]
+    if leaking:
+        raise DatasetUnusable(_leak_text(looked.faces, leaking) + "; --leave-out-copies trains without them")
+
+
+def _leak_text(faces: Sequence[FoundFace], leaking: Sequence[tuple[int, int]]) -> str:
+    named = ", ".join(
+        f"{faces[one].source}/{faces[one].name} and {faces[other].source}/{faces[other].name}"
+        for one, other in leaking[:NAMED_LEAKS]
+    )
+    more = f" and {len(leaking) - NAMED_LEAKS} more" if len(leaking) > NAMED_LEAKS else ""
+    return f"the split leaks, {len(leaking)} faces to train on are copies of faces kept for reporting: {named}{more}"
+
+
+def _cut(looked: _Looked, sides: Sequence[Side], rows: tuple[Row, ...], size_px: int, margin: float) -> Prepared:
+    def places(side: Side) -> list[int]:
+        return [place for place, given in enumerate(sides) if given == side]
+
+    def faces(chosen: Sequence[int]) -> Faces:
+        return _faces([looked.faces[place] for place in chosen], size_px, margin)
+
+    tests: dict[str, list[int]] = defaultdict(list)
+    for place in places("test"):
+        tests[looked.faces[place].source].append(place)
+    training = [looked.faces[place] for place in places("training")]
+    if {face.label for face in training} != {"mask", "no_mask"}:
+        raise DatasetUnusable("training needs faces with a mask and faces without")
+    kept = defaultdict(list)
+    for row in rows:
+        if row.side in ("validation", "test"):
+            kept[row.source].append(row)
+    counts = Counter(f"{row.source}: {row.side}" for row in rows) + looked.counts
+    return Prepared(
+        training=cut_patches(training, round(PATCH_SCALE * size_px)),
+        calibration=faces(places("calibration")),
+        validation=faces(places("validation")),
+        tests={name: faces(chosen) for name, chosen in tests.items()},
+        counts=dict(sorted(counts.items())),
+        digests={name: _digest(tuple(of_source)) for name, of_source in kept.items()},
+        manifest=rows,
+    )
+
+
+def _faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
+    return Faces(
+        crops=cut_as_served(found, size_px, margin),
+        has_mask=np.array([face.label == "mask" for face in found], bool),
+        side_px=np.array([face.side_px for face in found], np.float32),
+        sources=tuple(face.source for face in found),
+        names=tuple(face.name for face in found),
+    )
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return hashlib.sha256(b"".join(sorted(msgspec.json.encode(row) for row in rows))).hexdigest()

@@ -1,4 +1,4 @@
-"""Turn a trained network into the files that serve it: .keras in, float and int8 ONNX out; publish them.
+"""Turn a trained network into the files that serve it: network in, .keras, float and int8 ONNX out; publish them.
 
 The int8 file keeps the uint8 input and a float head; between them weights are quantized per channel and
 activations with ranges measured on training pictures (static QDQ).
@@ -7,6 +7,7 @@ activations with ranges measured on training pictures (static QDQ).
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.card import INT8_NAME, Card, read_card, write_card
 from models.files import read_checked
+from trainer.augment import augment, plain
+from trainer.faces import Patches
+from trainer.networks import HEAD
+from trainer.settings import Recipe
 
 INPUT_NAME = "crops"
 # Opset 13 is the first with per-channel QuantizeLinear, and what ONNX Runtime's quantizer is tested with.
@@ -35,13 +40,27 @@ CALIBRATION_PICTURES = 512
 CALIBRATION_BATCH = 32
 
 
-def to_float_onnx(network: Path, onnx_file: Path) -> None:
+def fold_temperature(network: keras.Model, temperature: float) -> None:
+    """Divide a network's logits by a temperature for good: its last layer's kernel and bias are changed in place."""
+    head = network.get_layer(HEAD)
+    head.set_weights([weight / temperature for weight in head.get_weights()])
+
+
+def to_keras(network: keras.Model, keras_file: Path) -> None:
+    """Write the .keras file of a network, without its optimizer's state, which is twice the network's size."""
+    keras.Model(network.inputs, network.outputs, name=network.name).save(keras_file)
+
+
+def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
     """Write the ONNX file of a .keras file, with a free batch size."""
-    model = keras.saving.load_model(network, compile=False, safe_mode=True)
+    model = keras.saving.load_model(keras_file, compile=False, safe_mode=True)
     crops = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="uint8", name=INPUT_NAME)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether numpy still has `object`
         model.export(onnx_file, format="onnx", opset_version=OPSET, input_signature=[crops], verbose=False)
+    exported = onnx.load(onnx_file)
+    exported.graph.doc_string = ""  # it holds a count of this process; the same network shall give the same file
+    onnx.save(exported, onnx_file)
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
@@ -50,7 +69,7 @@ def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) ->
     Args:
         float_file: of to_float_onnx.
         int8_file: is written.
-        crops: uint8 n x S x S x 3 RGB, training pictures that show what serving will see. Never test pictures.
+        crops: uint8 n x S x S x 3 RGB, of calibration_crops(): what serving will see. Never test pictures.
     """
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -64,8 +83,23 @@ def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) ->
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            # The mean of the batches' ranges: one strange picture does not coarsen the steps of all others.
+            extra_options={"CalibMovingAverage": True},
             nodes_to_exclude=_head(prepared),
         )
+
+
+def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
+    """Draw training pictures to quantize with, each data set and label as often: half as served, half varied."""
+    rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, place]
+    strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
+    sizes = Counter(strata)
+    chances = np.array([1 / (sizes[stratum] * len(sizes)) for stratum in strata])
+    places = rng.choice(len(patches), CALIBRATION_PICTURES, p=chances)
+    half = CALIBRATION_PICTURES // 2
+    clean = plain(patches, places[:half], recipe.size_px, recipe.margin)
+    varied = augment(patches, places[half:], recipe.size_px, recipe.margin, rng)
+    return np.concatenate([clean, varied])
 
 
 def publish(run: Path, folder: Path) -> Card:

@@ -1,153 +1,136 @@
-"""Fit a network to pictures and keep its best epoch.
+"""Fit a network to faces as its recipe says, epoch by epoch, so that it can go on after an interruption.
 
-In: an uncompiled network, training and validation pictures. Out: the path of a .keras file and the validation figures
-of the epoch it comes from. Same seed, same pictures, same thread count: same batches in the same order.
+In: an uncompiled network, patches to train on, faces to report on. Out: the network with the weights of the last epoch
+(their moving average, where the recipe says so), and the figures of all epochs. Nothing is chosen by the validation
+faces, so the figures on them are honest. Same seed, data and thread count: same weights, interrupted or not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.augment import augment
-from trainer.dataset import Pictures
+from trainer.average import MovingAverage
+from trainer.batches import Batches
+from trainer.checkpoint import Checkpoint, Origin
+from trainer.dataset import Faces, Prepared
+from trainer.findings import Epoch
+from trainer.progress import Progress, Reporting
+from trainer.settings import Recipe
 
-LABEL_SMOOTHING = 0.05
-WEIGHT_DECAY = 0.01
-# The learning rate rises for this share of the steps, then falls along a half cosine to zero.
-WARMUP_SHARE = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One finished epoch. Losses are mean binary cross-entropies, accuracy is 0..1."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    validation_loss: float
-    validation_accuracy: float
-
-    def text(self) -> str:
-        """Return the epoch in one line for people."""
-        return (
-            f"epoch {self.epoch} of {self.epochs}: loss {self.loss:.3f}, "
-            f"validation loss {self.validation_loss:.3f}, accuracy {self.validation_accuracy:.1%}"
-        )
-
-
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
-    """Shuffled, varied training batches: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
-
-    def __init__(self, pictures: Pictures, batch: int, seed: int) -> None:
-        """Draw batches of pictures; all chance comes from (seed, epoch, place of the batch)."""
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
-        self._pictures = pictures
-        self._batch = batch
-        self._seed = seed
-        self._epoch = 0
-        self._order = self._shuffled()
-
-    def __len__(self) -> int:
-        return -(-len(self._order) // self._batch)
-
-    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        chosen = np.sort(self._order[place * self._batch : (place + 1) * self._batch])
-        labels = self._pictures.labels[chosen]
-        rng = np.random.default_rng([self._seed, self._epoch, 1 + place])
-        return augment(self._pictures.images[chosen], labels, rng), labels[:, None]
-
-    def on_epoch_end(self) -> None:
-        """Shuffle again; Keras calls it."""
-        self._epoch += 1
-        self._order = self._shuffled()
-
-    def _shuffled(self) -> NDArray[np.intp]:
-        return np.random.default_rng([self._seed, self._epoch, 0]).permutation(len(self._pictures.labels))
+__all__ = ["Progress", "fit"]
 
 
 def fit(
-    model: keras.Model,
-    training: Pictures,
-    validation: Pictures,
-    best: Path,
-    *,
-    epochs: int,
-    batch: int,
-    seed: int,
-    learning_rate: float,
+    network: keras.Model,
+    found: Prepared,
+    origin: Origin,
+    checkpoint: Checkpoint,
     report: Callable[[Progress], None],
-) -> Progress:
-    """Train a network with AdamW and binary cross-entropy; write its best epoch to `best`.
+) -> tuple[Epoch, ...]:
+    """Train a network from its checkpoint on, or from the beginning; return the figures of all epochs.
 
-    The best epoch is the one with the lowest validation loss. The validation pictures are looked at twice, as they are
-    and varied like training pictures (the same way in every epoch): clean pictures alone are nearly all right from
-    the first epoch on, and say little about distant faces.
+    Args:
+        network: uncompiled; it has its final weights afterwards.
+        found: .training and .validation.
+        origin: the recipe, the seed and what else makes the run.
+        checkpoint: of the run folder; it is written after each epoch.
+        report: gets each Progress; what it raises ends the training.
 
     Raises:
-        ValueError: no epoch had a finite validation loss.
+        ValueError: the checkpoint is another run's or damaged, or an epoch has no finite loss.
     """
-    batches = Batches(training, batch, seed)
-    steps = epochs * len(batches)
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    model.compile(
-        optimizer=keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
-            ),
-            weight_decay=WEIGHT_DECAY,
-        ),
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=LABEL_SMOOTHING),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
-        jit_compile=False,  # XLA made a step 1.7 times slower on CPU
-    )
-    keeper = _BestEpoch(best, epochs, report)
-    model.fit(
+    recipe, epochs = origin.recipe, checkpoint.epochs_of(origin)
+    batches = Batches(found.training, recipe.batch, origin.seed, recipe.size_px, recipe.margin, first_epoch=len(epochs))
+    _compile(network, recipe, len(batches))
+    state = [*network.variables, *network.optimizer.variables]
+    averages: list[MovingAverage] = []
+    if recipe.ema_decay is not None:
+        averages = [MovingAverage(network, recipe.ema_decay, steps_done=len(epochs) * len(batches))]
+        state += averages[0].variables
+    if epochs:
+        checkpoint.restore(state)
+    saving = _Saving(checkpoint, state, origin, epochs)
+    reporting = Reporting(report, epochs=recipe.epochs, steps=len(batches), first_epoch=len(epochs))
+    network.fit(
         batches,
-        epochs=epochs,
-        validation_data=_twice(validation, seed),
-        validation_batch_size=batch,
-        callbacks=[keeper],
-        shuffle=False,  # Batches shuffles
+        initial_epoch=len(epochs),
+        epochs=recipe.epochs,
+        validation_data=_Clean(found.validation, recipe.batch),
+        callbacks=[*averages, saving, reporting],  # in this order: what is reported as finished is saved
+        shuffle=False,  # Batches draws
         verbose=0,
     )
-    if keeper.best_epoch.epoch == 0:
-        raise ValueError(f"training diverged, no epoch has a finite loss: lower the learning rate ({learning_rate:g})")
-    return keeper.best_epoch
+    for average in averages:
+        average.swap()
+    return saving.epochs
 
 
-class _BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Write the model whenever its validation loss is the lowest so far; report every epoch."""
+def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
+    """Make a network ready to train, its optimizer's variables too."""
+    rate: Any = recipe.learning_rate
+    if recipe.warmup_share is not None:
+        warmup = max(1, round(recipe.warmup_share * recipe.epochs * steps))
+        falling = max(1, recipe.epochs * steps - warmup)
+        rate = keras.optimizers.schedules.CosineDecay(0.0, falling, warmup_target=rate, warmup_steps=warmup)
+    optimizer = (
+        keras.optimizers.Adam(rate)
+        if recipe.optimizer == "adam"
+        else keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+    )
+    network.compile(
+        optimizer=optimizer,
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+        jit_compile=False,  # XLA made a step 3 times slower on CPU
+    )
+    optimizer.build(network.trainable_variables)
 
-    def __init__(self, path: Path, epochs: int, report: Callable[[Progress], None]) -> None:
+
+class _Clean(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
+    """Batches of faces as they are: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
+
+    def __init__(self, faces: Faces, batch: int) -> None:
         super().__init__()
-        self._path = path
-        self._epochs = epochs
-        self._report = report
-        self.best_epoch = Progress(epoch=0, epochs=epochs, loss=np.inf, validation_loss=np.inf, validation_accuracy=0.0)
+        self._faces = faces
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return -(-len(self._faces) // self._batch)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        chosen = slice(place * self._batch, (place + 1) * self._batch)
+        return self._faces.crops[chosen], self._faces.has_mask[chosen, None].astype(np.float32)
+
+
+class _Saving(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Write the checkpoint after each epoch."""
+
+    def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._state = state
+        self._origin = origin
+        self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        figures = logs or {}
-        now = Progress(
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(figures["loss"]):
+            rate = self._origin.recipe.learning_rate
+            raise ValueError(
+                f"training diverged, epoch {epoch + 1} has no finite loss: lower the learning rate ({rate:g})"
+            )
+        finished = Epoch(
             epoch=epoch + 1,
-            epochs=self._epochs,
-            loss=float(figures["loss"]),
-            validation_loss=float(figures["val_loss"]),
-            validation_accuracy=float(figures["val_accuracy"]),
+            loss=figures["loss"],
+            accuracy=figures["accuracy"],
+            validation_loss=figures["val_loss"],
+            validation_accuracy=figures["val_accuracy"],
         )
-        if now.validation_loss < self.best_epoch.validation_loss:
-            self.best_epoch = now
-            network = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
-            network.save(self._path)  # without the optimizer's state, which is twice the network's size
-        self._report(now)
-
-
-def _twice(pictures: Pictures, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    varied = augment(pictures.images, pictures.labels, np.random.default_rng([seed, 2]))
-    return np.concatenate([pictures.images, varied]), np.concatenate([pictures.labels, pictures.labels])[:, None]
+        self.epochs += (finished,)
+        self._checkpoint.save(self._state, self._origin, self.epochs)

@@ -1,33 +1,21 @@
 """Build the classifier networks: uint8 pictures in, the probability of a mask out.
 
-In: a name from ARCHITECTURES. Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the scaling
-is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1.
+In: a name from RECIPES (settings.py). Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the
+scaling is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1. All of it
+is Keras 3 and nothing else, for any backend.
 An unknown name, or pretrained weights that cannot be had, raise ValueError with what to do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 from keras import layers, ops
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """What a network expects and how it likes to be trained."""
-
-    size_px: int
-    learning_rate: float
-    about: str
-
-
-ARCHITECTURES = {
-    "lite": Architecture(size_px=112, learning_rate=1e-3, about="ResNet18 at half width, for CPUs"),
-    "resnet18": Architecture(size_px=112, learning_rate=1e-3, about="ResNet18, full width"),
-    "resnet50": Architecture(size_px=224, learning_rate=1e-4, about="ResNet50 pretrained on ImageNet, own dense head"),
-}
+from trainer.settings import IMAGENET, RANDOM, RECIPES
 
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
@@ -38,25 +26,30 @@ IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 HEAD_UNITS = 128
 HEAD_DROPOUT = 0.5
 
+# The last layer, whose kernel and bias take a temperature in (export.py).
+HEAD = "mask_probability"
+# How long a download of weights may stand still.
+SILENCE_S = 10.0
 
-def build(arch: str, size_px: int | None = None, *, weights: str | Path | None = None) -> keras.Model:
+
+def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> keras.Model:
     """Build a network by name.
 
     Args:
-        arch: a key of ARCHITECTURES.
+        arch: a key of RECIPES.
         size_px: side of the square input; None means the architecture's own.
-        weights: for resnet50 the starting weights of the body: "imagenet", a .weights.h5 or .h5 file without the top,
-            or None for random ones. The others start at random and take None only.
+        weights: for resnet50 the starting weights of the body: "imagenet", which Keras downloads once, or a .weights.h5
+            or .h5 file without the top. "none" means random ones, with which the others always start.
 
     Raises:
         ValueError: an unknown arch, or weights that do not fit or cannot be had.
     """
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")
-    side = size_px or ARCHITECTURES[arch].size_px
+    if arch not in RECIPES:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
+    side = size_px or RECIPES[arch].size_px
     if arch == "resnet50":
         return _resnet50(side, weights)
-    if weights is not None:
+    if weights != RANDOM:
         raise ValueError(f"{arch} starts from random weights: --weights is for resnet50")
     return _resnet18(arch, side, width=0.5 if arch == "lite" else 1.0)
 
@@ -92,21 +85,23 @@ def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int, stride: int) ->
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def _resnet50(size_px: int, weights: str | Path | None) -> keras.Model:
+def _resnet50(size_px: int, weights: str) -> keras.Model:
     picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
     x = ops.flip(ops.cast(picture, "float32"), axis=-1)
     x = layers.Rescaling(1.0, offset=[-mean for mean in IMAGENET_MEAN_BGR])(x)
     try:
-        body = keras.applications.ResNet50(
-            include_top=False,
-            input_shape=(size_px, size_px, 3),
-            pooling="avg",
-            weights=None if weights is None else str(weights),
-        )
+        with _no_endless_silence():
+            body = keras.applications.ResNet50(
+                include_top=False,
+                input_shape=(size_px, size_px, 3),
+                pooling="avg",
+                weights=None if weights == RANDOM else weights,
+            )
     except Exception as error:  # Keras raises a bare Exception when its download fails
+        what = "the ImageNet weights of ResNet50" if weights == IMAGENET else f"the weights {weights}"
         raise ValueError(
-            f"the ResNet50 weights {str(weights)!r} cannot be loaded ({error}): without a network give "
-            "--weights FILE, a .h5 file of ResNet50 without its top"
+            f"{what} cannot be loaded ({error}): give --weights FILE, a .h5 file of ResNet50 without its top, "
+            "or --weights none to start at random"
         ) from error
     x = layers.Dense(HEAD_UNITS, activation="relu")(body(x))
     x = layers.Dropout(HEAD_DROPOUT)(x)
@@ -114,4 +109,15 @@ def _resnet50(size_px: int, weights: str | Path | None) -> keras.Model:
 
 
 def _mask_probability(x: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.Dense(1, activation="sigmoid", dtype="float32", name="mask_probability")(x)
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name=HEAD)(x)
+
+
+@contextmanager
+def _no_endless_silence() -> Iterator[None]:
+    """Limit how long sockets wait: Keras' download sets no limit, and would hang for minutes behind a firewall."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,7 +1,8 @@
 """Label faces: crops in, in batches; one result a frame out.
 
-A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and only the guilty one is
-dead-lettered. Losing Redis only makes it wait.
+The model is that of `--models`; where that is a registry, its current version, swapped between two batches
+(workers/swap.py). A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and only
+the guilty one is dead-lettered. Losing Redis only makes it wait.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from prometheus_client import Histogram
 
 from models import mask_classifier
-from models.card import model_folder
 from models.mask_classifier import MaskClassifier
 from pipeline import messages, pixels
 from pipeline.messages import Face, FaceCrops, FrameResult, Model
@@ -27,12 +27,12 @@ from pipeline.process import Running, running
 from pipeline.settings import Settings
 from pipeline.streams import Entry, Reader
 from workers.batcher import Batcher
+from workers.swap import RUNNING, Swap
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ANNOUNCE_S = 5.0  # how often detectors are told which crops the model wants; Redis may have lost its memory
-WARM_UP_CROPS = (1, 8, 8)
 
 batch_crops = Histogram("maskwatch_batch_crops", "Crops in one model call", buckets=BATCH_SIZES)
 queue_seconds = Histogram("maskwatch_classify_wait_seconds", "From the end of detection to the start of a batch")
@@ -43,25 +43,39 @@ Work = tuple[Entry[FaceCrops], Picture]
 def main(settings: Settings) -> int:
     """Run one classification worker until it is told to stop."""
     cv2.setNumThreads(settings.threads)
-    classifier = mask_classifier.load(model_folder(settings.models), settings.runtime, threads=settings.threads)
-    batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
-    warm_up(classifier, batcher)
-    with running(
-        "classifier", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
-    ) as run:
-        run.model = classifier.card.version
+    swap = Swap(settings)
+    model = swap.first
+    with (
+        running(
+            "classifier", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
+        ) as run,
+        swap.following(),
+    ):
+        run.model = model.classifier.card.version
         reader = Reader(run.client, run.clock, stream=messages.FACES, record_type=FaceCrops, consumer=run.id)
         announced_at = float("-inf")
         while run.going():
+            if (newer := swap.take()) is not None:
+                model, announced_at = newer, float("-inf")
+                run.model = model.classifier.card.version
+                log.info("%s labels with %s from now on", run.id, run.model)
+            tell_state(run, swap.state)
             with run.reconnecting():
                 if time.monotonic() - announced_at > ANNOUNCE_S:
-                    announce(run, classifier)
+                    announce(run, model.classifier)
                     announced_at = time.monotonic()
-                entries = read_batch(run, reader, batcher)
-                classify(run, reader, classifier, batcher, entries)
+                entries = read_batch(run, reader, model.batcher)
+                classify(run, reader, model.classifier, model.batcher, entries)
         with run.reconnecting():
             reader.retire()
     return 0
+
+
+def tell_state(run: Running, state: str) -> None:
+    """Tell in the heartbeat how it stands with the model, and in the log when that has changed in kind."""
+    if state.partition(":")[0] != run.state.partition(":")[0]:
+        log.log(logging.INFO if state == RUNNING else logging.WARNING, "%s with %s: %s", run.id, run.model, state)
+    run.state = state
 
 
 def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
@@ -108,15 +122,6 @@ def classify(
         for one in work:
             with reader.guard(one[0]):
                 _classify_all(run, reader, classifier, batcher, [one], started)
-
-
-def warm_up(classifier: MaskClassifier, batcher: Batcher) -> None:
-    """Run the model before the first real crop, and learn how long it takes."""
-    size = classifier.card.size_px
-    for count in WARM_UP_CROPS:
-        before = time.monotonic()
-        classifier.mask_probability(np.zeros((count, size, size, 3), np.uint8))
-    batcher.learn_call(WARM_UP_CROPS[-1], time.monotonic() - before)
 
 
 def announce(run: Running, classifier: MaskClassifier) -> None:

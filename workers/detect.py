@@ -14,8 +14,8 @@ import redis
 from prometheus_client import Histogram
 
 from models import face_detector, mask_classifier
-from models.card import model_folder, read_card
 from models.face_detector import FaceDetector
+from models.named import model_card
 from pipeline import messages, pixels
 from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
 from pipeline.pixels import BadPicture, Picture
@@ -38,7 +38,7 @@ def main(settings: Settings) -> int:
     detector = face_detector.load(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
-    wanted = _built_in_model(settings)
+    wanted = _named_model(settings)
     with running(
         "detector", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
     ) as run:
@@ -84,7 +84,7 @@ def detect(
         seconds["detect"] = run.clock.now() - started
         found = FaceCrops(
             **frame.identity(),  # type: ignore[arg-type]
-            boxes=[tuple(box) for box in boxes.tolist()],
+            boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
             scores=faces.scores.tolist(),
             left_out=faces.left_out,
             crop_px=wanted.crop_px,
@@ -116,6 +116,7 @@ def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Picture, fl
     return picture, longer_px / max(picture.shape[:2])
 
 
-def _built_in_model(settings: Settings) -> Model:
-    card = read_card(model_folder(settings.models))
+def _named_model(settings: Settings) -> Model:
+    """Return which crops to cut until a classifier announces what it wants."""
+    card = model_card(settings.models)
     return Model(version=card.version, crop_px=card.size_px, margin=card.margin)

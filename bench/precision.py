@@ -1,0 +1,136 @@
+"""Compare labelled faces with annotated ones: predictions and truth by picture in, average precision out. Pure.
+
+For each label, predictions are ranked by face score times confidence of the label; average precision is the area under
+the precision-recall curve made monotonic (all points). Faces whose mask is worn incorrectly are neither hit nor miss.
+Pictures that differ between the two, and a label nobody wears, raise ValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.annotations import AnnotatedFace
+
+Label = Literal["mask", "no_mask"]
+LABELS: tuple[Label, ...] = ("mask", "no_mask")
+Floats = NDArray[np.float64]
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One labelled face: box x1, y1, x2, y2 in pixels, score of the face and confidence of the label, both 0..1."""
+
+    box: tuple[float, float, float, float]
+    label: Label
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Average precision of each label, 0..1, and the number of annotated faces it rests on."""
+
+    average_precision: dict[Label, float]
+    faces: dict[Label, int]
+
+    @property
+    def mean(self) -> float:
+        """The mean over the labels."""
+        return sum(self.average_precision.values()) / len(self.average_precision)
+
+
+def mean_average_precision(
+    truth: Mapping[str, Sequence[AnnotatedFace]],
+    predictions: Mapping[str, Sequence[Prediction]],
+    iou: float = 0.5,
+    *,
+    min_side_px: float = 0.0,
+) -> Accuracy:
+    """Compare predictions with annotations.
+
+    Args:
+        truth: the annotated faces by picture.
+        predictions: the labelled faces by picture; exactly the same pictures.
+        iou: the overlap (intersection over union, 0..1) from which a prediction finds a face.
+        min_side_px: annotated faces with a shorter side below it are neither hit nor miss, and neither are unmatched
+            predictions as small; 0 counts all.
+
+    Raises:
+        ValueError: the pictures differ, or a label has no annotated face.
+    """
+    if truth.keys() != predictions.keys():
+        missing, extra = truth.keys() - predictions.keys(), predictions.keys() - truth.keys()
+        raise ValueError(
+            f"pictures differ: {len(missing)} annotated but not labelled {sorted(missing)[:3]}, "
+            f"{len(extra)} labelled but not annotated {sorted(extra)[:3]}"
+        )
+    precision, faces = {}, {}
+    for label in LABELS:
+        outcomes = [
+            outcome for name in truth for outcome in _outcomes(truth[name], predictions[name], label, iou, min_side_px)
+        ]
+        faces[label] = sum(_counts(face, label, min_side_px) for found in truth.values() for face in found)
+        if faces[label] == 0:
+            raise ValueError(f"no annotated face is labelled {label}: there is nothing to measure")
+        precision[label] = _average_precision(outcomes, faces[label])
+    return Accuracy(average_precision=precision, faces=faces)
+
+
+def _outcomes(
+    truth: Sequence[AnnotatedFace], predictions: Sequence[Prediction], label: Label, iou: float, min_side_px: float
+) -> Iterator[tuple[float, bool]]:
+    """Match one picture's predictions of a label, best first; yield (rank, hit) of those that count."""
+    wanted = [face.box for face in truth if _counts(face, label, min_side_px)]
+    # A face of the other label excuses nothing; an incorrect or a small one of this label does.
+    excused = [
+        face.box
+        for face in truth
+        if face.worn == "incorrect" or (face.worn == label and not _counts(face, label, min_side_px))
+    ]
+    for prediction in sorted(predictions, key=_rank, reverse=True):
+        if prediction.label != label:
+            continue
+        overlaps = [_iou(prediction.box, box) for box in wanted]
+        if overlaps and max(overlaps) >= iou:
+            wanted.pop(int(np.argmax(overlaps)))
+            yield _rank(prediction), True
+        elif not any(_iou(prediction.box, box) >= iou for box in excused) and _side(prediction.box) >= min_side_px:
+            yield _rank(prediction), False
+
+
+def _average_precision(outcomes: Sequence[tuple[float, bool]], faces: int) -> float:
+    """Integrate precision over recall, from (rank, hit) of every prediction that counts."""
+    if not outcomes:
+        return 0.0
+    order = np.argsort([-rank for rank, _ in outcomes], kind="stable")
+    hits = np.array([hit for _, hit in outcomes])[order]
+    found = np.cumsum(hits)
+    precision: Floats = found / np.arange(1, len(hits) + 1)
+    best_from_here_on = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(best_from_here_on[hits].sum() / faces)
+
+
+def _counts(face: AnnotatedFace, label: Label, min_side_px: float) -> bool:
+    return face.worn == label and _side(face.box) >= min_side_px
+
+
+def _rank(prediction: Prediction) -> float:
+    return prediction.score * prediction.confidence
+
+
+def _side(box: Sequence[float]) -> float:
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return width * height / (sum(areas) - width * height)

@@ -1,0 +1,87 @@
+"""Training crops vary, the same way for the same seed, and show the face that serving would show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.augment import augment, plain
+from trainer.batches import Batches, shares
+from trainer.faces import Patches
+
+
+def patches(count: int = 16, side_px: float = 60, sources: tuple[str, ...] | None = None) -> Patches:
+    """Noisy patches with a bright face square in the middle; every second face wears a mask."""
+    pixels = np.random.default_rng(0).integers(0, 60, (count, 64, 64, 3), np.uint8)
+    pixels[:, 20:44, 20:44] += 180
+    return Patches(
+        pixels=pixels,
+        squares=np.tile(np.array([20, 20, 24], np.float32), (count, 1)),
+        tight=np.zeros(count, bool),
+        has_mask=np.arange(count) % 2 == 0,
+        side_px=np.full(count, side_px, np.float32),
+        sources=sources or ("toy",) * count,
+    )
+
+
+ALL = np.arange(16)
+
+
+def test_augmenting_is_the_same_for_the_same_seed_and_leaves_the_patches_alone() -> None:
+    before = patches()
+
+    first, second, other = (augment(before, ALL, 32, 0.05, np.random.default_rng(seed)) for seed in (5, 5, 6))
+
+    assert (first.dtype, first.shape) == (np.uint8, (16, 32, 32, 3))
+    np.testing.assert_array_equal(before.pixels, patches().pixels)
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_a_plain_crop_shows_the_square_of_the_face() -> None:
+    crops = plain(patches(), ALL, 24, margin=0.0)
+
+    assert crops.min() >= 150
+    assert plain(patches(), ALL, 24, margin=0.5).min() < 60
+
+
+@pytest.mark.parametrize("side_px", [8, 200])
+def test_varied_crops_still_show_the_face_in_their_middle(side_px: float) -> None:
+    found = patches(200, side_px)
+
+    crops = augment(found, np.arange(200), 32, 0.05, np.random.default_rng(1))
+
+    middles = crops[:, 12:20, 12:20].reshape(200, -1).mean(axis=1)
+    corners = crops[:, :2, :2].reshape(200, -1).mean(axis=1)
+    assert np.median(middles) > np.median(corners) + 30
+
+
+def test_an_epoch_repeats_for_the_same_seed_and_another_differs() -> None:
+    first, second = (Batches(patches(), 6, seed=7, size_px=16, margin=0.05) for _ in range(2))
+    later = Batches(patches(), 6, seed=7, size_px=16, margin=0.05, first_epoch=1)
+
+    assert [len(first[place][0]) for place in range(len(first))] == [6, 6, 4]
+    np.testing.assert_array_equal(first[1][0], second[1][0])
+    second.on_epoch_end()
+    np.testing.assert_array_equal(second[1][0], later[1][0])
+    assert (first[1][0] != second[1][0]).any()
+
+
+def test_labels_come_with_their_crops() -> None:
+    found = patches()
+    found.pixels[found.has_mask] = 255
+    batches = Batches(found, 16, seed=0, size_px=16, margin=0.05)
+
+    crops, labels = batches[0]
+
+    brightness = crops.reshape(16, -1).mean(axis=1)
+    assert brightness[labels[:, 0] == 1].mean() > brightness[labels[:, 0] == 0].mean() + 50
+
+
+def test_a_rare_kind_of_face_is_drawn_more_often_than_its_share() -> None:
+    found = patches(16, sources=("rare",) * 2 + ("usual",) * 14)
+
+    chances = shares(found)
+
+    assert chances.sum() == pytest.approx(1)
+    assert chances[0] == pytest.approx(chances[2] * 7 ** (2 / 3))

@@ -1,0 +1,217 @@
+"""Trainers are killed, stopped and given what they cannot do: a job goes on from its last epoch, or says why not."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Server, wait_until
+from processes import Process, Processes, descendants, gone, processes
+
+from pipeline.status import heartbeats
+from trainer.job_list import TrainingRun, run_of
+from trainer.jobs import cancel, enqueue
+from trainer.order import QUEUE, Order, queue_of
+from trainer.settings import TrainSettings
+
+__all__ = ["processes"]
+
+LONG = 200  # epochs: more than any test waits for
+STARTS_S = 60  # Python, TensorFlow and the first batch on a busy machine
+TAKEN_OVER_S = 90
+
+
+class Jobs:
+    """Jobs of one test on toy faces, and the trainers that work on them."""
+
+    def __init__(self, server: Server, processes: Processes, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.data = write_faces(folder / "toy", 24, seed=1)
+        self._processes = processes
+
+    def put(self, name: str, *, epochs: int, data: Path | None = None, models: str | None = None) -> str:
+        settings = TrainSettings(
+            datasets=(str(data or self.data),), out=str(self.folder / name), size_px=32, epochs=epochs, batch=8
+        )
+        return enqueue(self.server.client, Order(settings=settings, models=models), time_limit_s=3600)
+
+    def start_trainer(self, *arguments: object) -> Process:
+        return self._processes.start("trainer", *arguments, redis=self.server)
+
+    def run(self, id_: str) -> TrainingRun:
+        return run_of(self.server.client, id_)
+
+    def wait(self, id_: str, condition: Callable[[TrainingRun], bool], within_s: float, what: str) -> TrainingRun:
+        wait_until(lambda: condition(self.run(id_)), within_s, f"{what}; {self._processes.log()[-2000:]}")
+        return self.run(id_)
+
+    def wait_for_epoch(self, id_: str, epoch: int, within_s: float = STARTS_S) -> TrainingRun:
+        """Wait until so many epochs are finished and the next has begun."""
+        return self.wait(id_, lambda run: (run.epoch or 0) > epoch, within_s, f"{id_} is past epoch {epoch}")
+
+    def wait_for_news(self, id_: str, since: TrainingRun, within_s: float, what: str) -> TrainingRun:
+        """Wait until some training tells of its progress."""
+        return self.wait(id_, lambda run: run.updated_at != since.updated_at, within_s, what)
+
+    def wait_for_checkpoints(self, name: str, count: int) -> None:
+        """Wait until a run has written so many more checkpoints."""
+        checkpoint = self.folder / name / "checkpoint.npz"
+        for _ in range(count):
+            written_at = checkpoint.stat().st_mtime_ns
+            wait_until(lambda at=written_at: checkpoint.stat().st_mtime_ns > at, STARTS_S, "a checkpoint is written")
+
+    @contextlib.contextmanager
+    def redis_hangs(self) -> Iterator[None]:
+        """Stop Redis while the block runs."""
+        redis_pid = self.server.client.info("server")["process_id"]
+        os.kill(redis_pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(redis_pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def jobs(server: Server, processes: Processes, tmp_path: Path) -> Jobs:
+    return Jobs(server, processes, tmp_path)
+
+
+def write_faces(folder: Path, count: int, seed: int) -> Path:
+    """Write toy faces: the lower half of a masked one is dark, that of a bare one bright."""
+    rng = np.random.default_rng(seed)
+    for name, lower in (("with_mask", 30), ("without_mask", 220)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture = rng.integers(100, 156, (40, 40, 3), np.uint8)
+            picture[20:] = rng.integers(lower - 25, lower + 25, (20, 40, 3), np.uint8)
+            cv2.imwrite(str(folder / name / f"{number}.png"), picture)
+    return folder
+
+
+def horse_of(trainer: Process) -> int:
+    """Return the process that trains."""
+    return wait_until(lambda: descendants(trainer.pid), 10, "there is a work horse")[0]
+
+
+def epoch_of(run: TrainingRun) -> int:
+    """Return the epoch under way, or just finished."""
+    assert run.epoch is not None
+    return run.epoch
+
+
+def mapped(pid: int) -> str:
+    """Return what a process has mapped into its memory."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_job_is_trained_while_its_progress_can_be_watched(jobs: Jobs) -> None:
+    id_ = jobs.put("run", epochs=3, models=str(jobs.folder / "registry"))
+    trainer = jobs.start_trainer()
+
+    begun = jobs.wait(id_, lambda run: run.loss is not None, STARTS_S, "the job tells its loss")
+    in_parent, in_horse = mapped(trainer.pid), mapped(horse_of(trainer))
+    wait_until(lambda: [beat.state for beat in heartbeats(jobs.server.client)] == [f"trains {id_}"], 5, "it says so")
+    done = jobs.wait(id_, lambda run: run.state != "running", STARTS_S, "the job has ended")
+
+    assert (begun.state, begun.epochs, begun.attempt) == ("running", 3, 1)
+    assert "tensorflow" in in_horse
+    assert not any(name in in_parent for name in ("tensorflow", "keras", "onnxruntime"))
+    assert (done.state, done.epoch, done.error, done.attempts_left) == ("finished", 3, None, 5)
+    assert done.validation_accuracy is not None
+    (result,) = jobs.server.client.xrange(f"rq:results:{id_}")
+    assert json.loads(base64.b64decode(result[1][b"return_value"]))["version"] == done.version
+    assert json.loads((jobs.folder / "run" / "card.json").read_bytes())["version"] == done.version
+    assert (jobs.folder / "registry" / "versions" / str(done.version) / "card.json").is_file()
+
+
+def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jobs: Jobs) -> None:
+    empty = write_faces(jobs.folder / "broken", 3, seed=2)
+    for picture in empty.rglob("*.png"):
+        picture.write_bytes(b"no picture")
+    broken = jobs.put("a", epochs=1, data=empty)
+    foreign = queue_of(jobs.server.client).enqueue("os.mkdir", str(jobs.folder / "made")).id
+    jobs.server.client.rpush(f"rq:queue:{QUEUE}", b"\xff\x80 no job")
+    trainer = jobs.start_trainer()
+
+    first = jobs.wait(broken, lambda run: run.state == "failed", STARTS_S, "the broken data set is told")
+    second = jobs.wait(foreign, lambda run: run.state == "failed", 20, "the foreign function is refused")
+    wait_until(lambda: not jobs.server.client.exists(f"rq:queue:{QUEUE}:intermediate"), 20, "the rest is thrown away")
+
+    assert first.error == "broken: none of its 6 files can be used"
+    assert (first.attempt, first.interrupted) == (1, [])
+    assert "refused: a job may name trainer.horse.perform and nothing else, not 'os.mkdir'" in str(second.error)
+    assert not (jobs.folder / "made").exists()
+    assert trainer.poll() is None
+
+
+def test_a_running_job_outlives_a_redis_that_hangs_and_is_cancelled_within_5_seconds(jobs: Jobs) -> None:
+    id_ = jobs.put("run", epochs=LONG)
+    after = jobs.put("after", epochs=1)
+    trainer = jobs.start_trainer()
+    jobs.wait_for_epoch(id_, 1)
+    horse = horse_of(trainer)
+
+    with jobs.redis_hangs():
+        jobs.wait_for_checkpoints("run", 3)
+    jobs.wait_for_news(id_, jobs.run(id_), 20, "progress is told again")
+    still = horse_of(trainer)
+    cancel(jobs.server.client, id_)
+
+    wait_until(lambda: gone([horse]), 5, "the horse is gone")
+    jobs.wait(after, lambda run: run.state == "running", 10, "the next job is taken")
+    assert still == horse
+    assert jobs.run(id_).state == "cancelled"
+    assert not (jobs.folder / "run" / "card.json").exists()
+
+
+def test_a_job_goes_on_from_its_last_epoch_when_its_horse_is_killed_or_its_trainer_stopped(jobs: Jobs) -> None:
+    id_ = jobs.put("run", epochs=LONG)
+    first = jobs.start_trainer()
+    jobs.wait_for_epoch(id_, 3)
+    horse = horse_of(first)
+
+    os.kill(horse, signal.SIGKILL)
+    wait_until(lambda: gone([horse]), 2, "the horse is gone")
+    killed = jobs.run(id_)
+    replaced = jobs.wait_for_news(id_, killed, STARTS_S, "a second horse goes on")
+    first.send_signal(signal.SIGTERM)
+    status = first.wait(timeout=3)
+    stopped = jobs.run(id_)
+    jobs.start_trainer()
+    resumed = jobs.wait_for_news(id_, stopped, STARTS_S, "a second trainer goes on")
+
+    assert 3 < epoch_of(killed) <= epoch_of(replaced) <= epoch_of(stopped) <= epoch_of(resumed)
+    assert (replaced.attempt, replaced.attempts_left) == (2, 4)
+    assert replaced.interrupted == ["the training process was ended by signal 9 (Killed), perhaps for want of memory"]
+    assert status == 0
+    assert (stopped.state, stopped.attempts_left, stopped.interrupted) == ("queued", 4, replaced.interrupted)
+    assert resumed.attempt == 3
+
+
+def test_a_job_whose_trainer_is_killed_is_taken_over_within_90_seconds(jobs: Jobs) -> None:
+    id_ = jobs.put("run", epochs=LONG)
+    first = jobs.start_trainer()
+    jobs.wait_for_epoch(id_, 3)
+    horse = horse_of(first)
+
+    first.kill()
+    killed_at = time.monotonic()
+    wait_until(lambda: gone([horse]), 2, "the horse ends with its trainer")
+    killed = jobs.run(id_)
+    jobs.start_trainer()
+    resumed = jobs.wait_for_news(id_, killed, TAKEN_OVER_S, "another trainer goes on")
+
+    assert time.monotonic() - killed_at < TAKEN_OVER_S
+    assert 3 < epoch_of(killed) <= epoch_of(resumed)
+    assert (resumed.state, resumed.attempts_left) == ("running", 4)
+    assert resumed.interrupted == ["its trainer died, or could not reach Redis"]

@@ -1,0 +1,62 @@
+"""Versions of the classifier without training: the built-in network under other names, and networks that are broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card, write_card
+from models.files import sha256_of
+
+
+def write_version(folder: Path, word: str, **changes: object) -> Card:
+    """Write a model folder with the built-in network, which another note in its file makes another version."""
+    network = onnx.load_from_string((DEFAULT_FOLDER / INT8_NAME).read_bytes())
+    network.doc_string = word
+    return write_model(folder, network.SerializeToString(), **changes)
+
+
+def write_model(folder: Path, network: bytes, **changes: object) -> Card:
+    """Write a model folder with any network, and the card that belongs to it."""
+    folder.mkdir(parents=True)
+    (folder / INT8_NAME).write_bytes(network)
+    sha256 = sha256_of(network)
+    named = {"version": f"lite-{sha256[:8]}", "files": {INT8_NAME: sha256}}
+    card = msgspec.structs.replace(read_card(DEFAULT_FOLDER), **(named | changes))  # type: ignore[arg-type]
+    write_card(folder, card)
+    return card
+
+
+def network(size_px: int, answers: list[float], batch: int | str = "n") -> bytes:
+    """Return an ONNX file that answers so for each crop, whatever is on it."""
+    given = helper.make_tensor_value_info("crops", TensorProto.UINT8, [batch, size_px, size_px, 3])
+    found = helper.make_tensor_value_info("mask", TensorProto.FLOAT, [batch, len(answers)])
+    constants = [
+        numpy_helper.from_array(np.array([answers], np.float32), "answers"),
+        numpy_helper.from_array(np.array([0], np.float32), "nothing"),
+        numpy_helper.from_array(np.array([0, -1], np.int64), "flat"),
+        numpy_helper.from_array(np.array([1], np.int64), "columns"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "flat"], ["rows"]),
+        helper.make_node("ReduceMax", ["rows", "columns"], ["brightest"], keepdims=1),
+        helper.make_node("Mul", ["brightest", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "answers"], ["mask"]),
+    ]
+    graph = helper.make_graph(nodes, "constant", [given], [found], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    packed: bytes = model.SerializeToString()
+    return packed
+
+
+def flip_a_byte(path: Path) -> None:
+    """Damage a file as a bad disk would."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

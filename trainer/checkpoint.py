@@ -1,0 +1,138 @@
+"""Keep a training run between two processes: its variables and record in, one file in the run folder out, and back.
+
+The file is written beside the old one and then takes its place, so that there is a whole one at any moment. One that
+cannot be read, or belongs to other settings, raises ValueError with what to do.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from trainer.findings import Epoch
+from trainer.settings import Recipe
+
+CHECKPOINT_NAME = "checkpoint.npz"
+_PART_NAME = "checkpoint.part"
+_RECORD = "record"
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """What makes a run the same run. data: digest of the manifest of faces."""
+
+    arch: str
+    recipe: Recipe
+    seed: int
+    data: str
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """A run and its finished epochs."""
+
+    origin: Origin
+    epochs: tuple[Epoch, ...]
+
+
+class Checkpoint:
+    """The checkpoint of a run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look at a folder; see `record`."""
+        self._path = folder / CHECKPOINT_NAME
+        self._part = folder / _PART_NAME
+        self.record = self._read_record() if self._path.exists() else None
+
+    def epochs_of(self, origin: Origin) -> tuple[Epoch, ...]:
+        """Return the finished epochs of a run; none when there is no checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is that of another run.
+        """
+        if self.record is None:
+            return ()
+        if differences := _differences(self.record.origin, origin):
+            raise ValueError(
+                f"{self._path.parent} holds an unfinished run that was begun differently ({'; '.join(differences)}): "
+                "give the same settings and data to go on with it, or choose another folder with --out"
+            )
+        return self.record.epochs
+
+    def save(self, variables: Sequence[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
+        """Write a run's state, which replaces the older one when all of it is on the disk.
+
+        Raises:
+            OSError: it cannot be written; the older one is as it was.
+        """
+        record = Record(origin=origin, epochs=epochs)
+        arrays = {str(place): np.asarray(variable.value) for place, variable in enumerate(variables)}
+        arrays[_RECORD] = np.frombuffer(msgspec.json.encode(record), np.uint8)
+        try:
+            with self._part.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            self._part.replace(self._path)
+        except OSError as error:
+            raise OSError(
+                f"{self._path} cannot be written ({error.strerror}): once it can, the same training goes on after "
+                f"epoch {len(self.record.epochs) if self.record else 0}"
+            ) from error
+        self.record = record
+
+    def restore(self, variables: Sequence[Any]) -> None:
+        """Give variables (of Keras, in the order in which they were saved) the values they had.
+
+        Raises:
+            ValueError: the checkpoint is damaged.
+        """
+        arrays = self._read([str(place) for place in range(len(variables))])
+        shapes = [tuple(variable.shape) for variable in variables]
+        if [array.shape for array in arrays] != shapes:
+            raise self._damaged("its variables are not those of the network")
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    def remove(self) -> None:
+        """Remove it, when the run is finished."""
+        self._path.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
+
+    def _read_record(self) -> Record:
+        (content,) = self._read([_RECORD])
+        try:
+            return msgspec.json.decode(content.tobytes(), type=Record)
+        except msgspec.DecodeError as error:
+            raise self._damaged(error) from error
+
+    def _read(self, names: Sequence[str]) -> list[NDArray[Any]]:
+        try:
+            # From memory, because np.load leaves a file open that it can make nothing of.
+            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as arrays:
+                return [arrays[name] for name in names]
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, why: object) -> ValueError:
+        return ValueError(f"{self._path} is damaged ({why}): remove it to begin the run again")
+
+
+def _differences(before: Origin, now: Origin) -> list[str]:
+    """Say what differs, for people."""
+    old, new = (msgspec.to_builtins(origin) for origin in (before, now))
+    old_recipe, new_recipe = old.pop("recipe"), new.pop("recipe")
+    told = [f"{name} {old[name]}, now {new[name]}" for name in ("arch", "seed") if old[name] != new[name]]
+    told += [
+        f"{name} {old_recipe[name]}, now {new_recipe[name]}"
+        for name in new_recipe
+        if name != "about" and old_recipe[name] != new_recipe[name]
+    ]
+    return told + (["other pictures"] if old["data"] != new["data"] else [])

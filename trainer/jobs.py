@@ -1,0 +1,78 @@
+"""Enqueue and cancel training jobs.
+
+In: orders and ids. Out: ids. What cannot be done raises JobRefused with one line. Cancelling is a state in Redis, not a
+message: the trainer that works on the job sees it within a second, and one that is away finds it later. Nothing here
+imports Keras.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+from redis.client import Pipeline
+from rq import Retry
+from rq.job import JobStatus
+from rq.utils import now, utcformat
+
+from pipeline.process import Clock, Redis
+from trainer.job_list import STATES, UNFINISHED, found_job, runs
+from trainer.order import FUNCTION, INDEX, RETRIES, JobRefused, Order, Told, queue_of
+
+KEPT_S = 30 * 86_400  # finished, failed and cancelled jobs are listed for so long
+
+
+def enqueue(client: Redis, order: Order, *, time_limit_s: int) -> str:
+    """Put a job into the queue and return its id.
+
+    Args:
+        time_limit_s: one attempt may take so long.
+
+    Raises:
+        JobRefused: a job that has not ended yet writes to the same folder.
+    """
+    out = order.settings.out
+    for run in runs(client):
+        if run.out == out and run.state in UNFINISHED:
+            raise JobRefused(f"job {run.id} ({run.state}) is to write {out}: choose another --out, or cancel that job")
+    id_ = secrets.token_hex(4)
+    with client.pipeline() as pipe:
+        queue_of(client).enqueue_call(
+            FUNCTION,
+            args=(msgspec.to_builtins(order),),
+            job_id=id_,
+            timeout=time_limit_s,
+            result_ttl=KEPT_S,
+            failure_ttl=KEPT_S,
+            retry=Retry(max=RETRIES, enqueue_at_front=True),
+            meta=msgspec.to_builtins(Told()),
+            description=f"{order.settings.arch} to {out}",
+            pipeline=pipe,
+        )
+        pipe.zadd(INDEX, {id_: Clock(client).now()})
+        pipe.execute()
+    return id_
+
+
+def cancel(client: Redis, job_id: str) -> None:
+    """Cancel a job that waits or runs; the trainer that works on it ends it within seconds.
+
+    Raises:
+        JobRefused: there is no such job, or it has ended.
+    """
+    job = found_job(client, job_id)
+    queue = queue_of(client)
+
+    def cancel(pipe: Pipeline) -> None:
+        state = STATES.get(job.get_status())
+        if state not in UNFINISHED:
+            raise JobRefused(f"job {job_id} is {state or 'no job that runs'} already: there is nothing to cancel")
+        pipe.multi()
+        job.set_status(JobStatus.CANCELED, pipeline=pipe)
+        queue.remove(job, pipeline=pipe)
+        pipe.lrem(queue.intermediate_queue_key, 1, job_id)
+        queue.canceled_job_registry.add(job, ttl=KEPT_S, pipeline=pipe)
+        pipe.hset(job.key, "ended_at", utcformat(now()))
+        pipe.expire(job.key, KEPT_S)
+
+    client.transaction(cancel, job.key)

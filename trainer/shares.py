@@ -1,0 +1,31 @@
+"""A share of right labels and how far to trust it: counts in, the share with its 95 % interval out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+# 95 % of a normal distribution lie within so many standard deviations.
+WILSON_Z = 1.959964
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Faces labelled rightly, of how many, and the 95 % interval that the true share lies in; all 0..1."""
+
+    faces: int
+    share: float
+    low: float
+    high: float
+
+
+def wilson(right: int, faces: int) -> Share:
+    """Return a share of one face or more with its interval.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927. Unlike the textbook's
+    interval it holds for few faces and for shares near 0 and 1.
+    """
+    share, spread = right / faces, WILSON_Z**2 / faces
+    middle = (share + spread / 2) / (1 + spread)
+    reach = WILSON_Z / (1 + spread) * sqrt(share * (1 - share) / faces + spread / faces / 4)
+    return Share(faces=faces, share=share, low=max(0.0, middle - reach), high=min(1.0, middle + reach))

@@ -1,0 +1,129 @@
+"""Read what a data set holds: a folder's name in, pictures with labels, and a line for each that is unusable, out.
+
+A data set is one of
+- a folder with a folder a class: WithMask, with_mask or mask, and WithoutMask, without_mask or no_mask;
+- a folder with `annotations` (Pascal VOC) and `images`;
+- LABEL=PATH, where everything in a folder (or one file) has one label: no_mask=clips.
+Pictures and video clips may be mixed. What is missing, empty, unreadable or lies where no label is known gets one line
+and is left out; a data set without any usable picture raises DatasetUnusable.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainer.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
+
+Label = Literal["mask", "no_mask"]
+
+MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
+NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+CLIP_SUFFIXES = frozenset({".mkv", ".mp4", ".mov", ".avi", ".webm"})
+# Folders of these names are parts of a data set: face-mask-12k/Train and face-mask-12k/Test are one source.
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file with its label, or, for an annotated photograph, its faces (label None)."""
+
+    path: Path
+    label: Label | None
+    faces: tuple[AnnotatedFace, ...] = ()
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a video."""
+        return is_clip(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One data set: its short name, the name it shares with its other parts, its files, what is left out and why."""
+
+    name: str
+    family: str
+    items: tuple[Item, ...]
+    problems: tuple[str, ...]
+
+
+def read_source(text: str) -> Source:
+    """List what a data set holds, sorted by path; nothing is decoded yet.
+
+    Raises:
+        DatasetUnusable: it is missing, is no data set, or has no picture that can be used.
+    """
+    label, equals, rest = text.partition("=")
+    path = Path(rest if equals else text)
+    if equals and label not in ("mask", "no_mask"):
+        raise DatasetUnusable(f"{text}: write mask=PATH or no_mask=PATH")
+    if not path.exists():
+        raise DatasetUnusable(f"{path} does not exist")
+    if equals:
+        items, problems = _of_one_label(path, "mask" if label == "mask" else "no_mask")
+    elif not path.is_dir():
+        raise DatasetUnusable(f"{path} is not a folder: name its label too, no_mask={path}")
+    elif has_annotations(path):
+        items, problems = _annotated(path)
+    else:
+        items, problems = _class_folders(path)
+    empty = [item for item in items if item.path.stat().st_size == 0]
+    problems += [f"{item.path} is empty: left out" for item in empty]
+    usable = tuple(item for item in items if item not in empty)
+    if not usable:
+        raise DatasetUnusable(f"{path} has no picture that can be used" + (f": {problems[0]}" if problems else ""))
+    return Source(name=short_name(path), family=family_name(path), items=usable, problems=tuple(problems))
+
+
+def is_clip(path: Path) -> bool:
+    """Tell whether a file is a video by its name."""
+    return path.suffix.lower() in CLIP_SUFFIXES
+
+
+def short_name(path: Path) -> str:
+    """Name a data set without saying where it lies: its last part, for a split its parent's too."""
+    parts = path.resolve().parts
+    return "/".join(parts[-2:] if parts[-1].lower() in SPLIT_NAMES else parts[-1:])
+
+
+def family_name(path: Path) -> str:
+    """Name what all parts of a data set share: its folder, of a file its folder, of a split the folder above."""
+    resolved = path.resolve()
+    folder = resolved.parent if resolved.is_file() else resolved
+    return folder.parent.name if folder.name.lower() in SPLIT_NAMES else folder.name
+
+
+def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
+    items: list[Item] = []
+    problems: list[str] = []
+    for child in sorted(folder.iterdir()):
+        name = re.sub(r"[^a-z]", "", child.name.lower())
+        if child.is_dir() and name in MASK_FOLDERS | NO_MASK_FOLDERS:
+            of_class, strange = _of_one_label(child, "mask" if name in MASK_FOLDERS else "no_mask")
+            items += of_class
+            problems += strange
+        elif not child.name.startswith("."):
+            problems.append(f"{child} says neither mask nor no mask by its name: left out")
+    for label, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
+        if not any(item.label == label for item in items):
+            raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
+    return items, problems
+
+
+def _of_one_label(path: Path, label: Label) -> tuple[list[Item], list[str]]:
+    found = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
+    known = PICTURE_SUFFIXES | CLIP_SUFFIXES
+    items = [Item(path=file, label=label) for file in found if file.suffix.lower() in known]
+    strange = [file for file in found if file.suffix.lower() not in known and not file.name.startswith(".")]
+    return items, [f"{file} is neither a picture nor a video by its name: left out" for file in strange]
+
+
+def _annotated(folder: Path) -> tuple[list[Item], list[str]]:
+    pictures, problems = usable_annotations(folder)
+    return [Item(path=picture.path, label=None, faces=picture.faces) for picture in pictures], [
+        f"{problem}: left out" for problem in problems
+    ]

@@ -1,0 +1,221 @@
+"""rq's worker as a trainer uses it: takes a job, has it done in a process of its own, the work horse, and settles it.
+
+rq keeps the books; its own loop is not used, because that ends when Redis fails and cannot put a job back. A job is
+settled by who ends it: the horse when the training ends or fails, the trainer when the horse died, was stopped or lost
+its job to a cancellation. RedisError comes through to the trainer's loop (trainer/process.py), which tries again; not
+while a horse runs: that goes on training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from typing import Any, Literal, cast
+
+from redis.client import Pipeline
+from rq import Worker
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.registry import clean_registries
+from rq.timeouts import JobTimeoutException
+from rq.utils import now
+from rq.worker import WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from pipeline.process import Redis, Running
+from trainer.bound import BoundProcess
+from trainer.device import Device
+from trainer.order import INDEX, LOST_S, TrainingJob, queue_of
+from trainer.reasons import HorseDied, how_it_died, is_final, note, one_line
+from trainer.taking import Taking
+
+log = logging.getLogger(__name__)
+
+WORKER_TTL_S = 25
+BEAT_S = 5  # how often a trainer says that it works on its job
+CLEAN_S = 10  # how often jobs are looked for of which nobody says that any more
+WATCH_S = 0.1  # how often the horse is looked at
+LOOK_S = 1.0  # how often its job is: it may have been cancelled
+OVERTIME_S = 60  # a horse that has not ended by itself so long after its time limit is killed
+
+End = Literal["by itself", "because the trainer stops", "because it is no longer ours", "because of its time limit"]
+
+
+class TrainingWorker(Worker):
+    """A worker on the queue of training jobs, led step by step: maintain(), next_job(), do()."""
+
+    def __init__(self, run: Running, client: Redis, models: str | None) -> None:
+        """Be the worker of a process.
+
+        Args:
+            run: the process; its id is the worker's name.
+            client: the jobs' Redis; no other thread may use it, because the horse inherits it.
+            models: the registry for jobs that name none.
+        """
+        self._queue = queue_of(client)
+        super().__init__(
+            [self._queue],
+            name=run.id,
+            connection=client,
+            job_class=TrainingJob,
+            serializer=self._queue.serializer,
+            worker_ttl=WORKER_TTL_S,
+            job_monitoring_interval=BEAT_S,
+            maintenance_interval=CLEAN_S,
+            exception_handlers=[note],
+        )
+        self._run = run
+        self._models = models
+        self._taking = Taking(self._queue)
+        self.register_birth()  # type: ignore[no-untyped-call]  # rq's
+
+    @property
+    def connection_timeout(self) -> int:
+        """Leave the client's own time limits as they are."""
+        return 0
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002 -- rq's signature
+        """Return for how long a sign of life counts; rq itself adds a minute."""
+        return LOST_S
+
+    def maintain(self) -> None:
+        """Say every few seconds that this worker lives, and put jobs back whose trainers are gone.
+
+        rq's own lock is not used: a worker that is killed while it cleans would keep it for a quarter of an hour.
+        """
+        if not self.should_run_maintenance_tasks:
+            return
+        self.heartbeat()
+        if self.connection.set(f"{self._queue.registry_cleaning_key}:now", self.name, nx=True, ex=CLEAN_S - 1):
+            clean_registries(self._queue, self._exc_handlers)
+            clean_worker_registry(self._queue)
+            self._taking.put_back_stuck()
+        self.postpone_maintenance()
+
+    def postpone_maintenance(self) -> None:
+        """Leave lost jobs alone for a while: when Redis was away, nobody could say that he works on them."""
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # rq's hint knows None alone
+
+    def next_job(self) -> TrainingJob | None:
+        """Wait a moment for a job and take it."""
+        return self._taking.take()
+
+    def do(self, job: TrainingJob, device: Device) -> None:
+        """Have a job done on a device, and see to it that Redis knows how that ended."""
+        execution = self._begin(job)
+        if execution is None:
+            return
+        log.info("job %s: started on %s", job.id, device.name)
+        job.models = self._models
+        end, status = self._watch(BoundProcess(lambda: self._in_horse(job, device)), job, execution)
+        log.info("job %s: its process ended %s", job.id, end)
+        self.executions.clear()
+        with self._run.reconnecting(), contextlib.suppress(NoSuchJobError):  # somebody may have removed it meanwhile
+            self._settle(job, execution, end, status)
+            self.set_state(WorkerStatus.IDLE)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Do nothing in the horse: its parent has done it, and the job may have been cancelled since."""
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log what a training raised: what the user must mend in one line, anything else with its traceback."""
+        if not self._holds(job):
+            os._exit(0)  # it was cancelled: neither failed nor to be tried again
+        kind, error, _ = exc_info
+        if is_final(error):
+            trace = exc_info if log.isEnabledFor(logging.DEBUG) else None
+            log.warning("job %s failed: %s", job.id, one_line(job, kind, error), exc_info=trace)
+            note(job, kind, error)
+        else:
+            super().handle_exception(job, *exc_info)
+
+    def _in_horse(self, job: TrainingJob, device: Device) -> None:
+        if device.visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
+        self.main_work_horse(job, self._queue)  # ends the process
+
+    def _begin(self, job: TrainingJob) -> Execution | None:
+        """Make a job this worker's, all at once; None when it was cancelled, or taken twice."""
+        job.meta["attempt"] = job.meta.get("attempt", 0) + 1
+
+        def begin(pipe: Pipeline) -> Execution | None:
+            waits = cast(bytes | None, pipe.hget(job.key, "status")) == JobStatus.QUEUED.encode()
+            pipe.multi()
+            pipe.lrem(self._queue.intermediate_queue_key, 1, job.id)
+            pipe.zadd(INDEX, {job.id: time.time()}, nx=True)
+            if not waits:
+                return None
+            execution = Execution.create(job, LOST_S, pipeline=pipe, worker_name=self.name)
+            job.prepare_for_execution(self.name, pipeline=pipe)
+            pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))
+            pipe.persist(job.key)
+            self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+            return execution
+
+        execution = cast(
+            Execution | None,
+            self.connection.transaction(begin, job.key, value_from_callable=True),  # type: ignore[arg-type]
+        )
+        if execution is not None:
+            self.executions[execution.id] = execution
+        return execution
+
+    def _watch(self, horse: BoundProcess, job: TrainingJob, execution: Execution) -> tuple[End, int]:
+        """Wait until the horse has ended, or end it; return why, and its status as waitpid() tells it."""
+        began = looked_at = beat_at = time.monotonic()
+        while True:
+            status = horse.status()
+            if status is not None:
+                return "by itself", status
+            end: End | None = None if self._run.going() else "because the trainer stops"
+            if time.monotonic() - looked_at > LOOK_S:
+                looked_at = time.monotonic()
+                with self._run.reconnecting():
+                    end = end or (None if self._holds(job) else "because it is no longer ours")
+                    if end is None and looked_at - beat_at > BEAT_S:
+                        beat_at = looked_at
+                        self.maintain_heartbeats(job, execution)
+            if time.monotonic() - began > (job.timeout or math.inf) + OVERTIME_S:
+                end = "because of its time limit"
+            if end is not None:
+                return end, horse.end()
+            self._run.wait(WATCH_S)
+
+    def _holds(self, job: Job) -> bool:
+        """Tell whether a job is this worker's still: neither cancelled, nor taken over, nor lost with Redis' memory."""
+        found = cast(list[bytes | None], self.connection.hmget(job.key, "status", "worker_name"))
+        return found == [JobStatus.STARTED.encode(), self.name.encode()]
+
+    def _settle(self, job: TrainingJob, execution: Execution, end: End, status: int) -> None:
+        """Tell Redis how a job ended, unless the horse has."""
+        if not self._holds(job):
+            with self.connection.pipeline() as pipe:
+                execution.delete(job=job, pipeline=pipe)
+                pipe.execute()
+        elif end == "because the trainer stops":
+            self._put_back(job, execution)
+        else:
+            over = end == "because of its time limit"
+            error: Exception = JobTimeoutException() if over else HorseDied(how_it_died(status))
+            job.refresh()  # what the horse has told of its progress stays
+            job.ended_at = now()
+            note(job, type(error), error)
+            why = one_line(job, type(error), error)
+            log.warning("job %s: %s", job.id, why)
+            self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
+
+    def _put_back(self, job: TrainingJob, execution: Execution) -> None:
+        """Put a job first in the queue again; that is no failed attempt."""
+
+        def put_back(pipe: Pipeline) -> None:
+            job.refresh()
+            pipe.multi()
+            if job.get_status(refresh=False) == JobStatus.STARTED:
+                execution.delete(job=job, pipeline=pipe)
+                self._queue.enqueue_job(job, pipeline=pipe, at_front=True)
+
+        self.connection.transaction(put_back, job.key)
