@@ -21,7 +21,7 @@ import msgspec
 
 from bench.precision import LABELS, Accuracy, Prediction, mean_average_precision
 from models.files import sha256_of
-from trainer.annotations import AnnotatedFace, AnnotatedPicture, read_annotations
+from trainer.data.annotations import AnnotatedFace, AnnotatedPicture, read_annotations
 
 # Faces whose shorter side is at least this are also counted apart.
 CLEAR_FACE_PX = 16.0

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.annotations import AnnotatedFace
+from trainer.data.annotations import AnnotatedFace
 
 Label = Literal["mask", "no_mask"]
 LABELS: tuple[Label, ...] = ("mask", "no_mask")

@@ -14,8 +14,8 @@ from pipeline.process import Redis, configure_logging
 from pipeline.settings import Settings, options
 
 if TYPE_CHECKING:
-    from trainer.job_list import TrainingRun
     from trainer.progress import Progress
+    from trainer.queue.job_list import TrainingRun
     from trainer.settings import TrainSettings
 
 START_ONE = "start one with `maskwatch trainer`"
@@ -32,7 +32,7 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip insta
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the architecture's own.")
 @click.option("--batch", type=click.IntRange(1, 4096), help="Crops a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
-@click.option("--size-px", type=click.IntRange(16, 512), help="Side of a crop; default: the architecture's own.")
+@click.option("--size-px", type=click.IntRange(32, 512), help="Side of a crop; default: the architecture's own.")
 @click.option("--weights", help="Starting weights of resnet50: imagenet, none or a file.")
 @click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
@@ -66,7 +66,7 @@ def train(
 
 def train_here(settings: TrainSettings, models: str | None) -> int:
     """Train in this process, with a line for each epoch."""
-    from trainer.horse import train_and_register
+    from trainer.queue.horse import train_and_register
 
     def tell(progress: Progress) -> None:
         if progress.is_epoch_end:
@@ -84,10 +84,10 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
 
 def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check what can be checked at once, and leave the training to a trainer."""
-    from trainer.job_list import has_trainer
     from trainer.jobs import enqueue
-    from trainer.order import JobRefused, Order
-    from trainer.places import absolute, absolute_place, check_run
+    from trainer.queue.job_list import has_trainer
+    from trainer.queue.order import JobRefused, Order
+    from trainer.queue.places import absolute, absolute_place, check_run
 
     order = Order(settings=absolute(settings), models=absolute_place(models))
     try:
@@ -121,9 +121,9 @@ def trainer(**values: Any) -> None:
 @options("redis_url", "jobs_redis")
 def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> None:
     """List training jobs and how far they are, or show or cancel one."""
-    from trainer.job_list import run_of, runs
     from trainer.jobs import cancel
-    from trainer.order import JobRefused
+    from trainer.queue.job_list import run_of, runs
+    from trainer.queue.order import JobRefused
 
     if cancels and job_id is None:
         fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
@@ -139,8 +139,8 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
 
 def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
     """Print jobs, or one of them whole; say so when they wait and no trainer is there to do them."""
-    from trainer.job_list import has_trainer
-    from trainer.job_table import table, whole
+    from trainer.queue.job_list import has_trainer
+    from trainer.queue.job_table import table, whole
 
     listed = found if isinstance(found, list) else [found]
     if as_json:

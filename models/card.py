@@ -35,7 +35,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     size_px: side S of its crops. margin: what a crop shows beyond the face's box at each side, as a share of the box.
     threshold: the probability of a mask from which a face is labelled mask.
     data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
-    measured: figures by name for each test folder, and the best epoch's; shares 0..1.
+    measured: figures by name for each test folder, the last epoch's, and the temperature; shares 0..1.
     tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
     files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
     """

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from bench.accuracy import main
 from bench.precision import Prediction, mean_average_precision
-from trainer.annotations import AnnotatedFace, WornAs
+from trainer.data.annotations import AnnotatedFace, WornAs
 
 Box = tuple[float, float, float, float]
 

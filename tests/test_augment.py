@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.augment import augment, plain
-from trainer.batches import Batches, shares
-from trainer.faces import Patches
+from trainer.data.augment import augment, plain
+from trainer.data.batches import Batches, shares
+from trainer.data.faces import Patches
 
 
 def patches(count: int = 16, side_px: float = 60, sources: tuple[str, ...] | None = None) -> Patches:

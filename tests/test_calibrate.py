@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.mask_classifier import Floats
-from trainer.calibrate import (
+from trainer.reporting.calibrate import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     Truth,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from trainer.copies import Picture, fingerprints, near_copies, original_name
+from trainer.data.copies import Picture, fingerprints, near_copies, original_name
 
 
 def read(path: Path) -> Picture:

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.annotations import read_annotations
+from trainer.data.annotations import read_annotations
+from trainer.data.sources import read_source, short_name
 from trainer.dataset import DatasetUnusable, Faces, Prepared, Row, prepare
-from trainer.sources import read_source, short_name
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
@@ -115,6 +115,16 @@ def test_a_split_that_leaks_is_refused_and_names_the_files(tmp_path: Path) -> No
 
     with pytest.raises(DatasetUnusable, match=r"leaks.*a/07\.png and b/other-name\.png.*--leave-out-copies"):
         ready(training, tests=(test,))
+
+
+def test_parts_of_a_data_set_may_number_their_files_alike(tmp_path: Path) -> None:
+    training, test = write_classes(tmp_path / "toy" / "Train", 10), write_classes(tmp_path / "toy" / "Test", 10, seed=1)
+    for path in [*test.glob("*/*.png")]:
+        path.rename(path.with_name(path.name.replace("1", "0", 1)))
+
+    found, _ = ready(training, tests=(test,))
+
+    assert files_of(found, "test") == {row.file for row in found.manifest if row.source == "toy/Train"}
 
 
 def test_copies_of_test_pictures_can_be_left_out(tmp_path: Path) -> None:
@@ -233,6 +243,18 @@ def test_the_manifest_says_where_each_face_went(tmp_path: Path) -> None:
 
     lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
     assert tuple(msgspec.json.decode(line, type=Row) for line in lines) == found.manifest
+
+
+def test_a_test_set_has_the_same_digest_whatever_was_trained_on(tmp_path: Path) -> None:
+    test = write_classes(tmp_path / "kept", 10)
+    first, second = (write_classes(tmp_path / name, 10, seed) for name, seed in (("a", 1), ("b", 2)))
+    shutil.copy(test / "with_mask" / "01.png", first / "with_mask")
+
+    digests = [ready(training, tests=(test,), copies=True)[0].digests["kept"] for training in (first, second)]
+
+    assert digests[0] == digests[1]
+    write_classes(tmp_path / "kept", 11)
+    assert ready(second, tests=(test,))[0].digests["kept"] != digests[0]
 
 
 def test_faces_of_one_source_are_taken_out(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from models.card import DEFAULT_FOLDER, read_card
 from models.mask_classifier import MAX_BATCH, Floats, Pixels
 from trainer.dataset import Faces
-from trainer.evaluate import Scored, agreement, figures, measure, score
-from trainer.ranking import precision_recall, roc
+from trainer.reporting.evaluate import Scored, agreement, figures, measure, score
+from trainer.reporting.ranking import precision_recall, roc
 
 
 def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> Faces:

@@ -17,17 +17,17 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer import progress
-from trainer.average import EVERY_STEPS, MovingAverage
-from trainer.calibrate import at_temperature
-from trainer.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
 from trainer.dataset import Faces, Patches, Prepared
 from trainer.export import CALIBRATION_PICTURES, calibration_crops, fold_temperature
-from trainer.findings import Epoch
 from trainer.fit import fit
+from trainer.fitting.average import EVERY_STEPS, MovingAverage
+from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
+from trainer.fitting.repeatable import make_repeatable
+from trainer.fitting.run_folder import LOCK_NAME, locked
 from trainer.networks import build
 from trainer.progress import EVERY_S, Progress, Reporting
-from trainer.repeatable import make_repeatable
-from trainer.run_folder import LOCK_NAME, locked
+from trainer.reporting.calibrate import at_temperature
+from trainer.reporting.findings import Epoch
 from trainer.settings import RECIPES
 
 SIDE = 32
@@ -348,7 +348,7 @@ def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
 
 def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from trainer.run_folder import locked\n"
+        "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked\n"
         "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -16,12 +16,12 @@ from conftest import Server
 from rq.job import JobStatus
 
 from models.card import DEFAULT_FOLDER
-from trainer.device import CPU, Device, DeviceLock, devices
-from trainer.job_list import run_of, runs
-from trainer.job_table import table, whole
 from trainer.jobs import cancel, enqueue
-from trainer.order import QUEUE, ForeignFunction, JobRefused, Order, find, queue_of
-from trainer.places import absolute
+from trainer.queue.device import CPU, Device, DeviceLock, devices
+from trainer.queue.job_list import run_of, runs
+from trainer.queue.job_table import table, whole
+from trainer.queue.order import QUEUE, ForeignFunction, JobRefused, Order, find, queue_of
+from trainer.queue.places import absolute
 from trainer.settings import TrainSettings
 
 
@@ -93,7 +93,7 @@ def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> 
     record = server.client.hgetall(f"rq:job:{id_}")
     called = json.loads(zlib.decompress(record[b"data"]))
 
-    assert called[:2] == ["trainer.horse.perform", None]
+    assert called[:2] == ["trainer.queue.horse.perform", None]
     assert msgspec.convert(called[2], list[Order]) == [order(data)]
     assert json.loads(record[b"meta"])["attempt"] == 0
     assert (record[b"timeout"], record[b"retries_left"]) == (b"60", b"5")
@@ -208,7 +208,8 @@ def test_the_devices_are_the_gpus_that_may_be_used_or_else_the_processors(tmp_pa
 def test_a_device_is_given_to_one_trainer_until_that_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     hold = (
-        "import sys; from trainer.device import *; l = DeviceLock([CPU]); print(l.take(), flush=True); sys.stdin.read()"
+        "import sys; from trainer.queue.device import *; "
+        "lock = DeviceLock([CPU]); print(lock.take(), flush=True); sys.stdin.read()"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(

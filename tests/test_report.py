@@ -19,12 +19,12 @@ import pytest
 from models.card import INT8_NAME, Card
 from models.mask_classifier import Floats, Pixels
 from trainer.dataset import Faces
-from trainer.evaluate import Scored
-from trainer.findings import Findings, find
-from trainer.latency import BATCHES, CALLS, WARM_UP_CALLS, Latency, measure
 from trainer.report import FOLDER, Epoch, Report, write
-from trainer.shares import wilson
-from trainer.slices import slices, worst_mistakes
+from trainer.reporting.evaluate import Scored
+from trainer.reporting.findings import Findings, find
+from trainer.reporting.latency import BATCHES, CALLS, WARM_UP_CALLS, Latency, measure
+from trainer.reporting.shares import wilson
+from trainer.reporting.slices import slices, worst_mistakes
 
 CARD = Card(
     version="lite-0123abcd",
@@ -295,7 +295,8 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
 
 def test_matplotlib_is_loaded_only_to_write() -> None:
     program = (
-        "import sys, trainer.report, trainer.latency; print({'matplotlib', 'seaborn', 'keras'} & set(sys.modules))"
+        "import sys, trainer.report, trainer.reporting.latency; "
+        "print({'matplotlib', 'seaborn', 'keras'} & set(sys.modules))"
     )
 
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.split import Group, connected, drawn, leaks
+from trainer.data.split import Group, connected, drawn, leaks
 
 
 def groups(count: int, stratum: str = "a", share: float = 0.2, weights: tuple[int, ...] = ()) -> list[Group]:

@@ -18,9 +18,9 @@ from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, processes
 
 from pipeline.status import heartbeats
-from trainer.job_list import TrainingRun, run_of
 from trainer.jobs import cancel, enqueue
-from trainer.order import QUEUE, Order, queue_of
+from trainer.queue.job_list import TrainingRun, run_of
+from trainer.queue.order import QUEUE, Order, queue_of
 from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
@@ -149,7 +149,7 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jo
 
     assert first.error == "broken: none of its 6 files can be used"
     assert (first.attempt, first.interrupted) == (1, [])
-    assert "refused: a job may name trainer.horse.perform and nothing else, not 'os.mkdir'" in str(second.error)
+    assert "refused: a job may name trainer.queue.horse.perform and nothing else, not 'os.mkdir'" in str(second.error)
     assert not (jobs.folder / "made").exists()
     assert trainer.poll() is None
 

@@ -14,14 +14,15 @@ import pytest
 
 from models import mask_classifier
 from models.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.files import sha256_of
 from models.mask_classifier import crop_faces
 from trainer import finish
-from trainer.checkpoint import CHECKPOINT_NAME
 from trainer.dataset import DatasetUnusable
-from trainer.export import publish
 from trainer.finish import command_of
+from trainer.fitting.checkpoint import CHECKPOINT_NAME
+from trainer.fitting.run_folder import LOCK_NAME
 from trainer.progress import Progress
-from trainer.run_folder import LOCK_NAME
+from trainer.publish import HELD_BACK_NAME, publish
 from trainer.train import TrainSettings, train
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
@@ -147,8 +148,17 @@ def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
 def test_the_published_folder_serves_on_cpus_alone(run: Run, tmp_path: Path) -> None:
     card = publish(run.folder, tmp_path / "served")
 
-    assert {path.name for path in (tmp_path / "served").iterdir()} == {CARD_NAME, INT8_NAME}
+    assert {path.name for path in (tmp_path / "served").iterdir()} == {CARD_NAME, INT8_NAME, HELD_BACK_NAME}
     assert mask_classifier.load(tmp_path / "served").card == card
+
+
+def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_path: Path) -> None:
+    publish(run.folder, tmp_path / "served")
+
+    digits = set((tmp_path / "served" / HELD_BACK_NAME).read_text().split())
+    tested = {sha256_of(path.read_bytes())[:16] for path in Path(run.settings.tests[0]).rglob("*.png")}
+    assert tested <= digits
+    assert all(len(one) == 16 for one in digits)
 
 
 def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.mask_classifier import Pixels
-from trainer import copies
-from trainer.annotations import DatasetUnusable
-from trainer.copies import Fingerprints
-from trainer.faces import MIN_PRINT_PX, FoundFace, Patches, cut_as_served, cut_patches, look_at
-from trainer.sources import Source, read_source
-from trainer.split import CLIP_VALIDATION_SHARE, VALIDATION_SHARE, Group, Side, connected, drawn, leaks
+from trainer.data.annotations import DatasetUnusable
+from trainer.data.faces import FoundFace, Patches, cut_as_served, cut_patches
+from trainer.data.gathered import Gathered
+from trainer.data.sources import read_source
+from trainer.data.split import CLIP_VALIDATION_SHARE, VALIDATION_SHARE, Group, Side, connected, drawn, leaks
 
 __all__ = ["DatasetUnusable", "Faces", "Patches", "Prepared", "prepare"]
 
@@ -34,6 +33,7 @@ __all__ = ["DatasetUnusable", "Faces", "Patches", "Prepared", "prepare"]
 PATCH_SCALE = 1.4
 # So many leaking pairs are named; the rest is counted.
 NAMED_LEAKS = 10
+MANIFEST_NAME = "manifest.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +100,11 @@ class Prepared:
     @property
     def digest(self) -> str:
         """The hash of the manifest: the same data, split and boxes give the same one, wherever they lie."""
-        return _digest(self.manifest)
+        return _hash_of(self.manifest)
 
     def write_manifest(self, folder: Path) -> None:
-        """Write manifest.jsonl, one line a face."""
-        (folder / "manifest.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self.manifest))
+        """Write the manifest, one line a face."""
+        (folder / MANIFEST_NAME).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self.manifest))
 
 
 def prepare(
@@ -132,7 +132,7 @@ def prepare(
     Raises:
         DatasetUnusable: a data set cannot be used, or copies stand on both sides.
     """
-    looked = _Looked(say)
+    looked = Gathered(say)
     for text in datasets:
         looked.add(read_source(text), None)
     for text in (validation,) if validation else ():
@@ -158,81 +158,6 @@ def prepare(
     return _cut(looked, sides, rows, size_px, margin)
 
 
-class _Looked:
-    """The faces of all data sets in one row, with their fingerprints and the sides that the user gave them."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.faces: list[FoundFace] = []
-        self.given: list[Side | None] = []
-        self.counts: Counter[str] = Counter()
-        self._prints: list[Fingerprints] = []
-        self._say = say
-        self._contradicting: set[str] = set()
-
-    def add(self, source: Source, side: Side | None) -> None:
-        """Look at a data set.
-
-        Raises:
-            DatasetUnusable: nothing of it can be used.
-        """
-        for problem in source.problems:
-            self._leave_out(problem)
-        before = len(self.faces)
-        for look in look_at(source.items, source.name, source.family):
-            if look.prints is None:
-                self._leave_out(look.problem or "")
-                continue
-            self.faces += look.faces
-            self.given += [side] * len(look.faces)
-            self._prints.append(look.prints)
-        if len(self.faces) == before:
-            raise DatasetUnusable(f"{source.name}: none of its {len(source.items)} files can be used")
-
-    def leave_out_contradictions(self) -> None:
-        """Leave out files that stand in the data sets with both labels: one of the two folders is wrong."""
-        labels: dict[tuple[str, int, int], set[str]] = defaultdict(set)
-        for face in self.faces:
-            labels[face.sha256, face.frame, face.number].add(face.label)
-        wrong = {key[0] for key, found in labels.items() if len(found) > 1}
-        for face in self.faces:
-            if face.sha256 in wrong and face.number == face.frame == 0:
-                self._leave_out(f"{face.file} is labelled {face.label}, the same picture elsewhere is not: left out")
-        self._contradicting = wrong
-
-    def pairs(self) -> list[tuple[int, int]]:
-        """Pair the faces that must stay together."""
-        found = list(copies.near_copies(self._clear_prints()))
-        clear = self._clear_places()
-        pairs = [(clear[one], clear[other]) for one, other in found]
-        first: dict[tuple[str, ...], int] = {}
-        for place, face in enumerate(self.faces):
-            pairs += [(first.setdefault(key, place), place) for key in _keys(face)]
-        return [pair for pair in pairs if pair[0] != pair[1]]
-
-    def is_contradicting(self, face: FoundFace) -> bool:
-        """Tell whether a face's file stands in the data sets with both labels."""
-        return face.sha256 in self._contradicting
-
-    def _clear_places(self) -> list[int]:
-        return [place for place, face in enumerate(self.faces) if face.side_px >= MIN_PRINT_PX]
-
-    def _clear_prints(self) -> Fingerprints:
-        prints, places = copies.joined(self._prints), self._clear_places()
-        return Fingerprints(
-            hashes=prints.hashes[places], mirrored=prints.mirrored[places], details=prints.details[places]
-        )
-
-    def _leave_out(self, line: str) -> None:
-        self.counts["left out"] += 1
-        self._say(line)
-
-
-def _keys(face: FoundFace) -> Iterator[tuple[str, ...]]:
-    """Yield what a face shares with all that must stay with it, besides its looks."""
-    yield ("sha256", face.sha256)
-    yield ("name", face.family, face.label, copies.original_name(face.file))
-
-
 def _group_names(faces: Sequence[FoundFace], numbers: Sequence[int]) -> dict[int, str]:
     names: dict[int, str] = {}
     for face, number in zip(faces, numbers, strict=True):
@@ -241,7 +166,7 @@ def _group_names(faces: Sequence[FoundFace], numbers: Sequence[int]) -> dict[int
 
 
 def _sides(
-    looked: _Looked, numbers: Sequence[int], names: dict[int, str], seed: int, *, with_validation: bool
+    looked: Gathered, numbers: Sequence[int], names: dict[int, str], seed: int, *, with_validation: bool
 ) -> list[Side]:
     """Give each face its side; of a group that holds given faces, those that were not given are out."""
     members: dict[int, list[int]] = defaultdict(list)
@@ -257,7 +182,7 @@ def _sides(
     return sides
 
 
-def _group(looked: _Looked, name: str, places: Sequence[int]) -> Group:
+def _group(looked: Gathered, name: str, places: Sequence[int]) -> Group:
     faces = [looked.faces[place] for place in places]
     given = {looked.given[place] for place in places}
     bare = any(face.label == "no_mask" for face in faces)
@@ -271,7 +196,7 @@ def _group(looked: _Looked, name: str, places: Sequence[int]) -> Group:
     )
 
 
-def _refuse_leaks(looked: _Looked, sides: Sequence[Side], numbers: Sequence[int]) -> None:
+def _refuse_leaks(looked: Gathered, sides: Sequence[Side], numbers: Sequence[int]) -> None:
     """Raise DatasetUnusable if something to be trained on is a copy of something kept for reporting."""
     kept = {number: place for place, number in enumerate(numbers) if looked.given[place]}
     leaking = [
@@ -292,7 +217,7 @@ def _leak_text(faces: Sequence[FoundFace], leaking: Sequence[tuple[int, int]]) -
     return f"the split leaks, {len(leaking)} faces to train on are copies of faces kept for reporting: {named}{more}"
 
 
-def _cut(looked: _Looked, sides: Sequence[Side], rows: tuple[Row, ...], size_px: int, margin: float) -> Prepared:
+def _cut(looked: Gathered, sides: Sequence[Side], rows: tuple[Row, ...], size_px: int, margin: float) -> Prepared:
     def places(side: Side) -> list[int]:
         return [place for place, given in enumerate(sides) if given == side]
 
@@ -316,7 +241,7 @@ def _cut(looked: _Looked, sides: Sequence[Side], rows: tuple[Row, ...], size_px:
         validation=faces(places("validation")),
         tests={name: faces(chosen) for name, chosen in tests.items()},
         counts=dict(sorted(counts.items())),
-        digests={name: _digest(tuple(of_source)) for name, of_source in kept.items()},
+        digests={name: content_digest(of_source) for name, of_source in kept.items()},
         manifest=rows,
     )
 
@@ -331,5 +256,10 @@ def _faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
     )
 
 
-def _digest(rows: Sequence[Row]) -> str:
-    return hashlib.sha256(b"".join(sorted(msgspec.json.encode(row) for row in rows))).hexdigest()
+def content_digest(rows: Sequence[Row]) -> str:
+    """Return the hash of which faces with which labels a set holds, whatever else was trained on beside them."""
+    return _hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
+
+
+def _hash_of(things: Iterable[object]) -> str:
+    return hashlib.sha256(b"".join(sorted(msgspec.json.encode(thing) for thing in things))).hexdigest()

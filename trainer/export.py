@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import keras
-import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -26,10 +25,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.card import INT8_NAME, Card, read_card, write_card
-from models.files import read_checked
-from trainer.augment import augment, plain
-from trainer.faces import Patches
+from trainer.data.augment import augment, plain
+from trainer.data.faces import Patches
 from trainer.networks import HEAD
 from trainer.settings import Recipe
 
@@ -100,17 +97,6 @@ def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np
     clean = plain(patches, places[:half], recipe.size_px, recipe.margin)
     varied = augment(patches, places[half:], recipe.size_px, recipe.margin, rng)
     return np.concatenate([clean, varied])
-
-
-def publish(run: Path, folder: Path) -> Card:
-    """Copy of a run folder what CPUs serve, the int8 file and the card, to a model folder; return its card."""
-    card = read_card(run)
-    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
-    served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / INT8_NAME).write_bytes(content)
-    write_card(folder, served)
-    return served
 
 
 def _head(onnx_file: Path) -> list[str]:

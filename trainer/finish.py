@@ -19,13 +19,13 @@ from models.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
 from models.files import sha256_of
 from models.mask_classifier import Floats, Pixels, onnx_network
 from trainer import export, report
-from trainer.calibrate import fit_temperature
+from trainer.data.sources import family_name, short_name
 from trainer.dataset import Faces, Prepared
-from trainer.evaluate import THRESHOLD, Scored, figures, score
-from trainer.findings import Epoch
-from trainer.latency import measure_run
+from trainer.reporting.calibrate import fit_temperature
+from trainer.reporting.evaluate import THRESHOLD, Scored, figures, score
+from trainer.reporting.findings import Epoch
+from trainer.reporting.latency import measure_run
 from trainer.settings import Recipe, TrainSettings
-from trainer.sources import family_name, short_name
 
 # For measuring only; TensorFlow trains on all processors.
 EVALUATION_THREADS = 2

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.average import MovingAverage
-from trainer.batches import Batches
-from trainer.checkpoint import Checkpoint, Origin
+from trainer.data.batches import Batches
 from trainer.dataset import Faces, Prepared
-from trainer.findings import Epoch
+from trainer.fitting.average import MovingAverage
+from trainer.fitting.checkpoint import Checkpoint, Origin
 from trainer.progress import Progress, Reporting
+from trainer.reporting.findings import Epoch
 from trainer.settings import Recipe
 
 __all__ = ["Progress", "fit"]

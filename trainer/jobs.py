@@ -16,8 +16,8 @@ from rq.job import JobStatus
 from rq.utils import now, utcformat
 
 from pipeline.process import Clock, Redis
-from trainer.job_list import STATES, UNFINISHED, found_job, runs
-from trainer.order import FUNCTION, INDEX, RETRIES, JobRefused, Order, Told, queue_of
+from trainer.queue.job_list import STATES, UNFINISHED, found_job, runs
+from trainer.queue.order import FUNCTION, INDEX, RETRIES, JobRefused, Order, Told, queue_of
 
 KEPT_S = 30 * 86_400  # finished, failed and cancelled jobs are listed for so long
 

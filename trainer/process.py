@@ -15,8 +15,8 @@ import redis
 
 from pipeline.process import Running, connect, hide_password, running
 from pipeline.settings import Settings
-from trainer.device import DeviceLock, devices
-from trainer.worker import TrainingWorker
+from trainer.queue.device import DeviceLock, devices
+from trainer.queue.worker import TrainingWorker
 
 DEVICE_S = 1.0  # how often a trainer without a device looks for one
 

@@ -18,9 +18,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.mask_classifier import Pixels
-from trainer.evaluate import Scored
-from trainer.findings import Epoch, Findings, Report, find
-from trainer.slices import Mistake
+from trainer.reporting.evaluate import Scored
+from trainer.reporting.findings import Epoch, Findings, Report, find
+from trainer.reporting.slices import Mistake
 
 __all__ = ["FOLDER", "Epoch", "Report", "write"]
 
@@ -31,7 +31,7 @@ NUMBERS_NAME = "report.json"
 
 def write(run: Path, report: Report) -> None:
     """Write the report of a run into FOLDER of its folder, over an older one."""
-    from trainer import plots  # matplotlib takes a second to import: only who writes a report pays
+    from trainer.reporting import plots  # matplotlib takes a second to import: only who writes a report pays
 
     findings = find(report)
     pictures = plots.draw(findings, report.tests) | _faces(findings.mistakes, report.tests)
@@ -48,7 +48,7 @@ def write(run: Path, report: Report) -> None:
 
 def _page(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=True,  # names of files and data sets are anybody's text
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from models.card import CARD_NAME
 from trainer import finish
-from trainer.checkpoint import Checkpoint, Origin
+from trainer.data.sources import read_source
 from trainer.dataset import DatasetUnusable, Prepared, prepare
 from trainer.fit import fit
+from trainer.fitting.checkpoint import Checkpoint, Origin
+from trainer.fitting.repeatable import make_repeatable
+from trainer.fitting.run_folder import locked
 from trainer.networks import build
 from trainer.progress import Progress
-from trainer.repeatable import make_repeatable
-from trainer.run_folder import locked
 from trainer.settings import RANDOM, Recipe, TrainSettings, recipe_of
-from trainer.sources import read_source
 
 __all__ = ["TrainSettings", "train"]
 

@@ -20,7 +20,7 @@ from rq.job import Job
 from pipeline.process import Redis
 from trainer.settings import TrainSettings
 
-FUNCTION = "trainer.horse.perform"
+FUNCTION = "trainer.queue.horse.perform"
 QUEUE = "training"
 RETRIES = 5  # more attempts at a job whose process or trainer died, or that failed for no reason one can mend
 LOST_S = 20  # a job of which no trainer has said for so long that it works on it is taken over
@@ -105,7 +105,7 @@ class TrainingJob(Job):
     @property
     def func(self) -> Callable[..., Any]:
         """Return the one function that trainers run; raise ForeignFunction for any other."""
-        from trainer.horse import perform
+        from trainer.queue.horse import perform
 
         self.order  # noqa: B018 -- raises for what is no order
         return cast(Callable[..., Any], perform)

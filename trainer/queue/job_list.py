@@ -16,7 +16,7 @@ from rq.utils import now
 from rq.worker_registration import get_keys
 
 from pipeline.process import Redis
-from trainer.order import INDEX, LOST_S, ForeignFunction, JobRefused, Outcome, Told, TrainingJob, find, queue_of
+from trainer.queue.order import INDEX, LOST_S, ForeignFunction, JobRefused, Outcome, Told, TrainingJob, find, queue_of
 from trainer.settings import TrainSettings
 
 log = logging.getLogger(__name__)

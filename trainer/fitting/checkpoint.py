@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from trainer.findings import Epoch
+from trainer.reporting.findings import Epoch
 from trainer.settings import Recipe
 
 CHECKPOINT_NAME = "checkpoint.npz"

@@ -27,11 +27,11 @@ from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from pipeline.process import Redis, Running
-from trainer.bound import BoundProcess
-from trainer.device import Device
-from trainer.order import INDEX, LOST_S, TrainingJob, queue_of
-from trainer.reasons import HorseDied, how_it_died, is_final, note, one_line
-from trainer.taking import Taking
+from trainer.queue.bound import BoundProcess
+from trainer.queue.device import Device
+from trainer.queue.order import INDEX, LOST_S, TrainingJob, queue_of
+from trainer.queue.reasons import HorseDied, how_it_died, is_final, note, one_line
+from trainer.queue.taking import Taking
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from models.card import CARD_NAME
+from trainer.data.sources import read_source
 from trainer.settings import IMAGENET, RANDOM, TrainSettings, recipe_of
-from trainer.sources import read_source
 
 LABELS = ("mask", "no_mask")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.job_list import TrainingRun
+from trainer.queue.job_list import TrainingRun
 
 
 def table(found: list[TrainingRun]) -> str:

@@ -93,6 +93,11 @@ def original_name(path: Path) -> str:
     return _COPY.sub("", stem)
 
 
+def is_marked(path: Path) -> bool:
+    """Tell whether a file name says of which photograph, or person, it is a copy."""
+    return original_name(path) != path.stem.lower()
+
+
 def _hash(grey: Picture) -> int:
     small = cv2.resize(grey, (HASH_PX, HASH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
     cosines = cv2.dct(small)[:HASH_COSINES, :HASH_COSINES].ravel()[1:]  # the first is only brightness

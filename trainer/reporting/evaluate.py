@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.mask_classifier import MAX_BATCH, Classify, Floats, Pixels
-from trainer.calibrate import log_loss, reliability
 from trainer.dataset import Faces
-from trainer.ranking import precision_recall, roc
+from trainer.reporting.calibrate import log_loss, reliability
+from trainer.reporting.ranking import precision_recall, roc
 
 Truth = NDArray[np.bool_]
 

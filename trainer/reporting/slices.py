@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.mask_classifier import Label, label_of
-from trainer.evaluate import THRESHOLD, Scored
-from trainer.shares import Share, wilson
+from trainer.reporting.evaluate import THRESHOLD, Scored
+from trainer.reporting.shares import Share, wilson
 
 Truth = NDArray[np.bool_]
 

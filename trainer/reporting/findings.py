@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from models.card import INT8_NAME, Card
-from trainer.calibrate import Reliability, at_temperature, reliability
-from trainer.evaluate import THRESHOLD, Agreement, Scored, agreement, figures
-from trainer.latency import Latency
-from trainer.slices import Mistake, Slice, slices, worst_mistakes
+from trainer.reporting.calibrate import Reliability, at_temperature, reliability
+from trainer.reporting.evaluate import THRESHOLD, Agreement, Scored, agreement, figures
+from trainer.reporting.latency import Latency
+from trainer.reporting.slices import Mistake, Slice, slices, worst_mistakes
 
 MISTAKES = 16
 

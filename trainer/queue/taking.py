@@ -11,7 +11,7 @@ from typing import cast
 
 from rq import Queue
 
-from trainer.order import TrainingJob, find
+from trainer.queue.order import TrainingJob, find
 
 log = logging.getLogger(__name__)
 

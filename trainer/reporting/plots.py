@@ -17,12 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from trainer.calibrate import Reliability
-from trainer.evaluate import Scored
-from trainer.findings import Confusion, Epoch, Findings
-from trainer.ranking import Curve, precision_recall, roc
-from trainer.shares import Share
-from trainer.slices import Slice
+from trainer.reporting.calibrate import Reliability
+from trainer.reporting.evaluate import Scored
+from trainer.reporting.findings import Confusion, Epoch, Findings
+from trainer.reporting.ranking import Curve, precision_recall, roc
+from trainer.reporting.shares import Share
+from trainer.reporting.slices import Slice
 
 DOTS_PER_INCH = 110
 PANEL_INCHES = 3.6

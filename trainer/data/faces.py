@@ -23,9 +23,9 @@ from models import face_detector
 from models.face_detector import FaceDetector
 from models.files import sha256_of
 from models.mask_classifier import Pixels, crop_faces
-from trainer import copies
-from trainer.copies import Fingerprints
-from trainer.sources import Item, Label, is_clip
+from trainer.data import copies
+from trainer.data.copies import Fingerprints
+from trainer.data.sources import Item, Label, is_clip
 
 Box = tuple[float, float, float, float]
 

@@ -1,8 +1,8 @@
 """What runs in a trainer's work horse, the process that trains: an order in, a run folder and its version out.
 
 Keras is imported here and not in the parent, so that a job that runs out of memory or crashes takes nothing else with
-it. The progress stands in the job's meta. Whatever training raises ends the attempt (trainer/reasons.py says whether
-there is another). Redis may be away while the horse trains.
+it. The progress stands in the job's meta. Whatever training raises ends the attempt (reasons.py says whether there is
+another). Redis may be away while the horse trains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rq import get_current_job
 from models.card import CARD_NAME, read_card
 from models.registry import register
 from pipeline.process import Clock
-from trainer.order import Outcome, TrainingJob
+from trainer.queue.order import Outcome, TrainingJob
 from trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

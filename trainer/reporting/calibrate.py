@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.mask_classifier import Floats, label_of
-from trainer.shares import Share, wilson
+from trainer.reporting.shares import Share, wilson
 
 Truth = NDArray[np.bool_]
 Reals = NDArray[np.float64]

@@ -17,7 +17,7 @@ from rq.timeouts import JobTimeoutException
 
 from models.files import ModelUnusable
 from models.store import StoreFailed
-from trainer.order import RETRIES
+from trainer.queue.order import RETRIES
 
 MOST_CHARACTERS = 500
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.faces import Patches
+from trainer.data.faces import Patches
 
 Picture = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
+from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
 
 Label = Literal["mask", "no_mask"]
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.augment import augment
-from trainer.faces import Patches
+from trainer.data.augment import augment
+from trainer.data.faces import Patches
 
 SHARE_POWER = 1 / 3
 

@@ -1,0 +1,1 @@
+"""Data sets: files in; labelled faces, copies, sides and varied crops out."""

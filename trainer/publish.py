@@ -1,0 +1,47 @@
+"""Publish a run: a run folder in, a small model folder out that CPUs serve.
+
+    python -m trainer.publish runs/mine models/default
+
+It holds the int8 file, the card, and held_back.txt, which names the files that were kept for reporting by the first
+digits of their SHA-256, so that whoever has the data can measure on just these. A damaged run raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from models.card import INT8_NAME, Card, read_card, write_card
+from models.files import read_checked
+from trainer.dataset import MANIFEST_NAME, Row
+
+HELD_BACK_NAME = "held_back.txt"
+# As `python -m bench.accuracy --only` expects them.
+DIGITS = 16
+
+
+def publish(run: Path, folder: Path) -> Card:
+    """Copy of a run folder what CPUs serve to a model folder; return its card.
+
+    Raises:
+        ModelUnusable: the run is unfinished or damaged.
+    """
+    card = read_card(run)
+    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
+    served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INT8_NAME).write_bytes(content)
+    (folder / HELD_BACK_NAME).write_text("".join(f"{digits}\n" for digits in _held_back(run)))
+    write_card(folder, served)
+    return served
+
+
+def _held_back(run: Path) -> list[str]:
+    rows = (msgspec.json.decode(line, type=Row) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
+    return sorted({row.sha256[:DIGITS] for row in rows if row.side in ("validation", "test")})
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]), Path(sys.argv[2]))
