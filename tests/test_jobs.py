@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -20,7 +21,7 @@ from trainer.jobs import cancel, enqueue
 from trainer.queue.device import CPU, Device, DeviceLock, devices
 from trainer.queue.job_list import run_of, runs
 from trainer.queue.job_table import table, whole
-from trainer.queue.order import QUEUE, ForeignFunction, JobRefused, Order, find, queue_of
+from trainer.queue.order import FUNCTION, QUEUE, ForeignFunction, JobRefused, Order, find, queue_of
 from trainer.queue.places import absolute
 from trainer.settings import TrainSettings
 
@@ -93,7 +94,7 @@ def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> 
     record = server.client.hgetall(f"rq:job:{id_}")
     called = json.loads(zlib.decompress(record[b"data"]))
 
-    assert called[:2] == ["trainer.queue.horse.perform", None]
+    assert called[:2] == [FUNCTION, None]
     assert msgspec.convert(called[2], list[Order]) == [order(data)]
     assert json.loads(record[b"meta"])["attempt"] == 0
     assert (record[b"timeout"], record[b"retries_left"]) == (b"60", b"5")
@@ -110,7 +111,7 @@ def test_a_job_runs_no_code_that_its_record_names(server: Server, data: Path) ->
     assert ours is not None
     assert (ours.success_callback, ours.failure_callback, ours.stopped_callback) == (None, None, None)
     assert theirs is not None
-    with pytest.raises(ForeignFunction, match=r"a job may name trainer\.horse\.perform and nothing else"):
+    with pytest.raises(ForeignFunction, match=f"a job may name {re.escape(FUNCTION)} and nothing else"):
         _ = theirs.func
 
 
