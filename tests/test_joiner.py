@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.messages import FrameResult, frame_id
@@ -193,7 +193,12 @@ arrivals = st.lists(
 )
 
 
+# a start that is followed a second time, after a silence
+RETURNING = [(2, 24, "labelled", 1.5, True), (1, 8, "dropped", 1.5, True), (1, 0, "labelled", 1.5, False)]
+
+
 @given(arrivals)
+@example([(1, 14, "dead", 1.5, False), *RETURNING, (1, 0, "labelled", 1.5, True), (2, 0, "labelled", 1.5, False)])
 def test_whatever_comes_frames_never_go_backwards_and_none_is_held_longer_than_the_wait(
     coming: list[tuple[int, int, str, float, bool]],
 ) -> None:

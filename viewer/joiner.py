@@ -15,6 +15,7 @@ WAIT_S = 0.05  # longest wait for a frame without an outcome
 UNLABELLED_S = 1.0  # a camera without labelled results for so long is shown without labels ...
 MOST_PATIENT_S = 5.0  # ... or for twice the time between its last two, at most this, where workers are slow
 SILENT_S = 2.0  # a producer of which nothing has come for so long gives way to one with a lower start
+KEPT_PRODUCERS = 16  # of so many that were followed before it is known how far they were shown
 
 
 class Joiner:
@@ -28,6 +29,7 @@ class Joiner:
         self._start = -1  # of the producer whose frames are shown
         self._came_s = at_s  # when anything of that producer last came
         self._next = 0  # lowest seq that may still be shown
+        self._left: dict[int, int] = {}  # by start of producers followed before: the same
         self._held: dict[int, tuple[float, FrameResult]] = {}  # by seq: when it came, and what
         self._in_order: list[FrameResult] = []
         self._unlabelled: tuple[int, int] | None = None  # start and seq last shown without labels
@@ -70,9 +72,13 @@ class Joiner:
         """
         if (start, seq) == self._unlabelled:
             return False  # seen before: no sign of life
-        if not self._gives_way(start, at_s) and (start, seq) < (self._start, self._next):
+        if start == self._start or not self._gives_way(start, at_s):
+            if (start, seq) < (self._start, self._next):
+                return False
+        elif seq < self._left.get(start, 0):
             return False
-        self._start, self._next, self._unlabelled, self._came_s = start, seq, (start, seq), at_s
+        self._follow(start, seq)
+        self._unlabelled, self._came_s = (start, seq), at_s
         self._held = {held: what for held, what in self._held.items() if what[1].start == start and held >= seq}
         self._in_order = []
         self._advance()
@@ -86,6 +92,15 @@ class Joiner:
         """Go over to a restarted camera's frames, after what is known of those before."""
         while self._held:
             self._skip_gap()
+        self._follow(start, seq)
+
+    def _follow(self, start: int, seq: int) -> None:
+        """Show a producer's frames from this one on, but none that was shown when it was followed before."""
+        if start != self._start:
+            self._left[self._start] = self._next
+            seq = max(seq, self._left.pop(start, 0))
+            while len(self._left) > KEPT_PRODUCERS:
+                del self._left[next(iter(self._left))]
         self._start, self._next = start, seq
 
     def _skip_gap(self) -> None:
