@@ -193,12 +193,22 @@ arrivals = st.lists(
 )
 
 
-# a start that is followed a second time, after a silence
-RETURNING = [(2, 24, "labelled", 1.5, True), (1, 8, "dropped", 1.5, True), (1, 0, "labelled", 1.5, False)]
+# The higher start is followed, falls silent and gives way, and is followed again.
+RETURNING = [
+    (1, 14, "dead", 1.5, False),
+    (1, 13, "labelled", 1.5, False),
+    (2, 24, "labelled", 1.5, True),
+    (1, 8, "dropped", 1.5, True),
+    (1, 23, "dropped", 0.0, False),
+    (1, 24, "dropped", 1.5, False),
+    (1, 0, "labelled", 1.5, False),
+    (1, 0, "labelled", 1.5, True),
+    (2, 0, "labelled", 1.5, False),
+]
 
 
 @given(arrivals)
-@example([(1, 14, "dead", 1.5, False), *RETURNING, (1, 0, "labelled", 1.5, True), (2, 0, "labelled", 1.5, False)])
+@example(RETURNING)
 def test_whatever_comes_frames_never_go_backwards_and_none_is_held_longer_than_the_wait(
     coming: list[tuple[int, int, str, float, bool]],
 ) -> None:
