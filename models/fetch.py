@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from models.card import CARD_NAME, RESTORE, card_text, parse_card
-from models.files import ModelUnusable, read_checked, sha256_of
+from models.files import ModelUnusable, checked, read_checked
 from models.store import Store, StoreFailed, replace_file
 
 
@@ -51,10 +51,7 @@ def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
         content = store.read(name)
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
-    found = sha256_of(content)
-    if found != sha256:
-        raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {RESTORE}")
-    return content
+    return checked(content, sha256, where, remedy=RESTORE)
 
 
 def _is_there(path: Path, sha256: str) -> bool:

@@ -27,9 +27,18 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
         raise ModelUnusable(f"{path} is missing: {remedy}") from error
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    return checked(content, sha256, str(path), remedy=remedy)
+
+
+def checked(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
+    """Return a file's bytes if their hash is the expected one; `where` names the file if not.
+
+    Raises:
+        ModelUnusable: they are another file's.
+    """
     found = sha256_of(content)
     if found != sha256:
-        raise ModelUnusable(f"{path} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
+        raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
     return content
 
 

@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, processes
+from toy_faces import write_faces
 
 from pipeline.status import heartbeats
 from trainer.jobs import cancel, enqueue
@@ -84,18 +83,6 @@ class Jobs:
 @pytest.fixture
 def jobs(server: Server, processes: Processes, tmp_path: Path) -> Jobs:
     return Jobs(server, processes, tmp_path)
-
-
-def write_faces(folder: Path, count: int, seed: int) -> Path:
-    """Write toy faces: the lower half of a masked one is dark, that of a bare one bright."""
-    rng = np.random.default_rng(seed)
-    for name, lower in (("with_mask", 30), ("without_mask", 220)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            picture = rng.integers(100, 156, (40, 40, 3), np.uint8)
-            picture[20:] = rng.integers(lower - 25, lower + 25, (20, 40, 3), np.uint8)
-            cv2.imwrite(str(folder / name / f"{number}.png"), picture)
-    return folder
 
 
 def horse_of(trainer: Process) -> int:

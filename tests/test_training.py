@@ -11,6 +11,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
+from toy_faces import write_faces
 
 from models import mask_classifier
 from models.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
@@ -47,18 +48,6 @@ class Run:
     before: list[Progress]
     between: set[str]
     after: list[Progress]
-
-
-def write_faces(folder: Path, count: int, seed: int) -> Path:
-    """Write toy faces: bright ones with a dark lower half wear a mask, those with a bright lower half do not."""
-    rng = np.random.default_rng(seed)
-    for name, lower in (("with_mask", 30), ("without_mask", 220)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            picture = rng.integers(100, 156, (40, 40, 3), np.uint8)
-            picture[20:] = rng.integers(lower - 25, lower + 25, (20, 40, 3), np.uint8)
-            cv2.imwrite(str(folder / name / f"{seed}-{number}.png"), picture)
-    return folder
 
 
 @pytest.fixture(scope="module")

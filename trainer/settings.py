@@ -69,35 +69,23 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
 # The margin is small: the masked faces of public data sets come with more surroundings than the bare ones, and with a
 # wide margin surroundings mean "mask".
+_LITE = Recipe(
+    about="ResNet18 at half width, for CPUs",
+    size_px=112,
+    margin=0.05,
+    weights=RANDOM,
+    epochs=28,
+    batch=64,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    warmup_share=0.05,
+    weight_decay=0.05,
+    label_smoothing=0.03,
+    ema_decay=0.998,
+)
 RECIPES = {
-    "lite": Recipe(
-        about="ResNet18 at half width, for CPUs",
-        size_px=112,
-        margin=0.05,
-        weights=RANDOM,
-        epochs=28,
-        batch=64,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        warmup_share=0.05,
-        weight_decay=0.05,
-        label_smoothing=0.03,
-        ema_decay=0.998,
-    ),
-    "resnet18": Recipe(
-        about="ResNet18, full width",
-        size_px=112,
-        margin=0.05,
-        weights=RANDOM,
-        epochs=28,
-        batch=64,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        warmup_share=0.05,
-        weight_decay=0.05,
-        label_smoothing=0.03,
-        ema_decay=0.998,
-    ),
+    "lite": _LITE,
+    "resnet18": msgspec.structs.replace(_LITE, about="ResNet18, full width"),
     "resnet50": Recipe(
         about="ResNet50 that knows ImageNet, with a dense head of its own",
         size_px=224,
