@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def train(
     from models.files import ModelUnusable
     from trainer.settings import TrainSettings
 
-    settings = TrainSettings(**given)
+    settings, models = TrainSettings(**given), models or None
     check_registry(models)
     if queue:
         enqueue(settings, models, time_limit_h, jobs_url({"redis_url": redis_url, "jobs_redis": jobs_redis}))
@@ -61,7 +62,11 @@ def train(
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
     configure_logging(as_json=False)
-    run(lambda: train_here(settings, models), ModelUnusable, ValueError)
+    try:
+        run(lambda: train_here(settings, models), ModelUnusable, ValueError)
+    except KeyboardInterrupt:
+        click.echo(f"maskwatch: stopped: {how_to_go_on(Path(settings.out))}", err=True)
+        os._exit(130)  # TensorFlow's threads, which feed the training, abort an interpreter that shuts down
 
 
 def train_here(settings: TrainSettings, models: str | None) -> int:
@@ -82,17 +87,35 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
     return 0
 
 
+def how_to_go_on(out: Path) -> str:
+    """Say what the same command does after a training was stopped."""
+    from models.card import CARD_NAME
+    from trainer.fitting.run_folder import CHECKPOINT_NAME
+
+    if (out / CARD_NAME).exists():
+        return f"the model in {out} is finished; `maskwatch models register {out}` adds it to a registry"
+    if (out / CHECKPOINT_NAME).exists():
+        return f"the same command goes on after the last epoch that {out} holds"
+    return "no epoch was finished, so the same command begins anew"
+
+
 def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check what can be checked at once, and leave the training to a trainer."""
+    from models.files import ModelUnusable
+    from models.registry import registry_at
+    from trainer.given import check_is_new, check_run
     from trainer.jobs import enqueue
     from trainer.queue.job_list import has_trainer
     from trainer.queue.order import JobRefused, Order
-    from trainer.queue.places import absolute, absolute_place, check_run
+    from trainer.queue.places import absolute, absolute_place
 
-    order = Order(settings=absolute(settings), models=absolute_place(models))
     try:
+        check_is_new(settings)  # before an empty --out becomes a path
+        order = Order(settings=absolute(settings), models=absolute_place(models))
         check_run(order.settings)
-    except ValueError as error:
+        if order.models is not None:
+            registry_at(order.models).try_to_write()
+    except (ModelUnusable, ValueError) as error:
         fail(str(error), 1)
     with redis_of({"redis_url": redis_url}, JobRefused) as client:
         id_ = enqueue(client, order, time_limit_s=time_limit_h * 3600)

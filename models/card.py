@@ -38,6 +38,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     measured: figures by name for each test folder, the last epoch's, and the temperature; shares 0..1.
     tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
     files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
+    job: the id of the training job that it comes from; empty when it was trained by hand.
     """
 
     version: Version
@@ -51,6 +52,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     tests: dict[str, str] = {}
     files: dict[FileName, Sha256]
     created: str
+    job: str = ""
 
 
 def read_card(folder: Path) -> Card:

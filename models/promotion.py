@@ -2,7 +2,9 @@
 
 Two versions are compared on the tests that both were measured on: the same name and the same digest on both cards.
 Whatever is made current has been read whole and has answered a few crops. What is refused raises Refused (worse, not
-comparable, not there) or ModelUnusable (damaged); current.json is written last and at once.
+comparable, not there, or somebody else was faster) or ModelUnusable (damaged); current.json is written last and at
+once. In a folder one process at a time does all this. Behind a URL nothing can be locked: current.json is read again
+just before it is written, and of two that write in the very same moment one is lost.
 """
 
 from __future__ import annotations
@@ -55,14 +57,16 @@ def promote(registry: Registry, version: str, *, by: str, force: bool = False) -
         Refused: there is no such version, it is worse, or not comparable.
         ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
     """
-    pointer = _pointer(registry, force)
-    before = pointer.version if pointer else None
-    if version == before:
-        return Step(version=version, before=before)
-    _try(registry, registry.known(version))
-    comparison = None if force or before is None else _no_worse(registry, version, before)
-    history = [*pointer.history, _turn(pointer)][-HISTORY_KEPT:] if pointer else []
-    registry.point(version, by, history)
+    with registry.changing():
+        pointer = _pointer(registry, force)
+        before = pointer.version if pointer else None
+        if version == before:
+            return Step(version=version, before=before)
+        _try(registry, registry.known(version))
+        comparison = None if force or before is None else _no_worse(registry, version, before)
+        history = [*pointer.history, _turn(pointer)][-HISTORY_KEPT:] if pointer else []
+        _check_unchanged(registry, pointer)
+        registry.point(version, by, history)
     return Step(version=version, before=before, comparison=comparison)
 
 
@@ -73,12 +77,14 @@ def rollback(registry: Registry, *, by: str) -> Step:
         Refused: there was none before.
         ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
     """
-    pointer = registry.pointer()
-    if not pointer.history:
-        raise Refused(f"{pointer.version} is the first version of {registry.place}: there is none to go back to")
-    before = pointer.history[-1].version
-    _try(registry, before)
-    registry.point(before, by, pointer.history[:-1])
+    with registry.changing():
+        pointer = registry.pointer()
+        if not pointer.history:
+            raise Refused(f"{pointer.version} is the first version of {registry.place}: there is none to go back to")
+        before = pointer.history[-1].version
+        _try(registry, before)
+        _check_unchanged(registry, pointer)
+        registry.point(before, by, pointer.history[:-1])
     return Step(version=before, before=pointer.version)
 
 
@@ -106,6 +112,15 @@ def _pointer(registry: Registry, force: bool) -> Pointer | None:
         if not force:
             raise
         return None
+
+
+def _check_unchanged(registry: Registry, read: Pointer | None) -> None:
+    """Raise Refused if somebody else has changed which version is current since that was read."""
+    if read is None:  # there was nothing to read, and it is written anew by force
+        return
+    now = registry.pointer()
+    if now != read:
+        raise Refused(f"{now.by} made {now.version} current meanwhile: look at it, and try again if you still want to")
 
 
 def _try(registry: Registry, version: str) -> None:

@@ -10,6 +10,8 @@ reached raises StoreFailed, a damaged version ModelUnusable, a step that the reg
 
 from __future__ import annotations
 
+import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -36,8 +38,8 @@ BUILT_IN = "built-in"
 # What of a run folder serves; the float ONNX file is for looking at.
 SERVED = (INT8_NAME, KERAS_NAME)
 ANEW = "`maskwatch models promote VERSION --force` writes it anew"
-# Cards that differ in this alone describe the same model.
-TOLD_APART_BY = "created"
+# Cards that differ in these alone describe the same model.
+TOLD_APART_BY = {"created", "job"}
 
 
 class Refused(ValueError):
@@ -120,6 +122,15 @@ class Registry:
             return self._store.folder / VERSIONS / version
         return fetch(self._store, f"{VERSIONS}/{version}")
 
+    def changing(self) -> AbstractContextManager[None]:
+        """Be the only one who changes which version is current while a block runs; behind a URL that is not sure."""
+        return self._store.locked()
+
+    def try_to_write(self) -> None:
+        """Make sure that versions can be added; raise StoreFailed when they cannot."""
+        self.versions()
+        self._store.try_to_write()
+
     def point(self, version: str, by: str, history: list[Turn]) -> None:
         """Make a version current, without any check."""
         self._store.write(CURRENT_NAME, pointer_text(Pointer(version=version, since=now(), by=by, history=history)))
@@ -132,8 +143,9 @@ class Registry:
         for name, content in contents.items():
             self._store.write(f"{VERSIONS}/{card.version}/{name}", content)
         self._store.write(f"{VERSIONS}/{card.version}/{CARD_NAME}", card_text(card))
-        if not self._has_pointer():
-            self.point(BUILT_IN, who(), [])
+        with self.changing():
+            if not self._has_pointer():
+                self.point(BUILT_IN, who(), [])
 
     def _has_pointer(self) -> bool:
         try:
@@ -168,6 +180,11 @@ def register(place: str, run: Path) -> Card:
     return there or card
 
 
+def register_line(place: str, run: Path) -> str:
+    """Return the command that registers a run folder."""
+    return shlex.join(["maskwatch", "models", "register", str(run), "--models", place])
+
+
 def registry_at(place: str) -> Registry:
     """Return the registry at a folder or URL, whether it is there yet or not."""
     return Registry(open_store(place))
@@ -182,7 +199,7 @@ def _registered(registry: Registry, card: Card) -> Card | None:
     except ModelUnusable:
         return None
     differ = [name for name in Card.__struct_fields__ if getattr(there, name) != getattr(card, name)]
-    if set(differ) - {TOLD_APART_BY}:
+    if set(differ) - TOLD_APART_BY:
         raise Refused(
             f"{card.version} is registered at {registry.place} already and differs in {', '.join(differ)}: a version "
             "is never changed; remove its folder if nobody needs it"

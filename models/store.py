@@ -2,21 +2,26 @@
 
 Files are named by their path below the place, with slashes. One that is not there raises FileNotFoundError; whatever
 else goes wrong (no network, no rights, a driver that is not installed) raises StoreFailed. A write is whole or not at
-all: in a folder a new file takes the old one's place, and object stores show a file once it is there.
+all: in a folder a new file takes the old one's place, and object stores show a file once it is there. Only folders can
+be locked: what lies behind a URL has no lock that all its drivers know.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from models.files import ModelUnusable
+
+LOCK_NAME = ".lock"
+PROBE_NAME = ".probe"
 
 
 class StoreFailed(ModelUnusable):
@@ -48,6 +53,12 @@ class Store(Protocol):
 
     def listing(self, name: str) -> dict[str, Listed]:
         """Return what lies in a folder, by name; nothing when there is no such folder."""
+
+    def try_to_write(self) -> None:
+        """Write a small file and remove it again; raise StoreFailed when it cannot be written."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep everybody else who asks for the lock out while a block runs; where there are no locks, do nothing."""
 
 
 def open_store(named: str) -> Store:
@@ -86,6 +97,35 @@ class LocalStore:
                 return {one.name: _listed(one.stat()) for one in entries if not one.name.startswith(".")}
         except FileNotFoundError:
             return {}
+
+    def try_to_write(self) -> None:
+        """Write a small file and remove it again, with the folders that were made for it."""
+        made: list[Path] = []
+        probe = f"{PROBE_NAME}.{secrets.token_hex(4)}"
+        try:
+            with self._told(probe, "written"):
+                made += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+                replace_file(self.folder / probe, b"")
+                (self.folder / probe).unlink()
+        except FileNotFoundError as error:
+            raise StoreFailed(f"{self.folder} cannot be made: choose another folder") from error
+        finally:
+            for folder in made:
+                with suppress(OSError):  # somebody else uses it already
+                    folder.rmdir()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock while a block runs; the kernel lets go of it however its process dies."""
+        with self._told(LOCK_NAME, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = _opened(self.folder / LOCK_NAME)
+        try:
+            with self._told(LOCK_NAME, "locked"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     @contextmanager
     def _told(self, name: str, done: str) -> Iterator[None]:
@@ -139,6 +179,16 @@ class UrlStore:
         }
         return {name: Listed(size_bytes=one.get("size"), stamp=str(sorted(one.items()))) for name, one in names.items()}
 
+    def try_to_write(self) -> None:
+        """Write a small file and remove it again; where nothing may be removed, it stays."""
+        self.write(PROBE_NAME, b"")
+        with suppress(StoreFailed, FileNotFoundError), self._told():
+            self._files.rm_file(f"{self._root}/{PROBE_NAME}")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Do nothing: see above."""
+        return nullcontext()
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
@@ -168,6 +218,14 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _opened(lock: Path) -> int:
+    """Return the descriptor of a lock's file, which is made if need be; it may be another user's."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # NFS locks only what may be written
+    except PermissionError:
+        return os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _listed(found: os.stat_result) -> Listed:

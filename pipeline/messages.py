@@ -24,6 +24,7 @@ MODEL = "model"  # announces the current model version, its crop size and margin
 
 MAX_FACES = 128  # faces a frame that are labelled; a frame with more says how many were left out
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
+FILE_PREFIX = "file-"  # cameras that are runs of `maskwatch label`
 
 Reason = Literal["source_full", "memory", "stale", "expired", "pixels_gone", "dead"]
 REASONS: tuple[Reason, ...] = ("source_full", "memory", "stale", "expired", "pixels_gone", "dead")

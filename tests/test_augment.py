@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from trainer.data.augment import augment, plain
 from trainer.data.batches import Batches, shares
 from trainer.data.faces import Patches
+from trainer.data.hands import draw_hand
+from trainer.settings import RECIPES, side_of, stages
+
+RECIPE = msgspec.structs.replace(RECIPES["lite"], size_px=32, batch=6, epochs=4)
 
 
 def patches(count: int = 16, side_px: float = 60, sources: tuple[str, ...] | None = None) -> Patches:
@@ -56,9 +61,26 @@ def test_varied_crops_still_show_the_face_in_their_middle(side_px: float) -> Non
     assert np.median(middles) > np.median(corners) + 30
 
 
+def test_a_hand_is_drawn_in_the_colour_of_the_face_it_covers() -> None:
+    before = np.full((64, 64, 3), (20, 30, 40), np.uint8)
+    before[14:32, 19:45] = (200, 150, 120)  # the brow
+    after = before.copy()
+
+    draw_hand(after, (0.5, 0.75), np.random.default_rng(0))
+
+    changed = (after != before).any(axis=2)
+    assert changed[32:].mean() > 0.05
+    assert not changed[:8].any()
+    middle = after[40:56, 24:40].reshape(-1, 3).astype(int)
+    hand = middle[middle[:, 0] > 100]
+    assert len(hand) > 50
+    assert (hand[:, 0] > hand[:, 1]).all()
+    assert (hand[:, 1] > hand[:, 2]).all()
+
+
 def test_an_epoch_repeats_for_the_same_seed_and_another_differs() -> None:
-    first, second = (Batches(patches(), 6, seed=7, size_px=16, margin=0.05) for _ in range(2))
-    later = Batches(patches(), 6, seed=7, size_px=16, margin=0.05, first_epoch=1)
+    first, second = (Batches(patches(), RECIPE, seed=7) for _ in range(2))
+    later = Batches(patches(), RECIPE, seed=7, first_epoch=1)
 
     assert [len(first[place][0]) for place in range(len(first))] == [6, 6, 4]
     np.testing.assert_array_equal(first[1][0], second[1][0])
@@ -67,10 +89,27 @@ def test_an_epoch_repeats_for_the_same_seed_and_another_differs() -> None:
     assert (first[1][0] != second[1][0]).any()
 
 
+def test_a_young_run_sees_smaller_crops_and_the_last_epoch_always_full_ones() -> None:
+    batches = [Batches(patches(), RECIPE, seed=7, first_epoch=epoch) for epoch in range(RECIPE.epochs)]
+    single = msgspec.structs.replace(RECIPE, epochs=1)
+
+    sides = [found[0][0].shape[1] for found in batches]
+
+    assert sides == [23, 23, 32, 32]
+    assert side_of(single, 0) == 32
+    assert [stages(RECIPE, done) for done in (0, 1, 2, 3, 4)] == [
+        [range(2), range(2, 4)],
+        [range(1, 2), range(2, 4)],
+        [range(2, 4)],
+        [range(3, 4)],
+        [],
+    ]
+
+
 def test_labels_come_with_their_crops() -> None:
     found = patches()
     found.pixels[found.has_mask] = 255
-    batches = Batches(found, 16, seed=0, size_px=16, margin=0.05)
+    batches = Batches(found, msgspec.structs.replace(RECIPE, batch=16), seed=0)
 
     crops, labels = batches[0]
 

@@ -2,70 +2,154 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from trainer.data.copies import Picture, fingerprints, near_copies, original_name
+from models.mask_classifier import Pixels
+from trainer.data.copies import near_copies
+from trainer.data.faces import look_at
+from trainer.data.names import original_name
+from trainer.data.prints import Print, print_of
+from trainer.data.sources import Item
+
+PEOPLE = 60
 
 
-def read(path: Path) -> Picture:
-    return np.asarray(cv2.cvtColor(np.asarray(cv2.imread(str(path))), cv2.COLOR_BGR2RGB), np.uint8)
+def originals(folder: Path, first: int) -> list[Pixels]:
+    """Read sixty portraits of different people, half of them with masks; numbered originals, no augmented copies."""
+    found: list[Pixels] = []
+    for name in ("WithMask", "WithoutMask"):
+        paths = sorted(path for path in (folder / "face-mask-12k" / "Train" / name).iterdir() if path.stem.isdigit())
+        large = [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths[first::7][:60]]
+        found += [picture for picture in large if min(picture.shape[:2]) >= 50][: PEOPLE // 2]
+    return found
 
 
 @pytest.fixture(scope="module")
-def people(pictures: Path) -> list[Picture]:
-    """Twelve different portraits, six of them with masks; the numbered originals, not their augmented copies."""
-    folder = pictures / "face-mask-12k" / "Train"
-    return [
-        read(path)
-        for name in ("WithMask", "WithoutMask")
-        for path in sorted(path for path in (folder / name).iterdir() if path.stem.isdigit())[::40][:6]
-    ]
+def people(pictures: Path) -> list[Pixels]:
+    return originals(pictures, 0)
 
 
-def test_different_people_are_no_copies(people: list[Picture]) -> None:
-    prints = fingerprints(people)
-
-    assert list(near_copies(prints)) == []
-
-
-def through_jpeg(picture: Picture) -> Picture:
-    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 40))[1], 1), np.uint8)
+def whole(picture: Pixels) -> Print:
+    """Take the print of a picture that is a face by itself."""
+    height, width = picture.shape[:2]
+    return print_of(picture, (0, 0, width, height), is_alone=True)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda picture: picture[:, ::-1],
-        lambda picture: cv2.resize(picture, (70, 70), interpolation=cv2.INTER_AREA),
-        through_jpeg,
-        lambda picture: np.clip(picture * 0.7 + 20, 0, 255).astype(np.uint8),
-        lambda picture: cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB),
-        lambda picture: picture[1:-1, 1:],
-    ],
-    ids=["mirrored", "smaller", "encoded again", "darker", "grey", "cut a little"],
-)
-def test_a_changed_picture_is_a_copy_of_its_original(people: list[Picture], change) -> None:  # type: ignore[no-untyped-def]
-    changed = [np.ascontiguousarray(change(picture)) for picture in people]
-
-    found = set(near_copies(fingerprints([*people, *changed])))
-
-    originals = {(place, place + len(people)) for place in range(len(people))}
-    assert len(found & originals) >= len(people) - 1
-    assert found <= originals
+def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
+    found = near_copies([whole(picture) for picture in pictures], range(len(pictures)))
+    return {(min(pair), max(pair)) for pair in found}
 
 
-def test_plain_pictures_are_not_called_copies() -> None:
-    grey = np.full((50, 50, 3), 128, np.uint8)
+def test_different_people_are_no_copies(pictures: Path) -> None:
+    others = originals(pictures, 3)
 
-    assert list(near_copies(fingerprints([grey, grey]))) == []
+    assert len(others) == PEOPLE
+    assert pairs_of(others) == set()
+
+
+def turned(picture: Pixels, degrees: float) -> Pixels:
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    return np.asarray(cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def cut(picture: Pixels, share: float) -> Pixels:
+    height, width = (round(side * share) for side in picture.shape[:2])
+    return picture[height:-height, width:-width]
+
+
+def through_jpeg(picture: Pixels) -> Pixels:
+    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 20))[1], 1), np.uint8)
+
+
+def clipped(numbers: object) -> Pixels:
+    return np.clip(np.asarray(numbers), 0, 255).astype(np.uint8)
+
+
+def noisy(picture: Pixels) -> Pixels:
+    return clipped(picture + np.random.default_rng(0).normal(0, 15, picture.shape))
+
+
+CHANGES: dict[str, tuple[Callable[[Pixels], Pixels], int]] = {
+    # what is done to a picture, and of how many of the sixty the copy must be found at least
+    "mirrored": (lambda picture: picture[:, ::-1], 59),
+    "brighter, so that a part is white": (lambda picture: clipped(picture * 1.3 + 20), 52),
+    "darker": (lambda picture: clipped(picture * 0.6), 58),
+    "grey": (lambda picture: cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 58),
+    "encoded again": (through_jpeg, 58),
+    "noisy": (noisy, 58),
+    "blurred": (lambda picture: cv2.GaussianBlur(picture, (0, 0), 2), 51),
+    "tiny": (lambda picture: cv2.resize(picture, (22, 22), interpolation=cv2.INTER_AREA), 57),
+    "turned by 5 degrees": (lambda picture: turned(picture, 5), 58),
+    "turned by -12 degrees": (lambda picture: turned(picture, -12), 57),
+    "turned by 15 degrees": (lambda picture: turned(picture, 15), 56),
+    "turned by 90 degrees": (lambda picture: np.rot90(picture), 58),
+    "mirrored and turned": (lambda picture: turned(picture[:, ::-1], 10), 57),
+    "cut by a tenth": (lambda picture: cut(picture, 0.1), 58),
+    "cut by a fifth": (lambda picture: cut(picture, 0.2), 58),
+    "in a black frame": (lambda picture: cv2.copyMakeBorder(picture, 20, 20, 20, 20, 0), 57),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_picture_is_a_copy_of_its_original_and_of_no_other(people: list[Pixels], change: str) -> None:
+    do, least = CHANGES[change]
+    changed = [np.ascontiguousarray(do(picture)) for picture in people]
+
+    found = pairs_of([*people, *changed])
+
+    wanted = {(place, place + PEOPLE) for place in range(PEOPLE)}
+    assert len(found & wanted) >= least
+    assert found <= wanted
+
+
+def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: Path) -> None:
+    items = []
+    for copy in (False, True):
+        for place, picture in enumerate(people):
+            path = tmp_path / f"{copy} {place}.png"
+            height, width = picture.shape[:2]
+            cv2.imwrite(str(path), picture[: round(0.85 * height), round(0.15 * width) :] if copy else picture)
+            items.append(Item(path=path, label="mask"))
+    prints = [look.prints[0] for look in look_at(items, "toy", "toy")]
+
+    found = {(min(pair), max(pair)) for pair in near_copies(prints, range(len(prints)))}
+
+    wanted = {(place, place + PEOPLE) for place in range(PEOPLE)}
+    assert len(found & wanted) >= 40
+    assert found <= wanted
+
+
+def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Pixels]) -> None:
+    prints = [whole(picture) for picture in (people[0], people[1], people[0])]
+
+    assert near_copies(prints, [0, 1, 2]) == [(0, 2)]
+    assert near_copies(prints, [0, 1, 0]) == []
+
+
+def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
+    prints = [whole(turned(picture, degrees)) for picture in people[:20] for degrees in (0, 7)]
+
+    first, again = (near_copies(prints, range(len(prints))) for _ in range(2))
+
+    assert first == again
+    assert len(first) >= 19
+
+
+def test_plain_and_very_small_pictures_are_not_called_copies() -> None:
+    plain = np.full((50, 50, 3), 128, np.uint8)
+    small = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+
+    assert pairs_of([plain, plain, small, small]) == set()
 
 
 def test_no_pictures_have_no_copies() -> None:
-    assert list(near_copies(fingerprints([]))) == []
+    assert near_copies([], []) == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from trainer.fit import fit
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
 from trainer.fitting.repeatable import make_repeatable
-from trainer.fitting.run_folder import LOCK_NAME, locked
+from trainer.fitting.run_folder import LOCK_NAME, locked, tidy
 from trainer.networks import build
 from trainer.progress import EVERY_S, Progress, Reporting
 from trainer.reporting.calibrate import at_temperature
@@ -76,7 +76,7 @@ def small_network() -> keras.Model:
     x = keras.layers.Rescaling(1 / 255)(crops)
     x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False)(x)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8)(x))
-    x = keras.layers.Dropout(0.2)(keras.layers.Flatten()(x))
+    x = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(x))
     return keras.Model(crops, keras.layers.Dense(1, activation="sigmoid")(x))
 
 
@@ -105,7 +105,7 @@ def test_a_fit_learns_and_repeats_to_the_last_bit(
     again, same_epochs = fit_toy(tmp_path, lambda _: None)
 
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
-    assert epochs[2].loss < epochs[0].loss
+    assert epochs[2].validation_loss < epochs[0].validation_loss
     assert same_epochs == epochs
     assert same_weights(network, again)
 
@@ -210,6 +210,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     assert Checkpoint(tmp_path).epochs_of(ORIGIN) == (EPOCH,)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None
 def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, epochs=2, steps=5, first_epoch=0, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, costs=[1.0] * 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
     figures = {"loss": 0.5, "accuracy": 0.75}
 
     for epoch in range(2):
@@ -257,7 +258,7 @@ def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
 def test_time_left_is_told_by_the_steps_of_this_process() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, epochs=4, steps=10, first_epoch=2, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, costs=[1.0] * 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(2)
     for batch, took_s in enumerate((30, 2, 2)):  # the first step includes what is done once
@@ -267,10 +268,23 @@ def test_time_left_is_told_by_the_steps_of_this_process() -> None:
     assert [now.seconds_left for now in told] == [2.0 * 18, 2.0 * 17]
 
 
+def test_time_left_counts_the_epochs_with_greater_crops_for_more() -> None:
+    now_s = [0.0]
+    told: list[Progress] = []
+    reporting = Reporting(told.append, costs=[1.0, 3.0], steps=3, first_epoch=0, clock=lambda: now_s[0])
+
+    reporting.on_epoch_begin(0)
+    for batch, took_s in enumerate((30, 2, 2)):
+        now_s[0] += took_s
+        reporting.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.75})
+
+    assert told[-1].seconds_left == 2.0 * 3 * 3
+
+
 def test_validation_that_takes_long_is_reported_too() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, epochs=1, steps=2, first_epoch=0, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, costs=[1.0] * 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(0)
     for batch in range(2):
@@ -363,6 +377,19 @@ def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> Non
 
     assert left
     assert held == str(os.getpid())
+
+
+def test_what_a_killed_run_left_is_removed_but_its_checkpoint(tmp_path: Path) -> None:
+    for name in (LOCK_NAME, "checkpoint.part", CHECKPOINT_NAME):
+        (tmp_path / name).touch()
+
+    with locked(tmp_path / "other"):
+        tidy(tmp_path / "other")
+        held = (tmp_path / "other" / LOCK_NAME).exists()
+    tidy(tmp_path)
+
+    assert held
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -8,21 +8,39 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from conftest import Server
 from rq.job import JobStatus
+from versions import write_version
 
+from maskwatch import cli
 from models.card import DEFAULT_FOLDER
+from models.registry import Refused, register, registry_at
+from models.store import StoreFailed
 from trainer.jobs import cancel, enqueue
 from trainer.queue.device import CPU, Device, DeviceLock, devices
+from trainer.queue.horse import train_and_register
 from trainer.queue.job_list import run_of, runs
 from trainer.queue.job_table import table, whole
-from trainer.queue.order import FUNCTION, QUEUE, ForeignFunction, JobRefused, Order, find, queue_of
+from trainer.queue.order import (
+    FUNCTION,
+    PAUSES_S,
+    QUEUE,
+    ForeignFunction,
+    JobRefused,
+    Order,
+    TrainingJob,
+    find,
+    queue_of,
+)
 from trainer.queue.places import absolute
+from trainer.queue.taking import Taking
 from trainer.settings import TrainSettings
 
 
@@ -86,6 +104,120 @@ def test_two_unfinished_jobs_do_not_write_to_one_folder(server: Server, data: Pa
     second = enqueue(server.client, order(data), time_limit_s=60)
 
     assert [run.id for run in runs(server.client)] == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["toy", "--out", "run", "--validation", "toy"], "toy is both trained on and validated on"),
+        (["toy", "toy/../toy", "--out", "run"], "toy is given twice: once is enough"),
+        (["mask=toy/with_mask", "no_mask=toy/with_mask", "--out", "run"], "is given as mask and as no_mask"),
+        (["toy", "--out", ""], "--out is empty: name the folder to write"),
+        (["toy", "--out", "/proc/run"], "/proc/run cannot be written"),
+        (["toy", "--out", "run", "--models", "nope://registry"], "nope://registry cannot be used: Protocol not known"),
+        (["toy", "--out", "run", "--models", "/proc/registry"], "/proc/registry cannot be made"),
+    ],
+)
+def test_an_order_that_cannot_succeed_is_not_put(
+    server: Server, data: Path, arguments: list[str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+
+    done = CliRunner().invoke(cli, ["train", *arguments, "--queue", "--redis", server.url])
+
+    (line,) = done.output.strip().splitlines()
+    assert done.exit_code == 1
+    assert why in line
+    assert runs(server.client) == []
+    assert [path.name for path in data.parent.iterdir()] == ["toy"]
+
+
+def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) -> None:
+    (data.parent / "link").symlink_to(data.parent)
+    first = enqueue(server.client, order(data), time_limit_s=60)
+
+    for name in ("toy/../run", "link/run"):
+        with pytest.raises(JobRefused, match=f"job {first} "):
+            enqueue(server.client, order(data, name), time_limit_s=60)
+
+    assert [run.id for run in runs(server.client)] == [first]
+
+
+def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(server: Server, data: Path) -> None:
+    id_ = enqueue(server.client, order(data), time_limit_s=60)
+    enqueued_at = run_of(server.client, id_).enqueued_at
+    scheduled = queue_of(server.client).scheduled_job_registry.key
+    pauses = []
+
+    for _ in PAUSES_S:
+        job = taken(server, id_)
+        job.meta["interrupted"] = ["the training process was killed"]
+        with server.client.pipeline() as pipe:
+            job.retry(queue_of(server.client), pipe)
+            pipe.execute()
+        pauses.append(server.client.zscore(scheduled, id_) - time.time())
+        waiting = run_of(server.client, id_)
+        server.client.zadd(scheduled, {id_: 1})
+        Taking(queue_of(server.client)).put_back_due()
+
+    back = run_of(server.client, id_)
+    assert pauses == pytest.approx(PAUSES_S, abs=2)
+    assert (waiting.state, waiting.waiting) == ("queued", "tried again after 120 s: the training process was killed")
+    assert (back.state, back.waiting, back.attempts_left) == ("queued", None, 0)
+    assert back.enqueued_at == enqueued_at
+
+
+def taken(server: Server, id_: str) -> TrainingJob:
+    """Take a job from the queue."""
+    job = Taking(queue_of(server.client)).take()
+    assert job is not None
+    assert job.id == id_
+    return job
+
+
+def test_a_model_that_an_earlier_attempt_has_finished_is_registered_without_training(tmp_path: Path) -> None:
+    card = write_version(tmp_path / "run", "a", job="0123abcd")
+    settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
+
+    outcome = train_and_register(settings, str(tmp_path / "registry"), lambda _: None, job="0123abcd")
+
+    assert (outcome.version, outcome.registered_at) == (card.version, str(tmp_path / "registry"))
+    assert registry_at(str(tmp_path / "registry")).versions() == [card.version]
+
+
+@pytest.mark.parametrize("trained_for", ["", "4567cdef"])
+def test_a_model_that_another_run_has_left_in_a_jobs_folder_is_not_taken_for_its_own(
+    tmp_path: Path, trained_for: str
+) -> None:
+    write_version(tmp_path / "run", "a", job=trained_for)
+    settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
+
+    with pytest.raises(ValueError, match="run holds a model that this job has not trained"):
+        train_and_register(settings, str(tmp_path / "registry"), lambda _: None, job="0123abcd")
+
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_registry_that_cannot_be_written_is_told_before_any_training(tmp_path: Path) -> None:
+    settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
+
+    with pytest.raises(StoreFailed, match="/proc/registry cannot be made"):
+        train_and_register(settings, "/proc/registry", lambda _: None)
+
+
+def test_a_model_that_is_refused_in_the_end_lies_whole_in_its_folder_and_the_line_says_so(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    first = write_version(tmp_path / "first", "first")
+    register(place, tmp_path / "first")
+    write_version(tmp_path / "run", "second", version=first.version, job="0123abcd")
+    settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
+
+    with pytest.raises(Refused) as refused:
+        train_and_register(settings, place, lambda _: None, job="0123abcd")
+
+    line = f"`maskwatch models register {tmp_path / 'run'} --models {place}` adds it"
+    assert str(refused.value).startswith(f"the model lies whole in {tmp_path / 'run'}, {line}: {first.version} is ")
+    assert "differs in files" in str(refused.value)
 
 
 def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import fsspec
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from versions import flip_a_byte, network, write_model, write_version
@@ -28,7 +31,7 @@ from models.files import ModelUnusable, sha256_of
 from models.named import model_card, model_folder
 from models.promotion import Comparison, compare, promote, rollback
 from models.registry import BUILT_IN, CURRENT_NAME, Refused, Registry, register, registry_at
-from models.store import StoreFailed
+from models.store import StoreFailed, open_store
 from models.trial import load_tried
 
 BY = "tester@here"
@@ -375,6 +378,81 @@ def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry, 
     assert "current.json is missing" in said[0]
     assert "current.json is damaged" in said[1]
     assert registry.pointer().version == first
+
+
+def test_versions_promoted_at_once_are_all_in_the_history(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    versions = [write_version(tmp_path / word, word).version for word in "abcdef"]
+    for word in "abcdef":
+        register(place, tmp_path / word)
+    together = Barrier(len(versions))
+
+    def promote_one(version: str) -> str | None:
+        together.wait()
+        return promote(registry_at(place), version, by=BY, force=True).before
+
+    with ThreadPoolExecutor(len(versions)) as threads:
+        befores = list(threads.map(promote_one, versions))
+
+    pointer = registry_at(place).pointer()
+    history = [turn.version for turn in pointer.history]
+    assert history[0] == BUILT_IN
+    assert sorted([*history[1:], pointer.version]) == sorted(versions)
+    assert sorted(history) == sorted(str(before) for before in befores)
+
+
+class Slow(Registry):
+    """A registry in which somebody else promotes a version while ours is being tried."""
+
+    meanwhile = BUILT_IN
+
+    def folder(self, version: str) -> Path:
+        self.point(self.meanwhile, "somebody@there", [])
+        return super().folder(version)
+
+
+def test_behind_a_url_a_version_is_not_promoted_over_what_somebody_else_has_just_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = f"memory:/{tmp_path}/registry"
+    ours, theirs = (write_version(tmp_path / word, word).version for word in ("ours", "theirs"))
+    for word in ("ours", "theirs"):
+        register(place, tmp_path / word)
+    registry = Slow(open_store(place))
+    registry.meanwhile = theirs
+
+    with pytest.raises(Refused, match=f"somebody@there made {theirs} current meanwhile"):
+        promote(registry, ours, by=BY, force=True)
+
+    assert registry.pointer().version == theirs
+
+
+def test_looking_whether_a_registry_can_be_written_leaves_nothing(place: str) -> None:
+    registry = registry_at(place)
+
+    registry.try_to_write()
+
+    assert not registry.exists()
+    assert open_store(place).listing("") == {}
+
+
+@pytest.mark.parametrize("named", ["/proc/registry", "{file}/registry", "what://ever", "http://127.0.0.1:1/registry"])
+def test_a_registry_that_cannot_be_written_is_told(tmp_path: Path, named: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreFailed, match=r"registry|Protocol not known"):
+        registry_at(named.format(file=tmp_path / "file")).try_to_write()
+
+
+def test_a_run_that_was_trained_for_another_job_too_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
+    first, _ = versions_of(tmp_path)
+    card = read_card(tmp_path / "first")
+    write_card(tmp_path / "first", msgspec.structs.replace(card, job="0123abcd", created="2026-01-01T00:00:00+00:00"))
+
+    registered = register(registry.place, tmp_path / "first")
+
+    assert (registered.version, registered.job) == (first, "")
 
 
 def test_what_is_no_registry_is_one_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from trainer.dataset import Faces
 from trainer.report import FOLDER, Epoch, Report, write
 from trainer.reporting.evaluate import Scored
 from trainer.reporting.findings import Findings, find
-from trainer.reporting.latency import BATCHES, CALLS, WARM_UP_CALLS, Latency, measure
+from trainer.reporting.latency import BATCHES, WARM_UP_CALLS, Latency, measure
 from trainer.reporting.shares import wilson
 from trainer.reporting.slices import slices, worst_mistakes
 
@@ -75,7 +75,7 @@ def toy_report(*tests: Scored) -> Report:
         epochs=EPOCHS,
         temperature=1.5,
         tests=tests,
-        related=frozenset({"street"}),
+        kinship={"street": "same folder"},
         latencies=(LATENCY,),
         size_bytes={INT8_NAME: 2_890_000},
     )
@@ -141,8 +141,8 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     write(tmp_path, report)
     words = re.sub(r"\s+", " ", page_of(tmp_path).words)
 
-    assert "street yes 4 50.0 % 50.0 % 50.0 % 50.0 % 0.5000" in words
-    assert "hands no 3 – – – 66.7 % –" in words
+    assert "street the same folder 4 50.0 % 50.0 % 50.0 % 50.0 % 0.5000" in words
+    assert "hands neither 3 – – – 66.7 % –" in words
     assert "is no mask, called mask (97.0 %)street-3.png" in words
     assert "onnx int8 1 thread0.75" in words
     assert f"{INT8_NAME}2.89" in words
@@ -286,10 +286,10 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
         shapes.append(crops.shape)
         return np.zeros(len(crops), np.float32)
 
-    found = measure("toy", network, 16, threads=1, clock=lambda: next(ticks) * 0.032)
+    found = measure("toy", network, 16, threads=1, calls=6, clock=lambda: next(ticks) * 0.032)
 
     assert [(one.batch, one.ms_a_face) for one in found] == [(1, 32.0), (8, 4.0), (32, 1.0)]
-    assert len(shapes) == len(BATCHES) * (WARM_UP_CALLS + CALLS)
+    assert len(shapes) == len(BATCHES) * (WARM_UP_CALLS + 6)
     assert shapes[-1] == (32, 16, 16, 3)
 
 

@@ -17,8 +17,10 @@ from processes import Process, Processes, descendants, gone, processes
 from toy_faces import write_faces
 
 from pipeline.status import heartbeats
+from trainer.fitting.run_folder import CHECKPOINT_NAME, LOCK_NAME, locked
 from trainer.jobs import cancel, enqueue
 from trainer.queue.job_list import TrainingRun, run_of
+from trainer.queue.job_table import table
 from trainer.queue.order import QUEUE, Order, queue_of
 from trainer.settings import TrainSettings
 
@@ -27,6 +29,7 @@ __all__ = ["processes"]
 LONG = 200  # epochs: more than any test waits for
 STARTS_S = 60  # Python, TensorFlow and the first batch on a busy machine
 TAKEN_OVER_S = 90
+PUT_OFF = f"rq:scheduled:{QUEUE}"
 
 
 class Jobs:
@@ -68,6 +71,10 @@ class Jobs:
         for _ in range(count):
             written_at = checkpoint.stat().st_mtime_ns
             wait_until(lambda at=written_at: checkpoint.stat().st_mtime_ns > at, STARTS_S, "a checkpoint is written")
+
+    def log(self) -> str:
+        """Return what the trainers have logged."""
+        return self._processes.log()
 
     @contextlib.contextmanager
     def redis_hangs(self) -> Iterator[None]:
@@ -119,6 +126,8 @@ def test_a_job_is_trained_while_its_progress_can_be_watched(jobs: Jobs) -> None:
     assert json.loads(base64.b64decode(result[1][b"return_value"]))["version"] == done.version
     assert json.loads((jobs.folder / "run" / "card.json").read_bytes())["version"] == done.version
     assert (jobs.folder / "registry" / "versions" / str(done.version) / "card.json").is_file()
+    assert json.loads((jobs.folder / "run" / "card.json").read_bytes())["job"] == id_
+    wait_until(lambda: "its process ended by itself" in jobs.log(), 10, "the trainer says how it ended")
 
 
 def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jobs: Jobs) -> None:
@@ -141,6 +150,40 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jo
     assert trainer.poll() is None
 
 
+def test_a_job_waits_while_another_run_uses_its_folder(jobs: Jobs) -> None:
+    id_ = jobs.put("run", epochs=LONG)
+    jobs.start_trainer()
+    jobs.wait(id_, lambda run: run.state == "running", STARTS_S, "the trainer has taken it")
+
+    with locked(jobs.folder / "run"):  # before the training, which imports TensorFlow first
+        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is put off")
+        put_off_until = jobs.server.client.zscore(PUT_OFF, id_)
+        wait_until(lambda: put_off_until < (jobs.server.client.zscore(PUT_OFF, id_) or 0), 20, "and once more")
+    wait_until((jobs.folder / "run" / LOCK_NAME).exists, STARTS_S, "the training has the folder")
+    begun = jobs.run(id_)
+
+    assert (waiting.state, waiting.attempt, waiting.attempts_left) == ("queued", 0, 5)
+    assert waiting.waiting == f"waiting for {jobs.folder / 'run'}, which another run uses"
+    assert (begun.state, begun.attempt, begun.attempts_left, begun.interrupted) == ("running", 1, 5, [])
+    assert begun.waiting is None
+
+
+def test_a_job_that_waits_for_its_folder_can_be_cancelled_and_stops_nobody_else(jobs: Jobs) -> None:
+    jobs.server.client.zadd(PUT_OFF, {b"\xff\x80 no job": 1})
+    id_ = jobs.put("run", epochs=1)
+    with locked(jobs.folder / "run"):
+        jobs.start_trainer()
+        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is put off")
+        after = jobs.put("after", epochs=LONG)
+        jobs.wait(after, lambda run: run.state == "running", 20, "the next job is taken")
+        cancel(jobs.server.client, id_)
+
+    assert table([waiting]).endswith(f"waiting for {jobs.folder / 'run'}, which another run uses")
+    assert (jobs.run(id_).state, jobs.run(id_).waiting) == ("cancelled", None)
+    assert jobs.server.client.zcard(PUT_OFF) == 0
+    assert not (jobs.folder / "run").exists()
+
+
 def test_a_running_job_outlives_a_redis_that_hangs_and_is_cancelled_within_5_seconds(jobs: Jobs) -> None:
     id_ = jobs.put("run", epochs=LONG)
     after = jobs.put("after", epochs=1)
@@ -158,7 +201,7 @@ def test_a_running_job_outlives_a_redis_that_hangs_and_is_cancelled_within_5_sec
     jobs.wait(after, lambda run: run.state == "running", 10, "the next job is taken")
     assert still == horse
     assert jobs.run(id_).state == "cancelled"
-    assert not (jobs.folder / "run" / "card.json").exists()
+    assert [path.name for path in (jobs.folder / "run").iterdir()] == [CHECKPOINT_NAME]
 
 
 def test_a_job_goes_on_from_its_last_epoch_when_its_horse_is_killed_or_its_trainer_stopped(jobs: Jobs) -> None:
@@ -179,6 +222,8 @@ def test_a_job_goes_on_from_its_last_epoch_when_its_horse_is_killed_or_its_train
 
     assert 3 < epoch_of(killed) <= epoch_of(replaced) <= epoch_of(stopped) <= epoch_of(resumed)
     assert (replaced.attempt, replaced.attempts_left) == (2, 4)
+    assert (replaced.enqueued_at, replaced.started_at) == (killed.enqueued_at, killed.started_at)
+    assert None not in (killed.enqueued_at, killed.started_at)
     assert replaced.interrupted == ["the training process was ended by signal 9 (Killed), perhaps for want of memory"]
     assert status == 0
     assert (stopped.state, stopped.attempts_left, stopped.interrupted) == ("queued", 4, replaced.interrupted)
@@ -202,3 +247,19 @@ def test_a_job_whose_trainer_is_killed_is_taken_over_within_90_seconds(jobs: Job
     assert 3 < epoch_of(killed) <= epoch_of(resumed)
     assert (resumed.state, resumed.attempts_left) == ("running", 4)
     assert resumed.interrupted == ["its trainer died, or could not reach Redis"]
+
+
+def test_ctrl_c_says_in_one_line_how_the_training_goes_on(jobs: Jobs, processes: Processes) -> None:
+    out = jobs.folder / "run"
+    training = processes.start("train", jobs.data, "--out", out, "--epochs", LONG, "--size-px", 32, "--batch", 8)
+    assert training.stdout is not None
+    assert training.stdout.readline().startswith("epoch 1 of ")
+
+    training.send_signal(signal.SIGINT)
+    status = training.wait(timeout=STARTS_S)
+
+    assert status == 130
+    assert jobs.log().splitlines()[-1] == (
+        f"maskwatch: stopped: the same command goes on after the last epoch that {out} holds"
+    )
+    assert [path.name for path in out.iterdir()] == [CHECKPOINT_NAME]

@@ -83,7 +83,7 @@ def test_a_run_leaves_a_model_folder_that_verifies(run: Run) -> None:
 
     assert {path.name for path in run.folder.iterdir()} == MODEL_FILES
     assert (card.size_px, card.settings["seed"], card.settings["epochs"]) == (SIDE, 0, EPOCHS)
-    assert (run.folder / KERAS_NAME).stat().st_size < 12e6  # 2.8 million float32 weights, no optimizer state
+    assert (run.folder / KERAS_NAME).stat().st_size < 18e6  # 4.4 million float32 weights, no optimizer state
     assert card.version == f"lite-{card.files[INT8_NAME][:8]}"
     assert card.data["other: test"] == 16
     assert card.data["toy/Train: validation"] == pytest.approx(100, abs=4)
@@ -96,6 +96,18 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_epoch(run: Run) -> N
     assert {now.epoch for now in run.before} == {1, 2}
     assert {now.epoch for now in run.after} == {EPOCHS}
     assert [epoch["epoch"] for epoch in numbers["epochs"]] == [1, 2, EPOCHS]
+
+
+def test_the_report_tells_the_time_of_each_runtime_and_what_each_set_is_to_the_training(run: Run) -> None:
+    numbers = json.loads((run.folder / "report" / "report.json").read_text())
+
+    assert {latency["runtime"].split(",")[0] for latency in numbers["latencies"]} == {
+        "onnx int8",
+        "onnx float",
+        "keras",
+    }
+    assert {test["name"]: test["kinship"] for test in numbers["tests"]} == {"toy/Train": "same folder", "other": "none"}
+    assert run.card.job == ""
 
 
 def test_validation_and_test_faces_are_measured_for_int8_and_float(run: Run) -> None:

@@ -21,9 +21,10 @@ from models.mask_classifier import Floats, Pixels, onnx_network
 from trainer import export, report
 from trainer.data.sources import family_name, short_name
 from trainer.dataset import Faces, Prepared
+from trainer.given import label_of, path_of
 from trainer.reporting.calibrate import fit_temperature
 from trainer.reporting.evaluate import THRESHOLD, Scored, figures, score
-from trainer.reporting.findings import Epoch
+from trainer.reporting.findings import Epoch, Kinship
 from trainer.reporting.latency import measure_run
 from trainer.settings import Recipe, TrainSettings
 
@@ -38,9 +39,17 @@ log = logging.getLogger(__name__)
 
 
 def finish(
-    network: keras.Model, found: Prepared, settings: TrainSettings, recipe: Recipe, epochs: tuple[Epoch, ...]
+    network: keras.Model, found: Prepared, settings: TrainSettings, recipe: Recipe, epochs: tuple[Epoch, ...], job: str
 ) -> None:
-    """Calibrate, export and measure a network with its final weights, and write all of the model folder."""
+    """Calibrate, export and measure a network with its final weights, and write all of the model folder.
+
+    Args:
+        network: with its final weights.
+        found: .calibration and what was kept for reporting.
+        settings: what was asked for. recipe: what was made of it.
+        epochs: all that were trained.
+        job: the id of the training job, for the card; empty when there is none.
+    """
     out = Path(settings.out)
     temperature = _temperature(network, found.calibration)
     export.fold_temperature(network, temperature)
@@ -55,7 +64,7 @@ def finish(
         "calibration": {"faces": len(found.calibration), "temperature": round(temperature, 4)},
     }
     _warn_of_int8(measured)
-    card = _card(settings, recipe, found, measured)
+    card = _card(settings, recipe, found, measured, job)
     found.write_manifest(out)
     page = report.Report(
         card=card,
@@ -63,8 +72,8 @@ def finish(
         epochs=epochs,
         temperature=temperature,
         tests=tests,
-        related=_related(settings),
-        latencies=measure_run(out, recipe.size_px),
+        kinship=_kinship(settings),
+        latencies=measure_run(out, recipe.size_px, with_keras=True),
         size_bytes={name: (out / name).stat().st_size for name in card.files},
     )
     report.write(out, page)
@@ -85,8 +94,8 @@ def command_of(settings: TrainSettings) -> str:
 
 
 def _without_place(dataset: str) -> str:
-    label, equals, path = dataset.rpartition("=")
-    return label + equals + short_name(Path(path))
+    label = label_of(dataset)
+    return (f"{label}=" if label else "") + short_name(path_of(dataset))
 
 
 def _temperature(network: keras.Model, calibration: Faces) -> float:
@@ -111,7 +120,9 @@ def _scored(out: Path, found: Prepared) -> tuple[Scored, ...]:
     return tuple(score(networks, faces, name) for name, faces in (kept | found.tests).items())
 
 
-def _card(settings: TrainSettings, recipe: Recipe, found: Prepared, measured: dict[str, dict[str, float]]) -> Card:
+def _card(
+    settings: TrainSettings, recipe: Recipe, found: Prepared, measured: dict[str, dict[str, float]], job: str
+) -> Card:
     out = Path(settings.out)
     files = {name: sha256_of((out / name).read_bytes()) for name in (INT8_NAME, FLOAT_NAME, KERAS_NAME)}
     return Card(
@@ -126,15 +137,19 @@ def _card(settings: TrainSettings, recipe: Recipe, found: Prepared, measured: di
         tests=found.digests,
         files=files,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        job=job,
     )
 
 
-def _related(settings: TrainSettings) -> frozenset[str]:
-    """Name the measured sets of which other pictures were trained on."""
-    paths = [Path(text.rpartition("=")[2]) for text in settings.datasets]
-    measured = [Path(text.rpartition("=")[2]) for text in (*settings.tests, settings.validation) if text]
+def _kinship(settings: TrainSettings) -> dict[str, Kinship]:
+    """Say of each measured set how near to it the pictures lie that were trained on."""
+    paths = [path_of(text) for text in settings.datasets]
+    measured = [path_of(text) for text in (*settings.tests, settings.validation) if text]
     families = {family_name(path) for path in paths}
-    return frozenset(short_name(path) for path in (*paths, *measured) if family_name(path) in families)
+    found: dict[str, Kinship] = {
+        short_name(path): "same collection" if family_name(path) in families else "none" for path in measured
+    }
+    return found | dict.fromkeys(map(short_name, paths), "same folder")
 
 
 def _warn_of_int8(measured: Mapping[str, Mapping[str, float]]) -> None:

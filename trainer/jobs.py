@@ -8,6 +8,7 @@ imports Keras.
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import msgspec
 from redis.client import Pipeline
@@ -32,8 +33,9 @@ def enqueue(client: Redis, order: Order, *, time_limit_s: int) -> str:
         JobRefused: a job that has not ended yet writes to the same folder.
     """
     out = order.settings.out
+    folder = Path(out).resolve()  # one folder may have several names
     for run in runs(client):
-        if run.out == out and run.state in UNFINISHED:
+        if run.state in UNFINISHED and run.out is not None and Path(run.out).resolve() == folder:
             raise JobRefused(f"job {run.id} ({run.state}) is to write {out}: choose another --out, or cancel that job")
     id_ = secrets.token_hex(4)
     with client.pipeline() as pipe:
@@ -70,6 +72,7 @@ def cancel(client: Redis, job_id: str) -> None:
         pipe.multi()
         job.set_status(JobStatus.CANCELED, pipeline=pipe)
         queue.remove(job, pipeline=pipe)
+        queue.scheduled_job_registry.remove(job, pipeline=pipe)
         pipe.lrem(queue.intermediate_queue_key, 1, job_id)
         queue.canceled_job_registry.add(job, ttl=KEPT_S, pipeline=pipe)
         pipe.hset(job.key, "ended_at", utcformat(now()))

@@ -20,6 +20,8 @@ from trainer.settings import IMAGENET, RANDOM, RECIPES
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
 STAGE_WIDTHS = (64, 128, 256, 512)
+# The widest that stays under 5 MB in int8.
+LITE_WIDTH = 5 / 8
 
 # The channel means (B, G, R) that the ImageNet weights of ResNet50 were trained with.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -51,7 +53,14 @@ def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> ke
         return _resnet50(side, weights)
     if weights != RANDOM:
         raise ValueError(f"{arch} starts from random weights: --weights is for resnet50")
-    return _resnet18(arch, side, width=0.5 if arch == "lite" else 1.0)
+    return _resnet18(arch, side, width=LITE_WIDTH if arch == "lite" else 1.0)
+
+
+def of_any_size(network: keras.Model) -> keras.Model:
+    """Return a ResNet18 with the weights of another that takes crops of one size; this one takes any."""
+    free = keras.models.clone_model(network, input_tensors=keras.Input((None, None, 3), dtype="uint8", name="crops"))
+    free.set_weights(network.get_weights())
+    return free
 
 
 def _resnet18(arch: str, size_px: int, width: float) -> keras.Model:

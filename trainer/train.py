@@ -15,14 +15,13 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from models.card import CARD_NAME
 from trainer import finish
-from trainer.data.sources import read_source
 from trainer.dataset import DatasetUnusable, Prepared, prepare
 from trainer.fit import fit
 from trainer.fitting.checkpoint import Checkpoint, Origin
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import locked
+from trainer.given import check_data, check_is_new
 from trainer.networks import build
 from trainer.progress import Progress
 from trainer.settings import RANDOM, Recipe, TrainSettings, recipe_of
@@ -32,24 +31,27 @@ __all__ = ["TrainSettings", "train"]
 log = logging.getLogger(__name__)
 
 
-def train(settings: TrainSettings, report: Callable[[Progress], None]) -> Path:
+def train(settings: TrainSettings, report: Callable[[Progress], None], *, job: str = "") -> Path:
     """Train, export, measure; return the model folder.
 
     Args:
         settings: see TrainSettings.
         report: gets a Progress every second or so, and at each epoch's end; what it raises ends the training.
+        job: the id of the job that this is done for, which the card names; empty when it is done by hand.
     """
     recipe = recipe_of(settings)
-    _check_roles(settings)
+    check_data(settings)
+    check_is_new(settings)
     out = Path(settings.out)
     with locked(out):
-        if (out / CARD_NAME).exists():
-            raise ValueError(f"{out} already holds a model: choose another folder with --out")
-        _run(settings, recipe, Checkpoint(out), report)
+        check_is_new(settings)  # again, because another run may have ended just before
+        _run(settings, recipe, Checkpoint(out), report, job)
     return out
 
 
-def _run(settings: TrainSettings, recipe: Recipe, checkpoint: Checkpoint, report: Callable[[Progress], None]) -> None:
+def _run(
+    settings: TrainSettings, recipe: Recipe, checkpoint: Checkpoint, report: Callable[[Progress], None], job: str
+) -> None:
     make_repeatable(settings.seed, settings.threads)
     # Before the data, because weights that cannot be had end the run; a checkpoint has weights of its own.
     network = build(settings.arch, recipe.size_px, weights=RANDOM if checkpoint.record else recipe.weights)
@@ -58,7 +60,7 @@ def _run(settings: TrainSettings, recipe: Recipe, checkpoint: Checkpoint, report
     if epochs := checkpoint.epochs_of(origin):
         log.info("%s: going on after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
     epochs = fit(network, found, origin, checkpoint, report)
-    finish.finish(network, found, settings, recipe, epochs)
+    finish.finish(network, found, settings, recipe, epochs, job)
     checkpoint.remove()
 
 
@@ -78,21 +80,3 @@ def _prepared(settings: TrainSettings, recipe: Recipe) -> Prepared:
             "there are too few pictures to keep a fifth for validation: name others with --validation"
         )
     return found
-
-
-def _check_roles(settings: TrainSettings) -> None:
-    """Look at all data sets before any is read, which takes minutes: each has one role and a name of its own."""
-    roles: dict[Path, str] = {}
-    names: dict[str, Path] = {}
-    reported = [(settings.validation, "validated on")] if settings.validation else []
-    for text, role in (
-        *((text, "trained on") for text in settings.datasets),
-        *reported,
-        *((text, "tested with") for text in settings.tests),
-    ):
-        path = Path(text.rpartition("=")[2]).resolve()
-        name = read_source(text).name
-        if roles.setdefault(path, role) != role:
-            raise ValueError(f"{text} is both {roles[path]} and {role}")
-        if names.setdefault(name, path) != path:
-            raise ValueError(f"{path} and {names[name]} are both called {name} in reports: rename one of them")

@@ -1,16 +1,20 @@
 """Read photographs with annotated faces: a folder in, pictures with boxes and labels out.
 
-The folder has `annotations` (Pascal VOC, one XML file a picture) and `images`. An annotation that does not parse, or
-whose picture is missing, gets one line; a folder without any raises DatasetUnusable.
+The folder has `annotations` (Pascal VOC, one XML file a picture) and `images`. An annotation that does not parse, whose
+picture is missing or has another annotation already, gets one line; a folder without any raises DatasetUnusable.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from trainer.data.listing import files_below, shown
+
+ANNOTATION_SUFFIXES = frozenset({".xml"})
 # A mask below the nose is neither of the two labels.
 WornAs = Literal["mask", "no_mask", "incorrect"]
 WORN_AS: dict[str, WornAs] = {
@@ -63,17 +67,23 @@ def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]
     Raises:
         DatasetUnusable: there are none.
     """
-    files = sorted((folder / "annotations").glob("*.xml"))
+    listed, problems = files_below(folder / "annotations", ANNOTATION_SUFFIXES)
+    files = [file for file in listed if file.suffix.lower() in ANNOTATION_SUFFIXES]
     if not files:
-        raise DatasetUnusable(f"{folder}/annotations has no .xml files")
-    pictures: list[AnnotatedPicture] = []
-    problems: list[str] = []
+        raise DatasetUnusable(f"{shown(folder)}/annotations has no .xml files")
+    problems += [f"{shown(file)} is no .xml file" for file in listed if file not in files]
+    by_picture: dict[Path, AnnotatedPicture] = {}
     for file in files:
         try:
-            pictures.append(_read(file, folder / "images"))
-        except (ElementTree.ParseError, ValueError, OSError) as error:
-            problems.append(f"{file}: {error}")
-    return pictures, problems
+            picture = _read(file, folder / "images")
+            if picture.path in by_picture:
+                raise ValueError(f"its picture {shown(Path(picture.path.name))} has another annotation already")
+        # LookupError: of an encoding that Python does not know.
+        except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
+            problems.append(f"{shown(file)}: {error}")
+        else:
+            by_picture[picture.path] = picture
+    return sorted(by_picture.values(), key=lambda picture: picture.path), problems
 
 
 def _read(path: Path, images: Path) -> AnnotatedPicture:
@@ -81,7 +91,7 @@ def _read(path: Path, images: Path) -> AnnotatedPicture:
     picture = images / Path(_text(root, "filename")).name
     faces = tuple(_face(element) for element in root.iter("object"))
     if not picture.is_file():
-        raise ValueError(f"its picture {picture.name} is missing")
+        raise ValueError(f"its picture {shown(Path(picture.name))} is missing")
     return AnnotatedPicture(path=picture, faces=faces)
 
 
@@ -95,6 +105,8 @@ def _face(element: ElementTree.Element) -> AnnotatedFace:
     name = _text(element, "name")
     if name not in WORN_AS:
         raise ValueError(f"a face is named {name!r}, not one of {', '.join(WORN_AS)}")
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"the box {box} is none: its numbers are not finite")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"the box {box} has no area")
     return AnnotatedFace(box=box, worn=WORN_AS[name])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.faces import Patches
+from trainer.data.hands import draw_hand
 
 Picture = NDArray[np.uint8]
 
@@ -26,13 +27,14 @@ DISTANT_FACE_PX = 28
 
 # A tight picture is taken whole in this share of the cases: as a crop by itself, not as a face that was found in it.
 WHOLE_SHARE = 0.5
-ROTATION_DEGREES = 15.0
+ROTATION_DEGREES = 20.0
 SHIFT_SHARE = 0.12
 # How much a crop may lose (zoom in) or gain: natural logarithm of its side.
 SCALE_LOG = (-0.15, 0.20)
 ASPECT_LOG = 0.10
 
 COVER_CHANCE = 0.15
+HAND_CHANCE = 0.15
 BLUR_CHANCE = 0.25
 NOISE_CHANCE = 0.25
 JPEG_CHANCE = 0.5
@@ -61,6 +63,8 @@ def augment(
         if rng.random() < COVER_CHANCE:
             peers = np.flatnonzero(patches.has_mask[places] == patches.has_mask[place])
             _cover(crops[index], pieces[rng.choice(peers)], rng)
+        if rng.random() < HAND_CHANCE:
+            draw_hand(crops[index], _hand_place(bool(patches.has_mask[place]), rng), rng)
         crops[index] = _degrade(_relight(crops[index], rng), patches.side_px[place] < DISTANT_FACE_PX, rng)
     return crops
 
@@ -108,6 +112,13 @@ def _cover(picture: Picture, other: Picture, rng: np.random.Generator) -> None:
     picture[top : top + height, left : left + width] = other[
         from_top : from_top + height, from_left : from_left + width
     ]
+
+
+def _hand_place(has_mask: bool, rng: np.random.Generator) -> tuple[float, float]:
+    """Return where a hand goes, as shares of the side: over a bare mouth; beside a mask, which must stay in view."""
+    if has_mask:
+        return rng.uniform(0, 0.15) + (0.85 if rng.random() < 0.5 else 0.0), rng.uniform(0.1, 0.9)
+    return rng.uniform(0.35, 0.65), rng.uniform(0.62, 0.82)
 
 
 def _relight(picture: Picture, rng: np.random.Generator) -> Picture:

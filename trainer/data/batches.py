@@ -1,8 +1,8 @@
 """Draw training batches: patches in; shuffled, varied batches (uint8 n x S x S x 3 RGB, float32 n x 1) out.
 
 Each data set and label gets a share of the draws that grows with the cube root of its number of faces, so that the few
-bare faces of street photographs count beside thousands of portraits. All chance comes from (seed, epoch, place of the
-batch): a run that goes on after an interruption sees the same batches.
+bare faces of street photographs count beside thousands of portraits. All chance comes
+from (seed, epoch, place of the batch): a run that goes on after an interruption sees the same batches.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.data.augment import augment
 from trainer.data.faces import Patches
+from trainer.settings import Recipe, side_of
 
 SHARE_POWER = 1 / 3
 
@@ -22,27 +23,25 @@ SHARE_POWER = 1 / 3
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """One epoch draws as many faces as there are."""
 
-    def __init__(
-        self, patches: Patches, batch: int, seed: int, size_px: int, margin: float, first_epoch: int = 0
-    ) -> None:
-        """Draw batches of patches, beginning with those of epoch `first_epoch` (from 0)."""
+    def __init__(self, patches: Patches, recipe: Recipe, seed: int, first_epoch: int = 0) -> None:
+        """Draw batches of patches, beginning with those of epoch `first_epoch` (from 0), all of that epoch's size."""
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
         self._patches = patches
-        self._batch = batch
+        self._recipe = recipe
         self._seed = seed
-        self._size_px = size_px
-        self._margin = margin
         self._epoch = first_epoch
+        self._side_px = side_of(recipe, first_epoch)
         self._shares = shares(patches)
         self._order = self._drawn()
 
     def __len__(self) -> int:
-        return -(-len(self._patches) // self._batch)
+        return -(-len(self._patches) // self._recipe.batch)
 
     def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        places = self._order[place * self._batch : (place + 1) * self._batch]
+        batch, margin = self._recipe.batch, self._recipe.margin
+        places = self._order[place * batch : (place + 1) * batch]
         rng = np.random.default_rng([self._seed, self._epoch, 1 + place])
-        crops = augment(self._patches, places, self._size_px, self._margin, rng)
+        crops = augment(self._patches, places, self._side_px, margin, rng)
         return crops, self._patches.has_mask[places].astype(np.float32)[:, None]
 
     def on_epoch_end(self) -> None:

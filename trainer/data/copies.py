@@ -1,118 +1,180 @@
-"""Find copies of one photograph among many crops: pixels and names in, pairs of places out.
+"""Find copies of one photograph: prints in, pairs of places out. Pure.
 
-Copies are pictures that were scaled, encoded again, mirrored, recoloured or moved a little. Two steps: perceptual
-hashes (64 bits of the discrete cosine transform, Zauner 2010) that are close name candidates, and the correlation of
-their fine detail decides, since portraits of different people share their coarse light and shade. Pure.
+Copies were scaled, encoded again, mirrored, recoloured, blurred, framed, cut or turned. Candidates look roughly alike
+in some pose (poses.py), as portraits of different people do too. So one is laid over the other exactly (by the enhanced
+correlation coefficient, Evangelidis 2008) and their fine detail decides.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import operator
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from trainer.data.poses import Candidate, Floats, Pose, candidates
+from trainer.data.prints import PRINT_PX, Grey, Print
+from trainer.data.split import connected
 
-HASH_PX = 32
-HASH_COSINES = 8
-# So many of 63 bits may differ between candidates.
-CANDIDATE_BITS = 12
+# Turns that are looked for, close enough together that those between are found too.
+TURNS = (0.0, -8.0, 8.0, -16.0, 16.0)
+QUARTERS = (90.0, 180.0, 270.0)
+PICTURE_POSES = (
+    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in TURNS + QUARTERS),
+    *(Pose(mirrored=mirrored, zoom=zoom) for mirrored in (False, True) for zoom in (0.88, 0.77, 0.68, 0.6)),
+    *(Pose(zoom=0.83, right=right, down=down) for right in (-0.085, 0.085) for down in (-0.085, 0.085)),
+)
+# A face's box goes with the face, so that it needs fewer.
+FACE_POSES = (
+    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in TURNS),
+    *(Pose(mirrored=mirrored, zoom=0.88) for mirrored in (False, True)),
+)
 
-# Fine detail: what is left of a grey picture of this side after its soft light and shade were taken away.
-DETAIL_PX = 48
-FINE_SIGMA_PX, SOFT_SIGMA_PX = 0.7, 4.0
-# Pictures are compared at every shift up to so many of these pixels.
-SHIFT_PX = 5
-# From this correlation on they are copies: among 18,000 faces of three data sets all pairs looked at above 0.85 were,
-# and no pair with different labels lay above 0.80.
-SAME_DETAIL = 0.80
-
-# Pictures with less detail than this (standard deviation in grey levels) show nothing that could be told apart.
+# Candidates are compared at this side.
+SIDE_PX = 40
+# What is smaller than the first and larger than the second of these (sigmas in pixels) does not count: for laying one
+# over the other, and for the two bands of detail that decide.
+LAID_BAND = (0.7, 4.0)
+DETAIL_BANDS = ((0.7, 2.5), (0.5, 1.6))
+SAME_DETAIL = (0.94, 0.88)
+# How far the parts must correlate in the mean; a part is what lies under a window of so many pixels (sigma), and what
+# has less than this share of the detail's mean square is faint.
+SAME_PARTS = 0.85
+PART_PX = 3.0
+FAINT = 0.02
+# Detail that varies less than this, in grey levels, is none.
 PLAIN = 0.5
+# At least this share of what is looked at must lie in both.
+LEAST_SHARED = 0.7
+# So many candidates are judged before what they connect is left out of the rest.
+BATCH = 2048
 
-# "Augmented_690_1742059.jpg" is a copy of picture 690, "0_0_0_copy_12.jpg" of "0_0_0.jpg".
-_AUGMENTED = re.compile(r"^augmented_(\d+)_\d+$")
-_COPY = re.compile(r"(?:[ _-]copy)+(?:[ _-]?\d+| ?\(\d+\))*$")
-# "0_0_anhu_0083.jpg" is the 83rd picture of one person.
-_PERSON = re.compile(r"^\d+_\d+_([a-z]+)_\d+$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprints:
-    """What pictures look like: hash and mirrored hash uint64 n, detail float32 n x 48 x 48."""
-
-    hashes: NDArray[np.uint64]
-    mirrored: NDArray[np.uint64]
-    details: Floats
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 25, 1e-3)
+_AWAY = np.hypot(*np.meshgrid(*[(np.arange(SIDE_PX) - (SIDE_PX - 1) / 2) / (SIDE_PX / 2)] * 2))
+_LAID_WHERE = np.where(_AWAY < 0.92, 255, 0).astype(np.uint8)
+_WINDOW = np.where(_AWAY < 0.95, np.exp(-((_AWAY / 0.55) ** 2) / 2), 0).astype(np.float32)
 
 
-def fingerprints(crops: Sequence[Picture]) -> Fingerprints:
-    """Take the fingerprints of crops (uint8 RGB, any size; there may be none)."""
-    greys = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops]
-    return Fingerprints(
-        hashes=np.array([_hash(grey) for grey in greys], np.uint64),
-        mirrored=np.array([_hash(grey[:, ::-1]) for grey in greys], np.uint64),
-        details=np.stack([_detail(grey) for grey in greys])
-        if greys
-        else np.empty((0, DETAIL_PX, DETAIL_PX), np.float32),
-    )
+def near_copies(prints: Sequence[Print], known: Sequence[int]) -> list[tuple[int, int]]:
+    """Return pairs of places that connect, beyond what is known, all prints that show the same photograph.
+
+    Args:
+        prints: of n faces.
+        known: n numbers, equal for those that are known to belong together.
+    """
+    pairs: list[tuple[int, int]] = []
+    if not prints:
+        return pairs
+    for pictures, poses in (
+        (np.stack([taken.picture for taken in prints]), PICTURE_POSES),
+        (np.stack([taken.face for taken in prints]), FACE_POSES),
+    ):
+        pairs += _confirmed(pictures, poses, [*enumerate(known), *pairs])
+    return pairs
 
 
-def joined(parts: Sequence[Fingerprints]) -> Fingerprints:
-    """Put fingerprints behind each other."""
-    return Fingerprints(
-        hashes=np.concatenate([part.hashes for part in parts]),
-        mirrored=np.concatenate([part.mirrored for part in parts]),
-        details=np.concatenate([part.details for part in parts]),
-    )
+def _confirmed(
+    pictures: NDArray[np.uint8], poses: Sequence[Pose], joined: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return the pairs of pictures that are copies and not joined already, most alike first."""
+    count = len(pictures)
+    numbers = connected(count, joined)
+    best: dict[frozenset[int], Candidate] = {}
+    for pair in candidates(pictures, poses):
+        both = frozenset((pair.posed, pair.plain))
+        if numbers[pair.posed] != numbers[pair.plain] and (both not in best or pair.likeness > best[both].likeness):
+            best[both] = pair
+    found = sorted(best.values(), key=lambda pair: (-pair.likeness, pair.posed, pair.plain))
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(found), BATCH):
+        numbers = connected(count, [*joined, *pairs])
+        pairs += [
+            (pair.posed, pair.plain)
+            for pair in found[start : start + BATCH]
+            if numbers[pair.posed] != numbers[pair.plain] and is_copy(pictures, pair)
+        ]
+    return pairs
 
 
-def near_copies(prints: Fingerprints) -> Iterator[tuple[int, int]]:
-    """Yield each pair (place, later place) that shows the same photograph."""
-    for place in range(len(prints.hashes)):
-        for mirror, hashes in ((1, prints.hashes), (-1, prints.mirrored)):
-            bits = np.bitwise_count(prints.hashes[place] ^ hashes[place + 1 :])
-            for other in (np.flatnonzero(bits <= CANDIDATE_BITS) + place + 1).tolist():
-                if _same_detail(prints.details[place], prints.details[other][:, ::mirror]):
-                    yield place, other
+def is_copy(pictures: NDArray[np.uint8], pair: Candidate) -> bool:
+    """Tell whether two pictures that look alike in a pose show the same down to their detail, in all parts."""
+    in_bands, in_parts = detail_alike(pictures, pair)
+    return in_parts >= SAME_PARTS and all(map(operator.ge, in_bands, SAME_DETAIL))
 
 
-def original_name(path: Path) -> str:
-    """Name the photograph, or the person, that a file name says it is a copy of; else the name itself."""
-    stem = path.stem.lower()
-    if augmented := _AUGMENTED.match(stem):
-        return f"original {augmented[1]}"
-    if person := _PERSON.match(stem):
-        return f"person {person[1]}"
-    return _COPY.sub("", stem)
+def detail_alike(pictures: NDArray[np.uint8], pair: Candidate) -> tuple[tuple[float, ...], float]:
+    """Lay two pictures over each other; return how far each band of their detail correlates, and how far the parts do.
+
+    All is 0 if they cannot be laid, or share too little.
+    """
+    plain = _warped(_soft(pictures[pair.plain], 1.0), Pose().matrix(PRINT_PX, SIDE_PX))
+    posed = _soft(pictures[pair.posed], pair.pose.zoom)
+    roughly = pair.pose.matrix(PRINT_PX, SIDE_PX)
+    try:
+        _, finely = cv2.findTransformECC(
+            _band(plain, *LAID_BAND), _band(_warped(posed, roughly), *LAID_BAND), np.eye(2, 3, dtype=np.float32),
+            cv2.MOTION_AFFINE, _STOP, _LAID_WHERE, 1,
+        )  # fmt: skip
+    except cv2.error:  # it found no way
+        return (0.0,) * len(DETAIL_BANDS), 0.0
+    exactly = (_square(roughly) @ _square(finely))[:2].astype(np.float32)
+    laid = _warped(posed, exactly)
+    window = _WINDOW * _inside(exactly)
+    if window.sum() < LEAST_SHARED * _WINDOW.sum():
+        return (0.0,) * len(DETAIL_BANDS), 0.0
+    window /= window.sum()
+    bands = [(_band(laid, *band), _band(plain, *band)) for band in DETAIL_BANDS]
+    return tuple(_correlation(one, other, window) for one, other in bands), _of_parts(*bands[0], window)
 
 
-def is_marked(path: Path) -> bool:
-    """Tell whether a file name says of which photograph, or person, it is a copy."""
-    return original_name(path) != path.stem.lower()
+def _soft(picture: Grey, zoom: float) -> Floats:
+    """Blur a print so that SIDE_PX points hold what is seen of it."""
+    soft: Floats = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.64 * zoom * PRINT_PX / SIDE_PX)
+    return soft
 
 
-def _hash(grey: Picture) -> int:
-    small = cv2.resize(grey, (HASH_PX, HASH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
-    cosines = cv2.dct(small)[:HASH_COSINES, :HASH_COSINES].ravel()[1:]  # the first is only brightness
-    return int.from_bytes(np.packbits(cosines > np.median(cosines)).tobytes(), "big")
+def _warped(picture: Floats, matrix: Floats) -> Floats:
+    warped: Floats = cv2.warpAffine(picture, matrix, (SIDE_PX, SIDE_PX), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    return warped
 
 
-def _detail(grey: Picture) -> Floats:
-    small = cv2.resize(grey, (DETAIL_PX, DETAIL_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
-    fine = cv2.GaussianBlur(small, (0, 0), FINE_SIGMA_PX)
-    detail: Floats = fine - cv2.GaussianBlur(fine, (0, 0), SOFT_SIGMA_PX)
-    return detail
+def _square(matrix: Floats) -> Floats:
+    return np.vstack([matrix, np.array([[0, 0, 1]], np.float32)])
 
 
-def _same_detail(one: Floats, other: Floats) -> bool:
-    if min(float(one.std()), float(other.std())) < PLAIN:
-        return False
-    inner = np.ascontiguousarray(other[SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX])
-    return float(cv2.matchTemplate(one, inner, cv2.TM_CCOEFF_NORMED).max()) >= SAME_DETAIL
+def _inside(matrix: Floats) -> Floats:
+    """Return 1 where a point lies well inside the print that the matrix leads to, else 0."""
+    whole = np.ones((PRINT_PX, PRINT_PX), np.uint8)
+    there = cv2.warpAffine(whole, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return np.asarray(cv2.erode(there, np.ones((3, 3), np.uint8), borderValue=0), np.float32)
+
+
+def _band(picture: Floats, fine: float, soft: float) -> Floats:
+    """Return the detail of a picture between two sizes."""
+    band: Floats = cv2.GaussianBlur(picture, (0, 0), fine) - cv2.GaussianBlur(picture, (0, 0), soft)
+    return band
+
+
+def _correlation(one: Floats, other: Floats, window: Floats) -> float:
+    """Correlate two pictures under a window whose sum is 1; 0 if one of them has no detail there."""
+    one, other = one - (one * window).sum(), other - (other * window).sum()
+    spreads = [float(np.sqrt((side * side * window).sum())) for side in (one, other)]
+    if min(spreads) < PLAIN:
+        return 0.0
+    return float((one * other * window).sum()) / (spreads[0] * spreads[1])
+
+
+def _of_parts(one: Floats, other: Floats, window: Floats) -> float:
+    """Return the mean correlation of the parts of two pictures: one strong edge that both have counts as one part."""
+
+    def around(product: Floats) -> Floats:
+        means: Floats = cv2.GaussianBlur(product, (0, 0), PART_PX)
+        return means
+
+    squares, other_squares, products = around(one * one), around(other * other), around(one * other)
+    faint = FAINT * float((squares + other_squares).mean()) / 2  # a part without detail neither agrees nor differs
+    alike = (products + faint) / np.sqrt((squares + faint) * (other_squares + faint))
+    return float((alike * window).sum())

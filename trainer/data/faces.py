@@ -1,8 +1,8 @@
 """Find the faces of a data set and cut them out: items (sources.py) in; faces with boxes, then crops, out.
 
-look() decodes each file once and notes its faces, hash and fingerprints. cut_as_served() makes the crops that a
-classify worker would see, for measuring; cut_patches() makes larger patches, of which training cuts its varied crops.
-A file that cannot be decoded, or of which no face can be used, becomes one line.
+look_at() decodes each file once and notes its faces, hash and prints. cut_as_served() makes the crops that a classify
+worker would see, for measuring; cut_patches() makes larger patches, of which training cuts its varied crops.
+A file, or a face, that cannot be used becomes one line. A file that has changed in between raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from models import face_detector
 from models.face_detector import FaceDetector
 from models.files import sha256_of
 from models.mask_classifier import Pixels, crop_faces
-from trainer.data import copies
-from trainer.data.copies import Fingerprints
+from trainer.data.annotations import DatasetUnusable
+from trainer.data.decoding import PictureUnusable, decoded, frames
+from trainer.data.listing import shown
+from trainer.data.prints import Print, print_of
 from trainer.data.sources import Item, Label, is_clip
 
 Box = tuple[float, float, float, float]
@@ -38,12 +40,10 @@ SEARCH_PX = 320
 MIN_FACE_SHARE = 0.25
 # A picture whose face fills at least this share of its longer side is a crop of a face by itself.
 TIGHT_SHARE = 0.5
-# Of a clip so many frames are taken, evenly spread.
-CLIP_FRAMES = 100
+# Of a face at least so many pixels a side must lie in its picture.
+LEAST_FACE_PX = 3
 # How much of the surroundings a patch shows, as a multiple of the face's box. A photograph has them, a tight crop not.
 PATCH_REACH = 1.6
-# Copies are looked for among faces from this size on; smaller ones all look alike.
-MIN_PRINT_PX = 20
 LOOKING_THREADS = 2
 
 _local = threading.local()
@@ -81,20 +81,17 @@ class FoundFace:
     @property
     def name(self) -> str:
         """File, frame and face for people."""
-        return (
-            self.file.name
-            + (f" frame {self.frame}" if self.frame else "")
-            + (f" #{self.number}" if self.number else "")
-        )
+        frame = f" frame {self.frame}" if self.frame else ""
+        return shown(Path(self.file.name)) + frame + (f" #{self.number}" if self.number else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one file holds: its faces with their fingerprints, or the line that says why nothing of it is used."""
+    """What one file holds: its faces, a print of each, and a line for what of it is left out."""
 
     faces: tuple[FoundFace, ...] = ()
-    prints: Fingerprints | None = None
-    problem: str | None = None
+    prints: tuple[Print, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,39 +151,39 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
 
 
 def _look(item: Item, *, source: str, family: str) -> Look:
-    raw = item.path.read_bytes()
-    sha256 = sha256_of(raw)
+    where = shown(item.path)
+    try:
+        raw = item.path.read_bytes()
+        pictures = list(_pictures(item, raw))
+    except OSError as error:
+        return Look(problems=(f"{where} cannot be read ({error.strerror}): left out",))
+    except PictureUnusable as error:
+        return Look(problems=(f"{where} {error}: left out",))
     faces: list[FoundFace] = []
-    crops: list[Pixels] = []
-    pictures = list(_pictures(item, raw))
-    if not pictures:
-        return Look(problem=f"{item.path} is not a {'video' if item.is_clip else 'picture'} that can be read: left out")
+    prints: list[Print] = []
+    problems: list[str] = []
+    sha256 = sha256_of(raw)
     for frame, picture in pictures:
         for number, (label, box, tight) in enumerate(_faces_in(item, picture)):
-            faces.append(
-                FoundFace(
-                    source=source,
-                    family=family,
-                    file=item.path,
-                    sha256=sha256,
-                    frame=frame,
-                    number=number,
-                    label=label,
-                    box=box,
-                    tight=tight,
-                )
-            )
-            crops.append(crop_faces(picture, np.array([box], np.float32), copies.DETAIL_PX * 2, 0.0)[0])
-    if not faces:
+            face = FoundFace(
+                source=source, family=family, file=item.path, sha256=sha256, frame=frame, number=number,
+                label=label, box=box, tight=tight,
+            )  # fmt: skip
+            if face.side_px < LEAST_FACE_PX:
+                problems.append(f"{where}: less than {LEAST_FACE_PX} px of its face {number + 1} lie in it: left out")
+                continue
+            faces.append(face)
+            prints.append(print_of(picture, box, is_alone=item.label is not None and not item.is_clip))
+    if not faces and not problems:
         why = "every face is worn incorrectly, or none is annotated" if item.label is None else "no face is found in it"
-        return Look(problem=f"{item.path}: {why}: left out")
-    return Look(faces=tuple(faces), prints=copies.fingerprints(crops))
+        problems.append(f"{where}: {why}: left out")
+    return Look(faces=tuple(faces), prints=tuple(prints), problems=tuple(problems))
 
 
 def _faces_in(item: Item, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
     """Yield label, box and whether the picture is tight, for each face of a picture that can be used."""
     if item.label is None:
-        yield from ((face.worn, face.box, False) for face in item.faces if face.worn != "incorrect")
+        yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
     elif item.is_clip:
         yield from ((item.label, _as_box(box), False) for box in _detector(face_detector.INPUT_PX).find(picture).boxes)
     else:
@@ -210,37 +207,27 @@ def _main_face(picture: Pixels) -> Box | None:
 
 
 def _pictures(item: Item, raw: bytes) -> Iterator[tuple[int, Pixels]]:
-    """Decode a file: (0, picture), or (frame number, picture) of frames of a clip; nothing if it cannot be."""
-    if item.is_clip:
-        yield from _frames(item.path)
+    """Decode a file: (0, picture), or (frame number, picture) of frames of a clip."""
+    if not item.is_clip:
+        yield 0, decoded(raw)
         return
-    picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
-    if picture is not None:
-        yield 0, np.asarray(picture, np.uint8)
-
-
-def _frames(path: Path) -> Iterator[tuple[int, Pixels]]:
-    video = cv2.VideoCapture(str(path))
-    try:
-        step = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // CLIP_FRAMES)
-        number = 0
-        while True:
-            there, picture = video.read()
-            if not there:
-                return
-            if number % step == 0:
-                yield number, np.asarray(picture, np.uint8)
-            number += 1
-    finally:
-        video.release()
+    number = None
+    for number, picture in frames(item.path):
+        yield number, picture
+    if number is None:
+        raise PictureUnusable("is not a video that can be read")
 
 
 def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
     """Yield faces with their pictures; each file is decoded once as long as its faces follow each other."""
     for path, group in groupby(faces, key=lambda face: face.file):
         wanted = list(group)
-        frames = dict(_pictures(Item(path=path, label=wanted[0].label), path.read_bytes()))
-        yield from ((face, frames[face.frame]) for face in wanted)
+        try:
+            pictures = dict(_pictures(Item(path=path, label=wanted[0].label), path.read_bytes()))
+            found = [(face, pictures[face.frame]) for face in wanted]
+        except (OSError, PictureUnusable, KeyError) as error:
+            raise DatasetUnusable(f"{shown(path)} has changed while it was read: start again") from error
+        yield from found
 
 
 def _detector(input_px: int) -> FaceDetector:
@@ -254,6 +241,14 @@ def _detector(input_px: int) -> FaceDetector:
 def _whole(picture: Pixels) -> Box:
     height, width = picture.shape[:2]
     return 0.0, 0.0, float(width), float(height)
+
+
+def _inside(box: Box, picture: Pixels) -> Box:
+    """Cut a box off at the picture's edges; outside, nothing is left of it."""
+    height, width = picture.shape[:2]
+    x1, x2 = (min(max(x, 0.0), float(width)) for x in box[0::2])
+    y1, y2 = (min(max(y, 0.0), float(height)) for y in box[1::2])
+    return x1, y1, x2, y2
 
 
 def _square(box: Box, reach: float = 1.0) -> tuple[float, float, float]:

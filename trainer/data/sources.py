@@ -4,8 +4,8 @@ A data set is one of
 - a folder with a folder a class: WithMask, with_mask or mask, and WithoutMask, without_mask or no_mask;
 - a folder with `annotations` (Pascal VOC) and `images`;
 - LABEL=PATH, where everything in a folder (or one file) has one label: no_mask=clips.
-Pictures and video clips may be mixed. What is missing, empty, unreadable or lies where no label is known gets one line
-and is left out; a data set without any usable picture raises DatasetUnusable.
+Pictures and video clips may be mixed, links are followed. What is missing, empty, no file, or lies where no label is
+known gets one line and is left out; a data set without any usable picture raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
+from trainer.data.listing import files_below, has_sayable_name, shown
 
 Label = Literal["mask", "no_mask"]
 
@@ -23,6 +24,7 @@ MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
 NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 CLIP_SUFFIXES = frozenset({".mkv", ".mp4", ".mov", ".avi", ".webm"})
+KNOWN_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 # Folders of these names are parts of a data set: face-mask-12k/Train and face-mask-12k/Test are one source.
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
@@ -62,7 +64,9 @@ def read_source(text: str) -> Source:
     if equals and label not in ("mask", "no_mask"):
         raise DatasetUnusable(f"{text}: write mask=PATH or no_mask=PATH")
     if not path.exists():
-        raise DatasetUnusable(f"{path} does not exist")
+        raise DatasetUnusable(f"{shown(path)} does not exist")
+    if not has_sayable_name(path.resolve()):
+        raise DatasetUnusable(f"{shown(path)} has a name that is not UTF-8: rename it")
     if equals:
         items, problems = _of_one_label(path, "mask" if label == "mask" else "no_mask")
     elif not path.is_dir():
@@ -72,11 +76,13 @@ def read_source(text: str) -> Source:
     else:
         items, problems = _class_folders(path)
     empty = [item for item in items if item.path.stat().st_size == 0]
-    problems += [f"{item.path} is empty: left out" for item in empty]
+    problems += [f"{shown(item.path)} is empty" for item in empty]
     usable = tuple(item for item in items if item not in empty)
     if not usable:
-        raise DatasetUnusable(f"{path} has no picture that can be used" + (f": {problems[0]}" if problems else ""))
-    return Source(name=short_name(path), family=family_name(path), items=usable, problems=tuple(problems))
+        why = f": {problems[0]}" if problems else ""
+        raise DatasetUnusable(f"{shown(path)} has no picture that can be used{why}")
+    left_out = tuple(f"{problem}: left out" for problem in problems)
+    return Source(name=short_name(path), family=family_name(path), items=usable, problems=left_out)
 
 
 def is_clip(path: Path) -> bool:
@@ -107,7 +113,7 @@ def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
             items += of_class
             problems += strange
         elif not child.name.startswith("."):
-            problems.append(f"{child} says neither mask nor no mask by its name: left out")
+            problems.append(f"{shown(child)} says neither mask nor no mask by its name")
     for label, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
         if not any(item.label == label for item in items):
             raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
@@ -115,15 +121,18 @@ def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
 
 
 def _of_one_label(path: Path, label: Label) -> tuple[list[Item], list[str]]:
-    found = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
-    known = PICTURE_SUFFIXES | CLIP_SUFFIXES
-    items = [Item(path=file, label=label) for file in found if file.suffix.lower() in known]
-    strange = [file for file in found if file.suffix.lower() not in known and not file.name.startswith(".")]
-    return items, [f"{file} is neither a picture nor a video by its name: left out" for file in strange]
+    found, problems = ([path], []) if path.is_file() else files_below(path, KNOWN_SUFFIXES)
+    items = [Item(path=file, label=label) for file in found if file.suffix.lower() in KNOWN_SUFFIXES]
+    strange = [file for file in found if file.suffix.lower() not in KNOWN_SUFFIXES and not file.name.startswith(".")]
+    problems += [f"{shown(file)} is neither a picture nor a video by its name" for file in strange]
+    return items, problems
 
 
 def _annotated(folder: Path) -> tuple[list[Item], list[str]]:
     pictures, problems = usable_annotations(folder)
-    return [Item(path=picture.path, label=None, faces=picture.faces) for picture in pictures], [
-        f"{problem}: left out" for problem in problems
-    ]
+    named = {picture.path for picture in pictures}
+    stems = {file.stem for file in (folder / "annotations").iterdir()}  # those that are unusable have their line
+    found, strange = files_below(folder / "images", PICTURE_SUFFIXES)
+    alone = [file for file in found if file not in named and file.stem not in stems and not file.name.startswith(".")]
+    problems += strange + [f"{shown(file)} has no annotation" for file in alone]
+    return [Item(path=picture.path, label=None, faces=picture.faces) for picture in pictures], problems

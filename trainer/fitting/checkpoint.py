@@ -10,6 +10,7 @@ import io
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from trainer.fitting.run_folder import CHECKPOINT_NAME, PART_NAME
 from trainer.reporting.findings import Epoch
 from trainer.settings import Recipe
 
-CHECKPOINT_NAME = "checkpoint.npz"
-_PART_NAME = "checkpoint.part"
+__all__ = ["CHECKPOINT_NAME", "Checkpoint", "Origin"]
+
 _RECORD = "record"
 
 
@@ -48,7 +50,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Look at a folder; see `record`."""
         self._path = folder / CHECKPOINT_NAME
-        self._part = folder / _PART_NAME
+        self._part = folder / PART_NAME
         self.record = self._read_record() if self._path.exists() else None
 
     def epochs_of(self, origin: Origin) -> tuple[Epoch, ...]:
@@ -86,6 +88,9 @@ class Checkpoint:
                 f"{self._path} cannot be written ({error.strerror}): once it can, the same training goes on after "
                 f"epoch {len(self.record.epochs) if self.record else 0}"
             ) from error
+        finally:
+            with suppress(OSError):  # it is still there when it could not be written whole
+                self._part.unlink()
         self.record = record
 
     def restore(self, variables: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 """Keep a run folder to one process: a folder in, a lock on it while a `with` block lasts.
 
 The lock is a file in the folder that the kernel unlocks however its process dies. A folder that another process works
-in, or that cannot be written, raises ValueError.
+in raises FolderInUse, one that cannot be written ValueError.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_NAME = "run.lock"
+CHECKPOINT_NAME = "checkpoint.npz"
+PART_NAME = "checkpoint.part"  # one that is being written
 # Long enough for any process id.
 _PID_BYTES = 20
+
+
+class FolderInUse(ValueError):
+    """Another process works in a run folder; a job may wait until that has ended."""
 
 
 @contextmanager
@@ -22,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if need be; a folder that is still empty at the end is removed.
 
     Raises:
-        ValueError: another process holds it, or it cannot be written.
+        FolderInUse: another process holds it.
+        ValueError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +45,28 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)  # last: whoever waited for this very file finds that it is gone
 
 
+def tidy(folder: Path) -> None:
+    """Remove the lock and half a checkpoint that a killed process has left, and the folder if it is empty then."""
+    if (folder / LOCK_NAME).exists():
+        with suppress(ValueError), locked(folder):  # another process holds it by now
+            (folder / PART_NAME).unlink(missing_ok=True)
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether no process holds a folder, and change nothing; of one that cannot be used, locked() says why."""
+    try:
+        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    finally:
+        os.close(lock)
+    return True
+
+
 def _take(path: Path) -> int:
     """Return the descriptor of the locked file."""
     while True:
@@ -47,7 +76,7 @@ def _take(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.read(lock, _PID_BYTES).decode(errors="replace") or "unknown"
             os.close(lock)
-            raise ValueError(
+            raise FolderInUse(
                 f"process {holder} is training in {path.parent}: wait for it, or choose another folder with --out"
             ) from error
         if _is_still_there(lock, path):

@@ -19,8 +19,9 @@ import redis
 from rq import get_current_job
 
 from models.card import CARD_NAME, read_card
-from models.registry import register
-from pipeline.process import Clock
+from models.files import ModelUnusable
+from models.registry import Refused, register, register_line, registry_at
+from pipeline.process import Clock, hide_password
 from trainer.queue.order import Outcome, TrainingJob
 from trainer.settings import TrainSettings
 
@@ -38,33 +39,56 @@ def perform(_order: dict[str, Any]) -> dict[str, Any]:
     job = cast(TrainingJob, get_current_job())
     order = job.order
     teller = Teller(job)
-    outcome = train_and_register(
-        order.settings, order.models or job.models, teller, finished_is_ours=job.meta["attempt"] > 1
-    )
+    outcome = train_and_register(order.settings, order.models or job.models, teller, job=job.id)
     teller.end()
     return cast(dict[str, Any], msgspec.to_builtins(outcome))
 
 
 def train_and_register(
-    settings: TrainSettings, models: str | None, report: Callable[[Progress], None], *, finished_is_ours: bool = False
+    settings: TrainSettings, models: str | None, report: Callable[[Progress], None], *, job: str = ""
 ) -> Outcome:
-    """Train, and add the model to a registry if one is named.
+    """Train, and add the model to a registry if one is named, which is looked at before.
 
     Args:
-        finished_is_ours: a run folder that holds a model holds that of an earlier attempt at this very job.
+        settings: see trainer.train.
+        models: the registry, a folder or URL.
+        report: see trainer.train.
+        job: the id of the job that this is done for. When its model is finished already, that is registered.
 
     Raises:
-        ValueError: settings or a data set that cannot be used.
-        ModelUnusable: a model's file that cannot be used; StoreFailed when the registry cannot be reached.
+        ValueError: settings or a data set that cannot be used, or a folder that holds another model.
+        ModelUnusable: a model's file that cannot be used; StoreFailed when the registry cannot be reached or written.
     """
-    from trainer.train import train
-
     out = Path(settings.out)
-    if not (finished_is_ours and (out / CARD_NAME).exists()):
-        out = train(settings, report)
+    if not (job and _is_finished(out, job)):
+        if models is not None:
+            registry_at(models).try_to_write()  # hours before it is needed
+        from trainer.train import train
+
+        train(settings, report, job=job)
     if models is not None:
-        register(models, out)
+        _register(models, out)
     return Outcome(folder=str(out), version=read_card(out).version, registered_at=models)
+
+
+def _is_finished(out: Path, job: str) -> bool:
+    """Tell whether an earlier attempt at a job has finished its model; raise ValueError when there is a foreign one."""
+    if not (out / CARD_NAME).exists():
+        return False
+    card = read_card(out)
+    if card.job != job:
+        raise ValueError(
+            f"{out} holds a model that this job has not trained ({card.version}): choose another folder with --out"
+        )
+    return True
+
+
+def _register(models: str, out: Path) -> None:
+    try:
+        register(models, out)
+    except (Refused, ModelUnusable) as error:
+        line = register_line(hide_password(models), out)
+        raise type(error)(f"the model lies whole in {out}, `{line}` adds it: {error}") from error
 
 
 class Teller:

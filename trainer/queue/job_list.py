@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 State = Literal["queued", "running", "lost", "finished", "failed", "cancelled"]
 STATES: dict[JobStatus, State] = {
     JobStatus.QUEUED: "queued",
+    JobStatus.SCHEDULED: "queued",  # put off for some seconds
     JobStatus.STARTED: "running",
     JobStatus.FINISHED: "finished",
     JobStatus.FAILED: "failed",
@@ -46,7 +47,6 @@ class TrainingRun(Told, frozen=True, kw_only=True):
     out: str | None
     models: str | None
     enqueued_at: float | None
-    started_at: float | None
     ended_at: float | None
     trainer: str | None
     attempts_left: int
@@ -104,8 +104,7 @@ def _run(job: TrainingJob) -> TrainingRun:
         state=_state(job),
         out=order.settings.out if order else None,
         models=order.models if order else None,
-        enqueued_at=_seconds(job.enqueued_at),
-        started_at=_seconds(job.started_at),
+        enqueued_at=_seconds(job.created_at),  # rq's enqueued_at is when it was put off or back the last time
         ended_at=_seconds(job.ended_at),
         trainer=job.worker_name,
         attempts_left=job.retries_left or 0,
@@ -116,8 +115,10 @@ def _run(job: TrainingJob) -> TrainingRun:
 
 
 def _told(job: TrainingJob) -> Told:
-    told = msgspec.convert(job.meta, Told)
-    if told.error is None and job.get_status(refresh=False) == JobStatus.FAILED:
+    told, status = msgspec.convert(job.meta, Told), job.get_status(refresh=False)
+    if status != JobStatus.SCHEDULED:
+        told = msgspec.structs.replace(told, waiting=None)
+    if told.error is None and status == JobStatus.FAILED:
         result = job.latest_result()
         lines = (result.exc_string if result else "") or "for no known reason"
         return msgspec.structs.replace(told, error=lines.strip().splitlines()[-1])

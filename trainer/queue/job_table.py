@@ -16,7 +16,7 @@ def table(found: list[TrainingRun]) -> str:
     for run in found:
         figures = f"{_epoch(run):>9} {_number(_loss(run), '.3f'):>7} {_number(_accuracy(run), '.1%'):>8}"
         left = _duration(run.seconds_left) if run.state == "running" else "-"
-        about = f"failed: {run.error}" if run.error else _data(run)
+        about = f"failed: {run.error}" if run.error else run.waiting or _data(run)
         lines.append(
             f"{run.id:<10} {run.state:<10} {run.settings.arch if run.settings else '-':<9} {figures} {left:>8}  {about}"
         )
@@ -29,6 +29,7 @@ def whole(run: TrainingRun) -> str:
     rows: list[tuple[str, object]] = [
         ("job", run.id),
         ("state", "lost: its trainer is gone, and the next one takes it over" if run.state == "lost" else run.state),
+        ("why", run.waiting),
         ("error", run.error),
         ("folder", run.out),
         ("version", run.version),

@@ -8,21 +8,26 @@ and read through queue_of() alone. Nothing here imports Keras.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
 import redis
 from msgspec import Struct
+from redis.client import Pipeline
 from rq import Queue
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
+from rq.utils import now
 
 from pipeline.process import Redis
 from trainer.settings import TrainSettings
 
 FUNCTION = "trainer.queue.horse.perform"
 QUEUE = "training"
-RETRIES = 5  # more attempts at a job whose process or trainer died, or that failed for no reason one can mend
+# Before each further attempt at a job whose process or trainer died, or that failed for no reason one can mend.
+PAUSES_S = (5, 15, 30, 60, 120)
+RETRIES = len(PAUSES_S)
 LOST_S = 20  # a job of which no trainer has said for so long that it works on it is taken over
 INDEX = "training-jobs"  # sorted set of job ids, scored by when they were enqueued (Redis' clock)
 
@@ -59,10 +64,12 @@ class Told(Struct, frozen=True, kw_only=True):
 
     epoch: the last one begun or finished. loss and accuracy: of the training pictures, mean of the epoch so far; the
     validation's are those of the last finished epoch. updated_at: Unix seconds on Redis' clock. interrupted: why
-    earlier attempts ended. error: why the job failed.
+    earlier attempts ended. waiting: why it was put off; None when it was not. error: why the job failed.
+    started_at: when its first attempt began, in Unix seconds; None: not yet.
     """
 
     attempt: int = 0
+    started_at: float | None = None
     epoch: int | None = None
     epochs: int | None = None
     step: int | None = None
@@ -74,6 +81,7 @@ class Told(Struct, frozen=True, kw_only=True):
     seconds_left: float | None = None
     updated_at: float | None = None
     interrupted: list[str] = []
+    waiting: str | None = None
     error: str | None = None
 
 
@@ -124,6 +132,15 @@ class TrainingJob(Job):
 
     def send_webhooks(self, status: str, *, exc_string: str | None = None) -> None:
         """Call nobody: a job names no addresses."""
+
+    def retry(self, queue: Queue, pipeline: Pipeline) -> None:
+        """Put the job off for another attempt, the longer the more there were; the pipeline does all of it at once."""
+        left = self.retries_left or 1
+        pause_s = PAUSES_S[max(0, RETRIES - left)]
+        self.retries_left = left - 1
+        why = (self.meta.get("interrupted") or ["for no known reason"])[-1]
+        self.meta["waiting"] = f"tried again after {pause_s} s: {why}"
+        queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
 
     def refresh(self) -> None:
         """Read the job's record again.

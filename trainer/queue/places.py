@@ -1,8 +1,4 @@
-"""The paths in a training run's settings: made absolute, and looked at, before the run is left to somebody else.
-
-In: settings as a user gave them. Out: the same with absolute paths. What nothing can be trained with, a data set that
-does not exist and a folder that holds a model already raise ValueError with one line. Nothing is decoded.
-"""
+"""The paths in a training run's settings: as a user gave them in, absolute ones out. Nothing is looked at."""
 
 from __future__ import annotations
 
@@ -10,9 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.card import CARD_NAME
-from trainer.data.sources import read_source
-from trainer.settings import IMAGENET, RANDOM, TrainSettings, recipe_of
+from trainer.settings import IMAGENET, RANDOM, TrainSettings
 
 LABELS = ("mask", "no_mask")
 
@@ -41,17 +35,3 @@ def absolute_dataset(text: str) -> str:
 def absolute_place(place: str | None) -> str | None:
     """Return a registry's place, a path or URL, with an absolute path."""
     return place if place is None or "://" in place else str(Path(place).absolute())
-
-
-def check_run(settings: TrainSettings) -> None:
-    """Look whether a run can begin.
-
-    Raises:
-        ValueError: with these settings, data sets or this folder it cannot.
-    """
-    recipe_of(settings)
-    for text in (*settings.datasets, *settings.tests, settings.validation):
-        if text is not None:
-            read_source(text)
-    if (Path(settings.out) / CARD_NAME).exists():
-        raise ValueError(f"{settings.out} already holds a model: choose another folder with --out")

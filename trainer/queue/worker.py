@@ -2,8 +2,9 @@
 
 rq keeps the books; its own loop is not used, because that ends when Redis fails and cannot put a job back. A job is
 settled by who ends it: the horse when the training ends or fails, the trainer when the horse died, was stopped or lost
-its job to a cancellation. RedisError comes through to the trainer's loop (trainer/process.py), which tries again; not
-while a horse runs: that goes on training.
+its job to a cancellation. A job whose run folder is in use is put off, again and again until that is free. RedisError
+comes through to the trainer's loop (trainer/process.py), which tries again; not while a horse runs: that goes on
+training.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import math
 import os
 import time
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from redis.client import Pipeline
@@ -26,7 +28,9 @@ from rq.utils import now
 from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
+from models.store import StoreFailed
 from pipeline.process import Redis, Running
+from trainer.fitting.run_folder import FolderInUse, is_free, tidy
 from trainer.queue.bound import BoundProcess
 from trainer.queue.device import Device
 from trainer.queue.order import INDEX, LOST_S, TrainingJob, queue_of
@@ -40,9 +44,16 @@ BEAT_S = 5  # how often a trainer says that it works on its job
 CLEAN_S = 10  # how often jobs are looked for of which nobody says that any more
 WATCH_S = 0.1  # how often the horse is looked at
 LOOK_S = 1.0  # how often its job is: it may have been cancelled
+LEAVE_S = 5.0  # a horse that has told how its job ended is given so long to end
 OVERTIME_S = 60  # a horse that has not ended by itself so long after its time limit is killed
 
-End = Literal["by itself", "because the trainer stops", "because it is no longer ours", "because of its time limit"]
+End = Literal[
+    "by itself",
+    "because its folder is in use",
+    "because the trainer stops",
+    "because it is no longer ours",
+    "because of its time limit",
+]
 
 
 class TrainingWorker(Worker):
@@ -102,17 +113,25 @@ class TrainingWorker(Worker):
 
     def next_job(self) -> TrainingJob | None:
         """Wait a moment for a job and take it."""
+        self._taking.put_back_due()
         return self._taking.take()
 
     def do(self, job: TrainingJob, device: Device) -> None:
         """Have a job done on a device, and see to it that Redis knows how that ended."""
+        waited = job.meta.pop("waiting", None)
         execution = self._begin(job)
         if execution is None:
             return
-        log.info("job %s: started on %s", job.id, device.name)
         job.models = self._models
-        end, status = self._watch(BoundProcess(lambda: self._in_horse(job, device)), job, execution)
-        log.info("job %s: its process ended %s", job.id, end)
+        end: End = "because its folder is in use"
+        status = 0
+        if folder_is_free(job):
+            log.info("job %s: started on %s", job.id, device.name)
+            end, status = self._watch(BoundProcess(lambda: self._in_horse(job, device)), job, execution)
+            log.info("job %s: its process ended %s", job.id, end)
+            clear_up(job)
+        elif not waited:
+            log.info("job %s: waits %s", job.id, end)
         self.executions.clear()
         with self._run.reconnecting(), contextlib.suppress(NoSuchJobError):  # somebody may have removed it meanwhile
             self._settle(job, execution, end, status)
@@ -123,10 +142,12 @@ class TrainingWorker(Worker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log what a training raised: what the user must mend in one line, anything else with its traceback."""
-        if not self._holds(job):
+        if isinstance(exc_info[1], FolderInUse):
+            os._exit(os.EX_TEMPFAIL)  # the trainer puts the job off
+        if self._hold(job) != "ours":
             os._exit(0)  # it was cancelled: neither failed nor to be tried again
         kind, error, _ = exc_info
-        if is_final(error):
+        if is_final(error) or isinstance(error, StoreFailed):
             trace = exc_info if log.isEnabledFor(logging.DEBUG) else None
             log.warning("job %s failed: %s", job.id, one_line(job, kind, error), exc_info=trace)
             note(job, kind, error)
@@ -141,6 +162,7 @@ class TrainingWorker(Worker):
     def _begin(self, job: TrainingJob) -> Execution | None:
         """Make a job this worker's, all at once; None when it was cancelled, or taken twice."""
         job.meta["attempt"] = job.meta.get("attempt", 0) + 1
+        job.meta["started_at"] = job.meta.get("started_at") or time.time()
 
         def begin(pipe: Pipeline) -> Execution | None:
             waits = cast(bytes | None, pipe.hget(job.key, "status")) == JobStatus.QUEUED.encode()
@@ -167,37 +189,51 @@ class TrainingWorker(Worker):
     def _watch(self, horse: BoundProcess, job: TrainingJob, execution: Execution) -> tuple[End, int]:
         """Wait until the horse has ended, or end it; return why, and its status as waitpid() tells it."""
         began = looked_at = beat_at = time.monotonic()
+        settled_at = math.inf
         while True:
             status = horse.status()
             if status is not None:
-                return "by itself", status
+                in_use = os.waitstatus_to_exitcode(status) == os.EX_TEMPFAIL
+                return "because its folder is in use" if in_use else "by itself", status
             end: End | None = None if self._run.going() else "because the trainer stops"
-            if time.monotonic() - looked_at > LOOK_S:
-                looked_at = time.monotonic()
+            now_s = time.monotonic()
+            if now_s - looked_at > LOOK_S:
+                looked_at = now_s
                 with self._run.reconnecting():
-                    end = end or (None if self._holds(job) else "because it is no longer ours")
-                    if end is None and looked_at - beat_at > BEAT_S:
-                        beat_at = looked_at
+                    hold = self._hold(job)
+                    settled_at = min(settled_at, now_s) if hold == "settled" else math.inf
+                    if hold == "lost" or now_s - settled_at > LEAVE_S:
+                        end = end or "because it is no longer ours"
+                    if hold == "ours" and end is None and now_s - beat_at > BEAT_S:
+                        beat_at = now_s
                         self.maintain_heartbeats(job, execution)
-            if time.monotonic() - began > (job.timeout or math.inf) + OVERTIME_S:
+            if now_s - began > (job.timeout or math.inf) + OVERTIME_S:
                 end = "because of its time limit"
             if end is not None:
                 return end, horse.end()
             self._run.wait(WATCH_S)
 
-    def _holds(self, job: Job) -> bool:
-        """Tell whether a job is this worker's still: neither cancelled, nor taken over, nor lost with Redis' memory."""
-        found = cast(list[bytes | None], self.connection.hmget(job.key, "status", "worker_name"))
-        return found == [JobStatus.STARTED.encode(), self.name.encode()]
+    def _hold(self, job: Job) -> Literal["ours", "settled", "lost"]:
+        """Tell whether a job is this worker's still.
+
+        Settled: the horse, or a trainer that found nobody working on it, has told how it ended. Lost: it was cancelled,
+        taken over, or is gone with Redis' memory.
+        """
+        status, worker_name = cast(list[bytes | None], self.connection.hmget(job.key, "status", "worker_name"))
+        if status == JobStatus.STARTED.encode():
+            return "ours" if worker_name == self.name.encode() else "lost"
+        return "lost" if status in (None, JobStatus.CANCELED.encode()) else "settled"
 
     def _settle(self, job: TrainingJob, execution: Execution, end: End, status: int) -> None:
         """Tell Redis how a job ended, unless the horse has."""
-        if not self._holds(job):
+        if self._hold(job) != "ours":
             with self.connection.pipeline() as pipe:
                 execution.delete(job=job, pipeline=pipe)
                 pipe.execute()
         elif end == "because the trainer stops":
-            self._put_back(job, execution)
+            self._taking.put_back(job, execution)
+        elif end == "because its folder is in use":
+            self._taking.put_off(job, execution, f"waiting for {job.order.settings.out}, which another run uses")
         else:
             over = end == "because of its time limit"
             error: Exception = JobTimeoutException() if over else HorseDied(how_it_died(status))
@@ -208,14 +244,16 @@ class TrainingWorker(Worker):
             log.warning("job %s: %s", job.id, why)
             self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
 
-    def _put_back(self, job: TrainingJob, execution: Execution) -> None:
-        """Put a job first in the queue again; that is no failed attempt."""
 
-        def put_back(pipe: Pipeline) -> None:
-            job.refresh()
-            pipe.multi()
-            if job.get_status(refresh=False) == JobStatus.STARTED:
-                execution.delete(job=job, pipeline=pipe)
-                self._queue.enqueue_job(job, pipeline=pipe, at_front=True)
+def folder_is_free(job: TrainingJob) -> bool:
+    """Tell whether no other run uses a job's folder; of an order that is none, the horse says so."""
+    try:
+        return is_free(Path(job.order.settings.out))
+    except ValueError:
+        return True
 
-        self.connection.transaction(put_back, job.key)
+
+def clear_up(job: TrainingJob) -> None:
+    """Remove the lock that a horse which was killed has left in its folder."""
+    with contextlib.suppress(ValueError):  # no order, and so no folder
+        tidy(Path(job.order.settings.out))

@@ -21,6 +21,9 @@ from trainer.reporting.slices import Mistake, Slice, slices, worst_mistakes
 MISTAKES = 16
 
 Unit = Literal["share", "ms", "MB"]
+# Which pictures near a test set were trained on: other ones of its own folder, those of its collection's other folders
+# (a collection's Train and Test), or neither.
+Kinship = Literal["same folder", "same collection", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class Report:
     card: the model's; its settings and data are shown as they are. command: the line that trained it.
     epochs: all that were trained, in order. temperature: by which the exported networks divide their logits.
     tests: one or more, of different names; the first network of each is the one that serves.
-    related: names of those test sets of whose other pictures the network was trained on.
+    kinship: by name of a test set; those that are missing have none.
     latencies: of latency.measure_run, empty when not measured. size_bytes: by file of the run folder.
     """
 
@@ -50,7 +53,7 @@ class Report:
     epochs: tuple[Epoch, ...]
     temperature: float
     tests: tuple[Scored, ...]
-    related: frozenset[str]
+    kinship: Mapping[str, Kinship]
     latencies: tuple[Latency, ...]
     size_bytes: Mapping[str, int]
 
@@ -79,13 +82,13 @@ class Confusion:
 class SetFindings:
     """What was found on one test set. All but `figures` and `agreements` is of the network that serves.
 
-    related: whether other pictures of the set were trained on. figures: evaluate.figures().
+    kinship: which pictures near it were trained on. figures: evaluate.figures().
     before, after: without and with the temperature. agreements: of each other network with the one that serves.
     """
 
     name: str
     faces: int
-    related: bool
+    kinship: Kinship
     figures: dict[str, float]
     confusion: Confusion
     before: Reliability
@@ -113,7 +116,8 @@ class Findings:
 def find(report: Report) -> Findings:
     """Work out all numbers of a report."""
     tests = tuple(
-        _set_findings(scored, report.temperature, related=scored.set_name in report.related) for scored in report.tests
+        _set_findings(scored, report.temperature, report.kinship.get(scored.set_name, "none"))
+        for scored in report.tests
     )
     size_mb = {name: round(size / 1e6, 2) for name, size in report.size_bytes.items()}
     served = next(iter(report.tests[0].probabilities))
@@ -132,14 +136,14 @@ def find(report: Report) -> Findings:
     )
 
 
-def _set_findings(scored: Scored, temperature: float, *, related: bool) -> SetFindings:
+def _set_findings(scored: Scored, temperature: float, kinship: Kinship) -> SetFindings:
     has_mask = scored.faces.has_mask
     says_mask = scored.served >= THRESHOLD
     others = list(scored.probabilities.items())[1:]
     return SetFindings(
         name=scored.set_name,
         faces=len(scored.faces),
-        related=related,
+        kinship=kinship,
         figures=figures(scored),
         confusion=Confusion(
             mask_called_mask=int(np.count_nonzero(has_mask & says_mask)),

@@ -21,6 +21,7 @@ from models.mask_classifier import Classify, onnx_network
 BATCHES = (1, 8, 32)
 WARM_UP_CALLS = 3
 CALLS = 20
+KERAS_CALLS = 5  # it takes seconds already to make ready for each size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ def measure(
     size_px: int,
     *,
     threads: int | None,
+    calls: int = CALLS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Latency, ...]:
     """Time one network at each size of BATCHES.
@@ -64,12 +66,13 @@ def measure(
         classify: from uint8 n x S x S x 3 RGB to float32 n.
         size_px: side S of the crops, which are noise.
         threads: that the network uses; None means as many as TensorFlow takes.
+        calls: of each size, after WARM_UP_CALLS that are not counted.
         clock: in seconds.
     """
     noise = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size_px, size_px, 3), np.uint8)
     found = []
     for batch in BATCHES:
-        took_s = [_seconds(classify, noise[:batch], clock) for _ in range(WARM_UP_CALLS + CALLS)]
+        took_s = [_seconds(classify, noise[:batch], clock) for _ in range(WARM_UP_CALLS + calls)]
         ms_a_face = 1000 * median(took_s[WARM_UP_CALLS:]) / batch
         found.append(Latency(runtime=runtime, threads=threads, batch=batch, ms_a_face=round(ms_a_face, 3)))
     return tuple(found)
@@ -89,4 +92,4 @@ def _measure_keras(path: Path, size_px: int) -> tuple[Latency, ...]:
     classify = load_compiled(path, threads=1)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or None
     where = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    return measure(f"keras, {where}", classify, size_px, threads=threads)
+    return measure(f"keras, {where}", classify, size_px, threads=threads, calls=KERAS_CALLS)

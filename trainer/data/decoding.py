@@ -1,0 +1,91 @@
+"""Decode pictures and clips to look at: files in, pixels out.
+
+What shows nothing to learn from raises PictureUnusable with the reason: damaged, too large (by its header, before it is
+decoded), too small, or of one plain colour. A clip that cannot be decoded has no frames.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from models.mask_classifier import Pixels
+from pipeline.pixels import BadPicture, check_size
+
+# Of a clip so many frames are taken, evenly spread.
+CLIP_FRAMES = 100
+# A picture with a shorter side than this shows no face.
+LEAST_PICTURE_PX = 8
+# The grey levels of a picture of one plain colour spread less than this, in standard deviations.
+PLAIN = 1.0
+
+# What Pillow raises on damaged headers: its plugins do not agree on one error.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past; what it cannot read raises
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; pixels.check_size refuses
+
+
+class PictureUnusable(ValueError):
+    """A picture cannot be learned from; the message goes on after its file's name."""
+
+
+def decoded(content: bytes) -> Pixels:
+    """Return a picture, uint8 H x W x 3, BGR, upright.
+
+    Raises:
+        PictureUnusable: why it is none to learn from.
+    """
+    width, height = _size(content)
+    try:
+        check_size(width, height)
+    except BadPicture as error:
+        raise PictureUnusable(f"is too large: {error}") from error
+    if min(width, height) < LEAST_PICTURE_PX:
+        raise PictureUnusable(f"is only {width}x{height} pixels large")
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # OpenCV has limits of its own, a side's length is one
+        raise PictureUnusable("is not a picture that can be read") from error
+    if picture is None:
+        raise PictureUnusable("is not a picture that can be read")
+    if cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).std() < PLAIN:
+        raise PictureUnusable("shows nothing but one plain colour")
+    return np.asarray(picture, np.uint8)
+
+
+def frames(path: Path) -> Iterator[tuple[int, Pixels]]:
+    """Yield number and picture (BGR) of about CLIP_FRAMES frames of a clip; nothing if it cannot be decoded."""
+    video = cv2.VideoCapture(str(path))
+    try:
+        step = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // CLIP_FRAMES)
+        number = 0
+        while True:
+            there, picture = video.read()
+            if not there:
+                return
+            if number % step == 0:
+                yield number, np.asarray(picture, np.uint8)
+            number += 1
+    finally:
+        video.release()
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Return width and height as the file's header says."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except _DAMAGED as error:
+        raise PictureUnusable("is not a picture that can be read") from error

@@ -1,0 +1,27 @@
+"""Tell by a file's name of which photograph, or person, it is a copy. Pure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# "Augmented_690_1742059.jpg" is a copy of picture 690, "0_0_0_copy_12.jpg" of "0_0_0.jpg".
+_AUGMENTED = re.compile(r"^augmented_(\d+)_\d+$")
+_COPY = re.compile(r"(?:[ _-]copy)+(?:[ _-]?\d+| ?\(\d+\))*$")
+# "0_0_anhu_0083.jpg" is the 83rd picture of one person.
+_PERSON = re.compile(r"^\d+_\d+_([a-z]+)_\d+$")
+
+
+def original_name(path: Path) -> str:
+    """Name the photograph, or the person, that a file name says it is a copy of; else the name itself."""
+    stem = path.stem.lower()
+    if augmented := _AUGMENTED.match(stem):
+        return f"original {augmented[1]}"
+    if person := _PERSON.match(stem):
+        return f"person {person[1]}"
+    return _COPY.sub("", stem)
+
+
+def is_marked(path: Path) -> bool:
+    """Tell whether a file name says of which photograph, or person, it is a copy."""
+    return original_name(path) != path.stem.lower()
