@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
-.PHONY: setup setup-dev demo test lint format bench lock clean
+.PHONY: setup setup-dev demo env test lint format bench lock clean
 
 setup: .setup-run
 
@@ -11,6 +11,9 @@ setup-dev: .setup-dev
 
 demo: .setup-run
 	$(BIN)/maskwatch demo
+
+env:
+	$(PYTHON) scripts/make_env.py
 
 test: .setup-dev
 	$(BIN)/python -m pytest
@@ -29,7 +32,7 @@ bench: .setup-dev
 	$(BIN)/python -m bench
 
 lock:
-	cd requirements && for name in run train dev build convert; do \
+	cd requirements && for name in run train gpu dev build convert; do \
 	  uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
 	cd requirements && uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate assets.in -o assets.txt
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or settings. Errors a
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -30,17 +31,21 @@ from commands.command import (
     server_for,
 )
 from commands.dead import dead
+from commands.health import health
 from commands.label import label
 from commands.models import models
+from commands.password import check_access, password
 from commands.training import jobs, train, trainer
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
 from pipeline.embedded import serve
+from pipeline.messages import FILE_PREFIX
 from pipeline.process import Clock, configure_logging
 from pipeline.settings import BadSettings, Settings, options, read_file
-from pipeline.status import FILE_PREFIX
 
 CAMERA = ("name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
-VIEW = ("host", "port", "max_viewers")
+VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
+# Children are told by the environment, because everybody can read their command lines.
+SECRETS = ("password_hash", "session_key", "metrics_token")
 
 
 def main() -> NoReturn:
@@ -155,6 +160,7 @@ def view(**values: Any) -> None:
     from viewer import app as process
 
     settings = process_settings(values)
+    check_access(settings)
     run(lambda: process.main(settings), process.PortInUse)
 
 
@@ -181,7 +187,9 @@ def serve_embedded(folder: Path, parent_fd: int) -> None:
 
 def run_all(settings: Settings, cameras: dict[str, str]) -> None:
     """Run server, workers, cameras and viewer until told to stop."""
+    check_access(settings)
     told = stop_told()
+    os.environ.update({f"MASKWATCH_{name.upper()}": value for name in SECRETS if (value := getattr(settings, name))})
 
     from models.files import ModelUnusable
 
@@ -193,7 +201,7 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
             for name, source in cameras.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
                 children.start("camera", source, "--name", name, *flags, *common, needed=source == "demo")
-            children.start("view", *flags_of(settings, *VIEW), *common)
+            children.start("view", *flags_of(settings, *(name for name in VIEW if name not in SECRETS)), *common)
             server.wait()
             while not told.wait(TEND_S):
                 children.tend()
@@ -224,7 +232,7 @@ def stop_told() -> threading.Event:
     return told
 
 
-for command in (label, train, trainer, jobs, check, dead, models):
+for command in (label, train, trainer, jobs, check, dead, models, health, password):
     cli.add_command(command)
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or settings.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ import redis
 
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
 from pipeline.embedded import Served, ServerFailed, embedded_server
-from pipeline.process import Unreachable, check_reachable, configure_logging, connect
+from pipeline.logs import configure_logging, is_json
+from pipeline.process import Unreachable, check_reachable, connect
 from pipeline.settings import BadSettings, Settings, settings_from
+
+log = logging.getLogger(__name__)
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 # The settings of every process, of the workers, and of commands that start the processes themselves.
-COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "parent_fd")
+COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
 
@@ -56,7 +60,11 @@ def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
 
 def fail(text: str, exit_status: int) -> NoReturn:
     """End with one line on stderr."""
-    click.echo(f"maskwatch: {' '.join(text.split())}", err=True)
+    line = " ".join(text.split())
+    if is_json():
+        log.error("%s", line)
+    else:
+        click.echo(f"maskwatch: {line}", err=True)
     sys.exit(exit_status)
 
 

@@ -1,35 +1,41 @@
-"""The life of a process: logging, signals, Redis, one clock, a heartbeat, a metrics port.
+"""The life of a process: signals, Redis, one clock, a heartbeat, a metrics port.
 
 `running()` gives a `Running` for a `with` block; its loop goes on while `going()`. SIGTERM, SIGINT, or the end of the
-parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits and goes on.
+parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits and goes on. A
+process whose loop stands still sends no heartbeat and so does not count as live.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import logging
 import os
+import re
+import resource
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import redis
-from prometheus_client import start_http_server
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pipeline import messages
-from pipeline.messages import Heartbeat
+from pipeline import metrics
+from pipeline.logs import configure_logging as configure_logging
+from pipeline.logs import tell_identity
+from pipeline.messages import PROCESSES, Heartbeat, encode
+from pipeline.metrics_port import serving
+from pipeline.turns import STUCK_S, Turns
+from pipeline.unreachable import why
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ READ_S = 3.0
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 QUIET_FAILURES = 4  # in a row, which take a second with these pauses
 BEAT_S = 1.0
+TURN_S = 1.0  # how often a loop that waits for long says that it turns
 BEAT_TTL_MS = 5_000
 PROCESSES_KEPT_S = 60
 CLOCK_TRIES = 5
@@ -98,16 +105,23 @@ class Running:
         self.state = "running"
         self.rates: dict[str, float] = {}
         self.redis_place = hide_password(redis_url)
+        self.turns = Turns()
         self._stop = threading.Event()
         self._beat_script: Any = self.client.register_script(Path(__file__).with_name("beat.lua").read_text())
         self._hard_stop = threading.Timer(STOP_S, self._give_up)
         self._hard_stop.daemon = True
         self._counts: dict[str, int] = {}
         self._failures = 0
+        self._stuck = False
 
     def going(self) -> bool:
-        """Tell whether the process should go on."""
+        """Tell whether the process should go on; a loop asks this each time it turns."""
+        self.turns.note()
         return not self._stop.is_set()
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Count the block's time as work."""
+        return metrics.busy.during(self.role)
 
     def stop(self) -> None:
         """Ask the process to end after what it is doing."""
@@ -129,8 +143,13 @@ class Running:
         self._hard_stop.cancel()
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True when the process should end instead of going on."""
-        return self._stop.wait(seconds)
+        """Wait; True when the process should end instead of going on. However long: a loop that waits here turns."""
+        ends = time.monotonic() + seconds
+        while not self._stop.wait(min(TURN_S, max(0.0, ends - time.monotonic()))):
+            self.turns.note()
+            if time.monotonic() >= ends:
+                return False
+        return True
 
     def count(self, name: str, by: int = 1) -> None:
         """Count towards a rate that the heartbeat tells per second."""
@@ -146,16 +165,20 @@ class Running:
             yield
         except redis.RedisError as error:
             if self._failures == QUIET_FAILURES:
-                log.warning("Redis at %s failed, trying again until it answers: %s", self.redis_place, error)
+                log.warning("%s; trying again until it answers", why(error, self.redis_place))
             self._stop.wait(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
             self._failures += 1
+            metrics.redis_up.set(0)
             return
+        metrics.redis_up.set(1)
+        if self._failures:
+            metrics.reconnects.inc()
         if self._failures > QUIET_FAILURES:
             log.info("Redis at %s answers again", self.redis_place)
         self._failures = 0
 
     def beat_until_stopped(self) -> None:
-        """Tell Redis once a second that this process lives, and at what rate it works."""
+        """Tell Redis once a second that this process lives, and at what rate it works; not while it is stuck."""
         started_at: float | None = None
         counted_at = time.monotonic()
         while not self._stop.is_set():
@@ -163,14 +186,27 @@ class Running:
             counts, self._counts = self._counts, {}
             if elapsed > BEAT_S / 2:
                 self.rates = {name: count / elapsed for name, count in counts.items()}
-            with contextlib.suppress(redis.RedisError):  # the main loop tells; the next beat tries again
-                now = self.clock.now()
-                started_at = started_at or now
-                self._beat(now, started_at)
+            if not self._is_stuck():
+                with contextlib.suppress(redis.RedisError):  # the main loop tells; the next beat tries again
+                    now = self.clock.now()
+                    started_at = started_at or now
+                    self._beat(now, started_at)
             self._stop.wait(BEAT_S)
         with contextlib.suppress(redis.RedisError):
             self.client.delete(heartbeat_key(self.id))
-            self.client.zrem(messages.PROCESSES, self.id)
+            self.client.zrem(PROCESSES, self.id)
+
+    def _is_stuck(self) -> bool:
+        """Look whether the loops turn; say when one no longer does, and when it does again."""
+        age_s = self.turns.look()
+        metrics.loop_age_s.set(age_s)
+        if (age_s > STUCK_S) != self._stuck:
+            self._stuck = age_s > STUCK_S
+            if self._stuck:
+                log.error("%s is stuck and tells no longer that it lives; it stands at %s", self.id, self.turns.place())
+            else:
+                log.warning("%s is no longer stuck", self.id)
+        return self._stuck
 
     def _beat(self, now: float, started_at: float) -> None:
         beat = Heartbeat(
@@ -186,8 +222,8 @@ class Running:
             rates=self.rates,
         )
         self._beat_script(
-            keys=[heartbeat_key(self.id), messages.PROCESSES],
-            args=[messages.encode(beat), BEAT_TTL_MS, self.id, now, now - PROCESSES_KEPT_S],
+            keys=[heartbeat_key(self.id), PROCESSES],
+            args=[encode(beat), BEAT_TTL_MS, self.id, now, now - PROCESSES_KEPT_S],
         )
 
 
@@ -199,6 +235,7 @@ def running(
     camera: str | None = None,
     parent_fd: int | None = None,
     metrics_port: int | None = None,
+    metrics_token: str | None = None,
     heartbeat: bool = True,
 ) -> Iterator[Running]:
     """Set a process up, give it its means, and tidy up behind it.
@@ -206,34 +243,37 @@ def running(
     Args:
         role: camera, detector, classifier, viewer or trainer.
         parent_fd: a pipe's end that closes when the parent ends; None for a process without one.
-        metrics_port: where Prometheus metrics are served, on all interfaces; None for nowhere.
+        metrics_port: where Prometheus metrics are served; None for nowhere.
+        metrics_token: what their readers must show; None lets this machine alone read them.
 
     Raises:
         OSError: the metrics port is in use.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold pixels
     keep_memory()
+    metrics.expose(role)
     run = Running(role, redis_url, camera=camera)
-    before = {number: signal.signal(number, _stopper(run)) for number in (signal.SIGTERM, signal.SIGINT)}
-    if parent_fd is not None:
-        threading.Thread(target=_watch_parent, args=(parent_fd, run), name="parent", daemon=True).start()
-    if metrics_port is not None:
-        start_http_server(metrics_port)
-    beating = threading.Thread(target=run.beat_until_stopped, name="heartbeat", daemon=True)
-    if heartbeat:
-        beating.start()
-    log.info("%s started, Redis at %s", run.id, run.redis_place)
-    try:
-        yield run
-    finally:
-        run.stop()
+    tell_identity(role, run.id)
+    with serving(metrics_port, metrics_token) if metrics_port is not None else contextlib.nullcontext():
+        before = {number: signal.signal(number, _stopper(run)) for number in (signal.SIGTERM, signal.SIGINT)}
+        if parent_fd is not None:
+            threading.Thread(target=_watch_parent, args=(parent_fd, run), name="parent", daemon=True).start()
+        beating = threading.Thread(target=run.beat_until_stopped, name="heartbeat", daemon=True)
         if heartbeat:
-            beating.join(timeout=1.0)
-        with contextlib.suppress(redis.RedisError):
-            run.client.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        run.ended()
-        log.info("%s ended", run.id)
+            beating.start()
+        log.info("%s started, Redis at %s", run.id, run.redis_place)
+        try:
+            yield run
+        finally:
+            run.stop()
+            if heartbeat:
+                beating.join(timeout=1.0)
+            with contextlib.suppress(redis.RedisError):
+                run.client.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            run.ended()
+            log.info("%s ended", run.id)
 
 
 def keep_memory() -> None:
@@ -268,48 +308,23 @@ def check_reachable(client: Redis, redis_url: str) -> None:
     try:
         client.ping()
     except redis.RedisError as error:
-        raise Unreachable(
-            f"no Redis answers at {hide_password(redis_url)} ({error}); start one, or name yours with --redis"
-        ) from error
-
-
-def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
-    """Log to stderr, as text for people or as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        raise Unreachable(why(error, hide_password(redis_url))) from error
 
 
 def hide_password(url: str) -> str:
-    """Return a URL without the password in it."""
+    """Return a URL without the passwords in it."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{place}").geturl()
+    hidden = url
+    if parts.password is not None:
+        place = parts.netloc.rpartition("@")[2]
+        hidden = hidden.replace(f"//{parts.netloc}", f"//{parts.username or ''}:***@{place}", 1)
+    # redis-py takes passwords there too
+    return re.sub(r"([?&](?:ssl_)?password)=[^&#]*", r"\1=***", hidden)
 
 
 def heartbeat_key(process_id: str) -> str:
     """The key under which a process says that it lives."""
     return f"heartbeat:{process_id}"
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, text, and the traceback if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "at": record.created,
-            "level": record.levelname,
-            "logger": record.name,
-            "text": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 def _stopper(run: Running) -> Callable[[int, FrameType | None], None]:

@@ -38,7 +38,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     log_json: Annotated[bool, Meta(description="log JSON lines")] = False
     log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="least level to log")] = "info"
-    metrics_port: Annotated[Port | None, Meta(description="serve Prometheus metrics on this port")] = None
+    metrics_port: Annotated[
+        Port | None, Meta(description="serve Prometheus metrics on this port; without a token to this machine alone")
+    ] = None
     parent_fd: Annotated[int | None, Meta(description="end when this pipe closes")] = None
 
     name: Annotated[CameraName | None, Meta(description="the camera's name: a-z 0-9 -, at most 32")] = None
@@ -68,6 +70,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     host: Annotated[str, Meta(description="address the viewer listens on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port the viewer listens on; 0 takes a free one")] = 8000
+    password_hash: Annotated[
+        str | None,
+        Meta(description="of the viewer's login, from `maskwatch password`; without one it serves loopback only"),
+    ] = None
+    session_key: Annotated[
+        Annotated[str, Meta(min_length=32)] | None,
+        Meta(description="signs sessions; default: drawn at each start, which ends them"),
+    ] = None
+    origins: Annotated[str | None, Meta(description="more origins whose pages may use the viewer, with commas")] = None
+    metrics_token: Annotated[
+        Annotated[str, Meta(min_length=16)] | None,
+        Meta(description="what readers of metrics must show as a bearer token"),
+    ] = None
     max_viewers: Annotated[int, Meta(ge=1, le=120, description="most browsers and MJPEG streams at once")] = 100
 
     detectors: Annotated[Workers | None, Meta(description="detection workers to start")] = None

@@ -15,7 +15,7 @@ import redis
 from msgspec import Struct
 
 from pipeline import messages
-from pipeline.messages import BadMessage, FrameResult, Heartbeat, decode
+from pipeline.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.process import Clock, Redis, heartbeat_key
 from pipeline.streams import GROUP, lease_key, ledger_key, newest_key, source
 
@@ -25,7 +25,6 @@ OFFLINE_S = 5.0  # ... and for so long, offline
 UNLABELLED_S = 1.0  # a live camera without a labelled frame for so long is shown without labels
 FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
 MOST_DIGITS = 15  # a count with more was made up; JavaScript could not hold it either
-FILE_PREFIX = "file-"  # cameras that are runs of `maskwatch label`
 
 State = Literal["live", "stale", "offline", "unlabelled"]
 

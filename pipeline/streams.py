@@ -32,6 +32,7 @@ RECLAIM_POLL_S = 0.5
 FORGET_IDLE_MS = 60_000  # a consumer that has been silent for so long and holds nothing is deleted
 DEATHS_ALONE = 3  # an entry that ended this many processes, each working on it alone, is dead
 OVERTAKEN_BY = 2  # newer frames of the same camera in the same stream that make a live frame stale
+SKIP_AT_ONCE = 32  # entries read at once at most, to get from one that was dropped to the newest
 RESULTS_KEPT_MS = 60_000
 DEAD_KEPT = 1_000
 MOST_ENTRIES = 64  # unfinished frames of one camera at which its producer drops at the source
@@ -145,6 +146,7 @@ class Reader(Generic[Record]):
         self._consumer = consumer
         self._reclaim_at = 0.0
         self._forget_at = time.monotonic() + FORGET_IDLE_MS / 1000
+        self._behind = 0  # how many newer frames of its camera wait behind one that was dropped
         self._settle = script(client, "settle")
         self._reclaim = script(client, "reclaim")
         self._retire = script(client, "retire")
@@ -154,9 +156,11 @@ class Reader(Generic[Record]):
         """Return up to `most` entries that still matter, or none after a quarter of a second of silence.
 
         Live frames that are past their deadline or overtaken here are dropped before they are returned, wrong messages
-        are dead-lettered. An entry taken over from a silent process comes by itself.
+        are dead-lettered. An entry taken over from a silent process comes by itself. Behind an entry that was dropped
+        all are read up to the newest, be it more than `most`: where a round trip takes as long as the next frame to
+        come, a reader that drops one at a time never gets to a fresh one.
         """
-        return self._in_group(lambda: self._take_over() or self._take_new(most, READ_BLOCK_MS))
+        return self._in_group(lambda: self._take_over() or self._take_new(max(most, self._behind), READ_BLOCK_MS))
 
     def read_new(self, most: int, block_ms: int) -> list[Entry[Record]]:
         """Return up to `most` entries nobody has had yet, or none after `block_ms` of silence."""
@@ -257,28 +261,43 @@ class Reader(Generic[Record]):
         camera = fields.get(b"camera", b"").decode(errors="replace")
         published = messages.is_camera_name(camera) and b"captured_at" in fields
         letter = self._letter(id_, fields, deliveries, error)
-        self._run_settle(
-            id_, camera if published else "-", "-", "dropped:dead" if published else "", [letter], put=b"", put_ms=0
-        )
+        field = "dropped:dead" if published else ""  # what no camera published is in no ledger
+        keys, args = self._settling(id_, camera if published else "-", "-", field, [letter])
+        self._count("dropped:dead", self._settle(keys, args))
 
     def _still_matter(self, entries: list[Entry[Record]]) -> list[Entry[Record]]:
+        self._behind = 0
         live = [entry for entry in entries if entry.record.deadline_at is not None]
         if not live:
             return entries
         now = self._clock.now()
         asked = [part for e in live for part in (e.record.camera, f"{e.record.captured_at:.6f}")]
         newer = cast(list[int], self._client.eval_ro(source("overtaken"), 1, self._stream, *asked))
-        gone: set[bytes] = set()
+        gone: dict[bytes, Reason] = {}
         for entry, count in zip(live, newer, strict=True):
-            reason: Reason | None = None
             if cast(float, entry.record.deadline_at) < now:
-                reason = "expired"
+                gone[entry.id] = "expired"
             elif count >= OVERTAKEN_BY:
-                reason = "stale"
-            if reason:
-                self.drop(entry, reason)
-                gone.add(entry.id)
+                gone[entry.id] = "stale"
+        if gone:
+            self._behind = min(SKIP_AT_ONCE, max(newer))
+        self._drop_all([(entry, gone[entry.id]) for entry in live if entry.id in gone])
         return [entry for entry in entries if entry.id not in gone]
+
+    def _drop_all(self, entries: list[tuple[Entry[Record], Reason]]) -> None:
+        """Drop entries, several of them in one round trip or two."""
+        if len(entries) < 2:
+            for entry, reason in entries:
+                self.drop(entry, reason)
+            return
+        with self._client.pipeline(transaction=False) as pipe:
+            for entry, reason in entries:
+                record = entry.record
+                output = _result_output(dropped(record, reason))
+                keys, args = self._settling(entry.id, record.camera, record.frame_id, f"dropped:{reason}", [output])
+                self._settle(keys, args, client=pipe)
+            for (_, reason), settled in zip(entries, pipe.execute(), strict=True):
+                self._count(f"dropped:{reason}", settled)
 
     def _in_group(self, take: Callable[[], list[Entry[Record]]]) -> list[Entry[Record]]:
         """Take entries; create the group when Redis does not know it, at the start or after it lost its memory."""
@@ -307,21 +326,26 @@ class Reader(Generic[Record]):
         self, entry: Entry[Record], field: str, outputs: list[list[Any]], *, put: bytes = b"", put_ms: int = 0
     ) -> bool:
         record = entry.record
-        return self._run_settle(entry.id, record.camera, record.frame_id, field, outputs, put=put, put_ms=put_ms)
+        keys, args = self._settling(entry.id, record.camera, record.frame_id, field, outputs, put=put, put_ms=put_ms)
+        return self._count(field, self._settle(keys, args))
 
-    def _run_settle(
-        self, id_: bytes, camera: str, frame_id: str, field: str, outputs: list[list[Any]], *, put: bytes, put_ms: int
-    ) -> bool:
-        settled = self._settle(
-            keys=[
-                self._stream,
-                alone_key(self._stream),
-                ledger_key(camera),
-                f"crops:{frame_id}",
-                *(output[0] for output in outputs),
-            ],
-            args=[GROUP, id_, camera, field, put, put_ms, *(part for output in outputs for part in output[1:])],
-        )
+    def _settling(
+        self,
+        id_: bytes,
+        camera: str,
+        frame_id: str,
+        field: str,
+        outputs: list[list[Any]],
+        *,
+        put: bytes = b"",
+        put_ms: int = 0,
+    ) -> tuple[list[str], list[Any]]:
+        """Return the keys and arguments of settle.lua."""
+        keys = [self._stream, alone_key(self._stream), ledger_key(camera), f"crops:{frame_id}"]
+        parts = [part for output in outputs for part in output[1:]]
+        return [*keys, *(output[0] for output in outputs)], [GROUP, id_, camera, field, put, put_ms, *parts]
+
+    def _count(self, field: str, settled: int) -> bool:
         if settled:
             self.outcomes[field or "forwarded"] = self.outcomes.get(field or "forwarded", 0) + 1
         return bool(settled)

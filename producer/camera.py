@@ -9,16 +9,19 @@ source can never be one) and NameTaken go to the caller, who says them in one li
 from __future__ import annotations
 
 import logging
+import os
 import time
+from typing import get_args
 
 import redis
 
+from pipeline import metrics
 from pipeline.lease import Lease
 from pipeline.messages import Frame, frame_id
 from pipeline.pixels import encode_jpeg
 from pipeline.process import Running, hide_password, running
 from pipeline.settings import BadSettings, Settings
-from pipeline.streams import LIVE_PIXELS_MS, NameLost, Writer
+from pipeline.streams import LIVE_PIXELS_MS, NameLost, Published, Writer
 from producer.feed import Feed, Taken
 from producer.picture import Picture
 from producer.sources import MAY_COME_BACK, kind_of, open_source
@@ -26,6 +29,7 @@ from producer.sources import MAY_COME_BACK, kind_of, open_source
 log = logging.getLogger(__name__)
 
 TAKE_S = 0.2  # a stopping process notices within this time
+UNANSWERED = "unanswered"  # how publishing ended where Redis did not say
 
 
 def main(settings: Settings, source_text: str) -> int:
@@ -38,15 +42,16 @@ def main(settings: Settings, source_text: str) -> int:
     if settings.name is None or settings.redis_url is None:
         raise BadSettings("a camera needs a --name and a --redis")
     may_come_back = kind_of(source_text) in MAY_COME_BACK
-    place = hide_password(source_text)
     with running(
         "camera",
         settings.redis_url,
         camera=settings.name,
         parent_fd=settings.parent_fd,
         metrics_port=settings.metrics_port,
+        metrics_token=settings.metrics_token,
     ) as run:
         run.state = "opening"
+        _begin_counting(settings.name)
         lease = Lease(run, settings.name)
         start = _begin(run, lease)
         if start is None:
@@ -56,38 +61,51 @@ def main(settings: Settings, source_text: str) -> int:
             may_come_back=may_come_back,
             loop=settings.loop,
         )
-        writer = Writer(run.client, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
-        pace = Pace(settings.fps)
-        bad_names: set[str] = set()
-        seq = 0
-        answered = True  # Redis did, when it was last asked
-        try:
-            while run.going() and not feed.ended:
-                if run.wait(pace.wait_s(time.monotonic())):
-                    break
-                taken = feed.take(TAKE_S)
-                _tell_state(run, feed.state, place)
-                if taken is None:
-                    continue
-                pace.took(time.monotonic())
-                if taken.picture.error:
-                    _tell_bad_picture(taken.picture, bad_names)
-                    continue
-                answered = False
-                with run.reconnecting():
-                    frame = _frame(run, settings, start=start, seq=seq, taken=taken)
-                    writer.publish(frame, _jpeg(taken.picture, settings.jpeg_quality))
-                    run.count("frames")
-                    answered = True
-                seq += 1  # published or not: a number is never used for two frames
-        except NameLost as error:
-            log.error("camera %s ends: its name is published by %s now; choose another --name", settings.name, error)
-            return 1
-        finally:
-            feed.close()
-            if answered:  # else asking it once more would only take its time-out
-                _release(lease)
-        return 0
+        status = _publish_all(run, settings, feed, lease, start=start, place=hide_password(source_text))
+    if feed.left_behind:  # a thread inside a library, which would crash while the interpreter takes itself apart
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+def _publish_all(run: Running, settings: Settings, feed: Feed, lease: Lease, *, start: int, place: str) -> int:
+    """Publish what the feed gives until it ends or the process is asked to end; return the exit status."""
+    camera = settings.name or ""
+    writer = Writer(run.client, camera=camera, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
+    pace = Pace(settings.fps)
+    bad_names: set[str] = set()
+    seq = 0
+    answered = True  # Redis did, when it was last asked
+    try:
+        while run.going() and not feed.ended:
+            if run.wait(pace.wait_s(time.monotonic())):
+                break
+            taken = feed.take(TAKE_S)
+            _tell_state(run, feed.state, place)
+            if taken is None:
+                continue
+            pace.took(time.monotonic())
+            if taken.picture.error:
+                _tell_bad_picture(taken.picture, camera, bad_names)
+                continue
+            answered = False
+            with run.reconnecting(), run.busy():
+                frame = _frame(run, settings, start=start, seq=seq, taken=taken)
+                published = writer.publish(frame, _jpeg(taken.picture, settings.jpeg_quality))
+                metrics.published.labels(camera, published).inc()
+                run.count("frames")
+                answered = True
+            if not answered:
+                metrics.published.labels(camera, UNANSWERED).inc()
+            seq += 1  # published or not: a number is never used for two frames
+    except NameLost as error:
+        log.error("camera %s ends: its name is published by %s now; choose another --name", camera, error)
+        return 1
+    finally:
+        feed.close()
+        if answered:  # else asking it once more would only take its time-out
+            _release(lease)
+    return 0
 
 
 class Pace:
@@ -106,6 +124,14 @@ class Pace:
         self._due += self._period_s
         if self._due <= now:
             self._due = now + self._period_s
+
+
+def _begin_counting(camera: str) -> None:
+    """Tell zeros from the beginning, so that a first failure shows as a rise."""
+    for outcome in (*get_args(Published), UNANSWERED):
+        metrics.published.labels(camera, outcome)
+    metrics.source_failures.labels(camera)
+    metrics.bad_pictures.labels(camera)
 
 
 def _begin(run: Running, lease: Lease) -> int | None:
@@ -149,10 +175,12 @@ def _tell_state(run: Running, state: str, place: str) -> None:
             log.info("camera %s: %s delivers pictures", run.camera, place)
         else:
             log.warning("camera %s: %s", run.camera, state)
+            metrics.source_failures.labels(run.camera).inc()
     run.state = state
 
 
-def _tell_bad_picture(picture: Picture, told: set[str]) -> None:
+def _tell_bad_picture(picture: Picture, camera: str, told: set[str]) -> None:
+    metrics.bad_pictures.labels(camera).inc()
     if picture.name not in told:
         told.add(picture.name)
         log.warning("%s is left out: %s", picture.name, picture.error)

@@ -84,6 +84,11 @@ class Feed:
             self._reading.stop()
             self._reading.thread.join(CLOSE_S)
 
+    @property
+    def left_behind(self) -> bool:
+        """Whether a thread is left behind."""
+        return any(reading.thread.is_alive() for reading in (*self._hung, self._reading) if reading)
+
     def _failed(self, error: SourceFailed) -> None:
         if not self._may_come_back:
             raise error

@@ -22,10 +22,10 @@ import msgspec
 
 from pipeline import messages, pixels
 from pipeline.lease import Lease
-from pipeline.messages import Frame, FrameResult
+from pipeline.messages import FILE_PREFIX, Frame, FrameResult
 from pipeline.process import Redis, Running, running
 from pipeline.settings import Settings
-from pipeline.status import FILE_PREFIX, FILES_S, heartbeats
+from pipeline.status import FILES_S, heartbeats
 from pipeline.streams import COMPLETE_PIXELS_MS, RESULTS_KEPT_MS, Follower, Writer, ledger_key, newest_key
 from producer.outputs import Line, Outputs, error_line, labelled_line
 from producer.picture import Picture, Source, SourceFailed
@@ -165,6 +165,7 @@ class Sender:
         return not self._read_all and len(self._pending) < WINDOW and held < MOST_HELD_BYTES
 
     def _read(self) -> None:
+        self._run.turns.note()
         try:
             picture = next(self._pictures, None)
         except SourceFailed as error:
@@ -268,6 +269,7 @@ class Sender:
             if pending.line is None:
                 break
             self._outputs.write(pending.picture, pending.jpeg, pending.line)
+            self._run.turns.note()
             del self._pending[index]
             written += 1
         return written

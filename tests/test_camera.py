@@ -462,7 +462,7 @@ def test_redis_away_costs_frames_but_not_the_camera(start: Start, demo: str, tmp
     with ValkeyServer(port=0, unix_socket_path=socket, config=keep_nothing):
         camera = start(demo, redis_url=f"unix://{socket}", client=client)
         before = wait_until(lambda: camera.published(5), 15, "frames")[-1]
-    wait_until(lambda: "failed, trying again" in camera.log(), 5, "the camera says that Redis is gone")
+    wait_until(lambda: "trying again until it answers" in camera.log(), 5, "the camera says that Redis is gone")
     camera.frames.clear()
     with ValkeyServer(port=0, unix_socket_path=socket, config=keep_nothing):
         back_at = client.time()

@@ -116,6 +116,16 @@ def test_a_damaged_model_is_one_line(damaged_model: Path, pictures: Path, comman
     assert "classifier.int8.onnx is damaged" in line
 
 
+def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
+    heavy = {"av", "cv2", "flask", "fsspec", "keras", "numpy", "onnxruntime", "PIL", "rq", "simplejpeg", "tensorflow"}
+
+    look = "import sys, maskwatch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+
+    assert "pipeline.settings" in done.stdout.split()
+    assert heavy.isdisjoint(done.stdout.split())
+
+
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     line = one_line(maskwatch("classify", "--models", tmp_path / "none", expect=1))
 

@@ -1,17 +1,24 @@
-"""The life of a process: one name for one camera, Redis lost and found, JSON logs, children that stay up."""
+"""The life of a process: one name for one camera, Redis lost and found, loops that stand still, JSON logs."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
 
 import pytest
 import redis
-from conftest import Server
+from conftest import Server, wait_until
+from prometheus_client import REGISTRY
 
-from pipeline import messages
+from pipeline import messages, process
 from pipeline.lease import Lease, NameTaken
-from pipeline.process import Unreachable, check_reachable, configure_logging, connect, running
+from pipeline.process import Running, Unreachable, check_reachable, connect, running
+from pipeline.turns import STUCK_S, Turns
 
 
 def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
@@ -58,8 +65,8 @@ def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, cap
         with run.reconnecting():
             run.client.ping()
 
-    texts = [record.message for record in caplog.records if "Redis at" in record.message]
-    assert sum("failed" in text for text in texts) == 1
+    texts = [record.message for record in caplog.records if "Redis" in record.message]
+    assert sum("no Redis answers" in text for text in texts) == 1
     assert sum("answers again" in text for text in texts) == 1
 
 
@@ -71,7 +78,7 @@ def test_a_moment_without_redis_is_not_worth_a_line(server: Server, caplog: pyte
         with run.reconnecting():
             run.client.ping()
 
-    assert [r.message for r in caplog.records if "failed" in r.message or "again" in r.message] == []
+    assert [r.message for r in caplog.records if "no Redis" in r.message or "again" in r.message] == []
 
 
 def test_a_redis_that_is_not_there_is_told_with_its_place_and_without_its_password() -> None:
@@ -83,16 +90,196 @@ def test_a_redis_that_is_not_there_is_told_with_its_place_and_without_its_passwo
     assert "secret" not in str(error.value)
 
 
-def test_logs_can_be_json_lines_with_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    before = logging.getLogger().handlers[:]
-    configure_logging(as_json=True)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything that takes seconds take tenths."""
+    for name, seconds in (("BEAT_S", 0.05), ("TURN_S", 0.05), ("STUCK_S", 0.5), ("BEAT_TTL_MS", 500)):
+        monkeypatch.setattr(process, name, seconds)
+
+
+def lives(server: Server, run: Running) -> bool:
+    return server.client.exists(f"heartbeat:{run.id}") == 1
+
+
+def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
+    server: Server, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    noticed = threading.Event()
+
+    def look() -> None:
+        age_s = "maskwatch_loop_age_seconds"
+        wait_until(
+            lambda: (REGISTRY.get_sample_value(age_s) or 0) > 0.5 and not lives(server, run), 10, "it is noticed"
+        )
+        noticed.set()
+
+    with running("detector", server.url) as run:
+        wait_until(lambda: run.going() and lives(server, run), 10, "it lives while its loop turns")
+        threading.Thread(target=look).start()
+
+        assert noticed.wait(15)
+        wait_until(lambda: run.going() and lives(server, run), 10, "it lives again when its loop turns")
+
+    stuck = [record.message for record in caplog.records if "is stuck" in record.message]
+    assert "in test_a_process_that_is_stuck" in stuck[-1]
+    assert any("no longer stuck" in record.message for record in caplog.records)
+
+
+def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None) -> None:
+    with running("camera", server.url, heartbeat=False) as run:
+        seconds = itertools.count()
+        run.turns = Turns(lambda: float(next(seconds)))
+        run.going()
+
+        def look() -> None:
+            """Look until the loop has turned, which a look that finds it younger than the last one shows."""
+            ages = [0.0, 0.0]
+            while ages[-1] >= ages[-2]:
+                ages.append(run.turns.look())
+            run.stop()
+
+        threading.Thread(target=look).start()
+
+        assert run.wait(20)
+
+
+def test_a_wait_ends_when_the_process_should(server: Server) -> None:
+    with running("camera", server.url, heartbeat=False) as run:
+        threading.Timer(0.1, run.stop).start()
+
+        assert run.wait(60)
+
+
+def test_a_loop_is_as_old_as_its_last_turn() -> None:
+    now = [0.0]
+    turns = Turns(lambda: now[0])
+    turns.note()
+
+    ages = []
+    for now[0] in (1.0, 2.0, 3.0):
+        ages.append(turns.look())
+    turns.note()
+
+    assert (ages, turns.look()) == ([1.0, 2.0, 3.0], 0.0)
+
+
+def test_a_process_that_was_suspended_is_not_stuck() -> None:
+    now = [0.0]
+    turns = Turns(lambda: now[0])
+    turns.note()
+
+    now[0] = 3600.0
+
+    assert turns.look() < STUCK_S
+
+
+def test_the_slowest_loop_counts_and_other_threads_do_not() -> None:
+    now = [0.0]
+    turns, begun, go_on = Turns(lambda: now[0]), threading.Event(), threading.Event()
+
+    def stand() -> None:
+        with turns.loop():
+            begun.set()
+            go_on.wait()
+
+    threads = [threading.Thread(target=stand), threading.Thread(target=turns.note)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    threads[1].join()
+    now[0] = 2.0
+    turns.look()
+    turns.note()
+
+    assert turns.look() == 2.0
+    assert "wait (threading.py" in turns.place()
+    go_on.set()
+    threads[0].join()
+    assert turns.look() == 0.0
+
+
+def test_redis_found_again_is_counted(server: Server) -> None:
+    before = REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") or 0
+    with running("detector", server.url, heartbeat=False) as run:
+        for _ in range(2):
+            with run.reconnecting():
+                raise redis.ConnectionError("away")
+        away = REGISTRY.get_sample_value("maskwatch_redis_up")
+        with run.reconnecting():
+            run.client.ping()
+
+    assert REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") == before + 1
+    assert (away, REGISTRY.get_sample_value("maskwatch_redis_up")) == (0, 1)
+
+
+TROUBLE = r"""
+import gc, logging, sys, threading, warnings
+from pipeline.process import configure_logging, running
+configure_logging(as_json=True)
+logging.getLogger("test").info("before")
+class Unlucky:
+    def __del__(self):
+        raise RuntimeError("in a destructor")
+with running("detector", sys.argv[1]):
+    warnings.warn("a warning\nof two lines")
+    logging.getLogger("rq.worker").warning("of a %s library", "foreign")
+    logging.getLogger("test").error("wrong arguments %d", "one", "two")
+    thread = threading.Thread(target=lambda: 1 / 0, name="worker")
+    thread.start()
+    thread.join()
+    Unlucky()
     try:
-        raise ValueError("boo")
+        raise ValueError("boo \u2603")
     except ValueError:
         logging.getLogger("test").exception("frame %s", "door:1:2")
-    finally:
-        logging.getLogger().handlers[:] = before
+raise KeyError("nobody catches this")
+"""
 
-    line = json.loads(capsys.readouterr().err)
-    assert (line["level"], line["text"]) == ("ERROR", "frame door:1:2")
-    assert "ValueError: boo" in line["traceback"]
+
+def test_as_json_nothing_is_written_but_json_lines(server: Server) -> None:
+    ended = subprocess.run([sys.executable, "-c", TROUBLE, server.url], capture_output=True, text=True)
+
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    told = [(line["level"], line["logger"], line["message"].partition("\n")[0]) for line in lines]
+    assert (ended.returncode, told[0]) == (1, ("INFO", "test", "before"))
+    assert ("WARNING", "rq.worker", "of a foreign library") in told
+    assert ("ERROR", "test", "wrong arguments %d ('one', 'two')") in told
+    assert ("CRITICAL", "pipeline.logs", "ZeroDivisionError: division by zero") in told
+    assert ("CRITICAL", "pipeline.logs", "RuntimeError: in a destructor") in told
+    assert told[-1] == ("CRITICAL", "pipeline.logs", "KeyError: 'nobody catches this'")
+    (warned,) = [line for line in lines if line["logger"] == "py.warnings"]
+    assert "a warning\nof two lines" in warned["message"]
+    (caught,) = [line for line in lines if line["message"] == "frame door:1:2"]
+    assert "ValueError: boo \u2603" in caught["traceback"]
+    assert (caught["role"], caught["process"].partition("-")[0]) == ("detector", "detector")
+    assert all(datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0) for line in lines)
+
+
+FOREIGN = r"""
+import logging, os, sys
+from pipeline.logs import configure_logging, gather_foreign_lines
+configure_logging(as_json=True)
+gather_foreign_lines()
+if os.fork() == 0:
+    logging.getLogger("horse").info("from a fork")
+    os.system("echo; echo native of a fork 1>&2; printf '\\377' 1>&2; echo no text 1>&2")
+    os._exit(0)
+os.wait()
+sys.stdin.read()
+"""
+
+
+def test_what_native_libraries_of_a_trainers_fork_write_becomes_json_lines_too() -> None:
+    command = [sys.executable, "-c", FOREIGN]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as found:  # type: ignore[call-overload]
+        told = [json.loads(found.stderr.readline()) for _ in range(3)]
+        found.stdin.close()
+        rest = found.stderr.read()
+
+    assert [(line["logger"], line["message"]) for line in told] == [
+        ("horse", "from a fork"),
+        ("stderr", "native of a fork"),
+        ("stderr", "\ufffdno text"),
+    ]
+    assert rest == ""

@@ -211,7 +211,7 @@ def test_a_page_that_sends_nonsense_is_ignored(server: Server, viewer: Viewer, w
 
 
 def test_another_sites_page_gets_no_socket(server: Server, viewer: Viewer) -> None:
-    assert socket_status(viewer, origin="http://elsewhere.example") == 400
+    assert socket_status(viewer, origin="http://elsewhere.example") == 403
 
 
 def socket_status(viewer: Viewer, **headers: str) -> int:

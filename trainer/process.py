@@ -2,7 +2,7 @@
 
 In: jobs from the jobs' Redis (`jobs_redis`, or the one of everything else). Out: run folders, registered models. Redis
 that fails is waited for; SIGTERM or Ctrl-C puts the job that runs back, and whoever takes it next goes on from its last
-finished epoch.
+finished epoch. Metrics tell how far the job is.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
+from collections.abc import Iterator
 
 import redis
 
+from pipeline import metrics
+from pipeline.logs import gather_foreign_lines
 from pipeline.process import Running, connect, hide_password, running
 from pipeline.settings import Settings
 from trainer.queue.device import DeviceLock, devices
+from trainer.queue.order import find
 from trainer.queue.worker import TrainingWorker
 
 DEVICE_S = 1.0  # how often a trainer without a device looks for one
+FOLLOW_S = 1.0  # how often it is read how far a job is
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +36,24 @@ def main(settings: Settings, redis_url: str) -> int:
         redis_url: where the jobs are; the heartbeat goes to the Redis of the settings.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)  # what it tells of each job is told here, shorter
+    gather_foreign_lines()  # TensorFlow writes some itself
     lock = DeviceLock(devices(os.environ.get("CUDA_VISIBLE_DEVICES")))
     client = connect(redis_url)
     worker: TrainingWorker | None = None
     with running(
-        "trainer", settings.redis_url or redis_url, parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
+        "trainer",
+        settings.redis_url or redis_url,
+        parent_fd=settings.parent_fd,
+        metrics_port=settings.metrics_port,
+        metrics_token=settings.metrics_token,
     ) as run:
         run.redis_place = hide_password(redis_url)
+        following = Following(run, redis_url)
         while run.going():
             reached = False
             with run.reconnecting():
                 worker = worker or TrainingWorker(run, client, settings.models)
-                step(run, worker, lock)
+                step(run, worker, lock, following)
                 reached = True
             if worker is not None and not reached:
                 worker.postpone_maintenance()
@@ -51,7 +63,7 @@ def main(settings: Settings, redis_url: str) -> int:
     return 0
 
 
-def step(run: Running, worker: TrainingWorker, lock: DeviceLock) -> None:
+def step(run: Running, worker: TrainingWorker, lock: DeviceLock, following: Following) -> None:
     """Do a job, if this trainer has a device and a job waits; else wait for either for a moment."""
     worker.maintain()
     device = lock.take()
@@ -63,4 +75,39 @@ def step(run: Running, worker: TrainingWorker, lock: DeviceLock) -> None:
     job = worker.next_job()
     if job is not None:
         run.state = f"trains {job.id}"
-        worker.do(job, device)
+        with run.busy(), following.job(job.id):
+            worker.do(job, device)
+
+
+class Following:
+    """Tell in this process' metrics how far the job is that its horse trains, by what that writes into Redis."""
+
+    def __init__(self, run: Running, redis_url: str) -> None:
+        """Follow the jobs of a process. redis_url: where the jobs are."""
+        self._run = run
+        self._redis_url = redis_url
+
+    @contextlib.contextmanager
+    def job(self, job_id: str) -> Iterator[None]:
+        """Follow a job while the block runs."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(job_id, ended), name="progress", daemon=True)
+        metrics.job_running.set(1)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(FOLLOW_S)
+            for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
+                metric.set(0)
+
+    def _follow(self, job_id: str, ended: threading.Event) -> None:
+        """Read how far a job is, with a connection of its own: the horse inherits the other."""
+        with connect(self._redis_url) as client:
+            while not ended.wait(FOLLOW_S):
+                with contextlib.suppress(redis.RedisError):  # the main loop tells
+                    job = find(client, job_id)
+                    if job is not None and not ended.is_set():
+                        metrics.job_epoch.set(job.meta.get("epoch") or 0)
+                        metrics.job_epochs.set(job.meta.get("epochs") or 0)

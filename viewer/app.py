@@ -21,6 +21,11 @@ from pipeline import status
 from pipeline.process import Running, running
 from pipeline.settings import Settings
 from viewer import health
+from viewer.access import Access
+from viewer.gate import Gate
+from viewer.login import add_login
+from viewer.metrics import add_metrics
+from viewer.refusals import Refusals
 from viewer.seats import SeatedSockets, Seats
 from viewer.server import PortInUse, listen, serve, url
 from viewer.sockets import Sockets
@@ -42,29 +47,44 @@ def main(settings: Settings) -> int:
     """Serve until a signal or the parent's end; return the exit status.
 
     Raises:
+        BadSettings: others than this machine would be served without a password.
         PortInUse: it cannot listen there.
         FileNotFoundError: the page is not complete.
     """
     if not FROM_NPM.is_file():
         raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
+    access = Access(settings)
     listening = listen(settings.host, settings.port)
-    print(f"Viewer: {url(listening)}", flush=True)
-    return serve(listening, lambda tidy: start(settings, tidy))
+    access.check_address(listening.getsockname()[0])  # a name may have meant another address when it was checked
+    if settings.log_json:
+        log.info("viewer at %s", url(listening))
+    else:
+        print(f"Viewer: {url(listening)}", flush=True)
+    return serve(listening, lambda tidy: start(settings, access, tidy))
 
 
-def start(settings: Settings, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
+def start(settings: Settings, access: Access, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
     """Make the app and start its threads, in the process that serves."""
     run = tidy.enter_context(
-        running("viewer", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port)
+        running(
+            "viewer",
+            settings.redis_url or "",
+            parent_fd=settings.parent_fd,
+            metrics_port=settings.metrics_port,
+            metrics_token=settings.metrics_token,
+        )
     )
     app = Flask(__name__)
     seats = Seats(settings.max_viewers)
-    sockets = Sockets(app)
+    refusals = Refusals()
+    sockets = Sockets(app, access, refusals)
     watch = Watch(run, sockets.audience)
-    add_routes(app, run, watch, seats)
+    add_routes(app, run, watch, seats, access, refusals)
+    add_login(app, access, refusals)
+    add_metrics(app, run, settings.metrics_token)
     for work in (watch.follow, lambda: tell_status(run, sockets)):
         threading.Thread(target=_keep_alive, args=(run, work), daemon=True).start()
-    return SeatedSockets(app, seats), run
+    return Gate(SeatedSockets(app, seats), access, refusals), run
 
 
 def tell_status(run: Running, sockets: Sockets) -> None:
@@ -79,7 +99,8 @@ def tell_status(run: Running, sockets: Sockets) -> None:
 def _keep_alive(run: Running, work: Callable[[], None]) -> None:
     """Do a thread's work. If it fails so does the process, and another takes its place: no page without pictures."""
     try:
-        work()
+        with run.turns.loop():
+            work()
     finally:
         if run.going():
             log.critical("a thread of the viewer ended; starting over", exc_info=True)

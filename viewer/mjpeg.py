@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 from pipeline.draw import draw, offline_picture
 from pipeline.pixels import BadPicture, Picture, decode_jpeg, encode_jpeg
-from pipeline.process import Running
 from viewer.audience import Shown, Stream
 
 BOUNDARY = "frame"
@@ -41,15 +40,15 @@ class Burner:
             return jpeg
 
 
-def parts(run: Running, stream: Stream, burner: Burner) -> Iterator[bytes]:
-    """Yield a multipart stream, each frame the newest there is, until the viewer ends.
+def parts(going: Callable[[], bool], stream: Stream, burner: Burner) -> Iterator[bytes]:
+    """Yield a multipart stream, each frame the newest there is, until the viewer or the session ends.
 
     A camera that falls silent is shown as offline, once a second, which also finds out whether anybody still looks.
     """
     yield f"--{BOUNDARY}\r\n".encode()
     last: Shown | None = None
     silent_s = SILENT_S - TAKE_S  # until the first frame: a stream of an offline camera says so soon
-    while run.going():
+    while going():
         shown = stream.take(TAKE_S)
         silent_s = 0.0 if shown else silent_s + TAKE_S
         try:

@@ -20,19 +20,24 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
+from pipeline.logs import is_json
 from pipeline.process import Running
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger(__name__)
 
 THREADS = 128  # one for each socket or stream, and some for everything else
 GRACE_S = 1  # requests under way may take so long when the viewer ends
 LEAVE_S = 0.7  # the worker ends by itself before its master would kill it
 PORT_S = 1.5  # a port in use may become free for so long: a viewer that was just ended lets go of it
 PORT_RETRY_S = 0.05
+HEADER_BYTES, HEADERS = 4096, 50  # of a request: a browser with its cookies needs a tenth of it
 UNREAD_MS = 20_000  # a connection whose other end takes nothing for so long is closed by the kernel
 
 Start = Callable[[ExitStack], tuple["WSGIApplication", Running]]
@@ -129,6 +134,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "threads": THREADS,
             "graceful_timeout": GRACE_S,
             "keepalive": 0,  # a page asks for four files, then all goes over its socket
+            "limit_request_line": HEADER_BYTES,
+            "limit_request_field_size": HEADER_BYTES,
+            "limit_request_fields": HEADERS,
             "control_socket_disable": True,
             "logger_class": _Log,
             "loglevel": "warning",
@@ -144,6 +152,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         try:
             app, self._running = self._start(self._tidy)
         except OSError as error:  # the metrics port is in use
+            if is_json():
+                log.error("%s", error)
+                raise SystemExit(Arbiter.APP_LOAD_ERROR) from error  # as below, which would print a line of text
             raise AppImportError(str(error)) from error  # gunicorn's way to say: do not try again
         return app
 

@@ -2,11 +2,12 @@
 
 From the page: `watch` (list of camera names: pictures are sent of these and no others) and `ack` (camera, frame_id: the
 frame is drawn, the next may come). To the page: `frame` (metadata, JPEG as bytes), and once a second `status`
-(what /api/status says) and `health` (what /healthz says). What does not fit is ignored.
+(what /api/status says) and `health` (what /healthz says). What does not fit is logged and changes nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -15,29 +16,36 @@ from flask_socketio import SocketIO
 
 from pipeline.draw import label_text
 from pipeline.messages import is_camera_name
+from viewer.access import Access
 from viewer.audience import Audience, Shown
+from viewer.guarded import MOST_RECEIVED, guard
+from viewer.refusals import Refusals
 
 PING_S = 5
 PONG_S = 10  # a browser that has not answered a ping for so long is gone
-MOST_RECEIVED = 20_000  # bytes of one message from a page
 MOST_WATCHED = 256  # cameras a page may watch
 
 
 class Sockets:
     """Every page's socket. `audience` says which frame each gets next."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, access: Access, refusals: Refusals) -> None:
         self.audience = Audience(self._send)
+        self._refusals = refusals
+        for name in ("engineio.server", "socketio.server"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # without a level they write their lines twice
         self._io = SocketIO(  # type: ignore[call-arg]  # its stubs do not know transports
             app,
             async_mode="threading",
             async_handlers=False,  # no thread for each message; the handlers below never wait
             manage_session=False,
             transports=["websocket"],
+            cors_allowed_origins=[],  # the gate has looked at the origin before
             ping_interval=PING_S,
             ping_timeout=PONG_S,
             max_http_buffer_size=MOST_RECEIVED,
         )
+        guard(self._io.server.eio, access, refusals)  # type: ignore[attr-defined]  # its stubs do not know server
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("watch", self._watch)
         self._io.on_event("ack", self._acknowledge)
@@ -53,13 +61,19 @@ class Sockets:
         self.audience.leave(_session())
 
     def _watch(self, cameras: object = None, *_: object) -> None:
-        if isinstance(cameras, list) and len(cameras) <= MOST_WATCHED:
-            names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
-            self.audience.watch(_session(), names)
+        if not isinstance(cameras, list) or len(cameras) > MOST_WATCHED:
+            self._refusals.tell(request.environ, f"to watch what is no list of at most {MOST_WATCHED} cameras")
+            return
+        names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
+        if len(names) < len(cameras):
+            self._refusals.tell(request.environ, "to watch what cannot be a camera's name")
+        self.audience.watch(_session(), names)
 
     def _acknowledge(self, camera: object = None, frame_id: object = None, *_: object) -> None:
-        if isinstance(camera, str) and isinstance(frame_id, str):
+        if isinstance(camera, str) and is_camera_name(camera) and isinstance(frame_id, str):
             self.audience.acknowledge(_session(), camera, frame_id)
+        else:
+            self._refusals.tell(request.environ, "to acknowledge what cannot be a camera's frame")
 
 
 def metadata(shown: Shown) -> dict[str, Any]:

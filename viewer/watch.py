@@ -12,10 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from pipeline.messages import FrameResult, frame_id
+from pipeline.messages import FILE_PREFIX, FrameResult, frame_id
 from pipeline.pixels import BadPicture, fetch_many, jpeg_size
 from pipeline.process import Running
-from pipeline.status import FILE_PREFIX
 from pipeline.streams import READ_BLOCK_MS, Follower, newest_key
 from pipeline.tracks import TrackedFace, Tracks
 from viewer.audience import Audience, Shown
@@ -64,9 +63,11 @@ class Watch:
         while self._run.going():
             with self._run.reconnecting():
                 follower = follower or Follower(self._run.client)
-                for result in follower.read(self._block_ms()):
-                    self._add(result)
-                self._show(self._chosen())
+                results = follower.read(self._block_ms())
+                with self._run.busy():
+                    for result in results:
+                        self._add(result)
+                    self._show(self._chosen())
 
     def newest_labelled(self, camera: str) -> Shown | None:
         """Return a camera's newest labelled frame, None when there is none or its pixels are gone.

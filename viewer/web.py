@@ -4,85 +4,99 @@ from __future__ import annotations
 
 import msgspec
 import redis
-from flask import Flask, Response, render_template
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import NotFound
 
 from pipeline import messages, status
 from pipeline.pixels import BadPicture
 from pipeline.process import Running
 from viewer import health
+from viewer.access import Access, session_of
+from viewer.gate import MOST_BODY
+from viewer.health import Health
+from viewer.login import sign_out_token
 from viewer.mjpeg import BOUNDARY, Burner, parts
+from viewer.refusals import Refusals
 from viewer.seats import FULL, Seats
 from viewer.watch import Watch
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
 AWAY = "Redis cannot be reached"
 
 
-def add_routes(app: Flask, run: Running, watch: Watch, seats: Seats) -> None:
+def add_routes(app: Flask, run: Running, watch: Watch, seats: Seats, access: Access, refusals: Refusals) -> None:
     """Give the app its routes."""
-    burner = Burner()
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
+    app.url_map.merge_slashes = False  # what is not exactly an address of ours is none
+    add_words(app, run, access, refusals)
+    add_pictures(app, run, watch, seats, access, refusals)
+
+
+def add_words(app: Flask, run: Running, access: Access, refusals: Refusals) -> None:
+    """Give the app the page, what programs read, and what is said when something is wrong."""
 
     @app.get("/")
     def page() -> str:
-        return render_template("index.html")
+        return render_template("index.html", token=sign_out_token(access, session_of(request.environ)))
 
     @app.get("/healthz")
     def healthz() -> Response:
         found = health.read(run)
-        return _json(msgspec.json.encode(found), 200 if found.ok else 503)
+        told = found if found.ok or session_of(request.environ) else Health(ok=False, reasons=["sign in to see why"])
+        return _json(msgspec.json.encode(told), 200 if found.ok else 503)
 
     @app.get("/api/status")
     def api_status() -> Response:
         return _json(msgspec.json.encode(status.read(run.client, run.clock)))
 
+    @app.errorhandler(redis.RedisError)
+    def away(error: redis.RedisError) -> Response:
+        return _line(f"{AWAY}: {error}", 503)
+
+    @app.errorhandler(NotFound)
+    def not_found(_: NotFound) -> Response:
+        refusals.tell(request.environ, "there is nothing of this name")
+        return _line("there is nothing of this name", 404)
+
+
+def add_pictures(app: Flask, run: Running, watch: Watch, seats: Seats, access: Access, refusals: Refusals) -> None:
+    """Give the app each camera's pictures."""
+    burner = Burner()
+
     @app.get("/cameras/<name>/snapshot.jpg")
     def snapshot(name: str) -> Response:
-        if not _is_known(run, name):
+        if not _is_known(run, refusals, name):
             return _unknown(name)
         shown = watch.newest_labelled(name)
         if shown is None:
             return _line(f"camera {name} has no labelled frame right now", 503)
         try:
-            return Response(burner.burned(shown), mimetype="image/jpeg", headers={"Cache-Control": "no-store"})
+            return Response(burner.burned(shown), mimetype="image/jpeg")
         except BadPicture as error:
             return _line(f"camera {name} sends damaged pictures: {error}", 503)
 
     @app.get("/cameras/<name>/stream.mjpg")
     def stream(name: str) -> Response:
-        if not _is_known(run, name):
+        session = session_of(request.environ)
+        if not _is_known(run, refusals, name):
             return _unknown(name)
         if not seats.take():
             return _line(FULL, 503)
         opened = watch.audience.open(name)
-        answer = Response(
-            parts(run, opened, burner),
-            mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}",
-            headers={"Cache-Control": "no-store"},
-        )
+
+        def going() -> bool:
+            return run.going() and session is not None and access.lasts(session)
+
+        answer = Response(parts(going, opened, burner), mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         answer.call_on_close(lambda: watch.audience.close(opened))
         answer.call_on_close(seats.give_back)
         return answer
 
-    @app.errorhandler(redis.RedisError)
-    def away(error: redis.RedisError) -> Response:
-        return _line(f"{AWAY}: {error}", 503)
 
-    @app.after_request
-    def protect(answer: Response) -> Response:
-        answer.headers.update(HEADERS)
-        return answer
-
-
-def _is_known(run: Running, name: str) -> bool:
-    return messages.is_camera_name(name) and run.client.zscore(messages.CAMERAS, name) is not None
+def _is_known(run: Running, refusals: Refusals, name: str) -> bool:
+    if not messages.is_camera_name(name):
+        refusals.tell(request.environ, "this cannot be a camera's name")
+        return False
+    return run.client.zscore(messages.CAMERAS, name) is not None
 
 
 def _unknown(name: str) -> Response:
@@ -94,4 +108,4 @@ def _line(text: str, code: int) -> Response:
 
 
 def _json(content: bytes, code: int = 200) -> Response:
-    return Response(content, code, mimetype="application/json", headers={"Cache-Control": "no-store"})
+    return Response(content, code, mimetype="application/json")

@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 import redis
 from numpy.typing import NDArray
-from prometheus_client import Histogram
 
 from models import mask_classifier
 from models.mask_classifier import MaskClassifier
-from pipeline import messages, pixels
+from pipeline import messages, metrics, pixels
 from pipeline.messages import Face, FaceCrops, FrameResult, Model
 from pipeline.pixels import Picture, PixelsGone
 from pipeline.process import Running, running
@@ -31,11 +30,7 @@ from workers.swap import RUNNING, Swap
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ANNOUNCE_S = 5.0  # how often detectors are told which crops the model wants; Redis may have lost its memory
-
-batch_crops = Histogram("maskwatch_batch_crops", "Crops in one model call", buckets=BATCH_SIZES)
-queue_seconds = Histogram("maskwatch_classify_wait_seconds", "From the end of detection to the start of a batch")
 
 Work = tuple[Entry[FaceCrops], Picture]
 
@@ -47,17 +42,22 @@ def main(settings: Settings) -> int:
     model = swap.first
     with (
         running(
-            "classifier", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
+            "classifier",
+            settings.redis_url or "",
+            parent_fd=settings.parent_fd,
+            metrics_port=settings.metrics_port,
+            metrics_token=settings.metrics_token,
         ) as run,
         swap.following(),
     ):
-        run.model = model.classifier.card.version
+        tell_model(run, model.classifier)
         reader = Reader(run.client, run.clock, stream=messages.FACES, record_type=FaceCrops, consumer=run.id)
+        metrics.settled.follow(messages.FACES, reader.outcomes)
         announced_at = float("-inf")
         while run.going():
             if (newer := swap.take()) is not None:
                 model, announced_at = newer, float("-inf")
-                run.model = model.classifier.card.version
+                tell_model(run, model.classifier)
                 log.info("%s labels with %s from now on", run.id, run.model)
             tell_state(run, swap.state)
             with run.reconnecting():
@@ -65,10 +65,18 @@ def main(settings: Settings) -> int:
                     announce(run, model.classifier)
                     announced_at = time.monotonic()
                 entries = read_batch(run, reader, model.batcher)
-                classify(run, reader, model.classifier, model.batcher, entries)
+                if entries:
+                    with run.busy():
+                        classify(run, reader, model.classifier, model.batcher, entries)
         with run.reconnecting():
             reader.retire()
     return 0
+
+
+def tell_model(run: Running, classifier: MaskClassifier) -> None:
+    """Tell in heartbeat and metrics which version labels."""
+    run.model = classifier.card.version
+    metrics.tell_model(classifier.card.version)
 
 
 def tell_state(run: Running, state: str) -> None:
@@ -76,6 +84,7 @@ def tell_state(run: Running, state: str) -> None:
     if state.partition(":")[0] != run.state.partition(":")[0]:
         log.log(logging.INFO if state == RUNNING else logging.WARNING, "%s with %s: %s", run.id, run.model, state)
     run.state = state
+    metrics.model_refused.set(state != RUNNING)
 
 
 def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
@@ -113,7 +122,7 @@ def classify(
             record = entry.record
             work.append((entry, pixels.unpack_crops(crops, len(record.boxes), record.crop_px)))
             batcher.learn_entry(len(record.boxes))
-            queue_seconds.observe(_waited(record, started))
+            metrics.classify_wait_s.observe(_waited(record, started))
     try:
         _classify_all(run, reader, classifier, batcher, work, started)
     except (RuntimeError, ValueError) as error:
@@ -148,7 +157,8 @@ def _classify_all(
         before = time.monotonic()
         found = classifier.mask_probability(np.concatenate(parts))
         batcher.learn_call(len(found), time.monotonic() - before)
-        batch_crops.observe(len(found))
+        metrics.batch_crops.observe(len(found))
+        run.turns.note()  # a batch of many faces takes several calls
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for part, share in zip(call, np.split(found, ends), strict=True):
             probabilities[part.entry].append(share)
@@ -172,7 +182,9 @@ def _finish(
         Face(box=box, score=score, label=label, confidence=confidence)
         for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
     ]
-    seconds = record.seconds | {"classify_wait": _waited(record, started), "classify": run.clock.now() - started}
+    took_s = run.clock.now() - started
+    metrics.classify_s.observe(took_s)
+    seconds = record.seconds | {"classify_wait": _waited(record, started), "classify": took_s}
     result = FrameResult(
         **record.identity(),  # type: ignore[arg-type]
         outcome="labelled",

@@ -11,12 +11,11 @@ import time
 
 import cv2
 import redis
-from prometheus_client import Histogram
 
 from models import face_detector, mask_classifier
 from models.face_detector import FaceDetector
 from models.named import model_card
-from pipeline import messages, pixels
+from pipeline import messages, metrics, pixels
 from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
 from pipeline.pixels import BadPicture, Picture
 from pipeline.process import Running, running
@@ -28,8 +27,6 @@ log = logging.getLogger(__name__)
 MODEL_S = 1.0  # how often the announced model is looked up
 REDUCE_FROM = 4  # a picture so many times the detector's input is first decoded at reduced size
 
-frame_seconds = Histogram("maskwatch_detect_seconds", "Work on one frame: decode, find, crop")
-
 
 def main(settings: Settings) -> int:
     """Run one detection worker until it is told to stop."""
@@ -40,16 +37,21 @@ def main(settings: Settings) -> int:
     )
     wanted = _named_model(settings)
     with running(
-        "detector", settings.redis_url or "", parent_fd=settings.parent_fd, metrics_port=settings.metrics_port
+        "detector",
+        settings.redis_url or "",
+        parent_fd=settings.parent_fd,
+        metrics_port=settings.metrics_port,
+        metrics_token=settings.metrics_token,
     ) as run:
         reader = Reader(run.client, run.clock, stream=messages.FRAMES, record_type=Frame, consumer=run.id)
+        metrics.settled.follow(messages.FRAMES, reader.outcomes)
         looked_at = float("-inf")
         while run.going():
             with run.reconnecting():
                 if time.monotonic() - looked_at > MODEL_S:
                     wanted, looked_at = announced_model(run) or wanted, time.monotonic()
                 for entry in reader.read(1):
-                    with reader.guard(entry):
+                    with run.busy(), reader.guard(entry):
                         detect(run, reader, entry, detector, wanted, settings.detector_px)
         with run.reconnecting():
             reader.retire()
@@ -73,6 +75,7 @@ def detect(
     picture, scale = _decode_for(jpeg, input_px, max(size))
     faces = detector.find(picture)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
+    metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
         seconds["detect"] = run.clock.now() - started
         result = FrameResult(**frame.identity(), outcome="labelled", model=wanted.version, seconds=seconds)  # type: ignore[arg-type]
@@ -91,7 +94,7 @@ def detect(
             seconds=seconds,
         )
         settled = reader.forward(entry, found, crops.tobytes())
-    frame_seconds.observe(run.clock.now() - started)
+    metrics.detect_s.observe(run.clock.now() - started)
     if settled:
         run.count("frames")
 

@@ -19,6 +19,7 @@ let full = null;
 let watched = "";
 let reasons = [];
 let refused = false; // the viewer answers, but takes no socket of ours
+let signedOut = false; // because it does not know us any more
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -36,7 +37,10 @@ socket.on("connect", () => {
 });
 socket.on("disconnect", refresh);
 socket.on("connect_error", async () => {
-  refused = await fetch("healthz").then(() => true, () => false);
+  const answer = await fetch("api/session").catch(() => null);
+  refused = answer !== null;
+  signedOut = answer?.status === 401;
+  if (signedOut) socket.disconnect(); // it is of no use to try again
   refresh();
 });
 socket.on("health", (health) => {
@@ -111,9 +115,12 @@ function isConnected() {
 function refresh() {
   const connected = isConnected();
   for (const tile of tiles.values()) tile.refresh(connected);
-  const state = connected ? "connected" : socket.connected ? "silent" : statusAt ? "lost" : "connecting";
+  const state = connected ? "connected" : socket.connected ? "silent" : signedOut ? "out" : statusAt ? "lost" : "connecting";
   $("connection").dataset.state = state;
-  setText($("connection"), { connected: "Connected", silent: "No news", lost: "Connection lost", connecting: "Connecting" }[state]);
+  setText($("connection"), {
+    connected: "Connected", silent: "No news", lost: "Connection lost", connecting: "Connecting", out: "Signed out",
+  }[state]);
+  $("signed-out").hidden = !signedOut;
   showBanner(state);
   const live = [...tiles.values()].filter((tile) => ["live", "unlabelled"].includes(tile.element.dataset.state));
   setText($("count-cameras"), tiles.size ? `${live.length} of ${tiles.size}` : "No camera");
@@ -121,9 +128,9 @@ function refresh() {
 
 function showBanner(state) {
   const lines = [];
-  if (!socket.connected && refused) lines.push("The viewer takes no more browsers right now; trying again.");
+  if (!socket.connected && refused && !signedOut) lines.push("The viewer takes no more browsers right now; trying again.");
   else if (state === "lost") lines.push("Connection to the viewer lost, trying again. Nothing below is live.");
-  if (state !== "lost" && state !== "connecting") lines.push(...reasons);
+  if (state === "connected" || state === "silent") lines.push(...reasons);
   if (state === "silent" && !reasons.length) lines.push("The viewer sends no news. Nothing below is live.");
   $("banner").hidden = !lines.length;
   setText($("banner"), lines.map((line) => line[0].toUpperCase() + line.slice(1)).join(" · "));

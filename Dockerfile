@@ -1,0 +1,83 @@
+# The images: the sources of this repository and pinned packages in, programs that run as an ordinary user out.
+#
+#   docker build --target run -t maskwatch .            camera, detector, classifier, viewer
+#   docker build --target train -t maskwatch-train .    the same with TensorFlow: trainer, Keras runtime
+#   docker build --target gpu -t maskwatch-gpu .        and with CUDA's libraries: both of them on NVIDIA GPUs
+#
+# Nothing here needs BuildKit. Packages come before sources, so that a change of ours builds in seconds.
+
+FROM node:20-bookworm-slim AS page
+WORKDIR /page
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --no-progress
+
+FROM python:3.11-slim-bookworm AS packages
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
+RUN python3 -m venv /opt/venv
+COPY requirements/run.txt /requirements/
+RUN /opt/venv/bin/pip install -q --require-hashes -r /requirements/run.txt
+
+# Our own files as a folder of their own, beside the packages: with what is not ours, fetched and checked by hash.
+FROM packages AS app
+COPY requirements/build.txt requirements/assets.txt requirements/convert.txt /src/requirements/
+RUN /opt/venv/bin/pip install -q --require-hashes -r /src/requirements/build.txt
+WORKDIR /src
+COPY scripts/fetch_assets.py scripts/
+COPY models/__init__.py models/face_detector.py models/files.py models/haar.py models/merge.py \
+  models/yunet_decode.py models/yunet_onnx.py models/
+RUN /opt/venv/bin/python scripts/fetch_assets.py
+COPY . .
+COPY --from=page /page/node_modules/socket.io-client/dist/socket.io.min.js viewer/static/vendor/
+RUN /opt/venv/bin/python scripts/fetch_page_parts.py \
+  && /opt/venv/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir /wheels . \
+  && /opt/venv/bin/pip install -q --no-deps --no-index --target /opt/maskwatch /wheels/*.whl
+
+# What serving never imports: pip, the packages' own tests, ONNX Runtime's tools for making models.
+FROM packages AS slim
+RUN /opt/venv/bin/pip uninstall -q -y setuptools pip \
+  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+  && cd /opt/venv/lib/python3.11/site-packages/onnxruntime \
+  && rm -r tools transformers quantization datasets
+
+FROM python:3.11-slim-bookworm AS base
+ENV PATH=/opt/maskwatch/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/maskwatch PYTHONUNBUFFERED=1 \
+  PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+RUN groupadd --gid 10001 maskwatch \
+  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin maskwatch \
+  && mkdir /models /runs \
+  && chown maskwatch:maskwatch /models /runs
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["maskwatch"]
+CMD ["--help"]
+
+FROM base AS run
+COPY --from=slim /opt/venv /opt/venv
+COPY --from=app /opt/maskwatch /opt/maskwatch
+USER 10001:10001
+# A registry whose current version is the built-in one: what a new volume here begins with.
+RUN python -c "from models.registry import BUILT_IN, Registry; from models.store import open_store; \
+Registry(open_store('/models')).point(BUILT_IN, 'image', [])"
+
+# ...and what training never does: headers, and a compiler's library that TensorFlow names but does not load.
+FROM packages AS train-packages
+COPY requirements/train.txt /requirements/
+RUN /opt/venv/bin/pip install -q --require-hashes -r /requirements/train.txt \
+  && /opt/venv/bin/pip uninstall -q -y libclang pip \
+  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+  && rm -r /opt/venv/lib/python3.11/site-packages/tensorflow/include
+
+FROM base AS train
+COPY --from=train-packages /opt/venv /opt/venv
+COPY --from=app /opt/maskwatch /opt/maskwatch
+USER 10001:10001
+COPY --from=run --chown=10001:10001 /models /models
+
+FROM train-packages AS gpu-packages
+COPY requirements/gpu.txt /requirements/
+RUN python3 -m pip --python /opt/venv/bin/python install -q --require-hashes -r /requirements/gpu.txt
+
+FROM base AS gpu
+COPY --from=gpu-packages /opt/venv /opt/venv
+COPY --from=app /opt/maskwatch /opt/maskwatch
+USER 10001:10001
+COPY --from=run --chown=10001:10001 /models /models

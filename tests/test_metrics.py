@@ -1,0 +1,289 @@
+"""Metrics: what processes count, who may read it, and that cameras which come and go leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import Server, wait_until
+from feeding import Feed, face
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline import messages, metrics, metrics_port
+from pipeline.metrics import BusyTime, SettledEntries
+from pipeline.metrics_port import MOST, allowed, serving
+from pipeline.process import Running, running
+from pipeline.status import Camera, Ledger, Status
+from viewer.metrics import GONE_S, MOST_CAMERAS, add_metrics, samples
+
+TOKEN = "a-token-of-some-length"  # noqa: S105 -- it opens nothing but these tests
+SHOWN = {"Authorization": f"Bearer {TOKEN}"}
+ANY_V4, ANY_V6, LOOPBACK = "00000000", "0" * 32, "0100007F"  # as the kernel writes addresses
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with serving(0, TOKEN) as port:
+        yield port
+
+
+def listens_on(port: int) -> set[str]:
+    """Return the addresses on which somebody listens at a port."""
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {place.split(":")[0] for _, place, _, state, *_ in lines if state == "0A" and place.endswith(f":{port:04X}")}
+
+
+def refusals() -> float:
+    (family,) = metrics.refused.collect()
+    return float(family.samples[0].value)
+
+
+def test_without_a_token_only_this_machine_is_served() -> None:
+    with serving(0, None) as port:
+        answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+        assert answer.status_code == 200
+        assert listens_on(port) == {LOOPBACK}
+
+
+def test_with_a_token_all_interfaces_are_served_to_those_who_show_it(port: int) -> None:
+    answer = requests.get(f"http://127.0.0.1:{port}/metrics", headers=SHOWN, timeout=5)
+
+    assert answer.status_code == 200
+    assert "process_cpu_seconds_total" in answer.text
+    assert listens_on(port) <= {ANY_V4, ANY_V6}
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer é"]
+)
+def test_whoever_does_not_show_the_token_is_refused(port: int, header: str | None) -> None:
+    before = refusals()
+    headers = {} if header is None else {"Authorization": header.encode()}
+
+    answer = requests.get(f"http://127.0.0.1:{port}/metrics", headers=headers, timeout=5)
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "maskwatch_" not in answer.text
+    assert refusals() == before + 1
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_may_be_written_in_any_case(scheme: str) -> None:
+    assert allowed(TOKEN, f"{scheme} {TOKEN}")
+
+
+def test_many_refusals_are_one_line(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+    assert sum("without the right token" in record.message for record in caplog.records) == 1
+
+
+def test_another_path_and_another_method_are_no_metrics(port: int) -> None:
+    url = f"http://127.0.0.1:{port}"
+
+    assert requests.get(url, headers=SHOWN, timeout=5).status_code == 404
+    assert requests.post(f"{url}/metrics", headers=SHOWN, timeout=5).status_code == 501
+
+
+def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
+    said = rf"^cannot serve metrics on port {port}: Address already in use; choose another --metrics-port$"
+
+    with pytest.raises(OSError, match=said), running("camera", server.url, metrics_port=port, metrics_token=TOKEN):
+        pytest.fail("it runs")
+
+
+def test_connections_that_say_nothing_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_port._Request, "timeout", 0.5)
+    with serving(0, TOKEN) as port, contextlib.ExitStack() as silent:
+        for _ in range(2 * MOST):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+
+        def answers() -> bool:
+            with contextlib.suppress(requests.ConnectionError):
+                return requests.get(f"http://127.0.0.1:{port}/metrics", headers=SHOWN, timeout=5).ok
+            return False
+
+        wait_until(answers, 5, "those who say something are answered again")
+
+
+def test_work_is_counted_while_it_goes_on() -> None:
+    busy = BusyTime()
+    busy.begin("trainer")
+
+    def seconds() -> float:
+        (family,) = busy.collect()
+        return float(family.samples[0].value)
+
+    assert seconds() == 0.0
+    with busy.during("trainer"):
+        first = wait_until(seconds, 1, "some time passes")
+        wait_until(lambda: seconds() > first, 1, "more time passes")
+    after = seconds()
+    assert after > first
+    assert seconds() == after
+
+
+def test_settled_entries_are_told_by_outcome_beginning_with_zero() -> None:
+    settled = SettledEntries()
+    settled.follow("faces", {"labelled": 7, "dropped:stale": 2})
+
+    (family,) = settled.collect()
+
+    told = {sample.labels["outcome"]: sample.value for sample in family.samples}
+    assert told == {"labelled": 7, "stale": 2, "expired": 0, "pixels_gone": 0, "dead": 0}
+    assert {sample.name for sample in family.samples} == {"maskwatch_settled_total"}
+
+
+def test_a_classifier_tells_one_version_at_a_time() -> None:
+    metrics.tell_model("a")
+    metrics.tell_model("b")
+
+    (family,) = metrics.model_info.collect()
+
+    assert [(sample.labels, sample.value) for sample in family.samples] == [({"version": "b"}, 1)]
+
+
+def camera(name: str, newest_at: float | None, fps: float = 0.0) -> Camera:
+    return Camera(
+        name=name,
+        state="offline",
+        detail="",
+        newest_at=newest_at,
+        fps=fps,
+        labelled_fps=0,
+        latency_ms=None,
+        ledger=Ledger(),
+    )
+
+
+def test_cameras_that_are_gone_are_no_longer_told_of() -> None:
+    now = 1e9
+    cameras = [
+        camera("now", now),
+        camera("yesterday", now - GONE_S + 1),
+        camera("long-ago", now - GONE_S - 1),
+        camera("never", None),
+        camera("begins", None, fps=1.0),
+    ]
+
+    told = samples(Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None), now)
+
+    assert [labels[0] for labels, _ in told[metrics.produced]] == ["now", "yesterday", "begins"]
+
+
+def test_however_many_cameras_there_are_the_newest_are_told_of() -> None:
+    cameras = [camera(f"c{number}", float(number)) for number in range(MOST_CAMERAS + 10)]
+
+    told = samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), 1000.0)
+
+    names = {labels[0] for labels, _ in told[metrics.camera_up]}
+    assert (len(names), "c9" in names, "c10" in names) == (MOST_CAMERAS, False, True)
+
+
+@contextlib.contextmanager
+def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
+    """Give somebody who reads the metrics of a viewer."""
+    app = Flask("viewer")
+    metrics.expose("viewer")
+    run = Running("viewer", redis_url)
+    add_metrics(app, run, token)
+    yield app.test_client()
+    run.client.close()
+
+
+def told(text: str) -> dict[tuple[str, ...], float]:
+    """Return the values of a text of metrics, by name and the values of the labels in the order of their names."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
+    feed = Feed(server, "door")
+    feed.show(face())
+    feed.publish()
+    feed.drop("stale")
+    feed.publish()
+
+    with reading(server.url) as reader:
+        found = told(reader.get("/metrics").text)
+
+    assert found["maskwatch_frames_produced_total", "door"] == 3
+    assert found["maskwatch_frames_labelled_total", "door"] == 1
+    assert found["maskwatch_frames_dropped_total", "door", "stale"] == 1
+    assert found["maskwatch_frames_dropped_total", "door", "memory"] == 0
+    assert found["maskwatch_frames_in_flight", "door"] == 1
+    assert found["maskwatch_stream_length", "frames"] == found["maskwatch_stream_lag", "frames"] == 1
+    assert found["maskwatch_stream_pending", "frames"] == 0
+    assert found["maskwatch_camera_up", "door", "live"] == 1
+    assert found["maskwatch_camera_latency_seconds", "door"] >= 0
+    assert found["maskwatch_camera_age_seconds", "door"] >= 0
+    assert found["maskwatch_redis_memory_bytes",] > 0
+
+
+def test_the_viewer_counts_processes_by_role_and_model(server: Server) -> None:
+    now = server.clock.now()
+    for number, (role, model) in enumerate(
+        [("classifier", "a"), ("classifier", "a"), ("classifier", "b"), ("viewer", None)]
+    ):
+        beat = messages.Heartbeat(role=role, id=f"p{number}", host="h", pid=1, started_at=now, beat_at=now, model=model)
+        server.client.set(f"heartbeat:p{number}", messages.encode(beat))
+        server.client.zadd(messages.PROCESSES, {f"p{number}": now})
+
+    with reading(server.url) as reader:
+        found = told(reader.get("/metrics").text)
+
+    assert found["maskwatch_processes", "a", "classifier"] == 2
+    assert found["maskwatch_processes", "b", "classifier"] == 1
+    assert found["maskwatch_processes", "", "viewer"] == 1
+
+
+def test_the_viewer_tells_its_own_metrics_while_redis_is_away() -> None:
+    with reading("redis://127.0.0.1:1") as reader:
+        answer = reader.get("/metrics")
+
+    found = told(answer.text)
+    assert (answer.status_code, found["maskwatch_redis_up",]) == (200, 0)
+    assert not any(name.startswith("maskwatch_frames") for name, *_ in found)
+
+
+def test_the_viewers_metrics_demand_the_token_where_one_is_set(server: Server) -> None:
+    with reading(server.url, TOKEN) as reader:
+        refused, wrong = reader.get("/metrics"), reader.get("/metrics", headers={"Authorization": "Bearer no"})
+        right = reader.get("/metrics", headers=SHOWN, environ_base={"REMOTE_ADDR": "203.0.113.7"})
+
+    assert (refused.status_code, wrong.status_code, right.status_code) == (401, 401, 200)
+    assert (refused.headers["WWW-Authenticate"], refused.text) == ("Bearer", "metrics need the token\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("203.0.113.7", {}, 403),
+        ("", {}, 403),
+        ("127.0.0.1", {"X-Forwarded-For": "203.0.113.7"}, 403),
+        ("127.0.0.1", {"Forwarded": "for=203.0.113.7"}, 403),
+    ],
+)
+def test_the_viewers_metrics_are_this_machines_alone_without_a_token(
+    server: Server, address: str, headers: dict[str, str], status: int
+) -> None:
+    with reading(server.url) as reader:
+        answer = reader.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": address})
+
+    assert answer.status_code == status
+    assert ("maskwatch_redis_up" in answer.text) == (status == 200)

@@ -1,0 +1,59 @@
+"""How often somebody may try to sign in: each address, and all of them together.
+
+Whoever knows the password gets back what the attempt took, so only failures count. Behind a proxy everybody has the
+proxy's address, and shares what one address may use up.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+
+from viewer.allowance import Allowance
+
+ONE_MOST, ONE_PER_S = 5, 5 / 60  # failures of one address: 5, then 5 a minute
+ALL_MOST, ALL_PER_S = 30, 30 / 60  # failures of all addresses: a guesser with many gets no further
+IPV6_PREFIX = 64  # one customer of a provider has at least so many addresses
+
+
+class Attempts:
+    """Attempts to sign in. Threads may share it. Pure: the clock is an argument, monotonic seconds."""
+
+    def __init__(self, at_s: float) -> None:
+        self._all = Allowance(ALL_MOST, ALL_PER_S, at_s)
+        # An address is forgotten when it may try as often as a new one. So few attempts get through in that time that
+        # there are never more than ALL_MOST + ALL_PER_S * ONE_MOST / ONE_PER_S of them.
+        self._by_address: dict[str, Allowance] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, address: str, at_s: float) -> float:
+        """Return 0 when an attempt may be made now; otherwise in how many seconds."""
+        one = network_of(address)
+        with self._lock:
+            self._by_address = {key: each for key, each in self._by_address.items() if not each.is_full(at_s)}
+            allowance = self._by_address.get(one) or Allowance(ONE_MOST, ONE_PER_S, at_s)
+            if wait_s := allowance.take(1, at_s):
+                return wait_s
+            if wait_s := self._all.take(1, at_s):
+                allowance.give(1)
+                return wait_s
+            self._by_address[one] = allowance
+            return 0.0
+
+    def succeeded(self, address: str) -> None:
+        """Give back what an attempt took."""
+        with self._lock:
+            self._all.give(1)
+            if allowance := self._by_address.get(network_of(address)):
+                allowance.give(1)
+
+
+def network_of(address: str) -> str:
+    """Return what stands for one client: its IPv4 address, or the network of its IPv6 address."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4 or found.ipv4_mapped:
+        return str(found.ipv4_mapped if found.version == 6 else found)
+    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))

@@ -1,0 +1,140 @@
+"""GET /metrics of the viewer: its own metrics, and what all processes together have done, read from Redis.
+
+Whoever shows the token may read them; where none is set, this machine alone. While Redis fails only the viewer's own
+are told, with maskwatch_redis_up 0. A camera whose last frame is a day old is no longer told of, nor are runs of
+`maskwatch label`, whose names never come back.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import redis
+from flask import Flask, Response, request
+from prometheus_client import REGISTRY
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from pipeline import messages, metrics, status
+from pipeline.metrics import InRedis
+from pipeline.metrics_port import Refusals, allowed, exposition
+from pipeline.process import Running
+from pipeline.status import Camera, Status
+
+log = logging.getLogger(__name__)
+
+GONE_S = 86_400.0  # a camera without frames for so long is no longer told of
+MOST_CAMERAS = 500  # are told of, those with the newest frames first
+
+Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
+
+
+def add_metrics(app: Flask, run: Running, token: str | None) -> None:
+    """Give the app its metrics. token: what readers must show; None lets this machine alone read them."""
+    refusals = Refusals()
+    everything = _Everything(run)
+
+    @app.get("/metrics")
+    def metrics_page() -> Response:
+        if token is None and not _is_local():
+            refusals.note(request.remote_addr or "somebody")
+            return _line("metrics are for this machine alone until MASKWATCH_METRICS_TOKEN is set", 403)
+        if token is not None and not allowed(token, request.headers.get("Authorization")):
+            refusals.note(request.remote_addr or "somebody")
+            refusal = _line("metrics need the token", 401)
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+            return refusal
+        content, content_type = exposition(everything, request.headers.get("Accept"))
+        return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
+
+
+def samples(found: Status, now: float) -> dict[InRedis, Samples]:
+    """Return what is told of a status. now: on Redis' clock."""
+    told: dict[InRedis, Samples] = {metric: [] for metric in metrics.IN_REDIS}
+    for camera in _listed(found.cameras, now):
+        for metric, labels, value in _of_camera(camera, now):
+            told[metric].append(((camera.name, *labels), value))
+    for name, stream in found.streams.items():
+        told[metrics.stream_length].append(((name,), stream.length))
+        if name in metrics.OUTCOMES:
+            told[metrics.stream_lag].append(((name,), stream.lag))
+            told[metrics.stream_pending].append(((name,), stream.pending))
+    alive = Counter((process.role, process.model or "") for process in found.processes)
+    told[metrics.processes] = [(labels, count) for labels, count in sorted(alive.items())]
+    return told
+
+
+def _of_camera(camera: Camera, now: float) -> Iterator[tuple[InRedis, tuple[str, ...], float]]:
+    ledger = camera.ledger
+    yield metrics.produced, (), ledger.produced
+    yield metrics.labelled, (), ledger.labelled
+    for reason in messages.REASONS:
+        yield metrics.dropped, (reason,), ledger.dropped.get(reason, 0)
+    yield metrics.in_flight, (), ledger.in_flight
+    yield metrics.camera_up, (camera.state,), camera.state == "live"
+    if camera.newest_at is not None:
+        yield metrics.camera_age_s, (), max(0.0, now - camera.newest_at)
+    if camera.latency_ms is not None:
+        yield metrics.camera_latency_s, (), camera.latency_ms / 1000
+
+
+def _listed(cameras: Sequence[Camera], now: float) -> list[Camera]:
+    """Return the cameras that are told of, so that their number stays small whatever names there ever were."""
+    newest = sorted(cameras, key=lambda camera: camera.newest_at or 0.0, reverse=True)
+    return [
+        camera
+        for camera in newest[:MOST_CAMERAS]
+        if camera.fps > 0 or (camera.newest_at is not None and now - camera.newest_at < GONE_S)
+    ]
+
+
+class _Everything(Collector):
+    """The viewer's own metrics and those in Redis."""
+
+    def __init__(self, run: Running) -> None:
+        self._run = run
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metrics as they are now; without those in Redis when that fails."""
+        try:
+            now = self._run.clock.now()
+            told = samples(status.read(self._run.client, self._run.clock), now) | _memory(self._run)
+        except redis.RedisError as error:
+            log.debug("metrics without those in Redis: %s", error)
+            metrics.redis_up.set(0)
+            told = {}
+        yield from REGISTRY.collect()
+        for metric, values in told.items():
+            family = metric.family()
+            for labels, value in values:
+                family.add_metric(labels, value)
+            yield family
+
+
+def _memory(run: Running) -> dict[InRedis, Samples]:
+    """Return how much memory Redis uses; nothing where this user may not ask."""
+    try:
+        found = cast(dict[str, int], run.client.info("memory"))
+    except redis.ResponseError:
+        return {}
+    return {
+        metrics.redis_bytes: [((), float(found["used_memory"]))],
+        metrics.redis_limit_bytes: [((), float(found.get("maxmemory", 0)))],
+    }
+
+
+def _is_local() -> bool:
+    """Tell whether this machine asks, and no proxy for somebody else."""
+    proxied = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip"))
+    try:
+        return not proxied and ipaddress.ip_address(request.remote_addr or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _line(text: str, code: int) -> Response:
+    return Response(text + "\n", code, mimetype="text/plain")
