@@ -37,9 +37,10 @@ from commands.models import models
 from commands.password import check_access, password
 from commands.training import jobs, train, trainer
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
+from pipeline.clock import Clock
 from pipeline.embedded import serve
+from pipeline.logs import configure_logging
 from pipeline.messages import FILE_PREFIX
-from pipeline.process import Clock, configure_logging
 from pipeline.settings import BadSettings, Settings, options, read_file
 
 CAMERA = ("name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")

@@ -14,9 +14,10 @@ from msgspec import Struct
 from bench.clip import FPS, clip
 from pipeline import messages
 from pipeline.children import Children
+from pipeline.clock import Clock
+from pipeline.connection import Redis, connect
 from pipeline.embedded import embedded_server
 from pipeline.messages import FrameResult, decode
-from pipeline.process import Clock, Redis, connect
 from pipeline.status import Ledger, read_ledgers
 
 CAMERA = "bench"

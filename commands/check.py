@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from commands.command import checked, server_for
-from pipeline.process import connect, hide_password
+from pipeline.connection import connect, hide_password
 from pipeline.settings import Settings, options
 
 

@@ -16,9 +16,9 @@ import msgspec
 import redis
 
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
+from pipeline.connection import Unreachable, check_reachable, connect
 from pipeline.embedded import Served, ServerFailed, embedded_server
 from pipeline.logs import configure_logging, is_json
-from pipeline.process import Unreachable, check_reachable, connect
 from pipeline.settings import BadSettings, Settings, settings_from
 
 log = logging.getLogger(__name__)

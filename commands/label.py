@@ -12,8 +12,8 @@ from click.core import ParameterSource
 
 from commands.command import COMMON, PIPELINE, check_model, common_flags, fail, prepare, run
 from pipeline.children import Children, start_workers, tended
+from pipeline.connection import check_reachable, connect, hide_password
 from pipeline.embedded import embedded_server
-from pipeline.process import check_reachable, connect, hide_password
 from pipeline.settings import Settings, options
 
 

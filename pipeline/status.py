@@ -15,9 +15,12 @@ import redis
 from msgspec import Struct
 
 from pipeline import messages
+from pipeline.clock import Clock
+from pipeline.connection import Redis
+from pipeline.keys import GROUP, lease_key, ledger_key, newest_key
 from pipeline.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
-from pipeline.process import Clock, Redis, heartbeat_key
-from pipeline.streams import GROUP, lease_key, ledger_key, newest_key, source
+from pipeline.process import heartbeat_key
+from pipeline.scripts import source
 
 RECENT_S = 5.0  # rates and latencies are taken over this long
 LIVE_S = 2.0  # a camera without a new frame for so long is stale

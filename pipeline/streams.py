@@ -1,9 +1,8 @@
-"""Publish, read, settle and follow: the only code that speaks to the streams.
+"""Publish, read and settle: the only code that writes to the streams.
 
-`Writer` puts frames in, `Reader` hands workers what still matters and settles it, `Follower` reads results from where
-it starts. Every change of state is one Lua script, so a process may die between any two lines and the ledger still
-balances. Redis errors are raised to the caller, whose loop waits and goes on (`Running.reconnecting`); bad messages are
-dead-lettered here and never reach the caller.
+`Writer` puts frames in, `Reader` hands workers what still matters and settles it. Every change of state is one Lua
+script, so a process may die between any two lines and the ledger still balances. Redis errors are raised to the caller,
+whose loop waits and goes on (`Running.reconnecting`); bad messages are dead-lettered here and never reach the caller.
 """
 
 from __future__ import annotations
@@ -13,32 +12,39 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import redis
 
 from pipeline import messages
-from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameResult, Identity, Reason
+from pipeline.clock import Clock
+from pipeline.connection import Redis
+from pipeline.keys import (
+    COMPLETE_PIXELS_MS,
+    GROUP,
+    LEASE_MS,
+    LIVE_PIXELS_MS,
+    RESULTS_KEPT_MS,
+    alone_key,
+    lease_key,
+    ledger_key,
+    newest_key,
+)
+from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameResult, Identity, Reason, holder_text
 from pipeline.pixels import BadPicture, PixelsGone
-from pipeline.process import Clock, Redis
+from pipeline.results import READ_BLOCK_MS, rows_of
+from pipeline.scripts import script, source
 
 log = logging.getLogger(__name__)
 
-GROUP = "workers"
-READ_BLOCK_MS = 250  # a stopping process notices within this time
 RECLAIM_IDLE_MS = 2_000  # a worker that has not renewed an entry for so long has lost it
 RECLAIM_POLL_S = 0.5
 FORGET_IDLE_MS = 60_000  # a consumer that has been silent for so long and holds nothing is deleted
 DEATHS_ALONE = 3  # an entry that ended this many processes, each working on it alone, is dead
 OVERTAKEN_BY = 2  # newer frames of the same camera in the same stream that make a live frame stale
 SKIP_AT_ONCE = 32  # entries read at once at most, to get from one that was dropped to the newest
-RESULTS_KEPT_MS = 60_000
 DEAD_KEPT = 1_000
 MOST_ENTRIES = 64  # unfinished frames of one camera at which its producer drops at the source
-LEASE_MS = 2_000
-LIVE_PIXELS_MS = 5_000
-COMPLETE_PIXELS_MS = 60_000
 
 Published = Literal["published", "again", "source_full", "memory"]
 Record = TypeVar("Record", bound=Identity)
@@ -223,7 +229,7 @@ class Reader(Generic[Record]):
 
     def _take_new(self, most: int, block_ms: int) -> list[Entry[Record]]:
         answer = self._client.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=most, block=block_ms)
-        rows = _rows(answer)
+        rows = rows_of(answer)
         return [entry for id_, fields in rows if (entry := self._decoded(id_, fields, deliveries=1, alone=False))]
 
     def _take_over(self) -> list[Entry[Record]]:
@@ -351,82 +357,10 @@ class Reader(Generic[Record]):
         return bool(settled)
 
 
-class Follower:
-    """Read results from now on; any number of followers see each result."""
-
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-        newest = cast(list[Any], client.xrevrange(messages.RESULTS, count=1))
-        self._last: bytes = newest[0][0] if newest else b"0-0"
-
-    def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
-        """Return the results that have come since the last call, waiting at most `block_ms` for the first."""
-        rows = _rows(self._client.xread({messages.RESULTS: self._last}, count=256, block=block_ms))
-        results = []
-        for id_, fields in rows:
-            self._last = id_
-            try:
-                results.append(messages.decode(FrameResult, fields.get(b"record", b"")))
-            except BadMessage as error:
-                log.warning("wrong message %s on %s is left out: %s", id_.decode(), messages.RESULTS, error)
-        return results
-
-
 def dropped(record: Identity, reason: Reason) -> FrameResult:
     """Return the result of a frame that is not labelled."""
     return FrameResult(**record.identity(), outcome="dropped", reason=reason)  # type: ignore[arg-type]
 
 
-def newest_key(camera: str) -> str:
-    """The hash that describes a camera's newest published frame."""
-    return f"newest:frames:{camera}"
-
-
-def ledger_key(camera: str) -> str:
-    """The hash of a camera's counts."""
-    return f"ledger:{camera}"
-
-
-def lease_key(camera: str) -> str:
-    """The key that says who publishes under a camera's name."""
-    return f"lease:{camera}"
-
-
-def alone_key(stream: str) -> str:
-    """The hash that counts how often an entry was worked on alone."""
-    return f"alone:{stream}"
-
-
-def holder_text(token: bytes) -> str:
-    """Return a holder's host and pid for people."""
-    try:
-        holder = messages.decode(messages.Holder, token)
-    except BadMessage:
-        return "an unknown process"
-    return f"process {holder.pid} on {holder.host}"
-
-
-def _rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries in an answer of XREAD or XREADGROUP for one stream, as RESP2 or RESP3 gives it."""
-    if not answer:
-        return []
-    return list(answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0])
-
-
 def _result_output(result: FrameResult) -> list[Any]:
     return [messages.RESULTS, "", messages.encode(result), "MINID", RESULTS_KEPT_MS]
-
-
-_sources: dict[str, str] = {}
-
-
-def source(name: str) -> str:
-    """Return the text of a Lua script of this folder."""
-    if name not in _sources:
-        _sources[name] = Path(__file__).with_name(f"{name}.lua").read_text()
-    return _sources[name]
-
-
-def script(client: Redis, name: str) -> Any:
-    """Return a Lua script of this folder, ready to be called with keys and args."""
-    return client.register_script(source(name))

@@ -16,12 +16,14 @@ from typing import get_args
 import redis
 
 from pipeline import metrics
+from pipeline.connection import hide_password
+from pipeline.keys import LIVE_PIXELS_MS
 from pipeline.lease import Lease
 from pipeline.messages import Frame, frame_id
 from pipeline.pixels import encode_jpeg
-from pipeline.process import Running, hide_password, running
+from pipeline.process import Running, running
 from pipeline.settings import BadSettings, Settings
-from pipeline.streams import LIVE_PIXELS_MS, NameLost, Published, Writer
+from pipeline.streams import NameLost, Published, Writer
 from producer.feed import Feed, Taken
 from producer.picture import Picture
 from producer.sources import MAY_COME_BACK, kind_of, open_source

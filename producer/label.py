@@ -21,12 +21,15 @@ import click
 import msgspec
 
 from pipeline import messages, pixels
+from pipeline.connection import Redis
+from pipeline.keys import COMPLETE_PIXELS_MS, RESULTS_KEPT_MS, ledger_key, newest_key
 from pipeline.lease import Lease
 from pipeline.messages import FILE_PREFIX, Frame, FrameResult
-from pipeline.process import Redis, Running, running
+from pipeline.process import Running, running
+from pipeline.results import Follower
 from pipeline.settings import Settings
 from pipeline.status import FILES_S, heartbeats
-from pipeline.streams import COMPLETE_PIXELS_MS, RESULTS_KEPT_MS, Follower, Writer, ledger_key, newest_key
+from pipeline.streams import Writer
 from producer.outputs import Line, Outputs, error_line, labelled_line
 from producer.picture import Picture, Source, SourceFailed
 

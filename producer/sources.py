@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.process import hide_password
+from pipeline.connection import hide_password
 from producer.demo import DemoSource, parameters_of
 from producer.folder import PICTURE_SUFFIXES, FolderSource
 from producer.picture import Kind, Picture, Source, SourceFailed

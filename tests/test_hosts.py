@@ -20,8 +20,8 @@ from namespaces import Cable, Host, two_hosts
 from test_streams import frame, frames_reader, read, writer
 
 from pipeline import messages
+from pipeline.connection import hide_password
 from pipeline.messages import FrameResult, decode
-from pipeline.process import hide_password
 from pipeline.status import Ledger, heartbeats, read_ledgers
 from pipeline.streams import MOST_ENTRIES
 

@@ -16,8 +16,9 @@ from conftest import Server, wait_until
 from prometheus_client import REGISTRY
 
 from pipeline import messages, process
+from pipeline.connection import Unreachable, check_reachable, connect
 from pipeline.lease import Lease, NameTaken
-from pipeline.process import Running, Unreachable, check_reachable, connect, running
+from pipeline.process import Running, running
 from pipeline.turns import STUCK_S, Turns
 
 
@@ -214,7 +215,8 @@ def test_redis_found_again_is_counted(server: Server) -> None:
 
 TROUBLE = r"""
 import gc, logging, sys, threading, warnings
-from pipeline.process import configure_logging, running
+from pipeline.logs import configure_logging
+from pipeline.process import running
 configure_logging(as_json=True)
 logging.getLogger("test").info("before")
 class Unlucky:

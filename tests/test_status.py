@@ -6,7 +6,8 @@ import pytest
 from conftest import Server
 
 from pipeline import messages
-from pipeline.process import Clock, hide_password
+from pipeline.clock import Clock
+from pipeline.connection import hide_password
 from pipeline.status import Ledger, State, camera_state, read, table
 
 

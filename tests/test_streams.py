@@ -8,11 +8,12 @@ import pytest
 import redis
 from conftest import Server, wait_until
 
-from pipeline import messages, streams
+from pipeline import keys, messages, streams
 from pipeline.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
 from pipeline.pixels import PixelsGone
+from pipeline.results import Follower
 from pipeline.status import Ledger, read_ledgers
-from pipeline.streams import Follower, NameLost, Reader, Writer
+from pipeline.streams import NameLost, Reader, Writer
 
 CAMERA = "door"
 
@@ -74,8 +75,8 @@ def ledger(server: Server) -> Ledger:
 
 def silence(server: Server, stream: str, consumer: str) -> None:
     """Make a consumer's entries look as if it had been silent for longer than the reclaim time."""
-    ids = [row["message_id"] for row in server.client.xpending_range(stream, streams.GROUP, "-", "+", 100, consumer)]
-    server.client.xclaim(stream, streams.GROUP, consumer, 0, ids, idle=streams.RECLAIM_IDLE_MS + 1, justid=True)
+    ids = [row["message_id"] for row in server.client.xpending_range(stream, keys.GROUP, "-", "+", 100, consumer)]
+    server.client.xclaim(stream, keys.GROUP, consumer, 0, ids, idle=streams.RECLAIM_IDLE_MS + 1, justid=True)
 
 
 def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
@@ -175,7 +176,7 @@ def test_an_entry_that_ended_three_processes_alone_is_dead(server: Server) -> No
     (result,) = follower.read()
     assert (result.outcome, result.reason) == ("dead", "dead")
     assert "alone" in str(result.error)
-    assert server.client.hlen(streams.alone_key(messages.FRAMES)) == 0
+    assert server.client.hlen(keys.alone_key(messages.FRAMES)) == 0
 
 
 def test_a_live_frame_past_its_deadline_is_dropped_as_expired(server: Server) -> None:
@@ -341,7 +342,7 @@ def test_a_key_of_the_wrong_type_fails_before_anything_is_changed(server: Server
         reader.finish(entry, labelled(entry.record))
 
     assert ledger(server) == Ledger(produced=1, in_flight=1)
-    assert server.client.xpending(messages.FRAMES, streams.GROUP)["pending"] == 1
+    assert server.client.xpending(messages.FRAMES, keys.GROUP)["pending"] == 1
 
 
 def test_publishing_under_a_name_that_another_took_says_who_has_it(server: Server) -> None:
@@ -349,7 +350,7 @@ def test_publishing_under_a_name_that_another_took_says_who_has_it(server: Serve
     other = messages.encode(messages.Holder(host="there", pid=42, token="o"))
 
     with pytest.raises(NameLost, match="process 42 on there"):
-        server.client.set(streams.lease_key(CAMERA), other)
+        server.client.set(keys.lease_key(CAMERA), other)
         writer(server).publish(frame(server, 1), b"jpeg")
 
     assert ledger(server) == Ledger(produced=1, in_flight=1)
@@ -375,7 +376,7 @@ def test_a_retired_consumer_is_deleted_only_when_it_holds_nothing(server: Server
     busy.retire()
     idle.retire()
 
-    names = [row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, streams.GROUP)]
+    names = [row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, keys.GROUP)]
     assert names == [b"busy"]
 
 
@@ -389,7 +390,7 @@ def test_consumers_that_died_holding_nothing_are_forgotten(server: Server, monke
 
     living.forget_the_dead()
 
-    names = {row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, streams.GROUP)}
+    names = {row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, keys.GROUP)}
     assert names == {b"holding"}
 
 

@@ -16,7 +16,8 @@ from rq import Retry
 from rq.job import JobStatus
 from rq.utils import now, utcformat
 
-from pipeline.process import Clock, Redis
+from pipeline.clock import Clock
+from pipeline.connection import Redis
 from trainer.queue.job_list import STATES, UNFINISHED, found_job, runs
 from trainer.queue.order import FUNCTION, INDEX, RETRIES, JobRefused, Order, Told, queue_of
 

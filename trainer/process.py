@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import redis
 
 from pipeline import metrics
+from pipeline.connection import connect, hide_password
 from pipeline.logs import gather_foreign_lines
-from pipeline.process import Running, connect, hide_password, running
+from pipeline.process import Running, running
 from pipeline.settings import Settings
 from trainer.queue.device import DeviceLock, devices
 from trainer.queue.order import find

@@ -12,10 +12,11 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
+from pipeline.keys import newest_key
 from pipeline.messages import FILE_PREFIX, FrameResult, frame_id
 from pipeline.pixels import BadPicture, fetch_many, jpeg_size
 from pipeline.process import Running
-from pipeline.streams import READ_BLOCK_MS, Follower, newest_key
+from pipeline.results import READ_BLOCK_MS, Follower
 from pipeline.tracks import TrackedFace, Tracks
 from viewer.audience import Audience, Shown
 from viewer.joiner import Joiner

@@ -21,7 +21,8 @@ from rq import get_current_job
 from models.card import CARD_NAME, read_card
 from models.files import ModelUnusable
 from models.registry import Refused, register, register_line, registry_at
-from pipeline.process import Clock, hide_password
+from pipeline.clock import Clock
+from pipeline.connection import hide_password
 from trainer.queue.order import Outcome, TrainingJob
 from trainer.settings import TrainSettings
 

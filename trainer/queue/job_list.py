@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from rq.utils import now
 from rq.worker_registration import get_keys
 
-from pipeline.process import Redis
+from pipeline.connection import Redis
 from trainer.queue.order import INDEX, LOST_S, ForeignFunction, JobRefused, Outcome, Told, TrainingJob, find, queue_of
 from trainer.settings import TrainSettings
 

@@ -20,7 +20,7 @@ from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.utils import now
 
-from pipeline.process import Redis
+from pipeline.connection import Redis
 from trainer.settings import TrainSettings
 
 FUNCTION = "trainer.queue.horse.perform"

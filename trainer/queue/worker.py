@@ -29,7 +29,8 @@ from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from models.store import StoreFailed
-from pipeline.process import Redis, Running
+from pipeline.connection import Redis
+from pipeline.process import Running
 from trainer.fitting.run_folder import FolderInUse, is_free, tidy
 from trainer.queue.bound import BoundProcess
 from trainer.queue.device import Device

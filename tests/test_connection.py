@@ -6,7 +6,7 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from pipeline.unreachable import why
+from pipeline.connection import why
 
 REFUSED = redis.AuthenticationError("invalid username-password pair or user is disabled.")
 RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection reset by peer')")
