@@ -60,25 +60,35 @@ def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tup
 
 
 def listed(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[AnnotatedPicture]:
-    """Return the pictures that a file lists: one hash a line, blank lines and what follows a # left out.
+    """Return the pictures that a file lists.
 
     Hashes of other pictures are fine, since one list may be for several data sets.
 
     Raises:
         ValueError: a line is no hash, or no picture is listed.
     """
-    wanted = set()
-    for number, text in enumerate(hashes.read_text(errors="replace").splitlines(), start=1):
-        name = text.partition("#")[0].strip().lower()
-        if not name:
-            continue
-        if len(name) != HASH_DIGITS or not set(name) <= set(hexdigits):
-            raise ValueError(f"{hashes}, line {number}: {name!r} is not the first {HASH_DIGITS} digits of a SHA-256")
-        wanted.add(name)
+    wanted = read_hashes(hashes)
     found = [picture for picture in pictures if sha256_of(picture.path.read_bytes())[:HASH_DIGITS] in wanted]
     if not found:
         raise ValueError(f"{hashes} lists none of the {len(pictures)} annotated pictures: there is nothing to measure")
     return found
+
+
+def read_hashes(path: Path) -> frozenset[str]:
+    """Read a list of files: the start of a file's SHA-256 on each line, blank lines and what follows a # left out.
+
+    Raises:
+        ValueError: a line is no hash.
+    """
+    wanted = set()
+    for number, text in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        name = text.partition("#")[0].strip().lower()
+        if not name:
+            continue
+        if len(name) != HASH_DIGITS or not set(name) <= set(hexdigits):
+            raise ValueError(f"{path}, line {number}: {name!r} is not the first {HASH_DIGITS} digits of a SHA-256")
+        wanted.add(name)
+    return frozenset(wanted)
 
 
 @click.command()

@@ -6,8 +6,9 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or settings.
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -16,10 +17,10 @@ import msgspec
 import redis
 
 from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
-from pipeline.connection import Unreachable, check_reachable, connect
+from pipeline.connection import BadUrl, Unreachable, check_reachable, connect
 from pipeline.embedded import Served, ServerFailed, embedded_server
 from pipeline.logs import configure_logging, is_json
-from pipeline.settings import BadSettings, Settings, settings_from
+from pipeline.settings import URLS, BadSettings, Settings, flag_of, settings_from
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,30 @@ DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
+
+
+def command_line(cli: click.Group) -> NoReturn:
+    """Run the command line. Where JSON lines are asked for, what click says of wrong usage is one too."""
+    if not asks_for_json(sys.argv[1:], os.environ):
+        sys.exit(cli.main(prog_name="maskwatch"))
+    configure_logging(as_json=True, level="WARNING")  # until a process sets its own
+    try:
+        sys.exit(cli.main(prog_name="maskwatch", standalone_mode=False))
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        sys.exit(1)
+
+
+def asks_for_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Tell whether JSON lines are asked for, before click has read anything."""
+    flags = [word for word in arguments if word in ("--log-json", "--no-log-json")]
+    if flags:
+        return flags[-1] == "--log-json"
+    try:
+        return bool(click.BOOL.convert(environment.get("MASKWATCH_LOG_JSON") or "false", None, None))
+    except click.BadParameter:  # each command that takes it says so
+        return False
 
 
 def process_settings(values: dict[str, Any]) -> Settings:
@@ -40,11 +65,15 @@ def checked(values: dict[str, Any]) -> Settings:
     """Return settings, or end with status 2 and one line."""
     try:
         settings = settings_from(values)
-        if settings.redis_url:
-            connect(settings.redis_url).close()
-        return settings
-    except (BadSettings, ValueError) as error:
+    except BadSettings as error:
         fail(str(error), 2)
+    for name in URLS:
+        if url := getattr(settings, name):
+            try:
+                connect(url).close()
+            except BadUrl as error:
+                fail(f"{flag_of(name)}: {error}", 2)
+    return settings
 
 
 def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
@@ -97,6 +126,8 @@ def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any
 
 def prepare(values: dict[str, Any]) -> Settings:
     """Return the checked settings of a process and set its logging up."""
+    if values["log_json"]:  # a settings file may say so too; what is wrong with the rest is told as it asks
+        configure_logging(as_json=True)
     settings = checked(values)
     configure_logging(as_json=settings.log_json, level=settings.log_level.upper())
     return settings

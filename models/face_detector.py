@@ -40,8 +40,8 @@ INPUT_PX = 960
 # for faces; the first look has them all.
 DISTANT_SHARE = 0.1
 # OpenCV's demos of YuNet use 0.6 to 0.9, for bare faces at arm's length. A mask hides half a face, and distance does
-# the rest: such faces score 0.3 to 0.6. A false face costs one crop, and its score goes along for whoever is stricter.
-SCORE_THRESHOLD = 0.35
+# the rest: such faces score 0.3 to 0.6. Below a half, though, hands count as faces too (models/README.md).
+SCORE_THRESHOLD = 0.5
 # What shows less of itself lies in the padding, or at the frame's edge.
 LEAST_SIDE_PX = 1.0
 # YuNet's boxes reach from the forehead to the chin, as in WIDER FACE. Those who annotated face-mask-detection drew

@@ -89,6 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classifiers: Annotated[Workers | None, Meta(description="classification workers to start")] = None
 
 
+URLS = ("redis_url", "jobs_redis")  # the fields that name a Redis
 _FLAGS = {"redis_url": "--redis"}
 _HINTS = typing.get_type_hints(Settings, include_extras=True)
 
@@ -101,11 +102,16 @@ def option(name: str) -> Callable[[Command], Command]:
     shared: dict[str, Any] = {"default": default, "envvar": f"MASKWATCH_{name.upper()}", "help": _description(hint)}
     if name == "parent_fd":
         shared |= {"hidden": True, "envvar": None}
-    flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
+    flag = flag_of(name)
     if kind is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, show_default=True, **shared)
     parsed = click.Choice(choices) if choices else {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
     return click.option(flag, name, type=parsed, show_default=default is not None, **shared)
+
+
+def flag_of(name: str) -> str:
+    """Return the flag that sets a field."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def options(*names: str) -> Callable[[Command], Command]:
@@ -132,9 +138,11 @@ def settings_from(values: dict[str, Any]) -> Settings:
         name = path.rstrip("`")
         if name not in _HINTS:
             raise BadSettings(text) from error
-        if "matching regex" in text:
+        if "matching regex" in text and name in URLS:  # a URL may hold a password
+            text = "does not begin with redis://, rediss:// or unix://"
+        elif "matching regex" in text:
             text = f"{values[name]!r} does not fit; {_description(_HINTS[name])}"
-        raise BadSettings(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))}: {text}") from error
+        raise BadSettings(f"{flag_of(name)}: {text}") from error
 
 
 def read_file(path: Path) -> dict[str, Any]:

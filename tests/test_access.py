@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,10 +28,12 @@ from wsproto.events import Ping
 
 from commands.password import password
 from pipeline.settings import BadSettings, Settings
-from viewer.access import SESSION_S, Access, check, password_hash
+from viewer.access import DEVICE_S, SESSION_S, Access, check, password_hash
 from viewer.attempts import ALL_MOST, ONE_MOST, Attempts
 from viewer.gate import HEADERS, MOST_BODY
 from viewer.refusals import MOST_LINES, Refusals
+from viewer.server import THREADS
+from viewer.worker import ARRIVE_S, MOST_ARRIVING, MOST_HEAD, is_whole
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 -- it opens nothing
 HASH = password_hash(PASSWORD)
@@ -38,6 +41,7 @@ TOKEN = "a token for metrics alone"  # noqa: S105
 KEY = "a key that signs the sessions of these tests"
 SETTINGS = Settings(password_hash=HASH, session_key=KEY)
 KNOWN = Access(SETTINGS)  # another viewer with the same key: what it signs holds on the one that is tested
+ASKED = b"GET /login HTTP/1.1\r\nHost: a\r\n"  # and nothing after it
 TRAVERSALS = [
     "/cameras/../../etc/passwd/snapshot.jpg",
     "/cameras/..%2f..%2fetc%2fpasswd/snapshot.jpg",
@@ -92,6 +96,11 @@ class Spectator(Watcher):
                     self.emit("ack", frame[0]["camera"], frame[0]["frame_id"])
                     self.seen = frame[0] if frame[0]["labelled"] else self.seen
 
+    def still_sees(self) -> None:
+        last = self.seen.get("seq", 0)
+        wait_until(lambda: self.seen.get("seq", 0) > last, 5, "labelled frames go on")
+        assert self.seen["faces"][0]["text"] == "Mask (Confidence: 96%)"
+
     def leave(self) -> None:
         self._ended.set()
         self._thread.join()
@@ -125,9 +134,9 @@ def logging_to(path: Path) -> Iterator[None]:
         os.close(before)
 
 
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer, Spectator, Path]]:
-    path = tmp_path_factory.mktemp("access") / "log"
+@contextmanager
+def guarding(path: Path) -> Iterator[tuple[Viewer, Spectator, Path]]:
+    """Run a viewer with a password that logs there, and somebody who looks on."""
     with ExitStack() as stack:
         server = stack.enter_context(serving())
         with logging_to(path):
@@ -139,14 +148,37 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer,
         yield viewer, spectator, path
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer, Spectator, Path]]:
+    with guarding(tmp_path_factory.mktemp("access") / "log") as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def standing_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer, Spectator, Path]]:
+    with guarding(tmp_path_factory.mktemp("apart") / "log") as standing:
+        yield standing
+
+
 @pytest.fixture
 def viewer(standing: tuple[Viewer, Spectator, Path]) -> Iterator[Viewer]:
     """The viewer; after each test somebody who is signed in must still see what is going on now."""
     viewer, spectator, _ = standing
     yield viewer
-    last = spectator.seen.get("seq", 0)
-    wait_until(lambda: spectator.seen.get("seq", 0) > last, 5, "labelled frames go on")
-    assert spectator.seen["faces"][0]["text"] == "Mask (Confidence: 96%)"
+    spectator.still_sees()
+
+
+@pytest.fixture
+def harried(standing_apart: tuple[Viewer, Spectator, Path]) -> Iterator[Viewer]:
+    """Another viewer, for tests that do so much wrong that not all of it is logged."""
+    viewer, spectator, _ = standing_apart
+    yield viewer
+    spectator.still_sees()
+
+
+@pytest.fixture
+def harried_log(standing_apart: tuple[Viewer, Spectator, Path]) -> Log:
+    return Log(standing_apart[2])
 
 
 @pytest.fixture
@@ -188,15 +220,44 @@ def ask_socket(viewer: Viewer, cookie: str | None = None, **headers: str) -> int
     return ask(viewer, "/socket.io/?EIO=4&transport=websocket", cookie=cookie, **upgrade, **headers)[0]
 
 
+def connected(viewer: Viewer, sent: bytes) -> socket.socket:
+    """Connect and send exactly this."""
+    place = urlsplit(viewer.url)
+    connection = socket.create_connection((str(place.hostname), int(place.port or 0)), 10)
+    connection.sendall(sent)
+    return connection
+
+
+def answered(viewer: Viewer, sent: bytes) -> tuple[int, http.client.HTTPMessage]:
+    """Send exactly this; return the status and the headers of the answer."""
+    with connected(viewer, sent) as connection:
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.headers
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.001)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def token_in(page: str) -> str:
     return re.findall(r'name="token" value="([^"]+)"', page)[0]
 
 
-def sign_in(viewer: Viewer, text: str, at: str = "127.0.0.1", **headers: str) -> tuple[int, http.client.HTTPMessage]:
+def sign_in(
+    viewer: Viewer, text: str, at: str = "127.0.0.1", device: str = "", **headers: str
+) -> tuple[int, http.client.HTTPMessage]:
     """Load the form and send it with this password."""
     _, form, page = ask(viewer, "/login", at=at, **headers)
     sent = {"token": token_in(page), "password": text}
-    status, answer, _ = ask(viewer, "/login", "POST", sent, at=at, cookie=None, Cookie=form["Set-Cookie"], **headers)
+    cookies = f"{form['Set-Cookie'].split(';')[0]}; maskwatch-device={device}"
+    status, answer, _ = ask(viewer, "/login", "POST", sent, at=at, cookie=None, Cookie=cookies, **headers)
     return status, answer
 
 
@@ -251,24 +312,67 @@ def test_guessing_is_slowed_down_for_the_guesser_alone(viewer: Viewer, log: Log)
     assert log.says("refused 127.0.0.3 POST '/login': sign-in, too many wrong passwords before")
 
 
+def test_a_browser_that_signed_in_before_is_not_kept_out_by_strangers_who_guess(viewer: Viewer) -> None:
+    _, answer = sign_in(viewer, PASSWORD, at="127.0.0.5")
+    (given,) = [one for one in answer.get_all("Set-Cookie", []) if one.startswith("maskwatch-device=")]
+    device = given.split("=", 1)[1].split(";")[0]
+    while sign_in(viewer, "a guess", at="127.0.0.5")[0] == 401:
+        pass
+
+    stranger, _ = sign_in(viewer, PASSWORD, at="127.0.0.5")
+    forged, _ = sign_in(viewer, PASSWORD, at="127.0.0.5", device=device[:-1])
+    known, _ = sign_in(viewer, PASSWORD, at="127.0.0.5", device=device)
+
+    assert (stranger, forged, known) == (429, 429, 303)
+    assert all(part in given for part in ("HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=15552000"))
+    assert ask(viewer, "/api/status", cookie=device)[0] == 401
+
+
+def test_a_known_browser_has_its_own_few_attempts_and_takes_none_from_others(viewer: Viewer) -> None:
+    device = KNOWN.new_device()
+
+    guesses = [sign_in(viewer, "a guess", at="127.0.0.6", device=device)[0] for _ in range(ONE_MOST + 1)]
+    other, _ = sign_in(viewer, PASSWORD, at="127.0.0.6")
+
+    assert guesses == [401] * ONE_MOST + [429]
+    assert other == 303
+
+
+def test_a_known_browser_is_a_stranger_again_after_another_password_or_key_or_a_long_time() -> None:
+    now = [0.0]
+    access = Access(SETTINGS, clock=lambda: now[0])
+    device, others = access.new_device(), access.new_device()
+    password_changed = Access(Settings(password_hash=OTHER_HASH, session_key=KEY), clock=lambda: now[0])
+    key_changed = Access(Settings(password_hash=HASH, session_key=KEY[::-1]), clock=lambda: now[0])
+
+    known = access.device(device)
+    elsewhere = password_changed.device(device), key_changed.device(device)
+    now[0] = DEVICE_S + 1
+
+    assert known
+    assert known != Access(SETTINGS, clock=lambda: 0.0).device(others)
+    assert elsewhere == (None, None)
+    assert (access.device(device), access.device(None), access.device(access.new_cookie())) == (None, None, None)
+
+
 def test_a_guesser_with_many_addresses_gets_no_further_and_is_not_remembered_for_ever() -> None:
     attempts = Attempts(0.0)
 
-    begun = [attempts.begin(f"10.0.{number // 250}.{number % 250}", 0.0) for number in range(1000)]
-    later = attempts.begin("10.9.9.9", 2.0)
+    begun = [attempts.begin(f"10.0.{number // 250}.{number % 250}", None, 0.0) for number in range(1000)]
+    later = attempts.begin("10.9.9.9", None, 2.0)
 
     assert begun.count(0) == ALL_MOST
     assert later == 0
-    assert len(attempts._by_address) <= ALL_MOST + 1
+    assert len(attempts._by_one) <= ALL_MOST + 1
 
 
 def test_an_ipv6_network_is_one_guesser_and_who_knows_the_password_is_none() -> None:
     attempts = Attempts(0.0)
 
-    guesses = [attempts.begin(f"2001:db8::{number}", 0.0) for number in range(ONE_MOST + 1)]
+    guesses = [attempts.begin(f"2001:db8::{number}", None, 0.0) for number in range(ONE_MOST + 1)]
     for _ in range(2 * ONE_MOST):
-        assert attempts.begin("192.0.2.1", 0.0) == 0
-        attempts.succeeded("192.0.2.1")
+        assert attempts.begin("192.0.2.1", None, 0.0) == 0
+        attempts.succeeded("192.0.2.1", None)
 
     assert [wait_s > 0 for wait_s in guesses] == [False] * ONE_MOST + [True]
 
@@ -524,3 +628,128 @@ def test_refusals_do_not_fill_the_log_and_stay_on_one_line(caplog: pytest.LogCap
     assert lines[0].startswith(r"refused 192.0.2.1 GET '/a\nb\x1b[2Jccc")
     assert len(lines[0]) < 300
     assert lines[-1].endswith("(and 10 more were refused before this one)")
+
+
+@pytest.mark.parametrize(
+    ("came", "whole"),
+    [
+        (b"", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", False),
+        (b"POST / HTTP/1.1\r\ncontent-length:\t 3 \r\n\r\nabc", True),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 3\r\n\r\nab", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MOST_BODY + 1), True),
+        (b"POST / HTTP/1.1\r\nContent-Length: three\r\n\r\n", True),
+    ],
+)
+def test_a_request_is_whole_with_its_body(came: bytes, whole: bool) -> None:
+    assert is_whole(came) == whole
+
+
+def test_headers_without_an_end_are_refused_when_they_are_too_long(harried: Viewer, harried_log: Log) -> None:
+    status, headers = answered(harried, ASKED + (b"X: " + 1000 * b"x" + b"\r\n") * (MOST_HEAD // 1000 + 1))
+
+    assert (status, headers["X-Frame-Options"]) == (431, "DENY")
+    assert harried_log.says(f"refused 127.0.0.1: headers of more than {MOST_HEAD} bytes")
+
+
+def test_too_many_unfinished_requests_push_out_the_oldest_and_nobody_who_sends_at_once(
+    harried: Viewer,
+    harried_log: Log,
+) -> None:
+    with ExitStack() as stack:
+        halves = [stack.enter_context(connected(harried, b"GET ")) for _ in range(MOST_ARRIVING + 20)]
+
+        statuses = {ask(harried, "/login")[0] for _ in range(5)}
+
+        wait_until(lambda: all(map(is_closed, halves[:20])), 5, "the oldest are closed")
+        assert statuses == {200}
+        assert not is_closed(halves[-1])
+    assert harried_log.says(f"one of more than {MOST_ARRIVING} unfinished requests")
+
+
+def test_half_a_request_holds_no_thread_and_is_closed_in_time_also_when_its_bytes_drip(
+    harried: Viewer,
+    harried_log: Log,
+) -> None:
+    address, cookies = harried.url + "cameras/demo/stream.mjpg", {"maskwatch-session": fresh_cookie()}
+    with ExitStack() as stack:
+        stream = stack.enter_context(requests.get(address, cookies=cookies, stream=True, timeout=5))
+        body = b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nto"
+        begun = [b"GET /login HTTP/1.1\r\nX: ", b"G", body]
+        halves = [stack.enter_context(connected(harried, begun[n % 3])) for n in range(THREADS + 10)]
+        silent = stack.enter_context(connected(harried, b""))
+
+        status = ask(harried, "/login")[0]
+        pictures = stream.iter_content(None)
+
+        def is_cut_off() -> bool:
+            next(pictures)
+            with contextlib.suppress(ConnectionError):
+                halves[0].sendall(b"x")
+            return is_closed(halves[0])
+
+        wait_until(is_cut_off, ARRIVE_S + 5, "the dripping one is closed")
+        wait_until(lambda: all(map(is_closed, [*halves[1:], silent])), 5, "all others are closed")
+        assert status == 200
+        assert [next(pictures) for _ in range(10)]
+    assert harried_log.says("refused 127.0.0.1: a request that has not come within 10 s")
+
+
+def test_answered_connections_that_are_left_open_delay_nobody(harried: Viewer) -> None:
+    with ExitStack() as stack:
+        left_open = [stack.enter_context(connected(harried, ASKED + b"\r\n")) for _ in range(THREADS)]
+
+        status, _ = answered(harried, ASKED + b"\r\n")
+
+        assert status == 200
+        assert {one.recv(12) for one in left_open} == {b"HTTP/1.1 200"}
+
+
+def test_what_is_no_http_is_answered_and_does_not_fill_the_log(harried: Viewer, harried_log: Log) -> None:
+    wrong = b"GET /" + 3000 * b"\xff" + b"\r\n\r\n"
+
+    answers = [answered(harried, wrong) for _ in range(3 * MOST_LINES)]
+    wait_until(lambda: answered(harried, wrong) and "no proper request" in harried_log.text(), 10, "some are logged")
+
+    assert {status for status, _ in answers} == {400}
+    assert all(headers[name] == value for _, headers in answers for name, value in HEADERS.items())
+    assert max(map(len, harried_log.text().splitlines())) < 400
+    assert harried_log.text().count("refused 127.0.0.1: no proper request") < 2 * MOST_LINES
+
+
+ODD = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
+
+
+@pytest.mark.parametrize(
+    "odd", [b"\xff", b"\xc3(", b"\xed\xa0\x80", b"%ff%00", b'"\\777"', bytes(range(128, 256)), ODD]
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["Cookie: x", "Cookie: maskwatch-session", "Cookie: maskwatch-form", "Host:", "Origin:", "Authorization:"],
+        *["Content-Type:", "Content-Length:", "X-Forwarded-Proto:", "Sec-Fetch-Site:", "Range:", "Accept:", "X", ""],
+    ],
+)
+def test_whatever_bytes_a_header_holds_it_does_no_harm(
+    harried: Viewer, harried_log: Log, name: str, odd: bytes
+) -> None:
+    header = name.encode() + (b"=" if name.startswith("Cookie") else b" ") + odd
+
+    for path in (b"/login", b"/", b"/metrics", b"/static/style.css"):
+        status, headers = answered(harried, b"GET " + path + b" HTTP/1.1\r\n" + header + b"\r\n\r\n")
+        assert status < 500
+        assert {name: headers[name] for name in HEADERS} == HEADERS
+    assert "Traceback" not in harried_log.text()
+
+
+@pytest.mark.parametrize(
+    "odd", [b"/\xff", b"/%ff%fe", b"/login?\xff", b"/cameras/\xff/stream.mjpg", b"*", b"http://[", b"/" + ODD]
+)
+def test_whatever_bytes_a_path_holds_it_does_no_harm(harried: Viewer, harried_log: Log, odd: bytes) -> None:
+    status, headers = answered(harried, b"GET " + odd + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert status < 500
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+    assert "Traceback" not in harried_log.text()

@@ -8,11 +8,13 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from trainer.data.annotations import read_annotations
+from trainer.data.decoding import frames
 from trainer.data.listing import shown
 from trainer.data.sources import read_source
 from trainer.dataset import DatasetUnusable, Prepared, prepare
@@ -55,6 +57,18 @@ def write_annotation(folder: Path, name: str, *boxes: str, encoding: str = "utf-
         f'<?xml version="1.0" encoding="{encoding}"?>'
         f"<annotation><filename>{picture or name + '.png'}</filename>{objects}</annotation>"
     )
+
+
+def write_clip(path: Path, count: int, *, live: bool) -> None:
+    """Write a clip of noise; a live recording does not know how long it will be."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", format="matroska", options={"live": "1"} if live else {}) as clip:
+        stream = clip.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(count):
+            picture = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            clip.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        clip.mux(stream.encode())
 
 
 def ready(*datasets: Path | str) -> tuple[Prepared, list[str]]:
@@ -167,6 +181,49 @@ def test_what_stands_alone_beside_annotations_is_said(tmp_path: Path) -> None:
     ]
     with pytest.raises(DatasetUnusable, match=r"is a folder"):
         read_annotations(folder)
+
+
+def test_a_link_to_what_is_no_file_is_not_called_a_link_to_nothing(tmp_path: Path) -> None:
+    folder = write_street(tmp_path / "street")
+    (folder / "annotations" / "zero.xml").symlink_to("/dev/zero")
+    (folder / "annotations" / "nothing.xml").symlink_to("nowhere.xml")
+
+    source = read_source(str(folder))
+
+    assert [problem.replace(f"{folder}/annotations/", "") for problem in source.problems][:2] == [
+        "nothing.xml is a link to nothing: left out",
+        "zero.xml is no file: left out",
+    ]
+
+
+@pytest.mark.parametrize("name", ["n" * 5000, "ñ" * 200])
+def test_a_name_without_end_in_an_annotation_is_not_said_in_full(tmp_path: Path, name: str) -> None:
+    folder = write_street(tmp_path / "street")
+    write_annotation(folder, "odd", "10 10 40 50", picture=f"{name}.png")
+
+    source = read_source(str(folder))
+
+    assert source.problems == (f"{folder}/annotations/odd.xml: its picture {name[:60]}... is missing: left out",)
+
+
+def test_a_number_without_end_in_an_annotation_is_not_said_in_full(tmp_path: Path) -> None:
+    folder = write_street(tmp_path / "street", "10 10 40 " + "y" * 5000)
+
+    (problem,) = read_source(str(folder)).problems
+
+    assert problem.startswith(f"{folder}/annotations/odd.xml: could not convert string to float: 'yyy")
+    assert len(problem) < len(str(folder)) + 400
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_of_a_long_clip_about_a_hundred_frames_are_taken_whatever_its_header_says(tmp_path: Path, live: bool) -> None:
+    path = tmp_path / "clip.mkv"
+    write_clip(path, 450, live=live)
+
+    numbers, again = ([number for number, _ in frames(path)] for _ in range(2))
+
+    assert (cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < 0) == live
+    assert numbers == again == list(range(0, 450, 4))
 
 
 def test_what_is_no_file_is_said_and_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.mask_classifier import Pixels
+from trainer.data import copies, poses
 from trainer.data.copies import near_copies
 from trainer.data.faces import look_at
 from trainer.data.names import original_name
@@ -41,8 +43,16 @@ def whole(picture: Pixels) -> Print:
 
 
 def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
-    found = near_copies([whole(picture) for picture in pictures], range(len(pictures)))
-    return {(min(pair), max(pair)) for pair in found}
+    return in_order(copies_among([whole(picture) for picture in pictures]))
+
+
+def copies_among(prints: list[Print]) -> list[tuple[int, int]]:
+    """Find copies among prints of one label, of which nothing is known."""
+    return near_copies(prints, range(len(prints)), ["mask"] * len(prints))
+
+
+def in_order(pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    return {(min(pair), max(pair)) for pair in pairs}
 
 
 def test_different_people_are_no_copies(pictures: Path) -> None:
@@ -118,7 +128,7 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
             items.append(Item(path=path, label="mask"))
     prints = [look.prints[0] for look in look_at(items, "toy", "toy")]
 
-    found = {(min(pair), max(pair)) for pair in near_copies(prints, range(len(prints)))}
+    found = in_order(copies_among(prints))
 
     wanted = {(place, place + PEOPLE) for place in range(PEOPLE)}
     assert len(found & wanted) >= 40
@@ -128,17 +138,44 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
 def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Pixels]) -> None:
     prints = [whole(picture) for picture in (people[0], people[1], people[0])]
 
-    assert near_copies(prints, [0, 1, 2]) == [(0, 2)]
-    assert near_copies(prints, [0, 1, 0]) == []
+    assert near_copies(prints, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
+    assert near_copies(prints, [0, 1, 0], ["mask"] * 3) == []
+
+
+def test_a_copy_with_another_label_is_told_though_it_is_known_to_belong_there(people: list[Pixels]) -> None:
+    prints = [whole(people[place]) for place in (0, 1, 0, 0, 0)]
+
+    found = near_copies(prints, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
+
+    assert {place for pair in found for place in pair} == {0, 2, 3, 4}
+    assert all(min(pair) < 3 <= max(pair) for pair in found)
 
 
 def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
     prints = [whole(turned(picture, degrees)) for picture in people[:20] for degrees in (0, 7)]
 
-    first, again = (near_copies(prints, range(len(prints))) for _ in range(2))
+    first, again = (copies_among(prints) for _ in range(2))
 
     assert first == again
     assert len(first) >= 19
+
+
+def test_very_many_copies_take_no_more_memory_than_a_block_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poses, "BLOCK", 64)
+    monkeypatch.setattr(copies, "PICTURE_POSES", copies.PICTURE_POSES[:1])
+    monkeypatch.setattr(copies, "FACE_POSES", copies.FACE_POSES[:1])
+    rng = np.random.default_rng(0)
+    one = cv2.GaussianBlur(rng.integers(0, 256, (64, 64, 3)).astype(np.float32), (0, 0), 2) * 3 - 256
+    prints = [whole(clipped(one + rng.normal(0, 2, one.shape))) for _ in range(500)]
+    copies_among(prints[:2])  # makes what is made only once
+    tracemalloc.start()
+
+    found = copies_among(prints)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 499
+    assert peak < 12e6  # 2 MB are the small pictures; of 125,000 pairs, each one held would take 400 bytes
 
 
 def test_plain_and_very_small_pictures_are_not_called_copies() -> None:
@@ -149,7 +186,7 @@ def test_plain_and_very_small_pictures_are_not_called_copies() -> None:
 
 
 def test_no_pictures_have_no_copies() -> None:
-    assert near_copies([], []) == []
+    assert near_copies([], [], []) == []
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from trainer.data.annotations import read_annotations
-from trainer.data.sources import read_source, short_name
+from trainer.data.sources import family_name, read_source, short_name
 from trainer.dataset import DatasetUnusable, Faces, Prepared, Row, prepare
+from trainer.given import label_of, path_of
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
@@ -170,6 +171,29 @@ def test_what_cannot_be_used_gets_a_line_each_and_is_counted(tmp_path: Path) -> 
     assert {row.side for row in found.manifest if (row.file, row.label) in CONTRADICTING} == {"out"}
 
 
+def test_a_copy_with_the_other_label_gets_a_line_and_both_are_left_out(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "toy", 20)
+    for number in range(3):
+        picture = cv2.imread(str(folder / "with_mask" / "05.png"))
+        cv2.imwrite(
+            str(folder / "without_mask" / f"wrong{number}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 80 + number)
+        )
+
+    found, said = ready(folder)
+
+    lines = sorted(line.replace(f"{folder}/", "") for line in said)
+    assert lines[0].startswith("with_mask/05.png labels a face mask that its copy without_mask/wrong")
+    assert lines[1:] == [
+        f"without_mask/wrong{number}.jpg labels a face no_mask that its copy with_mask/05.png labels mask: left out"
+        for number in range(3)
+    ]
+    assert found.counts["left out"] == 4
+    assert {(row.file, row.label) for row in found.manifest if row.side == "out"} == {
+        ("05.png", "mask"),
+        *((f"wrong{number}.jpg", "no_mask") for number in range(3)),
+    }
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -270,6 +294,31 @@ def test_names_on_the_card_do_not_say_where_data_lies() -> None:
     folders = [Path("/home/someone/face-mask-12k/Train"), Path("/home/someone/street")]
 
     assert [short_name(folder) for folder in folders] == ["face-mask-12k/Train", "street"]
+
+
+@pytest.mark.parametrize(
+    "part", ["Train", "Test/WithoutMask", "test/with_mask", "Validation", "", "Test/WithoutMask/a.png", "Train/mask"]
+)
+def test_all_parts_of_a_data_set_have_the_name_of_their_family(tmp_path: Path, part: str) -> None:
+    write_picture(tmp_path / "small" / "Test" / "WithoutMask" / "a.png", 1)
+
+    assert family_name(tmp_path / "small" / part) == "small"
+
+
+def test_a_class_folder_by_itself_has_a_family(tmp_path: Path) -> None:
+    assert family_name(Path("/mask")) == "mask"
+    assert family_name(tmp_path / "street") == "street"
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "lr=0.1" / "toy", 2)
+
+    plain, labelled = read_source(str(folder)), read_source(f"no_mask={folder / 'without_mask'}")
+
+    assert (plain.name, len(plain.items)) == ("toy", 4)
+    assert {item.label for item in labelled.items} == {"no_mask"}
+    assert (label_of(str(folder)), path_of(str(folder))) == ("", folder)
+    assert (label_of(f"mask={folder}"), path_of(f"mask={folder}")) == ("mask", folder)
 
 
 def test_faces_in_clips_are_found_and_a_clip_stays_on_one_side(pictures: Path, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import messages, metrics, metrics_port
+from pipeline.lease import Lease
 from pipeline.metrics import BusyTime, SettledEntries
 from pipeline.metrics_port import MOST, allowed, serving
 from pipeline.process import Running, running
-from pipeline.status import Camera, Ledger, Status
+from pipeline.status import Camera, Ledger, Status, read
 from viewer.metrics import GONE_S, MOST_CAMERAS, add_metrics, samples
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 -- it opens nothing but these tests
@@ -153,13 +154,13 @@ def test_a_classifier_tells_one_version_at_a_time() -> None:
     assert [(sample.labels, sample.value) for sample in family.samples] == [({"version": "b"}, 1)]
 
 
-def camera(name: str, newest_at: float | None, fps: float = 0.0) -> Camera:
+def camera(name: str, newest_at: float | None) -> Camera:
     return Camera(
         name=name,
         state="offline",
         detail="",
         newest_at=newest_at,
-        fps=fps,
+        fps=0,
         labelled_fps=0,
         latency_ms=None,
         ledger=Ledger(),
@@ -168,23 +169,21 @@ def camera(name: str, newest_at: float | None, fps: float = 0.0) -> Camera:
 
 def test_cameras_that_are_gone_are_no_longer_told_of() -> None:
     now = 1e9
-    cameras = [
-        camera("now", now),
-        camera("yesterday", now - GONE_S + 1),
-        camera("long-ago", now - GONE_S - 1),
-        camera("never", None),
-        camera("begins", None, fps=1.0),
-    ]
+    seen = {"now": now, "yesterday": now - GONE_S + 1, "long-ago": now - GONE_S - 1, "ghost": now - 1, "file-1": now}
+    cameras = [camera(name, at if name != "ghost" else None) for name, at in seen.items() if name != "file-1"]
 
-    told = samples(Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None), now)
+    told = samples(
+        Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None), seen, now
+    )
 
-    assert [labels[0] for labels, _ in told[metrics.produced]] == ["now", "yesterday", "begins"]
+    assert [labels[0] for labels, _ in told[metrics.produced]] == ["now", "ghost", "yesterday"]
 
 
 def test_however_many_cameras_there_are_the_newest_are_told_of() -> None:
     cameras = [camera(f"c{number}", float(number)) for number in range(MOST_CAMERAS + 10)]
 
-    told = samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), 1000.0)
+    seen = {camera.name: float(camera.newest_at or 0) for camera in cameras}
+    told = samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, 1000.0)
 
     names = {labels[0] for labels, _ in told[metrics.camera_up]}
     assert (len(names), "c9" in names, "c10" in names) == (MOST_CAMERAS, False, True)
@@ -231,6 +230,20 @@ def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
     assert found["maskwatch_camera_latency_seconds", "door"] >= 0
     assert found["maskwatch_camera_age_seconds", "door"] >= 0
     assert found["maskwatch_redis_memory_bytes",] > 0
+
+
+def test_a_camera_that_has_never_delivered_a_frame_is_told_of_as_offline(server: Server) -> None:
+    with running("camera", server.url) as run:
+        lease = Lease(run, "ghost")
+        lease.take()
+        lease.release()
+
+    with reading(server.url) as reader:
+        found = told(reader.get("/metrics").text)
+
+    assert [camera.name for camera in read(server.client, server.clock).cameras] == ["ghost"]
+    assert found["maskwatch_camera_up", "ghost", "offline"] == 0
+    assert found["maskwatch_frames_produced_total", "ghost"] == 0
 
 
 def test_the_viewer_counts_processes_by_role_and_model(server: Server) -> None:

@@ -29,6 +29,8 @@ MONITORING = REPOSITORY / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "maskwatch.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+CELLS = 'namespace=~"$cell"'  # in each selector of the dashboard: the cells that its reader has chosen
+GROUPED = r"\b(sum|max|min|avg|count) by \(namespace\b"  # an aggregation that tells cells apart
 UNITS = {"short", "s", "hertz", "percentunit", "bytes"}
 TOKEN = "only-prometheus-knows-this"  # noqa: S105 -- it opens nothing but these tests
 ROLES = ("camera", "detector", "classifier", "trainer")
@@ -102,7 +104,7 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
     checked = run(program("promtool"), "check", "config", tmp_path / "prometheus.yml")
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "15 rules found" in checked.stdout
+    assert "16 rules found" in checked.stdout
 
 
 def test_each_alert_fires_when_it_should_and_none_when_all_is_well() -> None:
@@ -185,7 +187,61 @@ def test_every_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
     assert all(panel[name] for name in ("title", "description", "targets"))
     assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
-    assert {source["uid"] for source in sources} == {"maskwatch-prometheus"}
+    assert {(source["type"], source["uid"]) for source in sources} == {("prometheus", "${datasource}")}
+
+
+def test_the_dashboard_asks_the_prometheus_and_for_the_cells_that_its_reader_chooses() -> None:
+    source, cell = DASHBOARD["templating"]["list"]
+
+    assert (source["name"], source["type"], source["query"], source["current"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+        {},
+    )
+    assert (cell["name"], cell["datasource"]["uid"], cell["query"]["query"]) == (
+        "cell",
+        "${datasource}",
+        "label_values(maskwatch_redis_up, namespace)",
+    )
+    assert (cell["includeAll"], cell["allValue"], cell["current"]["value"]) == (True, ".*", ["$__all"])
+    assert "maskwatch-prometheus" not in json.dumps(DASHBOARD), "another Grafana has no source of that name"
+
+
+def test_cells_are_never_mixed() -> None:
+    alerts = loaded("alerts.yml")["groups"]
+    rules = [(rule["alert"], rule["expr"]) for group in alerts for rule in group["rules"]]
+
+    for title, expression in rules + EXPRESSIONS:
+        assert len(re.findall(r"\b(?:sum|max|min|avg|count)\b", expression)) == len(re.findall(GROUPED, expression)), (
+            title
+        )
+        assert re.findall(r"\bon \((?!namespace\b)|\bignoring\b|\bvector\b|\babsent", expression) == [], title
+    for title, expression in EXPRESSIONS:
+        assert len(re.findall(r"\b(?:maskwatch|process)_", expression)) == expression.count("{" + CELLS), title
+    for panel in PANELS:
+        for target in panel["targets"]:
+            assert "{{namespace}}" in target["legendFormat"], panel["title"]
+
+
+def test_each_cell_has_its_own_count_of_cameras_that_are_not_live(tmp_path: Path) -> None:
+    (expression,) = [expression for title, expression in EXPRESSIONS if title == "Cameras that are not live"]
+    cameras = {"a": ("live", 1), "b": ("offline", 0)}
+    given = [
+        {"series": f'maskwatch_camera_up{{namespace="{cell}", camera="demo", state="{state}"}}', "values": f"{up}x9"}
+        for cell, (state, up) in cameras.items()
+    ]
+    given += [
+        {"series": f'maskwatch_redis_up{{namespace="{cell}", job="viewer"}}', "values": "1x9"} for cell in cameras
+    ]
+    expected = [{"labels": f'{{namespace="{cell}"}}', "value": 1 - up} for cell, (_, up) in cameras.items()]
+    asked = {"expr": expression.replace("$cell", ".*"), "eval_time": "1m", "exp_samples": expected}
+    world = {"interval": "10s", "input_series": given, "promql_expr_test": [asked]}
+    (tmp_path / "world.json").write_text(json.dumps({"tests": [world]}))  # JSON is YAML too
+
+    tested = run(program("promtool"), "test", "rules", tmp_path / "world.json")
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_panels_have_their_own_numbers_and_places() -> None:
@@ -214,14 +270,10 @@ def test_the_dashboard_answers_what_an_operator_asks() -> None:
 
 
 def test_grafana_is_given_the_data_source_and_the_dashboard() -> None:
-    (source,) = loaded("datasources/maskwatch.yml")["datasources"]
-    (provider,) = loaded("dashboards/maskwatch.yml")["providers"]
+    (source,) = loaded("grafana/provisioning/datasources/maskwatch.yml")["datasources"]
+    (provider,) = loaded("grafana/provisioning/dashboards/maskwatch.yml")["providers"]
 
-    assert (source["uid"], source["type"], source["url"]) == (
-        "maskwatch-prometheus",
-        "prometheus",
-        "http://prometheus:9090",
-    )
+    assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://prometheus:9090", True)
     assert (provider["type"], provider["options"]) == ("file", {"path": "/etc/grafana/dashboards"})
 
 
@@ -286,7 +338,8 @@ def sample(text: str, name: str, **labels: str) -> float:
 
 def value(url: str, expression: str) -> float | None:
     """Return the first value of an expression; None where it has none, or not yet."""
-    answer = requests.get(f"{url}/api/v1/query", params={"query": expression}, timeout=5).json()
+    asked = expression.replace("$cell", ".*")  # as Grafana does while nobody has chosen
+    answer = requests.get(f"{url}/api/v1/query", params={"query": asked}, timeout=5).json()
     assert answer["status"] == "success", f"{expression}: {answer}"
     found = answer["data"]["result"]
     return float(found[0]["value"][1]) if found and found[0]["value"][1] != "NaN" else None
@@ -305,7 +358,7 @@ def loaded(name: str) -> Any:
         yaml = importlib.import_module("yaml")
     except ModuleNotFoundError:
         missing("pyyaml is not installed")
-    return yaml.safe_load((MONITORING / "grafana" / "provisioning" / name).read_text())
+    return yaml.safe_load((MONITORING / name).read_text())
 
 
 def program(name: str) -> str:

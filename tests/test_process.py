@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -16,10 +17,16 @@ from conftest import Server, wait_until
 from prometheus_client import REGISTRY
 
 from pipeline import messages, process
-from pipeline.connection import Unreachable, check_reachable, connect
+from pipeline.connection import Redis, Unreachable, check_reachable, connect
 from pipeline.lease import Lease, NameTaken
-from pipeline.process import Running, running
+from pipeline.messages import Model
+from pipeline.process import QUIET_FAILURES, Running, running
 from pipeline.turns import STUCK_S, Turns
+from workers import detect
+from workers.detect import WantedModel
+
+FIRST = Model(version="first", crop_px=112, margin=0.1)
+ANNOUNCED = Model(version="announced", crop_px=96, margin=0.2)
 
 
 def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
@@ -89,6 +96,81 @@ def test_a_redis_that_is_not_there_is_told_with_its_place_and_without_its_passwo
         check_reachable(connect(url), url)
 
     assert "secret" not in str(error.value)
+
+
+def test_a_redis_that_is_busy_is_told_once_and_its_end_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(detect, "MODEL_S", 0.0)
+    server.client.config_set("busy-reply-threshold", 50)
+    wanted, hanging = WantedModel(FIRST), connect(server.url)
+    script = threading.Thread(target=run_for_ever, args=(hanging,))
+    with running("detector", server.url, heartbeat=False) as run:
+        script.start()
+        wait_until(lambda: is_busy(server), 10, "Redis runs a script that does not end")
+        for _ in range(QUIET_FAILURES + 2):
+            with run.reconnecting():
+                wanted.look(run)
+        server.client.script_kill()
+        script.join()
+        wait_until(lambda: not is_busy(server), 10, "the script has ended")
+        with run.reconnecting():
+            wanted.look(run)
+
+    texts = [record.message for record in caplog.records if not record.message.startswith(run.id)]
+    assert ["runs a script" in text for text in texts] == [True, False]
+    assert "answers again" in texts[1]
+    hanging.close()
+
+
+def test_an_announcement_that_is_none_is_told_once_and_its_end_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(detect, "MODEL_S", 0.0)
+    wanted = WantedModel(FIRST)
+    with running("detector", server.url, heartbeat=False) as run:
+        server.client.lpush(messages.MODEL, "a list")
+        meanwhile = [wanted.look(run) for _ in range(3)]
+        server.client.delete(messages.MODEL)
+        server.client.set(messages.MODEL, b"junk")
+        meanwhile += [wanted.look(run) for _ in range(3)]
+        server.client.set(messages.MODEL, messages.encode(ANNOUNCED))
+        after = [wanted.look(run) for _ in range(3)]
+
+    assert (meanwhile, after) == ([FIRST] * 6, [ANNOUNCED] * 3)
+    texts = [record.message for record in caplog.records if "key model" in record.message]
+    assert ["left out until it is right again" in text for text in texts] == [True, False]
+    assert "is right again" in texts[1]
+
+
+def test_a_user_who_may_not_read_announcements_is_told_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(detect, "MODEL_S", 0.0)
+    server.client.execute_command("ACL", "SETUSER", "default", "-get")
+    wanted = WantedModel(FIRST)
+
+    with running("detector", server.url, heartbeat=False) as run:
+        for _ in range(QUIET_FAILURES + 2):
+            with run.reconnecting():
+                wanted.look(run)
+
+    (text,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "lets this user in, but not do this" in text
+
+
+def run_for_ever(client: Redis) -> None:
+    with contextlib.suppress(redis.RedisError):  # until somebody ends it
+        client.eval("while true do end", 0)
+
+
+def is_busy(server: Server) -> bool:
+    try:
+        return not server.client.ping()
+    except redis.ResponseError:
+        return True
 
 
 @pytest.fixture

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import maskwatch
-from pipeline.settings import BadSettings, Settings, read_file, settings_from
+from commands.command import asks_for_json
+from pipeline.settings import BadSettings, Settings, flag_of, read_file, settings_from
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +73,94 @@ def test_wrong_settings_end_with_status_2_and_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert len(result.output.strip().splitlines()) == 1
     assert "none.toml" in result.output
+
+
+@pytest.mark.parametrize("name", ["redis_url", "jobs_redis"])
+def test_a_url_that_does_not_fit_is_not_shown_for_it_may_hold_a_password(name: str) -> None:
+    with pytest.raises(BadSettings) as error:
+        settings_from({name: "reddis://detector:secret@redis.lan"})
+
+    assert str(error.value) == f"{flag_of(name)}: does not begin with redis://, rediss:// or unix://"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["status", "--redis", "redis://detector:se/cret@redis.lan"], "--redis: this URL cannot be read"),
+        (["status", "--redis", "redis://redis.lan/?foo=bar"], "--redis: redis://redis.lan/?foo=bar has a parameter"),
+        (["trainer", "--jobs-redis", "redis://redis.lan/?foo=bar"], "--jobs-redis: redis://redis.lan/?foo=bar has"),
+    ],
+)
+def test_a_url_that_cannot_be_used_ends_with_status_2_and_one_line(command: list[str], says: str) -> None:
+    result = CliRunner().invoke(maskwatch.cli, command)
+
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+    assert result.output.startswith(f"maskwatch: {says}")
+    assert "cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["detect", "--redis", "nowhere", "--log-json"], "--redis: does not begin with redis://"),
+        (["status", "--redis", "redis://redis.lan/?foo=bar"], "has a parameter that is not known"),
+        (["camera", "demo", "--name", "door", "--fps", "abc"], "'abc' is not a valid float"),
+        (["detect", "--metrics-port", "99999"], "--metrics-port"),
+        (["camera"], "Missing argument 'SOURCE'"),
+        (["nothing"], "No such command 'nothing'"),
+        (["models", "promote"], "Missing argument"),
+    ],
+)
+def test_where_lines_are_json_wrong_usage_is_one_too(command: list[str], says: str) -> None:
+    done = maskwatch_where(command, log_json="true")
+
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (done.returncode, done.stdout, line["level"]) == (2, "", "ERROR")
+    assert says in line["message"]
+
+
+def test_the_flag_alone_makes_wrong_usage_a_json_line() -> None:
+    done = maskwatch_where(["detect", "--log-json", "--fps", "3"], log_json="")
+
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (done.returncode, line["message"]) == (2, "No such option '--fps'.")
+
+
+def test_what_is_no_error_is_as_it_always_is_where_lines_are_json() -> None:
+    done = maskwatch_where(["status", "--help"], log_json="true")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Show cameras" in done.stdout
+
+
+def maskwatch_where(command: list[str], log_json: str) -> subprocess.CompletedProcess[str]:
+    program = "import maskwatch; from commands.command import command_line; command_line(maskwatch.cli)"
+    return subprocess.run(
+        [sys.executable, "-c", program, *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MASKWATCH_LOG_JSON": log_json},
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "expected"),
+    [
+        ([], None, False),
+        ([], "", False),
+        ([], "true", True),
+        ([], "1", True),
+        ([], "no", False),
+        ([], "perhaps", False),
+        (["--log-json"], None, True),
+        (["--no-log-json"], "true", False),
+        (["--no-log-json", "--log-json"], None, True),
+    ],
+)
+def test_a_flag_wins_over_the_variable_that_asks_for_json(
+    flags: list[str], variable: str | None, expected: bool
+) -> None:
+    environment = {} if variable is None else {"MASKWATCH_LOG_JSON": variable}
+
+    assert asks_for_json(["detect", *flags], environment) == expected

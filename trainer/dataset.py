@@ -67,6 +67,17 @@ class Faces:
         )
 
 
+def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
+    """Cut faces as serving does: size_px is the side S of a crop, margin its share of a box."""
+    return Faces(
+        crops=cut_as_served(found, size_px, margin),
+        has_mask=np.array([face.label == "mask" for face in found], bool),
+        side_px=np.array([face.side_px for face in found], np.float32),
+        sources=tuple(face.source for face in found),
+        names=tuple(face.name for face in found),
+    )
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One face of the manifest. group: what stays together, the least SHA-256 of its files, shortened."""
 
@@ -222,7 +233,7 @@ def _cut(looked: Gathered, sides: Sequence[Side], rows: tuple[Row, ...], size_px
         return [place for place, given in enumerate(sides) if given == side]
 
     def faces(chosen: Sequence[int]) -> Faces:
-        return _faces([looked.faces[place] for place in chosen], size_px, margin)
+        return cut_faces([looked.faces[place] for place in chosen], size_px, margin)
 
     tests: dict[str, list[int]] = defaultdict(list)
     for place in places("test"):
@@ -243,16 +254,6 @@ def _cut(looked: Gathered, sides: Sequence[Side], rows: tuple[Row, ...], size_px
         counts=dict(sorted(counts.items())),
         digests={name: content_digest(of_source) for name, of_source in kept.items()},
         manifest=rows,
-    )
-
-
-def _faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
-    return Faces(
-        crops=cut_as_served(found, size_px, margin),
-        has_mask=np.array([face.label == "mask" for face in found], bool),
-        side_px=np.array([face.side_px for face in found], np.float32),
-        sources=tuple(face.source for face in found),
-        names=tuple(face.name for face in found),
     )
 
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from models.card import CARD_NAME
-from trainer.data.sources import read_source
+from models.store import open_store
+from trainer.data.listing import has_sayable_name, shown
+from trainer.data.sources import label_and_path, read_source
 from trainer.fitting.run_folder import FolderInUse, locked
 from trainer.settings import TrainSettings, recipe_of
 
@@ -21,18 +23,47 @@ def check_run(settings: TrainSettings) -> None:
     Raises:
         ValueError: with these settings, data sets or this folder it cannot.
     """
-    recipe_of(settings)
-    check_data(settings)
-    check_is_new(settings)
+    check_settings(settings)
     with suppress(FolderInUse), locked(Path(settings.out)):  # a job waits for a folder in use
         pass
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Look at all that a run was given but its registry, and write nothing.
+
+    Raises:
+        ValueError: it cannot be trained with.
+    """
+    check_is_new(settings)
+    if settings.weights is not None:
+        check_name("--weights", settings.weights)
+    recipe_of(settings)
+    check_data(settings)
+
+
+def check_registry(models: str, out: str) -> None:
+    """Look whether a registry, a folder or URL, may be the one that a run's model is added to.
+
+    Raises:
+        ValueError: its name cannot be written down, or it is the run's own folder.
+    """
+    check_name("--models", models)
+    folder = open_store(models).folder
+    if folder is not None and folder.resolve() == Path(out).resolve():
+        raise ValueError(f"--out and --models are both {out}: a registry needs a folder of its own")
+
+
+def check_name(option: str, path: str) -> None:
+    """Look at a path's name; raise ValueError when it cannot be written down as UTF-8."""
+    if not has_sayable_name(Path(path).absolute()):
+        raise ValueError(f"{option} {shown(Path(path))} has a name that is not UTF-8: choose another")
 
 
 def check_data(settings: TrainSettings) -> None:
     """Look at all data sets: each is there, and has one role and a name of its own.
 
     Raises:
-        ValueError: one has not.
+        ValueError: one has not, or the folder to write lies in it.
     """
     roles: dict[Path, tuple[str, str]] = {}
     names: dict[str, Path] = {}
@@ -46,6 +77,8 @@ def check_data(settings: TrainSettings) -> None:
         name = read_source(text).name
         if path in roles:
             raise ValueError(_twice(text, path, roles[path], (label, role)))
+        if Path(settings.out).resolve().is_relative_to(path):
+            raise ValueError(f"--out {settings.out} lies in the data set {path}: choose a folder beside it")
         roles[path] = label, role
         if names.setdefault(name, path) != path:
             raise ValueError(f"{path} and {names[name]} are both called {name} in reports: rename one of them")
@@ -55,24 +88,23 @@ def check_is_new(settings: TrainSettings) -> None:
     """Look at the folder that is to be written.
 
     Raises:
-        ValueError: it has no name, or holds a model already.
+        ValueError: it has no name, or none that can be written down, or holds a model already.
     """
     if not settings.out:
         raise ValueError("--out is empty: name the folder to write")
+    check_name("--out", settings.out)
     if (Path(settings.out) / CARD_NAME).exists():
         raise ValueError(f"{settings.out} already holds a model: choose another folder with --out")
 
 
 def path_of(dataset: str) -> Path:
     """Return where a data set lies that is named as PATH or LABEL=PATH."""
-    label, equals, path = dataset.partition("=")
-    return Path(path if equals else label)
+    return label_and_path(dataset)[1]
 
 
 def label_of(dataset: str) -> str:
     """Return the label that all of a data set was given; empty when there is none."""
-    label, equals, _ = dataset.partition("=")
-    return label if equals else ""
+    return label_and_path(dataset)[0] or ""
 
 
 def _twice(text: str, path: Path, before: tuple[str, str], now: tuple[str, str]) -> str:

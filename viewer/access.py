@@ -5,7 +5,8 @@ viewer serves this machine alone: `check` refuses settings that would open it to
 
 A session is the viewer's signature under an id and an end, so it holds on each viewer with the same key, and after a
 restart. The password's hash is part of the key: a new password ends all sessions. Signing out ends a session here; its
-cookie, had somebody copied it, would still hold on other viewers until its end.
+cookie, had somebody copied it, would still hold on other viewers until its end. A device cookie, signed likewise, says
+that its browser has signed in before; it opens nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from pipeline.settings import BadSettings, Settings
 
+DEVICE_S = 180 * 86_400.0  # so long a browser that has signed in is known; it opens nothing
 SESSION_S = 12 * 3600.0  # a working day; then the password is asked for again
 MOST_ENDED = 10_000  # sessions that were signed out of and are remembered; whoever makes more knows the password
 MOST_PASSWORD = 1024  # characters
@@ -66,6 +68,7 @@ class Access:
         self._hash = plain_hash(settings.password_hash) if settings.password_hash else None
         key = settings.session_key or secrets.token_hex(32)
         self._cookies = Signer(key, salt=f"session {self._hash}", key_derivation="hmac")
+        self._devices = Signer(key, salt=f"device {self._hash}", key_derivation="hmac")
         self._tokens = Signer(key, salt=f"form {self._hash}", key_derivation="hmac")
         self._ended: dict[str, float] = {}  # by id: when the session would have ended
         self._hashing = threading.Lock()
@@ -94,19 +97,23 @@ class Access:
 
     def new_cookie(self) -> str:
         """Return the cookie of a new session."""
-        ends_at = self._clock() + SESSION_S
-        return self._cookies.sign(f"{secrets.token_urlsafe(16)}:{ends_at:.0f}").decode()
+        return self._signed(self._cookies, SESSION_S)
+
+    def new_device(self) -> str:
+        """Return the cookie by which a browser that has signed in is known later; it opens nothing."""
+        return self._signed(self._devices, DEVICE_S)
+
+    def device(self, cookie: str | None) -> str | None:
+        """Return the id of a browser that has signed in before; None for a stranger."""
+        found = self._unsigned(self._devices, cookie)
+        return found.id if found and self._clock() < found.ends_at else None
 
     def session(self, cookie: str | None) -> Session | None:
         """Return the session of a cookie; None when it is forged, has ended, or there is none."""
         if not self.has_login:
             return ANYBODY
-        try:
-            id_, _, ends_at = self._cookies.unsign(cookie or "").decode().partition(":")
-        except BadSignature:
-            return None
-        found = Session(id=id_, ends_at=float(ends_at))
-        return found if self.lasts(found) else None
+        found = self._unsigned(self._cookies, cookie)
+        return found if found and self.lasts(found) else None
 
     def lasts(self, session: Session) -> bool:
         """Tell whether a session has not ended yet."""
@@ -126,6 +133,17 @@ class Access:
     def is_token(self, token: str, of: str) -> bool:
         """Tell whether a form carries its token."""
         return secrets.compare_digest(token.encode(), self.token(of).encode())
+
+    def _signed(self, by: Signer, lasts_s: float) -> str:
+        return by.sign(f"{secrets.token_urlsafe(16)}:{self._clock() + lasts_s:.0f}").decode()
+
+    def _unsigned(self, by: Signer, cookie: str | None) -> Session | None:
+        """Return the id and the end that a cookie names; None when it is forged, or there is none."""
+        try:
+            id_, _, ends_at = by.unsign(cookie or "").decode().partition(":")
+        except BadSignature:
+            return None
+        return Session(id=id_, ends_at=float(ends_at))
 
 
 def session_of(environ: Mapping[str, Any]) -> Session | None:

@@ -60,10 +60,11 @@ def main(settings: Settings) -> int:
         log.info("viewer at %s", url(listening))
     else:
         print(f"Viewer: {url(listening)}", flush=True)
-    return serve(listening, lambda tidy: start(settings, access, tidy))
+    refusals = Refusals()
+    return serve(listening, lambda tidy: start(settings, access, refusals, tidy), refusals)
 
 
-def start(settings: Settings, access: Access, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
+def start(settings: Settings, access: Access, refusals: Refusals, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
     """Make the app and start its threads, in the process that serves."""
     run = tidy.enter_context(
         running(
@@ -76,7 +77,6 @@ def start(settings: Settings, access: Access, tidy: ExitStack) -> tuple[WSGIAppl
     )
     app = Flask(__name__)
     seats = Seats(settings.max_viewers)
-    refusals = Refusals()
     sockets = Sockets(app, access, refusals)
     watch = Watch(run, sockets.audience)
     add_routes(app, run, watch, seats, access, refusals)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
-from werkzeug.http import parse_cookie
+from werkzeug.sansio.http import parse_cookie
 
 from viewer.access import SESSION, Access
 from viewer.refusals import Refusals
@@ -122,7 +122,8 @@ def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
 
 def cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
     """Return a cookie of ours. One that was set over https counts even if a proxy does not tell of https each time."""
-    found = parse_cookie(environ)
+    # werkzeug.http's fails where the header is not UTF-8; what is no ASCII is no cookie of ours
+    found = parse_cookie(environ.get("HTTP_COOKIE"))
     return found.get(SECURE + purpose) or found.get(cookie_name(environ, purpose))
 
 

@@ -12,7 +12,7 @@ import time
 
 from flask import Flask, Response, make_response, redirect, render_template, request
 
-from viewer.access import SESSION_S, Access, Session, session_of
+from viewer.access import DEVICE_S, SESSION_S, Access, Session, session_of
 from viewer.attempts import Attempts
 from viewer.gate import cookie, cookie_name, is_https
 from viewer.refusals import Refusals, address
@@ -36,14 +36,16 @@ def add_login(app: Flask, access: Access, refusals: Refusals) -> None:
         if not access.is_token(request.form.get("token", ""), cookie(request.environ, "form") or ""):
             refusals.tell(request.environ, "sign-in with a forged token, or none")
             return form(access, OLD, 403)
-        if wait_s := attempts.begin(address(request.environ), time.monotonic()):
+        who = address(request.environ), access.device(cookie(request.environ, "device"))
+        if wait_s := attempts.begin(*who, time.monotonic()):
             refusals.tell(request.environ, "sign-in, too many wrong passwords before")
             return form(access, f"Too many attempts. Try again in {math.ceil(wait_s)} s.", 429, math.ceil(wait_s))
         if not access.is_password(request.form.get("password", "")):
             refusals.tell(request.environ, "sign-in with a wrong password")
             return form(access, WRONG, 401)
-        attempts.succeeded(address(request.environ))
-        return set_cookie(to_page(), "session", access.new_cookie(), int(SESSION_S))
+        attempts.succeeded(*who)
+        answer = set_cookie(to_page(), "session", access.new_cookie(), int(SESSION_S))
+        return set_cookie(answer, "device", access.new_device(), int(DEVICE_S))
 
     @app.post("/logout")
     def sign_out() -> Response:

@@ -1,7 +1,7 @@
 """GET /metrics of the viewer: its own metrics, and what all processes together have done, read from Redis.
 
 Whoever shows the token may read them; where none is set, this machine alone. While Redis fails only the viewer's own
-are told, with maskwatch_redis_up 0. A camera whose last frame is a day old is no longer told of, nor are runs of
+are told, with maskwatch_redis_up 0. A camera that has been gone for a day is no longer told of, nor are runs of
 `maskwatch label`, whose names never come back.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import redis
@@ -27,8 +27,8 @@ from pipeline.status import Camera, Status
 
 log = logging.getLogger(__name__)
 
-GONE_S = 86_400.0  # a camera without frames for so long is no longer told of
-MOST_CAMERAS = 500  # are told of, those with the newest frames first
+GONE_S = 86_400.0  # a camera whose producer was last seen so long ago is no longer told of
+MOST_CAMERAS = 500  # are told of, those seen last first
 
 Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
 
@@ -52,10 +52,10 @@ def add_metrics(app: Flask, run: Running, token: str | None) -> None:
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-def samples(found: Status, now: float) -> dict[InRedis, Samples]:
-    """Return what is told of a status. now: on Redis' clock."""
+def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[InRedis, Samples]:
+    """Return what is told of a status. seen: when each camera's producer was last seen; it and now on Redis' clock."""
     told: dict[InRedis, Samples] = {metric: [] for metric in metrics.IN_REDIS}
-    for camera in _listed(found.cameras, now):
+    for camera in _listed(found.cameras, seen, now):
         for metric, labels, value in _of_camera(camera, now):
             told[metric].append(((camera.name, *labels), value))
     for name, stream in found.streams.items():
@@ -82,14 +82,13 @@ def _of_camera(camera: Camera, now: float) -> Iterator[tuple[InRedis, tuple[str,
         yield metrics.camera_latency_s, (), camera.latency_ms / 1000
 
 
-def _listed(cameras: Sequence[Camera], now: float) -> list[Camera]:
-    """Return the cameras that are told of, so that their number stays small whatever names there ever were."""
-    newest = sorted(cameras, key=lambda camera: camera.newest_at or 0.0, reverse=True)
-    return [
-        camera
-        for camera in newest[:MOST_CAMERAS]
-        if camera.fps > 0 or (camera.newest_at is not None and now - camera.newest_at < GONE_S)
-    ]
+def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) -> list[Camera]:
+    """Return the cameras that are told of, so that their number stays small whatever names there ever were.
+
+    One that has never delivered a frame is among them: its producer is seen all the same.
+    """
+    last = sorted(cameras, key=lambda camera: seen.get(camera.name, 0.0), reverse=True)
+    return [camera for camera in last[:MOST_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
 
 
 class _Everything(Collector):
@@ -101,8 +100,8 @@ class _Everything(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give the metrics as they are now; without those in Redis when that fails."""
         try:
-            now = self._run.clock.now()
-            told = samples(status.read(self._run.client, self._run.clock), now) | _memory(self._run)
+            found = status.read(self._run.client, self._run.clock)
+            told = samples(found, _seen(self._run), self._run.clock.now()) | _memory(self._run)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
             metrics.redis_up.set(0)
@@ -113,6 +112,12 @@ class _Everything(Collector):
             for labels, value in values:
                 family.add_metric(labels, value)
             yield family
+
+
+def _seen(run: Running) -> dict[str, float]:
+    """Return when each camera's producer was last seen."""
+    rows = cast(list[tuple[bytes, float]], run.client.zrange(messages.CAMERAS, 0, -1, withscores=True))
+    return {name.decode(errors="replace"): at for name, at in rows}
 
 
 def _memory(run: Running) -> dict[InRedis, Samples]:

@@ -29,21 +29,30 @@ class Refusals:
         self._left_out = 0
         self._lock = threading.Lock()
 
-    def tell(self, environ: Mapping[str, Any], reason: str) -> None:
-        """Log that what this request asks for was refused."""
+    def tell(self, environ: Mapping[str, Any], reason: str, error: BaseException | None = None) -> None:
+        """Log that what this request asks for was refused. error: what went wrong, if that is ours to mend."""
         with self._lock:
             if self._lines.take(1, self._clock()):
                 self._left_out += 1
                 return
             left_out, self._left_out = self._left_out, 0
         more = f" (and {left_out} more were refused before this one)" if left_out else ""
-        log.warning("refused %s: %s%s", asked(environ), reason, more)
+        log.log(
+            logging.ERROR if error else logging.WARNING,
+            "refused %s: %s%s",
+            asked(environ),
+            reason,
+            more,
+            exc_info=error,
+        )
 
 
 def asked(environ: Mapping[str, Any]) -> str:
-    """Return who asked for what, on one line whatever it contains."""
+    """Return who asked for what, on one line whatever it contains; who alone where nothing proper was asked for."""
+    if "REQUEST_METHOD" not in environ:
+        return address(environ)
     path = ascii(environ.get("PATH_INFO", ""))[:MOST_CHARACTERS]
-    return f"{address(environ)} {environ.get('REQUEST_METHOD', '')} {path}"
+    return f"{address(environ)} {environ['REQUEST_METHOD']} {path}"
 
 
 def address(environ: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ from gunicorn.glogging import Logger
 
 from pipeline.logs import is_json
 from pipeline.process import Running
+from viewer.refusals import Refusals
+from viewer.worker import Worker
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -85,15 +87,16 @@ def url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(listening: socket.socket, start: Start) -> int:
+def serve(listening: socket.socket, start: Start, refusals: Refusals) -> int:
     """Serve until a signal or the parent's end; return the exit status.
 
     Args:
         start: makes the app inside the process that serves, and says when that process should end; what must be tidied
             up behind it goes on the stack.
+        refusals: of connections that ask for nothing proper.
     """
     try:
-        _Server(listening, start).run()
+        _Server(listening, start, refusals).run()
     except SystemExit as end:  # gunicorn's only way to return
         return 0 if end.code in (0, None) else 1
     return 0
@@ -118,7 +121,8 @@ def _is_news(record: logging.LogRecord) -> bool:
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """gunicorn, configured here and nowhere else."""
 
-    def __init__(self, listening: socket.socket, start: Start) -> None:
+    def __init__(self, listening: socket.socket, start: Start, refusals: Refusals) -> None:
+        self.refusals = refusals
         self._descriptor = listening.detach()
         self._start = start
         self._tidy = ExitStack()
@@ -130,7 +134,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         values = {
             "bind": f"fd://{self._descriptor}",
             "workers": 1,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "threads": THREADS,
             "graceful_timeout": GRACE_S,
             "keepalive": 0,  # a page asks for four files, then all goes over its socket

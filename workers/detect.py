@@ -35,7 +35,7 @@ def main(settings: Settings) -> int:
     detector = face_detector.load(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
-    wanted = _named_model(settings)
+    wanted = WantedModel(_named_model(settings))
     with running(
         "detector",
         settings.redis_url or "",
@@ -45,14 +45,12 @@ def main(settings: Settings) -> int:
     ) as run:
         reader = Reader(run.client, run.clock, stream=messages.FRAMES, record_type=Frame, consumer=run.id)
         metrics.settled.follow(messages.FRAMES, reader.outcomes)
-        looked_at = float("-inf")
         while run.going():
             with run.reconnecting():
-                if time.monotonic() - looked_at > MODEL_S:
-                    wanted, looked_at = announced_model(run) or wanted, time.monotonic()
+                model = wanted.look(run)
                 for entry in reader.read(1):
                     with run.busy(), reader.guard(entry):
-                        detect(run, reader, entry, detector, wanted, settings.detector_px)
+                        detect(run, reader, entry, detector, model, settings.detector_px)
         with run.reconnecting():
             reader.retire()
     return 0
@@ -99,16 +97,45 @@ def detect(
         run.count("frames")
 
 
-def announced_model(run: Running) -> Model | None:
-    """Return the model that classifiers have announced, None when none has."""
-    try:
-        packed = run.client.get(messages.MODEL)
-        if packed is None:
-            return None
-        return messages.decode(Model, packed)  # type: ignore[arg-type]  # redis-py types sync and async as one
-    except (BadMessage, redis.ResponseError) as error:
-        log.warning("key %s is left out: %s", messages.MODEL, error)
-        return None
+class WantedModel:
+    """Which crops classifiers want: what they announce in Redis, looked up once a second.
+
+    What stands there and is no announcement is told once, and so is its end; the model known last counts meanwhile.
+    """
+
+    def __init__(self, first: Model) -> None:
+        self._model = first
+        self._looked_at = float("-inf")
+        self._wrong = False
+
+    def look(self, run: Running) -> Model:
+        """Return the model to cut crops for.
+
+        Raises:
+            redis.RedisError: Redis does not answer, or not this user.
+        """
+        if time.monotonic() - self._looked_at > MODEL_S:
+            wrong = self._wrong_with(run)
+            if wrong and not self._wrong:
+                log.warning("key %s is left out until it is right again: %s", messages.MODEL, wrong)
+            if self._wrong and not wrong:
+                log.info("key %s is right again", messages.MODEL)
+            self._wrong, self._looked_at = bool(wrong), time.monotonic()
+        return self._model
+
+    def _wrong_with(self, run: Running) -> str:
+        """Look once; return what is wrong with the key, nothing where it is right or does not exist."""
+        try:
+            packed = run.client.get(messages.MODEL)
+            if packed is not None:
+                self._model = messages.decode(Model, packed)  # type: ignore[arg-type]  # redis-py types sync and async as one
+        except BadMessage as error:
+            return str(error)
+        except redis.ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):  # busy, or not for this user: the loop's business
+                raise
+            return str(error)
+        return ""
 
 
 def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Picture, float]:

@@ -15,6 +15,9 @@ from xml.etree import ElementTree
 from trainer.data.listing import files_below, shown
 
 ANNOTATION_SUFFIXES = frozenset({".xml"})
+# What a file holds is cut to so many letters where it is said; what is said in all, to so many.
+QUOTED = 60
+SAID = 300
 # A mask below the nose is neither of the two labels.
 WornAs = Literal["mask", "no_mask", "incorrect"]
 WORN_AS: dict[str, WornAs] = {
@@ -80,7 +83,7 @@ def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]
                 raise ValueError(f"its picture {shown(Path(picture.path.name))} has another annotation already")
         # LookupError: of an encoding that Python does not know.
         except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
-            problems.append(f"{shown(file)}: {error}")
+            problems.append(f"{shown(file)}: {_brief(str(error), SAID)}")
         else:
             by_picture[picture.path] = picture
     return sorted(by_picture.values(), key=lambda picture: picture.path), problems
@@ -90,8 +93,8 @@ def _read(path: Path, images: Path) -> AnnotatedPicture:
     root = ElementTree.parse(path).getroot()  # noqa: S314  # the user's own data; expat 2.4 bounds entities
     picture = images / Path(_text(root, "filename")).name
     faces = tuple(_face(element) for element in root.iter("object"))
-    if not picture.is_file():
-        raise ValueError(f"its picture {shown(Path(picture.name))} is missing")
+    if not _is_there(picture):
+        raise ValueError(f"its picture {_brief(shown(Path(picture.name)))} is missing")
     return AnnotatedPicture(path=picture, faces=faces)
 
 
@@ -104,7 +107,7 @@ def _face(element: ElementTree.Element) -> AnnotatedFace:
     )
     name = _text(element, "name")
     if name not in WORN_AS:
-        raise ValueError(f"a face is named {name!r}, not one of {', '.join(WORN_AS)}")
+        raise ValueError(f"a face is named {_brief(name)!r}, not one of {', '.join(WORN_AS)}")
     if not all(map(math.isfinite, box)):
         raise ValueError(f"the box {box} is none: its numbers are not finite")
     if not (box[0] < box[2] and box[1] < box[3]):
@@ -117,3 +120,15 @@ def _text(element: ElementTree.Element, path: str) -> str:
     if text is None:
         raise ValueError(f"<{path}> is missing")
     return text
+
+
+def _is_there(picture: Path) -> bool:
+    try:
+        return picture.is_file()
+    except OSError:  # no file can have a name so long
+        return False
+
+
+def _brief(text: str, letters: int = QUOTED) -> str:
+    """Cut what is too long to be read in a line."""
+    return text if len(text) <= letters else text[:letters] + "..."

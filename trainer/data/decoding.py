@@ -20,7 +20,7 @@ from PIL import Image
 from models.mask_classifier import Pixels
 from pipeline.pixels import BadPicture, check_size
 
-# Of a clip so many frames are taken, evenly spread.
+# Of a clip so many frames are taken, evenly spread; of a shorter one all.
 CLIP_FRAMES = 100
 # A picture with a shorter side than this shows no face.
 LEAST_PICTURE_PX = 8
@@ -66,18 +66,26 @@ def decoded(content: bytes) -> Pixels:
 
 
 def frames(path: Path) -> Iterator[tuple[int, Pixels]]:
-    """Yield number and picture (BGR) of about CLIP_FRAMES frames of a clip; nothing if it cannot be decoded."""
-    video = cv2.VideoCapture(str(path))
-    try:
-        step = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // CLIP_FRAMES)
-        number = 0
-        while True:
-            there, picture = video.read()
+    """Yield number and picture (BGR) of CLIP_FRAMES frames of a clip, less than twice as many; none if it has none.
+
+    The frames are counted first: a header may say nothing of how many there are, as that of a live recording does, or
+    lie.
+    """
+    step = max(1, sum(1 for _ in _grabbed(path)) // CLIP_FRAMES)
+    for number, video in enumerate(_grabbed(path)):
+        if number % step == 0:
+            there, picture = video.retrieve()
             if not there:
                 return
-            if number % step == 0:
-                yield number, np.asarray(picture, np.uint8)
-            number += 1
+            yield number, np.asarray(picture, np.uint8)
+
+
+def _grabbed(path: Path) -> Iterator[cv2.VideoCapture]:
+    """Yield a clip once for each of its frames, for which a picture can then be asked."""
+    video = cv2.VideoCapture(str(path))
+    try:
+        while video.grab():
+            yield video
     finally:
         video.release()
 

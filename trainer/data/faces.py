@@ -152,32 +152,38 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
 
 def _look(item: Item, *, source: str, family: str) -> Look:
     where = shown(item.path)
+    faces: list[FoundFace] = []
+    prints: list[Print] = []
+    problems: list[str] = []
     try:
-        raw = item.path.read_bytes()
-        pictures = list(_pictures(item, raw))
+        for face, picture in _found(item, source, family):
+            if face.side_px < LEAST_FACE_PX:
+                px = f"less than {LEAST_FACE_PX} px of its face {face.number + 1}"
+                problems.append(f"{where}: {px} lie in it: left out")
+                continue
+            faces.append(face)
+            prints.append(print_of(picture, face.box, is_alone=item.label is not None and not item.is_clip))
     except OSError as error:
         return Look(problems=(f"{where} cannot be read ({error.strerror}): left out",))
     except PictureUnusable as error:
         return Look(problems=(f"{where} {error}: left out",))
-    faces: list[FoundFace] = []
-    prints: list[Print] = []
-    problems: list[str] = []
+    if not faces and not problems:
+        why = "every face is worn incorrectly, or none is annotated" if item.label is None else "no face is found in it"
+        problems.append(f"{where}: {why}: left out")
+    return Look(faces=tuple(faces), prints=tuple(prints), problems=tuple(problems))
+
+
+def _found(item: Item, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
+    """Yield each face of a file with its picture; of a clip, one frame after the other is held."""
+    raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
-    for frame, picture in pictures:
+    for frame, picture in _pictures(item, raw):
         for number, (label, box, tight) in enumerate(_faces_in(item, picture)):
             face = FoundFace(
                 source=source, family=family, file=item.path, sha256=sha256, frame=frame, number=number,
                 label=label, box=box, tight=tight,
             )  # fmt: skip
-            if face.side_px < LEAST_FACE_PX:
-                problems.append(f"{where}: less than {LEAST_FACE_PX} px of its face {number + 1} lie in it: left out")
-                continue
-            faces.append(face)
-            prints.append(print_of(picture, box, is_alone=item.label is not None and not item.is_clip))
-    if not faces and not problems:
-        why = "every face is worn incorrectly, or none is annotated" if item.label is None else "no face is found in it"
-        problems.append(f"{where}: {why}: left out")
-    return Look(faces=tuple(faces), prints=tuple(prints), problems=tuple(problems))
+            yield face, picture
 
 
 def _faces_in(item: Item, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
@@ -219,15 +225,22 @@ def _pictures(item: Item, raw: bytes) -> Iterator[tuple[int, Pixels]]:
 
 
 def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
-    """Yield faces with their pictures; each file is decoded once as long as its faces follow each other."""
-    for path, group in groupby(faces, key=lambda face: face.file):
-        wanted = list(group)
+    """Yield faces with their pictures; each file is decoded once if its faces follow each other as they were found."""
+    for path, of_file in groupby(faces, key=lambda face: face.file):
         try:
-            pictures = dict(_pictures(Item(path=path, label=wanted[0].label), path.read_bytes()))
-            found = [(face, pictures[face.frame]) for face in wanted]
-        except (OSError, PictureUnusable, KeyError) as error:
+            yield from _with_frames(path, list(of_file))
+        except (OSError, PictureUnusable) as error:
             raise DatasetUnusable(f"{shown(path)} has changed while it was read: start again") from error
-        yield from found
+
+
+def _with_frames(path: Path, faces: Sequence[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
+    """Yield the faces of one file with their pictures, one of which is held at a time."""
+    pictures = _pictures(Item(path=path, label=faces[0].label), path.read_bytes())
+    for wanted, in_frame in groupby(faces, key=lambda face: face.frame):
+        picture = next((picture for frame, picture in pictures if frame == wanted), None)
+        if picture is None:
+            raise PictureUnusable(f"has no frame {wanted}")
+        yield from ((face, picture) for face in in_frame)
 
 
 def _detector(input_px: int) -> FaceDetector:

@@ -66,4 +66,4 @@ def _problem(path: Path, above: frozenset[Path], suffixes: frozenset[str]) -> st
         return "leads back to a folder that it lies in" if path.resolve() in above else None
     if path.is_file():
         return None
-    return "is a link to nothing" if path.is_symlink() else "is no file"
+    return "is a link to nothing" if path.is_symlink() and not path.exists() else "is no file"

@@ -31,7 +31,7 @@ PLAIN = 1.0
 # Pairs from this correlation on are candidates. Of 13 ways to change a picture (tests/test_copies.py) each brings 99 of
 # 100 copies above it; of all other pairs it lets through one in 5,000.
 CANDIDATE = 0.85
-# So many pictures are compared with all others at a time.
+# So many pictures are compared with as many others at a time.
 BLOCK = 1024
 
 
@@ -61,34 +61,59 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A pair: place `posed`, seen in the pose, correlates by `likeness` with place `plain`, seen as it is."""
+    """A pair: place `posed`, seen in the pose, looks like place `plain`, seen as it is."""
 
-    likeness: float
     posed: int
     plain: int
     pose: Pose
 
 
-def candidates(prints: NDArray[np.uint8], poses: Sequence[Pose]) -> Iterator[Candidate]:
-    """Yield each pair of prints (uint8 n x P x P, grey) that looks alike in a pose, once for each such pose."""
+def candidates(prints: NDArray[np.uint8], poses: Sequence[Pose]) -> Iterator[NDArray[np.intp]]:
+    """Yield the pairs of prints (uint8 n x P x P, grey) that look alike, each once, in the pose in which they most do.
+
+    They come by blocks of pictures, so that what is held at a time is bounded however many pairs there are.
+
+    Yields:
+        intp m x 3, most alike first: the place seen in a pose, the place seen as it is, and the pose's place.
+    """
     pictures = _small(prints)
     plain = _vectors(pictures, Pose())
-    for pose in poses:
-        posed = _vectors(pictures, pose)
-        for place, later, likeness in _alike(posed, plain):
-            yield Candidate(likeness=likeness, posed=place, plain=later, pose=pose)
-        if pose.zoom != 1:  # else some pose undoes this one, and it is the same to see the later one in it
-            for place, later, likeness in _alike(plain, posed):
-                yield Candidate(likeness=likeness, posed=later, plain=place, pose=pose)
+    for start in range(0, len(pictures), BLOCK):
+        rows = slice(start, start + BLOCK)
+        posed = [_vectors(pictures[rows], pose) for pose in poses]
+        for later in range(start, len(pictures), BLOCK):
+            columns = slice(later, later + BLOCK)
+            best = _Best(len(plain[rows]), len(plain[columns]), is_one_block=later == start)
+            for number, pose in enumerate(poses):
+                best.see(posed[number] @ plain[columns].T, number)
+                if pose.zoom != 1:  # else some pose undoes this one, and it is the same to see the later one in it
+                    best.see(plain[rows] @ _vectors(pictures[columns], pose).T, number + len(poses))
+            row, column, how = best.pairs()
+            by_row = how < len(poses)
+            one, other = row + start, column + later
+            yield np.column_stack((np.where(by_row, one, other), np.where(by_row, other, one), how % len(poses)))
 
 
-def _alike(one: Floats, other: Floats) -> Iterator[tuple[int, int, float]]:
-    """Yield place, later place and correlation where `one` at the place is like `other` at the later place."""
-    for start in range(0, len(one), BLOCK):
-        alike = one[start : start + BLOCK] @ other[start:].T
-        for row, column in zip(*np.divmod(np.flatnonzero(alike >= CANDIDATE), alike.shape[1]), strict=True):
-            if column > row:
-                yield start + int(row), start + int(column), float(alike[row, column])
+class _Best:
+    """Of each pair of a row and a column: how alike it is at best, and by which of the numbers that were seen."""
+
+    def __init__(self, rows: int, columns: int, *, is_one_block: bool) -> None:
+        self._alike = np.full((rows, columns), np.nextafter(np.float32(CANDIDATE), np.float32(0)), np.float32)
+        self._how = np.full((rows, columns), -1, np.int16)
+        if is_one_block:  # each pair once
+            self._alike[np.tri(rows, dtype=bool)] = np.inf
+
+    def see(self, alike: Floats, number: int) -> None:
+        better = np.flatnonzero(alike > self._alike)
+        self._alike.flat[better] = alike.flat[better]
+        self._how.flat[better] = number
+
+    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+        """Return row, column and number of each candidate, most alike first."""
+        found = np.flatnonzero(self._how >= 0)
+        found = found[np.argsort(-self._alike.flat[found], kind="stable")]
+        row, column = np.divmod(found, self._how.shape[1])
+        return row, column, self._how.flat[found].astype(np.intp)
 
 
 def _small(prints: NDArray[np.uint8]) -> Floats:

@@ -3,7 +3,7 @@
 A data set is one of
 - a folder with a folder a class: WithMask, with_mask or mask, and WithoutMask, without_mask or no_mask;
 - a folder with `annotations` (Pascal VOC) and `images`;
-- LABEL=PATH, where everything in a folder (or one file) has one label: no_mask=clips.
+- mask=PATH or no_mask=PATH, where everything in a folder (or one file) has that label; any other "=" is a path's own.
 Pictures and video clips may be mixed, links are followed. What is missing, empty, no file, or lies where no label is
 known gets one line and is left out; a data set without any usable picture raises DatasetUnusable.
 """
@@ -19,6 +19,7 @@ from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotat
 from trainer.data.listing import files_below, has_sayable_name, shown
 
 Label = Literal["mask", "no_mask"]
+LABELS: tuple[Label, ...] = ("mask", "no_mask")
 
 MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
 NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
@@ -59,16 +60,14 @@ def read_source(text: str) -> Source:
     Raises:
         DatasetUnusable: it is missing, is no data set, or has no picture that can be used.
     """
-    label, equals, rest = text.partition("=")
-    path = Path(rest if equals else text)
-    if equals and label not in ("mask", "no_mask"):
-        raise DatasetUnusable(f"{text}: write mask=PATH or no_mask=PATH")
+    label, path = label_and_path(text)
     if not path.exists():
-        raise DatasetUnusable(f"{shown(path)} does not exist")
+        hint = ": to give all of it one label, write mask=PATH or no_mask=PATH" if label is None and "=" in text else ""
+        raise DatasetUnusable(f"{shown(path)} does not exist{hint}")
     if not has_sayable_name(path.resolve()):
         raise DatasetUnusable(f"{shown(path)} has a name that is not UTF-8: rename it")
-    if equals:
-        items, problems = _of_one_label(path, "mask" if label == "mask" else "no_mask")
+    if label is not None:
+        items, problems = _of_one_label(path, label)
     elif not path.is_dir():
         raise DatasetUnusable(f"{path} is not a folder: name its label too, no_mask={path}")
     elif has_annotations(path):
@@ -85,6 +84,14 @@ def read_source(text: str) -> Source:
     return Source(name=short_name(path), family=family_name(path), items=usable, problems=left_out)
 
 
+def label_and_path(text: str) -> tuple[Label | None, Path]:
+    """Part LABEL=PATH; the label is None where none is written before the path."""
+    for label in LABELS:
+        if text.startswith(f"{label}="):
+            return label, Path(text.removeprefix(f"{label}="))
+    return None, Path(text)
+
+
 def is_clip(path: Path) -> bool:
     """Tell whether a file is a video by its name."""
     return path.suffix.lower() in CLIP_SUFFIXES
@@ -97,27 +104,34 @@ def short_name(path: Path) -> str:
 
 
 def family_name(path: Path) -> str:
-    """Name what all parts of a data set share: its folder, of a file its folder, of a split the folder above."""
+    """Name what all parts of a data set share: the nearest folder that is neither a class nor a split."""
     resolved = path.resolve()
     folder = resolved.parent if resolved.is_file() else resolved
-    return folder.parent.name if folder.name.lower() in SPLIT_NAMES else folder.name
+    while folder.parent.name and (_label_of_folder(folder) or folder.name.lower() in SPLIT_NAMES):
+        folder = folder.parent
+    return folder.name
 
 
 def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
     items: list[Item] = []
     problems: list[str] = []
     for child in sorted(folder.iterdir()):
-        name = re.sub(r"[^a-z]", "", child.name.lower())
-        if child.is_dir() and name in MASK_FOLDERS | NO_MASK_FOLDERS:
-            of_class, strange = _of_one_label(child, "mask" if name in MASK_FOLDERS else "no_mask")
+        if child.is_dir() and (label := _label_of_folder(child)):
+            of_class, strange = _of_one_label(child, label)
             items += of_class
             problems += strange
         elif not child.name.startswith("."):
             problems.append(f"{shown(child)} says neither mask nor no mask by its name")
-    for label, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
-        if not any(item.label == label for item in items):
+    for needed, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
+        if not any(item.label == needed for item in items):
             raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
     return items, problems
+
+
+def _label_of_folder(folder: Path) -> Label | None:
+    """Tell the label that a class folder's name says."""
+    name = re.sub(r"[^a-z]", "", folder.name.lower())
+    return "mask" if name in MASK_FOLDERS else "no_mask" if name in NO_MASK_FOLDERS else None
 
 
 def _of_one_label(path: Path, label: Label) -> tuple[list[Item], list[str]]:

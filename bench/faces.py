@@ -1,0 +1,78 @@
+"""Measure a classifier on the faces of data sets, cut as serving cuts them: a model and data sets in, a table out.
+
+    python -m bench.faces MODEL DATASET... [--only HASHES]
+
+A data set is what `maskwatch train` takes (trainer/data/sources.py). What of it cannot be used gets a line on stderr; a
+data set without any face to measure, or a damaged model, fails with status 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import click
+
+from bench.accuracy import HASH_DIGITS, read_hashes
+from models.files import ModelUnusable
+from models.mask_classifier import MaskClassifier, load
+from trainer.data.annotations import DatasetUnusable
+from trainer.data.faces import look_at
+from trainer.data.sources import read_source
+from trainer.dataset import Faces, cut_faces
+from trainer.reporting.evaluate import CLEAR_FACE_PX, measure
+
+COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("datasets", nargs=-1, required=True)
+@click.option(
+    "--only",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Count only the files in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
+)
+def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
+    """Print how often MODEL is right about the faces of each data set."""
+    click.echo("".ljust(36) + "faces".rjust(8) + "".join(name.rjust(16) for name in COLUMNS))
+    try:
+        classifier = load(model)
+        wanted = None if only is None else read_hashes(only)
+        for dataset in datasets:
+            faces = faces_of(dataset, classifier, wanted)
+            _print(faces.sources[0], faces, classifier, least_px=0)
+            if 0 < (faces.side_px >= CLEAR_FACE_PX).sum() < len(faces):
+                _print(f"  {CLEAR_FACE_PX} px and more", faces, classifier, least_px=CLEAR_FACE_PX)
+    except (DatasetUnusable, ModelUnusable, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> Faces:
+    """Find and cut the faces of a data set; with `only`, of the files that these hashes begin.
+
+    Raises:
+        DatasetUnusable: there are none.
+    """
+    source = read_source(dataset)
+    found = []
+    problems = list(source.problems)
+    for look in look_at(source.items, source.name, source.family):
+        problems += look.problems
+        found += [face for face in look.faces if only is None or face.sha256[:HASH_DIGITS] in only]
+    for problem in problems:
+        click.echo(problem, err=True)
+    if not found:
+        raise DatasetUnusable(f"{source.name} has no face to measure")
+    return cut_faces(found, classifier.card.size_px, classifier.card.margin)
+
+
+def _print(name: str, faces: Faces, classifier: MaskClassifier, *, least_px: int) -> None:
+    chosen = faces.side_px >= least_px
+    shares = measure(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
+    cells = (f"{shares[column]:.2%}".rjust(16) if column in shares else "".rjust(16) for column in COLUMNS)
+    click.echo(name.ljust(36) + str(int(chosen.sum())).rjust(8) + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()
