@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
-.PHONY: setup setup-dev demo env test lint format bench lock clean
+.PHONY: setup setup-dev demo env certificates test lint format bench lock clean
 
 setup: .setup-run
 
@@ -14,6 +14,9 @@ demo: .setup-run
 
 env:
 	$(PYTHON) scripts/make_env.py
+
+certificates:
+	$(PYTHON) scripts/make_certificates.py $(NAMES)
 
 test: .setup-dev
 	$(BIN)/python -m pytest

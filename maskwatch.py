@@ -1,47 +1,57 @@
 """The command line: the one list of what can be started. A process is imported only when it runs.
 
-Exit status: 0 done, 1 failed while running, 2 wrong usage or settings. Errors are one line on stderr, with what to do.
+Exit status: 0 done, 1 failed while running, 2 wrong usage or settings, 130 stopped by Ctrl-C. Errors are one line on
+stderr, with what to do.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-from pathlib import Path
-from typing import Any, NoReturn
 
-import click
-import msgspec
+INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
+STOPPED = "maskwatch: stopped\n"
 
-from commands.check import check
-from commands.command import (
-    COMMON,
-    PIPELINE,
-    STARTERS,
-    check_model,
-    checked,
-    common_flags,
-    fail,
-    prepare,
-    process_settings,
-    redis_of,
-    run,
-    server_for,
-)
-from commands.dead import dead
-from commands.health import health
-from commands.label import label
-from commands.models import models
-from commands.password import check_access, password
-from commands.training import jobs, train, trainer
-from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
-from pipeline.clock import Clock
-from pipeline.embedded import serve
-from pipeline.logs import configure_logging
-from pipeline.messages import FILE_PREFIX
-from pipeline.settings import BadSettings, Settings, options, read_file
+try:  # Ctrl-C ends with one line while all this is loaded, too
+    import os
+    import signal
+    import threading
+    from pathlib import Path
+    from typing import Any, NoReturn
+
+    import click
+    import msgspec
+
+    from commands.check import check
+    from commands.command import (
+        COMMON,
+        PIPELINE,
+        STARTERS,
+        check_model,
+        checked,
+        command_line,
+        common_flags,
+        fail,
+        prepare,
+        process_settings,
+        redis_of,
+        run,
+        server_for,
+    )
+    from commands.dead import dead
+    from commands.health import health
+    from commands.label import label
+    from commands.models import models
+    from commands.password import check_access, password
+    from commands.training import jobs, train, trainer
+    from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
+    from pipeline.clock import Clock
+    from pipeline.embedded import serve
+    from pipeline.logs import configure_logging, is_json
+    from pipeline.messages import FILE_PREFIX
+    from pipeline.settings import BadSettings, Settings, options, read_file
+except KeyboardInterrupt:
+    sys.stderr.write(STOPPED)
+    sys.exit(INTERRUPTED)
 
 CAMERA = ("name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
@@ -51,10 +61,19 @@ SECRETS = ("password_hash", "session_key", "metrics_token")
 
 def main() -> NoReturn:
     """Run the command line."""
-    try:
-        cli.main(prog_name="maskwatch")
-    except KeyboardInterrupt:  # before a process has set itself up to end by itself
-        sys.exit(130)
+    command_line(cli)
+
+
+class Interruptible(click.Group):
+    """Commands that Ctrl-C ends with one line, as long as none has set itself up to end by itself."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            sys.stderr.write(STOPPED)
+            sys.exit(INTERRUPTED)
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -72,7 +91,7 @@ def defaults(command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(command.commands, values) if isinstance(command, click.Group) else values
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Interruptible, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -115,10 +134,13 @@ def up(cameras: tuple[str, ...], **values: Any) -> None:
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", envvar="MASKWATCH_SOURCE")
 @options(*COMMON, *CAMERA)
 def camera(source: str, **values: Any) -> None:
-    """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo."""
+    """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
+
+    Without one, that of MASKWATCH_SOURCE, which nobody else on this machine can read.
+    """
     from pipeline.lease import NameTaken
     from pipeline.streams import NameLost
     from producer import camera as process
@@ -182,7 +204,7 @@ def status(as_json: bool, **values: Any) -> None:
 @options("parent_fd")
 def serve_embedded(folder: Path, parent_fd: int) -> None:
     """Keep the embedded server of `demo`, `up` and `label`."""
-    configure_logging(as_json=False)
+    configure_logging(as_json=is_json())
     sys.exit(serve(folder, parent_fd))
 
 

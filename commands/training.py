@@ -12,7 +12,7 @@ import msgspec
 
 from commands.command import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
 from pipeline.connection import Redis
-from pipeline.logs import configure_logging
+from pipeline.logs import configure_logging, is_json
 from pipeline.settings import Settings, options
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
         return
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
-    configure_logging(as_json=False)
+    configure_logging(as_json=is_json())
     try:
         run(lambda: train_here(settings, models), ModelUnusable, ValueError)
     except KeyboardInterrupt:
@@ -105,6 +105,7 @@ def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redi
     from models.files import ModelUnusable
     from models.registry import registry_at
     from trainer.given import check_is_new, check_run
+    from trainer.given import check_registry as check_place
     from trainer.jobs import enqueue
     from trainer.queue.job_list import has_trainer
     from trainer.queue.order import JobRefused, Order
@@ -115,6 +116,7 @@ def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redi
         order = Order(settings=absolute(settings), models=absolute_place(models))
         check_run(order.settings)
         if order.models is not None:
+            check_place(order.models, order.settings.out)
             registry_at(order.models).try_to_write()
     except (ModelUnusable, ValueError) as error:
         fail(str(error), 1)

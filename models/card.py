@@ -35,7 +35,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     size_px: side S of its crops. margin: what a crop shows beyond the face's box at each side, as a share of the box.
     threshold: the probability of a mask from which a face is labelled mask.
     data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
-    measured: figures by name for each test folder, the last epoch's, and the temperature; shares 0..1.
+    measured: figures by name for each test folder; shares 0..1.
+    last_epoch: the number of the last epoch and its figures. calibration: the temperature, and by how many faces.
     tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
     files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
     job: the id of the training job that it comes from; empty when it was trained by hand.
@@ -49,6 +50,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, int]
     settings: dict[str, Any]
     measured: dict[str, dict[str, float]]
+    last_epoch: dict[str, float] = {}
+    calibration: dict[str, float] = {}
     tests: dict[str, str] = {}
     files: dict[FileName, Sha256]
     created: str

@@ -15,7 +15,7 @@ from statistics import fmean
 from models.card import Card, check_files
 from models.files import ModelUnusable
 from models.pointer import Pointer, Turn
-from models.registry import Refused, Registry
+from models.registry import BUILT_IN, Refused, Registry
 from models.store import StoreFailed
 from models.trial import load_tried
 
@@ -82,7 +82,13 @@ def rollback(registry: Registry, *, by: str) -> Step:
         if not pointer.history:
             raise Refused(f"{pointer.version} is the first version of {registry.place}: there is none to go back to")
         before = pointer.history[-1].version
-        _try(registry, before)
+        try:
+            _try(registry, before)
+        except StoreFailed:
+            raise
+        except ModelUnusable as error:
+            others = [one for one in (BUILT_IN, *registry.versions()) if one not in (before, pointer.version)]
+            raise ModelUnusable(f"{error}; {_another_way(others)}") from error
         _check_unchanged(registry, pointer)
         registry.point(before, by, pointer.history[:-1])
     return Step(version=before, before=pointer.version)
@@ -148,6 +154,10 @@ def _no_worse(registry: Registry, version: str, current: str) -> Comparison:
             f"over {', '.join(found.tests)}; --force makes it current all the same"
         )
     return found
+
+
+def _another_way(versions: list[str]) -> str:
+    return f"or make another version current, with `maskwatch models promote`: {', '.join(versions)}"
 
 
 def _turn(pointer: Pointer) -> Turn:

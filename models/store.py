@@ -1,9 +1,9 @@
 """Where models lie: a folder, or what an fsspec URL names (s3://, gs://, sftp://, memory:// and so on).
 
-Files are named by their path below the place, with slashes. One that is not there raises FileNotFoundError; whatever
-else goes wrong (no network, no rights, a driver that is not installed) raises StoreFailed. A write is whole or not at
-all: in a folder a new file takes the old one's place, and object stores show a file once it is there. Only folders can
-be locked: what lies behind a URL has no lock that all its drivers know.
+Files are named by their path below the place, with slashes. One that is to be read and is not there raises
+FileNotFoundError; whatever else goes wrong (no network, no rights, a place that is gone) raises StoreFailed. A write is
+whole or not at all: in a folder a new file takes the old one's place, and object stores show a file once it is there.
+Only folders can be locked: what lies behind a URL has no lock that all its drivers know.
 """
 
 from __future__ import annotations
@@ -107,8 +107,6 @@ class LocalStore:
                 made += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
                 replace_file(self.folder / probe, b"")
                 (self.folder / probe).unlink()
-        except FileNotFoundError as error:
-            raise StoreFailed(f"{self.folder} cannot be made: choose another folder") from error
         finally:
             for folder in made:
                 with suppress(OSError):  # somebody else uses it already
@@ -132,7 +130,9 @@ class LocalStore:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"{self.folder / name} does not exist") from error
+            if done == "read":
+                raise FileNotFoundError(f"{self.folder / name} does not exist") from error
+            raise StoreFailed(f"{self.folder} cannot be made: choose another folder") from error
         except OSError as error:
             raise StoreFailed(f"{self.folder / name} cannot be {done}: {error.strerror}") from error
 
@@ -159,9 +159,12 @@ class UrlStore:
     def write(self, name: str, content: bytes) -> None:
         """Write a file, and the folders above it."""
         path = f"{self._root}/{name}"
-        with self._told():
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(path, content)
+        try:
+            with self._told():
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self._files.pipe_file(path, content)
+        except FileNotFoundError as error:
+            raise StoreFailed(f"{self.place} cannot be made: choose another place") from error
 
     def listing(self, name: str) -> dict[str, Listed]:
         """Return what lies in a folder, by name; nothing when there is no such folder."""

@@ -20,7 +20,7 @@ from pipeline.connection import Redis
 from pipeline.keys import GROUP, lease_key, ledger_key, newest_key
 from pipeline.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.process import heartbeat_key
-from pipeline.scripts import source
+from pipeline.scripts import reading_script
 
 RECENT_S = 5.0  # rates and latencies are taken over this long
 LIVE_S = 2.0  # a camera without a new frame for so long is stale
@@ -127,7 +127,7 @@ def read(client: Redis, clock: Clock) -> Status:
 def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
     """Return the ledgers of cameras, all read at one moment by one script."""
     keys = [messages.FRAMES, messages.FACES, *(ledger_key(name) for name in cameras)]
-    rows = cast(list[Any], client.eval_ro(source("ledger"), len(keys), *keys, *cameras))
+    rows = cast(list[Any], reading_script(client, "ledger")(keys=keys, args=cameras))
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
 

@@ -33,7 +33,7 @@ from pipeline.keys import (
 from pipeline.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameResult, Identity, Reason, holder_text
 from pipeline.pixels import BadPicture, PixelsGone
 from pipeline.results import READ_BLOCK_MS, rows_of
-from pipeline.scripts import script, source
+from pipeline.scripts import reading_script, script
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ class Reader(Generic[Record]):
         self._settle = script(client, "settle")
         self._reclaim = script(client, "reclaim")
         self._retire = script(client, "retire")
+        self._overtaken = reading_script(client, "overtaken")
         self.outcomes: dict[str, int] = {}
 
     def read(self, most: int) -> list[Entry[Record]]:
@@ -278,7 +279,7 @@ class Reader(Generic[Record]):
             return entries
         now = self._clock.now()
         asked = [part for e in live for part in (e.record.camera, f"{e.record.captured_at:.6f}")]
-        newer = cast(list[int], self._client.eval_ro(source("overtaken"), 1, self._stream, *asked))
+        newer = cast(list[int], self._overtaken(keys=[self._stream], args=asked))
         gone: dict[bytes, Reason] = {}
         for entry, count in zip(live, newer, strict=True):
             if cast(float, entry.record.deadline_at) < now:

@@ -71,13 +71,20 @@ def compose_program() -> list[str]:
 
 
 class Deployment:
-    """One project of docker-compose.yml."""
+    """One project of docker-compose.yml, and of other files on top of it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        variables: what stands in its .env beside the secrets.
+    """
+
+    def __init__(self, folder: Path, *files: str, **variables: object) -> None:
         self.name = f"maskwatch-test-{secrets.token_hex(3)}"
         self.secrets = environment_file(folder / "env")
         self.url = f"http://127.0.0.1:{free_port()}/"
         self._file = folder / "env"
+        self._files = [part for name in ("docker-compose.yml", *files) for part in ("-f", REPOSITORY / name)]
+        with self._file.open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in variables.items())
 
     def compose(self, *arguments: object, within_s: float = COMPOSE_S) -> str:
         """Return what a Compose command prints."""
@@ -85,8 +92,7 @@ class Deployment:
         project = ["--project-name", self.name, "--project-directory", REPOSITORY, "--env-file", self._file]
         return output(
             *compose_program(),
-            "-f",
-            REPOSITORY / "docker-compose.yml",
+            *self._files,
             *project,
             *arguments,
             within_s=within_s,

@@ -21,6 +21,7 @@ from pipeline.clock import Clock
 from pipeline.connection import Redis, connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted((REPOSITORY / "pipeline").glob("*.lua"))
 TEMPLATE = REPOSITORY / "deploy" / "redis" / "users.acl.template"
 JOBS_TEMPLATE = REPOSITORY / "deploy" / "redis" / "jobs.acl.template"
 USERS = ("camera", "detector", "classifier", "viewer", "admin")
@@ -61,13 +62,19 @@ def server_program(name: str) -> str:
 
 @contextmanager
 def locked(
-    name: str, *, template: Path = TEMPLATE, flags: Sequence[str] = ("--port", "0"), inside: Sequence[str] = ()
+    name: str,
+    *,
+    template: Path = TEMPLATE,
+    flags: Sequence[str] = ("--port", "0"),
+    inside: Sequence[str] = (),
+    scripts: Sequence[Path] = SCRIPTS,
 ) -> Iterator[Locked]:
-    """Run a server whose users are those of a template, until the block ends.
+    """Run a server whose users are those of a template, and which knows our scripts, until the block ends.
 
     Args:
         name: redis or valkey.
         inside: begins a command line that runs elsewhere, on another host.
+        scripts: what it is given at its start, as start.sh does.
     """
     folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
     socket, users = folder / "s", folder / "users.acl"
@@ -80,6 +87,8 @@ def locked(
     client = connect(url)
     try:
         wait_until(lambda: _answers(client), 10, "the server answers")
+        for script in scripts:
+            client.script_load(script.read_text())
         yield Locked(Server(url, client, Clock(client), cast(Any, None)), socket)
     finally:
         client.close()

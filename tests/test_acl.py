@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,9 +18,10 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 from conftest import wait_until
 from feeding import numbered_picture
-from locked import JOBS_TEMPLATE, USERS, Locked, locked
+from locked import JOBS_TEMPLATE, REPOSITORY, USERS, Locked, locked, password_of
 from processes import Process, Processes, processes
 from redis.exceptions import NoPermissionError
 
@@ -28,7 +32,7 @@ from pipeline.keys import COMPLETE_PIXELS_MS, GROUP
 from pipeline.letters import replay, rows
 from pipeline.messages import Frame, Holder
 from pipeline.pixels import encode_jpeg
-from pipeline.scripts import source
+from pipeline.scripts import reading_script, script
 from pipeline.status import Ledger, heartbeats, read, read_ledgers
 from pipeline.streams import Writer
 from trainer.jobs import cancel, enqueue
@@ -51,7 +55,11 @@ NOBODY = [
     "ACL WHOAMI",
     "SHUTDOWN",
     "SCRIPT FLUSH",
-    "SCRIPT KILL",
+    "SCRIPT LOAD READ_RESULTS",
+    "EVAL READ_RESULTS 1 results",
+    "EVAL_RO READ_RESULTS 1 results",
+    "FUNCTION LOAD READ_RESULTS",
+    "FCALL anything 0",
     "FUNCTION FLUSH",
     "MONITOR",
     "SAVE",
@@ -86,7 +94,7 @@ NO_PROGRAM = [
     "XGROUP DESTROY faces workers",
     "XGROUP SETID frames workers 0",
     "XSETID frames 9-9",
-    "EVAL 'return 1' 0",
+    "SCRIPT KILL",
     "DEL heartbeat:admin-1",
 ]
 REFUSED = {
@@ -112,7 +120,7 @@ REFUSED = {
         "GET model",
         "SET model x",
         "SET heartbeat:detector-1 x",
-        "EVAL_RO READ_RESULTS 1 results",
+        "EVALSHA_RO READ_RESULTS_SHA 1 results",
     ],
     "detector": [
         "INFO",
@@ -133,7 +141,7 @@ REFUSED = {
         "HSET newest:frames:door seq 1",
         "ZADD cameras 1 door",
         "SET heartbeat:camera-1 x",
-        "EVAL_RO READ_RESULTS 1 results",
+        "EVALSHA_RO READ_RESULTS_SHA 1 results",
     ],
     "classifier": [
         "INFO",
@@ -153,7 +161,7 @@ REFUSED = {
         "HGET newest:frames:door pixels_key",
         "ZADD cameras 1 door",
         "SET heartbeat:viewer-1 x",
-        "EVAL_RO READ_RESULTS 1 results",
+        "EVALSHA_RO READ_RESULTS_SHA 1 results",
     ],
     "viewer": [
         "XADD frames * a b",
@@ -179,7 +187,7 @@ REFUSED = {
     ],
     "admin": [],
 }
-# Scripts that a stolen password could load, each with keys that its user may name.
+# Scripts that nobody but the server's start could load, each with keys that its user may name.
 SCRIPTED = {
     "camera": [("XRANGE", "results", "-", "+"), ("GET", "pixels:door:1:1"), ("XDEL", "frames", "1-1")],
     "detector": [("XRANGE", "results", "-", "+"), ("GET", "crops:door:1:1"), ("XADD", "frames", "*", "a", "b")],
@@ -215,9 +223,9 @@ def run(own: Locked, user: str, *arguments: object, password: str | None = None)
 
 def words(line: str) -> list[str]:
     """Return a command as it is sent."""
-    if line.startswith("EVAL "):
-        return ["EVAL", "return 1", "0"]
-    return [READ_RESULTS if word == "READ_RESULTS" else word for word in line.split()]
+    sha = hashlib.sha1(READ_RESULTS.encode()).hexdigest()  # noqa: S324 -- what Redis calls it by
+    named = {"READ_RESULTS": READ_RESULTS, "READ_RESULTS_SHA": sha}
+    return [named.get(word, word) for word in line.split()]
 
 
 def publish_as_camera(own: Locked, name: str, jpeg: bytes) -> None:
@@ -306,6 +314,7 @@ def test_every_process_does_its_whole_work_as_its_own_user(
 @pytest.mark.parametrize("user", USERS)
 def test_each_user_is_refused_what_is_not_its_work(shared: Locked, user: str) -> None:
     client = connect(shared.url(user))
+    shared.server.client.script_load(READ_RESULTS)
     tried = [*NOBODY, *(NO_PROGRAM if user != "admin" else []), *REFUSED[user]]
 
     answers = {line: outcome(client, *words(line)) for line in tried}
@@ -322,7 +331,7 @@ def test_no_script_does_what_its_user_may_not(shared: Locked, user: str) -> None
     answers = {}
     for command in SCRIPTED[user]:
         call = ", ".join(f"'{word}'" for word in command)
-        sha = client.script_load(f"return redis.call({call})")
+        sha = shared.server.client.script_load(f"return redis.call({call})")
         for named in (keys, [*keys, *command[1:2]]):
             answers[command, len(named)] = outcome(client, "EVALSHA", sha, str(len(named)), *named)
 
@@ -404,7 +413,17 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
         assert trainer.wait(10) == 0
         assert run_of(client, cancelled).state == "cancelled"
         assert jobs.refusals() == []
-        tried = [*NOBODY[:-2], "SCAN 0", "KEYS *", "GET pixels:door:1:1", "XADD frames * a b", "PUBLISH anything x"]
+        brought = ("SCRIPT LOAD", "PUBLISH", "SUBSCRIBE")  # rq brings scripts and has a channel
+        own = [line for line in NOBODY if not line.startswith(brought)]
+        tried = [
+            *own,
+            "SUBSCRIBE anything",
+            "SCAN 0",
+            "KEYS *",
+            "GET pixels:door:1:1",
+            "XADD frames * a b",
+            "PUBLISH anything x",
+        ]
         answers = {line: outcome(client, *words(line)) for line in tried}
         assert {line: answer for line, answer in answers.items() if answer != "refused"} == {}
         client.close()
@@ -413,7 +432,58 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
 def test_looking_what_is_overtaken_needs_reading_only(shared: Locked) -> None:
     client = connect(shared.url("viewer"))
 
-    newer = client.eval_ro(source("overtaken"), 1, messages.FRAMES, "door", f"{time.time():.6f}")
+    newer = reading_script(client, "overtaken")(keys=[messages.FRAMES], args=["door", f"{time.time():.6f}"])
 
     assert newer == [0]
     client.close()
+
+
+def test_a_redis_without_this_versions_scripts_says_what_to_do() -> None:
+    with locked("redis", scripts=()) as found:
+        viewer, detector = connect(found.url("viewer")), connect(found.url("detector"))
+        calls = [
+            lambda: reading_script(viewer, "ledger")(keys=[messages.FRAMES, messages.FACES], args=[]),
+            lambda: script(detector, "retire")(keys=[messages.FRAMES], args=[GROUP, "me"]),
+        ]
+
+        for call in calls:
+            with pytest.raises(NoPermissionError, match="start Redis anew"):
+                call()
+
+        viewer.close()
+        detector.close()
+
+
+def test_a_script_that_does_not_end_fails_the_containers_check_and_is_ended_by_the_admin(own: Locked) -> None:
+    admin, other = connect(own.url("admin")), connect(own.url("viewer"))
+    own.server.client.config_set("busy-reply-threshold", 10)
+    well = [answers(own, check) for check in checks()]
+    endless = threading.Thread(target=outcome, args=(own.server.client, "EVAL", "while true do end", "0"))
+    endless.start()
+    wait_until(lambda: outcome(other, "PING").startswith(("BUSY", "Redis is busy")), 5, "everybody waits")
+
+    busy = [answers(own, check) for check in checks()]
+    refused, ended = outcome(other, "SCRIPT", "KILL"), outcome(admin, "SCRIPT", "KILL")
+    endless.join()
+
+    assert (set(well), set(busy)) == ({True}, {False})
+    assert (refused, ended) == ("refused", "b'OK'")
+    assert other.ping()
+    admin.close()
+    other.close()
+
+
+def checks() -> list[str]:
+    """Return the commands by which Compose and Kubernetes ask whether Redis is well."""
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["redis"]["healthcheck"]
+    objects = yaml.safe_load_all((REPOSITORY / "deploy" / "kubernetes" / "base" / "redis.yaml").read_text())
+    (pod,) = (one["spec"]["template"]["spec"] for one in objects if one["kind"] == "Deployment")
+    probes = [probe for name, probe in pod["containers"][0].items() if name.endswith("Probe")]
+    return [compose["test"][-1].replace("$$", "$"), *(probe["exec"]["command"][-1] for probe in probes)]
+
+
+def answers(own: Locked, check: str) -> bool:
+    """Tell whether a check succeeds, asked of this server."""
+    command = check.replace("redis-cli", f"redis-cli -s {own.socket}")
+    variables = {"REDIS_VIEWER_PASSWORD": password_of("viewer"), "PATH": os.environ["PATH"]}
+    return subprocess.run(["sh", "-c", command], capture_output=True, check=False, env=variables).returncode == 0

@@ -126,6 +126,25 @@ def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
     assert heavy.isdisjoint(done.stdout.split())
 
 
+@pytest.mark.parametrize("module", ["pathlib", "click", "commands.training", "trainer.settings"])
+def test_ctrl_c_while_modules_load_is_one_line(module: str) -> None:
+    program = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == '{module}': raise KeyboardInterrupt\n"
+        f"sys.modules.pop('{module}', None)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "import maskwatch\n"
+        "maskwatch.main()"
+    )
+    command = [sys.executable, "-c", program, "train", "toy", "--out", "run"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "maskwatch: stopped\n")
+
+
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     line = one_line(maskwatch("classify", "--models", tmp_path / "none", expect=1))
 
@@ -160,7 +179,7 @@ def test_a_redis_that_is_not_there_is_one_line(command: list[str]) -> None:
         (["camera", "demo", "--name", "file-door"], "file-"),
         (["up", "--camera", "file-a=demo"], "file-"),
         (["up", "--camera", "a=no-such-film.mp4"], "no-such-film.mp4"),
-        (["status", "--redis", "redis://h:abc"], "abc"),
+        (["status", "--redis", "redis://h:abc"], "port"),
         (["up", "--camera", "door"], "NAME=SOURCE"),
         (["up", "--camera", "a=demo", "--camera", "a=demo"], "given twice"),
         (["detect", "--threads", "0"], "--threads"),

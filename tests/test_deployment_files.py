@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +21,13 @@ from click.testing import CliRunner
 from conftest import Server, missing, wait_until
 from containers import compose_program, environment_file
 from feeding import REPOSITORY
-from processes import Processes, live, processes
+from locked import SCRIPTS
+from processes import Processes, descendants, live, processes
+from redis.exceptions import AuthenticationError, NoPermissionError
 from werkzeug.security import check_password_hash
 
 from commands.health import health
+from pipeline.connection import Redis, connect
 from viewer.access import plain_hash
 
 __all__ = ["processes"]
@@ -97,14 +105,58 @@ def users_by_script(template: Path, variables: dict[str, str]) -> str:
     return done.stdout
 
 
-def started_by_shell(template: Path, folder: Path, variables: dict[str, str]) -> Done:
-    """Run start.sh with a redis-server that prints its users, and a folder in the place of /run/redis."""
-    (folder / "redis-server").write_text(f'#!/bin/sh\ncat "{folder}/users.acl"\nenv | grep -c PASSWORD\necho "$@"\n')
-    (folder / "redis-server").chmod(0o755)
-    script = (REPOSITORY / "deploy" / "redis" / "start.sh").read_text().replace("/run/redis", str(folder))
-    path = {"PATH": f"{folder}:/usr/bin:/bin"}
-    command = ["sh", "-c", script, "start.sh", "redis.conf", str(template), "--maxmemory", "1gb"]
-    return subprocess.run(command, capture_output=True, text=True, env=variables | path)
+@contextmanager
+def started_by_shell(template: Path, folder: Path, variables: dict[str, str], *flags: object) -> Iterator[Started]:
+    """Run start.sh with this machine's Redis, and folders of the test's own, until the block ends."""
+    if shutil.which("redis-server") is None:
+        missing("there is no redis-server on this machine")
+    script = (REPOSITORY / "deploy" / "redis" / "start.sh").read_text()
+    script = script.replace("/tmp/redis", str(folder / "r")).replace("/scripts/", f"{REPOSITORY}/pipeline/")  # noqa: S108
+    conf = (
+        template.with_name("redis.conf") if template.name == TEMPLATES[0] else "/dev/null"
+    )  # the other's /data is not here
+    own = ("--port", "0", "--dir", folder, "--appendonly", "no")
+    command = ["sh", "-c", script, "start.sh", conf, template, *own, *flags]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=variables | {"PATH": os.environ["PATH"]},
+        cwd=folder,
+    )
+    try:
+        yield Started(folder / "r", process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A Redis that start.sh has started. folder: what is /tmp/redis in a container."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+
+    def client(self, user: str, password: str) -> Redis:
+        return connect(f"unix://{user}:{password}@{self.folder}/start.sock")
+
+    def let_in(self) -> bool:
+        """Tell whether the start is over: its own user is gone, also from the file."""
+        users = self.folder / "users.acl"
+        return (self.folder / "start.sock").exists() and "user start " not in users.read_text()
+
+    def said(self) -> str:
+        """Return what it printed until it ended by itself."""
+        return self.process.communicate(timeout=20)[0]
+
+
+def passwords_of(environment: Path, template: str) -> dict[str, str]:
+    """Return the passwords in .env that a template of users takes."""
+    variables = dict(line.split("=", 1) for line in environment.read_text().splitlines())
+    names = ["JOBS_PASSWORD"] if template == TEMPLATES[1] else [name for name in variables if name.startswith("REDIS_")]
+    return {name: variables[name] for name in names}
 
 
 def test_every_service_is_locked_down_and_only_loopback_is_published(environment: Path) -> None:
@@ -180,34 +232,172 @@ def test_secrets_that_are_there_are_kept_and_the_missing_added(tmp_path: Path) -
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_redis_gets_the_same_users_with_and_without_python(environment: Path, tmp_path: Path, template: str) -> None:
-    variables = dict(line.split("=", 1) for line in environment.read_text().splitlines())
     path = REPOSITORY / "deploy" / "redis" / template
-    names = [name for name in variables if name.startswith("REDIS_") or name == "JOBS_PASSWORD"]
-    passwords = {name: variables[name] for name in names if (name == "JOBS_PASSWORD") == (template == TEMPLATES[1])}
+    passwords = passwords_of(environment, template)
 
-    done = started_by_shell(path, tmp_path, passwords)
+    with started_by_shell(path, tmp_path, passwords) as started:
+        wait_until(started.let_in, 10, "clients are let in")
+        users = (started.folder / "users.acl").read_text()
+        mode = (started.folder / "users.acl").stat().st_mode & 0o777
+        (server,) = descendants(started.process.pid)
+        environ = Path(f"/proc/{server}/environ").read_bytes()
 
-    users = users_by_script(path, passwords)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{users}0\nredis.conf --aclfile {tmp_path}/users.acl --maxmemory 1gb\n"
+    assert users == users_by_script(path, passwords)
     assert "{" not in users
-    assert not any(password in users for password in passwords.values())
-    assert (tmp_path / "users.acl").stat().st_mode & 0o777 == 0o600
+    assert not any(password in users or password.encode() in environ for password in passwords.values())
+    assert mode == 0o600
 
 
-@pytest.mark.parametrize("password", ["", "short"])
-def test_a_missing_or_short_password_is_named(environment: Path, tmp_path: Path, password: str) -> None:
+def test_redis_knows_our_scripts_before_anybody_comes_in_and_takes_no_others(environment: Path, tmp_path: Path) -> None:
+    path = REPOSITORY / "deploy" / "redis" / TEMPLATES[0]
+    passwords = passwords_of(environment, TEMPLATES[0])
+
+    with started_by_shell(path, tmp_path, passwords) as started:
+        wait_until(started.let_in, 10, "clients are let in")
+        camera = started.client("camera", passwords["REDIS_CAMERA_PASSWORD"])
+        admin = started.client("admin", passwords["REDIS_ADMIN_PASSWORD"])
+        known = camera.script_exists(*(hashlib.sha1(one.read_bytes()).hexdigest() for one in SCRIPTS))  # noqa: S324
+        brought = [refused(one, "SCRIPT", "LOAD", "return 1") for one in (camera, admin)]
+        camera.close()
+        admin.close()
+        started.process.terminate()
+        status = started.process.wait(10)
+
+    assert known == [True] * len(SCRIPTS)
+    assert brought == [True, True]
+    assert status == 0
+
+
+def test_a_role_cannot_fill_memory_with_what_it_sends_by_halves(environment: Path, tmp_path: Path) -> None:
+    passwords = passwords_of(environment, TEMPLATES[0])
+    begun = f"AUTH camera {passwords['REDIS_CAMERA_PASSWORD']}\r\n*3\r\n$3\r\nSET\r\n$8\r\npixels:a\r\n$500000000\r\n"
+
+    with started_by_shell(REPOSITORY / "deploy" / "redis" / TEMPLATES[0], tmp_path, passwords) as started:
+        wait_until(started.let_in, 10, "clients are let in")
+        with socket.socket(socket.AF_UNIX) as camera, pytest.raises(OSError, match=r"pipe|reset"):
+            camera.connect(f"{started.folder}/start.sock")
+            camera.sendall(begun.encode())
+            for _ in range(300):
+                camera.sendall(bytes(1_000_000))
+
+
+def refused(client: Redis, *command: str) -> bool:
+    """Tell whether a command is refused for want of rights."""
+    try:
+        client.execute_command(*command)
+    except (NoPermissionError, AuthenticationError):
+        return True
+    return False
+
+
+def test_redis_that_cannot_start_says_why_and_ends(environment: Path, tmp_path: Path) -> None:
+    path = REPOSITORY / "deploy" / "redis" / TEMPLATES[1]
+
+    with started_by_shell(path, tmp_path, passwords_of(environment, TEMPLATES[1]), "--no-such-flag", 1) as started:
+        said = started.said()
+
+    assert started.process.returncode == 1
+    assert "no-such-flag" in said
+    assert "start.sh" not in said
+
+
+@pytest.mark.parametrize(
+    "password", ["", "short", "abcd@efgh/ijklmnop#q%zz"], ids=["missing", "short", "no part of URLs"]
+)
+def test_a_password_that_does_not_fit_is_named(tmp_path: Path, password: str) -> None:
     path = REPOSITORY / "deploy" / "redis" / TEMPLATES[1]
     script = [sys.executable, "scripts/redis_users.py", str(path)]
 
     by_script = subprocess.run(script, capture_output=True, text=True, cwd=REPOSITORY, env={"JOBS_PASSWORD": password})
-    by_shell = started_by_shell(path, tmp_path, {"JOBS_PASSWORD": password})
+    with started_by_shell(path, tmp_path, {"JOBS_PASSWORD": password}) as by_shell:
+        said = by_shell.said()
 
-    for done in (by_script, by_shell):
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert "JOBS_PASSWORD" in done.stderr
-        assert "make env" in done.stderr
+    assert (by_script.returncode, by_shell.process.returncode) == (1, 1)
+    assert by_script.stdout == ""
+    for line in (by_script.stderr, said):
+        assert "JOBS_PASSWORD" in line
+        assert "make env" in line
+        assert "efgh" not in line
+        assert line.count("\n") == 1
+
+
+def test_a_new_password_of_the_viewer_gets_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    first = environment_file(path)
+    path.write_text(path.read_text().replace(first["VIEWER_PASSWORD"], "chosen by us"))
+
+    second = environment_file(path)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("VIEWER_PASSWORD")]
+    path.write_text("\n".join(lines))
+    third = environment_file(path)
+
+    assert check_password_hash(plain_hash(second["MASKWATCH_PASSWORD_HASH"]), "chosen by us")
+    assert third["VIEWER_PASSWORD"] not in (first["VIEWER_PASSWORD"], "chosen by us")
+    assert check_password_hash(plain_hash(third["MASKWATCH_PASSWORD_HASH"]), third["VIEWER_PASSWORD"])
+    assert path.read_text().count("MASKWATCH_PASSWORD_HASH") == 1
+    assert {name: first[name] for name in first if "REDIS" in name} == {n: third[n] for n in third if "REDIS" in n}
+
+
+def test_a_hash_of_ones_own_stays_beside_an_empty_password(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text("VIEWER_PASSWORD=\nMASKWATCH_PASSWORD_HASH=made-elsewhere\n")
+
+    found = environment_file(path)
+
+    assert (found["VIEWER_PASSWORD"], found["MASKWATCH_PASSWORD_HASH"]) == ("", "made-elsewhere")
+
+
+def test_secrets_that_cannot_stand_in_a_url_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("REDIS_DETECTOR_PASSWORD=abcd@efgh/ijklmnop#q%zz\n")
+
+    done = script("make_env.py", tmp_path / "env")
+
+    assert done.returncode == 1
+    assert "REDIS_DETECTOR_PASSWORD" in done.stderr
+    assert "efgh" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["make_env.py", "redis_users.py", "make_certificates.py"])
+def test_a_script_tells_what_it_is_for_and_refuses_what_it_does_not_know(name: str) -> None:
+    helped, refused = script(name, "--help"), script(name, "--no-such-flag")
+
+    assert (helped.returncode, refused.returncode) == (0, 2)
+    assert helped.stdout.startswith("usage:")
+    assert "usage:" in refused.stderr
+    assert not (REPOSITORY / "--help").exists()
+
+
+def script(name: str, *arguments: object) -> Done:
+    command = [sys.executable, f"scripts/{name}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+
+
+def test_a_camera_for_good_is_a_service_like_the_first(environment: Path) -> None:
+    with environment.open("a") as file:
+        file.write("DOOR_SOURCE=rtsp://user:secret@camera.lan/stream\n")
+
+    found, _ = services(environment, FILES[0], "docker-compose.cameras.yml")
+
+    camera, door = found["camera"], found["door"]
+    own = {"SOURCE": "rtsp://user:secret@camera.lan/stream", "NAME": "door"}
+    assert door == camera | {"environment": camera["environment"] | own}
+    assert door["restart"] == "unless-stopped"
+    assert not any("secret" in part for part in door["entrypoint"])
+
+
+def test_redis_for_other_hosts_is_published_with_tls_alone(environment: Path, tmp_path: Path) -> None:
+    without = composed(environment, "config", "-q", files=(FILES[0], "docker-compose.hosts.yml"))
+    done = script("make_certificates.py", "--env", environment, "--folder", tmp_path / "a b", "redis.lan", "192.0.2.7")
+
+    found, networks = services(environment, FILES[0], "docker-compose.hosts.yml")
+
+    assert without.returncode != 0
+    assert "make certificates" in without.stderr
+    assert done.returncode == 0, done.stderr
+    assert ports(found["redis"]) == ["0.0.0.0:6380:6380"]
+    assert networks["backend"]["internal"]
+    assert (tmp_path / "a b" / "ca.key").stat().st_mode & 0o777 == environment.stat().st_mode & 0o777 == 0o600
 
 
 def test_health_tells_a_process_that_works_from_one_that_hangs(server: Server, processes: Processes) -> None:

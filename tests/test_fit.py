@@ -346,6 +346,28 @@ def test_quantization_sees_each_data_set_and_label_as_often() -> None:
     assert np.mean(lower < 90) == pytest.approx(0.5, abs=0.06)  # a third of the faces wear a mask
 
 
+def test_tensorflow_is_loaded_without_a_word() -> None:
+    program = "from trainer.quiet_start import load_tensorflow; load_tensorflow()"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_no_known_note_comes_through_even_when_the_process_dies() -> None:
+    program = (
+        "import os; from trainer.quiet_start import without_notes\n"
+        "with without_notes():\n"
+        "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 no such instruction\\n')\n"
+        "    os.write(2, b'F0000 aborted'); os.abort()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == -signal.SIGABRT
+    assert done.stderr == "E0000 no such instruction\nF0000 aborted"
+
+
 def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         with (

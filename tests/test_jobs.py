@@ -30,6 +30,7 @@ from trainer.queue.job_list import run_of, runs
 from trainer.queue.job_table import table, whole
 from trainer.queue.order import (
     FUNCTION,
+    INDEX,
     PAUSES_S,
     QUEUE,
     ForeignFunction,
@@ -132,6 +133,53 @@ def test_an_order_that_cannot_succeed_is_not_put(
     assert [path.name for path in data.parent.iterdir()] == ["toy"]
 
 
+@pytest.mark.parametrize("where", [[], ["--queue"]])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--out", "run\udcff"], r"run\udcff has a name that is not UTF-8: choose another"),
+        (["--out", "run", "--models", "registry\udcff"], r"registry\udcff has a name that is not UTF-8"),
+        (["--out", "run", "--seed", 2**32], "training needs a seed of 0 to 4294967295"),
+        (
+            ["--out", "run", "--arch", "resnet50", "--weights", "toy/with_mask/a.png"],
+            "toy/with_mask/a.png holds no weights: give a .h5 file of ResNet50 without its top",
+        ),
+        (["--out", "toy/with_mask"], "toy/with_mask lies in the data set"),
+        (["--out", "run", "--models", "toy/../run"], "run: a registry needs a folder of its own"),
+    ],
+)
+def test_what_is_wrong_for_certain_is_told_at_once(
+    server: Server, data: Path, arguments: list[object], where: list[str], why: str
+) -> None:
+    done = maskwatch(server, "train", "toy", *arguments, *where, cwd=data.parent)
+
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert line.startswith("maskwatch: ")
+    assert why in line
+    assert runs(server.client) == []
+    assert [path.name for path in data.parent.iterdir()] == ["toy"]
+
+
+def test_a_job_with_a_name_that_cannot_be_written_down_is_refused_and_hides_no_other(
+    server: Server, data: Path
+) -> None:
+    bad = Order(settings=order(data, "bad").settings, models=f"{data.parent}/registry\udcff")
+    queue_of(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(bad),), job_id="0bad", meta={})
+    server.client.zadd(INDEX, {"0bad": 1})
+    good = enqueue(server.client, order(data), time_limit_s=60)
+
+    with pytest.raises(JobRefused, match="a path has a name that is not UTF-8"):
+        enqueue(server.client, bad, time_limit_s=60)
+    as_json, as_table, whole_job = (maskwatch(server, "jobs", *arguments) for arguments in (["--json"], [], ["0bad"]))
+
+    assert [(job["id"], job["models"]) for job in json.loads(as_json.stdout)] == [
+        ("0bad", f"{data.parent}/registry\\udcff"),
+        (good, None),
+    ]
+    assert (as_table.returncode, whole_job.returncode) == (0, 0)
+
+
 def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) -> None:
     (data.parent / "link").symlink_to(data.parent)
     first = enqueue(server.client, order(data), time_limit_s=60)
@@ -218,6 +266,19 @@ def test_a_model_that_is_refused_in_the_end_lies_whole_in_its_folder_and_the_lin
     line = f"`maskwatch models register {tmp_path / 'run'} --models {place}` adds it"
     assert str(refused.value).startswith(f"the model lies whole in {tmp_path / 'run'}, {line}: {first.version} is ")
     assert "differs in files" in str(refused.value)
+
+
+def test_a_registry_that_is_gone_in_the_end_leaves_the_model_in_its_folder_and_the_line_says_so(tmp_path: Path) -> None:
+    write_version(tmp_path / "run", "a", job="0123abcd")
+    (tmp_path / "registry").touch()
+    settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
+
+    with pytest.raises(StoreFailed) as failed:
+        train_and_register(settings, str(tmp_path / "registry"), lambda _: None, job="0123abcd")
+
+    line = f"`maskwatch models register {tmp_path / 'run'} --models {tmp_path / 'registry'}` adds it"
+    why = f"{tmp_path / 'registry'} cannot be made: choose another folder"
+    assert str(failed.value) == f"the model lies whole in {tmp_path / 'run'}, {line}: {why}"
 
 
 def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> None:

@@ -300,6 +300,20 @@ def test_a_damaged_version_is_refused_even_by_force_and_by_going_back(registry: 
     assert registry.pointer().version == second
 
 
+def test_a_way_on_is_named_when_the_version_before_is_damaged(registry: Registry, tmp_path: Path) -> None:
+    first, second = versions_of(tmp_path)
+    third = write_version(tmp_path / "third", "third").version
+    register(registry.place, tmp_path / "third")
+    promote(registry, second, by=BY)
+    flip_a_byte(registry.folder(first) / INT8_NAME)
+
+    line = one_line(ask("rollback", "--models", registry.place))
+
+    assert "classifier.int8.onnx is damaged" in line
+    assert line.endswith(f"; or make another version current, with `maskwatch models promote`: built-in, {third}")
+    assert registry.pointer().version == second
+
+
 def test_every_file_that_serves_is_looked_at(tmp_path: Path) -> None:
     run, place = tmp_path / "run", str(tmp_path / "registry")
     card = write_version(run, "a")
@@ -443,6 +457,15 @@ def test_a_registry_that_cannot_be_written_is_told(tmp_path: Path, named: str) -
 
     with pytest.raises(StoreFailed, match=r"registry|Protocol not known"):
         registry_at(named.format(file=tmp_path / "file")).try_to_write()
+
+
+def test_a_registry_that_is_a_file_is_told_and_not_the_run_that_was_to_be_added(tmp_path: Path) -> None:
+    write_version(tmp_path / "run", "a")
+    (tmp_path / "file").touch()
+
+    line = one_line(ask("register", tmp_path / "run", "--models", tmp_path / "file"))
+
+    assert line == f"maskwatch: {tmp_path / 'file'} cannot be made: choose another folder"
 
 
 def test_a_run_that_was_trained_for_another_job_too_is_the_same_version(registry: Registry, tmp_path: Path) -> None:

@@ -172,6 +172,13 @@ def test_names_of_files_and_settings_are_only_text(tmp_path: Path) -> None:
     assert page.words.count(nasty) > 3
 
 
+def test_a_name_in_signs_that_the_pictures_font_lacks_is_on_the_page(tmp_path: Path) -> None:
+    write(tmp_path, toy_report(replace(STREET, set_name="口罩"), HANDS))
+
+    assert "口罩" in page_of(tmp_path).words
+    assert (tmp_path / FOLDER / "confusion.png").exists()
+
+
 def test_a_set_where_nobody_wears_a_mask_has_no_ranking(tmp_path: Path) -> None:
     write(tmp_path, toy_report(HANDS))
 

@@ -130,6 +130,20 @@ def test_settling_a_second_time_returns_false_and_changes_nothing(server: Server
     assert server.client.xlen(messages.RESULTS) == 1
 
 
+def test_a_server_that_forgot_our_scripts_is_given_them_again(server: Server) -> None:
+    publisher, reader = writer(server), frames_reader(server)
+    read(reader)
+    publisher.publish(frame(server, 1), b"jpeg")
+
+    server.client.script_flush()
+    (entry,) = read(reader)
+    server.client.script_flush()
+    reader.drop(entry, "expired")
+    server.client.script_flush()
+
+    assert read_ledgers(server.client, [CAMERA])[CAMERA] == Ledger(produced=1, dropped={"expired": 1})
+
+
 def test_whoever_settles_first_counts_and_the_slow_worker_changes_nothing(server: Server) -> None:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     slow, fast = frames_reader(server, "slow"), frames_reader(server, "fast")

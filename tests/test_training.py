@@ -19,6 +19,7 @@ from models.files import sha256_of
 from models.mask_classifier import crop_faces
 from trainer import finish
 from trainer.dataset import DatasetUnusable
+from trainer.export import to_float_onnx, to_int8_onnx
 from trainer.finish import command_of
 from trainer.fitting.checkpoint import CHECKPOINT_NAME
 from trainer.fitting.run_folder import LOCK_NAME
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("toy")
     settings = TrainSettings(
         datasets=(str(write_faces(folder / "toy" / "Train", 250, seed=1)),),
-        tests=(str(write_faces(folder / "other", 8, seed=3)),),
+        tests=(str(write_faces(folder / "other", 8, seed=3)), str(write_faces(folder / "calibration", 8, seed=8))),
         out=str(folder / "run"),
         leave_out_copies=True,
         size_px=SIDE,
@@ -106,29 +107,34 @@ def test_the_report_tells_the_time_of_each_runtime_and_what_each_set_is_to_the_t
         "onnx float",
         "keras",
     }
-    assert {test["name"]: test["kinship"] for test in numbers["tests"]} == {"toy/Train": "same folder", "other": "none"}
+    assert {test["name"]: test["kinship"] for test in numbers["tests"]} == {
+        "toy/Train": "same folder",
+        "other": "none",
+        "calibration": "none",
+    }
     assert run.card.job == ""
 
 
 def test_validation_and_test_faces_are_measured_for_int8_and_float(run: Run) -> None:
-    for name, faces in (("toy/Train", run.card.data["toy/Train: validation"]), ("other", 16)):
+    kept = run.card.data["toy/Train: validation"]
+    for name, faces in (("toy/Train", kept), ("other", 16), ("calibration", 16)):
         figures = run.card.measured[name]
 
         assert figures["faces"] == faces
         assert figures["accuracy_float"] > 0.9
         assert abs(figures["accuracy_int8"] - figures["accuracy_float"]) <= 0.005
-    assert run.card.tests.keys() == {"toy/Train", "other"}
+    assert run.card.tests.keys() == run.card.measured.keys() == {"toy/Train", "other", "calibration"}
 
 
 def test_the_last_epoch_is_kept(run: Run) -> None:
-    last = run.card.measured["last epoch"]
+    last = run.card.last_epoch
 
     assert last["epoch"] == EPOCHS
     assert last["validation_loss"] == round(run.after[-1].validation_loss or 0, 4)
 
 
 def test_the_temperature_is_on_the_card_and_in_the_network(run: Run) -> None:
-    calibration = run.card.measured["calibration"]
+    calibration = run.card.calibration
 
     assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= finish.FEWEST_TO_CALIBRATE
     assert calibration["temperature"] not in (0.0, 1.0)
@@ -144,6 +150,20 @@ def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
 
     assert by_keras.dtype == np.float32
     np.testing.assert_allclose(by_onnx, by_keras, atol=0.1)
+
+
+def test_the_same_network_gives_the_same_files_whatever_the_process_has_done_before(run: Run, tmp_path: Path) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
+    files = []
+
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        to_float_onnx(run.folder / KERAS_NAME, tmp_path / name / FLOAT_NAME)
+        to_int8_onnx(tmp_path / name / FLOAT_NAME, tmp_path / name / INT8_NAME, crops)
+        files.append([(tmp_path / name / file).read_bytes() for file in (FLOAT_NAME, INT8_NAME)])
+
+    assert files[0] == files[1]
+    assert files[0][0] == (run.folder / FLOAT_NAME).read_bytes()
 
 
 def test_the_published_folder_serves_on_cpus_alone(run: Run, tmp_path: Path) -> None:
@@ -168,8 +188,8 @@ def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run)
     command = command_of(run.settings)
 
     assert command == (
-        "maskwatch train toy/Train --arch lite --seed 0 --test other --size-px 32 --epochs 3 --batch 32 "
-        "--leave-out-copies"
+        "maskwatch train toy/Train --arch lite --seed 0 --test other --test calibration --size-px 32 --epochs 3 "
+        "--batch 32 --leave-out-copies"
     )
     assert command in page
     assert str(run.folder.parent) not in page + (run.folder / CARD_NAME).read_text()

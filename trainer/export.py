@@ -55,9 +55,7 @@ def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether numpy still has `object`
         model.export(onnx_file, format="onnx", opset_version=OPSET, input_signature=[crops], verbose=False)
-    exported = onnx.load(onnx_file)
-    exported.graph.doc_string = ""  # it holds a count of this process; the same network shall give the same file
-    onnx.save(exported, onnx_file)
+    name_by_place(onnx_file)
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
@@ -84,6 +82,37 @@ def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) ->
             extra_options={"CalibMovingAverage": True},
             nodes_to_exclude=_head(prepared),
         )
+    name_by_place(int8_file)
+
+
+def name_by_place(onnx_file: Path) -> None:
+    """Name all that an ONNX file holds by its place, but its inputs and outputs.
+
+    Exporters number by what their process did before; the same network shall give the same file to the last byte,
+    because a version is named by that file's hash. For graphs without graphs in them (no If, no Loop).
+    """
+    model = onnx.load(onnx_file)
+    graph = model.graph
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    values = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))  # in order of use
+    names = {name: name if name in kept or not name else f"value_{place}" for place, name in enumerate(values)}
+    for place, node in enumerate(graph.node):
+        node.name, node.doc_string = f"{node.op_type}_{place}", ""
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    constants = {one.name: one for one in graph.initializer}
+    used = [constants[name] for name in values if name in constants]
+    for constant in used:
+        constant.name = names[constant.name]
+    graph.ClearField("initializer")
+    graph.initializer.extend(used)
+    graph.ClearField("value_info")  # shapes of what lies between, which readers work out themselves
+    free = [one for value in (*graph.input, *graph.output) for one in value.type.tensor_type.shape.dim if one.dim_param]
+    sides = {name: f"free_{place}" for place, name in enumerate(dict.fromkeys(one.dim_param for one in free))}
+    for side in free:
+        side.dim_param = sides[side.dim_param]
+    graph.name, graph.doc_string = "classifier", ""  # it held a count of this process
+    onnx.save(model, onnx_file)
 
 
 def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:

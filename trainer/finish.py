@@ -58,13 +58,12 @@ def finish(
     crops = export.calibration_crops(found.training, recipe, settings.seed)
     export.to_int8_onnx(out / FLOAT_NAME, out / INT8_NAME, crops)
     tests = _scored(out, found)
-    measured = {
-        **{test.set_name: figures(test) for test in tests},
-        "last epoch": _figures_of(epochs[-1]),
-        "calibration": {"faces": len(found.calibration), "temperature": round(temperature, 4)},
-    }
+    measured = {test.set_name: figures(test) for test in tests}
     _warn_of_int8(measured)
-    card = _card(settings, recipe, found, measured, job)
+    calibration = {"faces": len(found.calibration), "temperature": round(temperature, 4)}
+    card = msgspec.structs.replace(
+        _card(settings, recipe, found, measured, job), last_epoch=_figures_of(epochs[-1]), calibration=calibration
+    )
     found.write_manifest(out)
     page = report.Report(
         card=card,

@@ -31,8 +31,12 @@ def enqueue(client: Redis, order: Order, *, time_limit_s: int) -> str:
         time_limit_s: one attempt may take so long.
 
     Raises:
-        JobRefused: a job that has not ended yet writes to the same folder.
+        JobRefused: a job that has not ended yet writes to the same folder, or a path cannot be written down.
     """
+    try:
+        msgspec.json.encode(order)
+    except UnicodeEncodeError as error:
+        raise JobRefused(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
     out = order.settings.out
     folder = Path(out).resolve()  # one folder may have several names
     for run in runs(client):

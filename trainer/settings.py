@@ -15,6 +15,9 @@ from msgspec import Struct
 SMALLEST_PX, LARGEST_PX = 32, 512
 # Of a crop's side, while a run is young: 80 of 112 px.
 SMALL_SCALE = 5 / 7
+LARGEST_SEED = 2**32 - 1  # NumPy's
+# How files of weights begin: HDF5 (.h5) and ZIP (.keras).
+WEIGHTS_START = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 # The two starting weights that are no file.
 RANDOM, IMAGENET = "none", "imagenet"
 
@@ -124,8 +127,8 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     _check_numbers(settings, recipe)
     if recipe.weights != RANDOM and RECIPES[settings.arch].weights == RANDOM:
         raise ValueError(f"{settings.arch} starts from random weights: --weights is for resnet50")
-    if recipe.weights not in (RANDOM, IMAGENET) and not Path(recipe.weights).is_file():
-        raise ValueError(f"--weights {recipe.weights}: there is no such file; give one, or imagenet, or none")
+    if recipe.weights not in (RANDOM, IMAGENET):
+        _check_weights(Path(recipe.weights))
     return recipe
 
 
@@ -144,6 +147,19 @@ def _small_epochs(recipe: Recipe) -> int:
     return int(recipe.small_share * recipe.epochs)
 
 
+def _check_weights(path: Path) -> None:
+    """Look at how a file begins; whether its weights fit, Keras says when it loads them."""
+    if not path.is_file():
+        raise ValueError(f"--weights {path}: there is no such file; give one, or imagenet, or none")
+    try:
+        with path.open("rb") as file:
+            start = file.read(max(map(len, WEIGHTS_START)))
+    except OSError as error:
+        raise ValueError(f"--weights {path} cannot be read ({error.strerror}): give another file") from error
+    if not start.startswith(WEIGHTS_START):
+        raise ValueError(f"--weights {path} holds no weights: give a .h5 file of ResNet50 without its top")
+
+
 def _check_numbers(settings: TrainSettings, recipe: Recipe) -> None:
     for wrong, what in (
         (not settings.datasets, "a data set to train on"),
@@ -152,7 +168,7 @@ def _check_numbers(settings: TrainSettings, recipe: Recipe) -> None:
         (not SMALLEST_PX <= recipe.size_px <= LARGEST_PX, f"crops of {SMALLEST_PX} to {LARGEST_PX} px"),
         (not 0 <= recipe.margin <= 1, "a margin of 0 to 1"),
         (not 0 < recipe.learning_rate < 1, "a learning rate above 0 and below 1"),
-        (settings.seed < 0, "a seed of 0 or more"),
+        (not 0 <= settings.seed <= LARGEST_SEED, f"a seed of 0 to {LARGEST_SEED}"),
         (settings.threads is not None and settings.threads < 1, "at least 1 thread"),
     ):
         if wrong:

@@ -23,6 +23,7 @@ from models.files import ModelUnusable
 from models.registry import Refused, register, register_line, registry_at
 from pipeline.clock import Clock
 from pipeline.connection import hide_password
+from trainer.given import check_registry, check_settings
 from trainer.queue.order import Outcome, TrainingJob
 from trainer.settings import TrainSettings
 
@@ -63,7 +64,12 @@ def train_and_register(
     out = Path(settings.out)
     if not (job and _is_finished(out, job)):
         if models is not None:
+            check_registry(models, settings.out)
             registry_at(models).try_to_write()  # hours before it is needed
+        check_settings(settings)  # before TensorFlow is loaded, which takes seconds
+        from trainer.quiet_start import load_tensorflow
+
+        load_tensorflow()
         from trainer.train import train
 
         train(settings, report, job=job)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 from rq.job import Job, JobStatus
@@ -98,7 +98,7 @@ def _run(job: TrainingJob) -> TrainingRun:
     except ForeignFunction:
         order = None
     outcome = _outcome(job)
-    return TrainingRun(
+    run = TrainingRun(
         **msgspec.structs.asdict(_told(job)),
         id=job.id,
         state=_state(job),
@@ -112,6 +112,16 @@ def _run(job: TrainingJob) -> TrainingRun:
         version=outcome.version if outcome else None,
         registered_at=outcome.registered_at if outcome else None,
     )
+    return msgspec.convert(_sayable(msgspec.to_builtins(run)), TrainingRun)
+
+
+def _sayable(value: Any) -> Any:
+    """Return what JSON holds with every text such that any terminal and file can hold it: one job may hide no other."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _sayable(one) for name, one in value.items()}
+    return [_sayable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _told(job: TrainingJob) -> Told:

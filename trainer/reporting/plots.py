@@ -6,6 +6,7 @@ backend by hand, without pyplot: nothing global is changed, no display is needed
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -41,7 +42,9 @@ ERROR_BARS: dict[str, Any] = {"fmt": "o", "markersize": 4, "elinewidth": 1, "cap
 
 def draw(findings: Findings, tests: Sequence[Scored]) -> dict[str, bytes]:
     """Draw all pictures that the findings have something for: PNG bytes by file name."""
-    with rc_context(sns.axes_style("whitegrid") | STYLE):
+    with rc_context(sns.axes_style("whitegrid") | STYLE), warnings.catch_warnings():
+        # A sign of a name that the font lacks is drawn as a box; the page itself has the name.
+        warnings.filterwarnings("ignore", r"(?s)Glyph \d+ .* missing from font", UserWarning)
         figures = {"confusion.png": _confusions(findings), "reliability.png": _reliabilities(findings)}
         both_labels = [test for test in tests if 0 < np.count_nonzero(test.faces.has_mask) < len(test.faces)]
         if both_labels:
