@@ -155,7 +155,7 @@ def test_settings_travel_as_json_and_change_the_recipe() -> None:
         ("size_px", 31, "needs crops of 32 to 512 px"),
         ("margin", -0.1, "needs a margin of 0 to 1"),
         ("learning_rate", float("nan"), "needs a learning rate above 0 and below 1"),
-        ("seed", -1, "needs a seed of 0 or more"),
+        ("seed", -1, "needs a seed of 0 to 4294967295"),
         ("threads", 0, "needs at least 1 thread"),
         ("arch", "vgg", "unknown architecture 'vgg'"),
         ("weights", "imagenet", "lite starts from random weights"),
