@@ -14,7 +14,9 @@ def write_faces(folder: Path, count: int, seed: int) -> Path:
     for name, lower in (("with_mask", 30), ("without_mask", 220)):
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            picture = rng.integers(100, 156, (40, 40, 3), np.uint8)
-            picture[20:] = rng.integers(lower - 25, lower + 25, (20, 40, 3), np.uint8)
+            # Each has shades of its own: pictures that look alike are looked at closely, for they might be copies.
+            shades = cv2.resize(rng.uniform(-75, 75, (7, 7, 3)), (40, 40), interpolation=cv2.INTER_CUBIC)
+            picture = np.clip(128 + shades + rng.uniform(-28, 28, (40, 40, 3)), 0, 255).astype(np.uint8)
+            picture[20:] = np.clip(lower + 0.7 * shades[20:] + rng.uniform(-25, 25, (20, 40, 3)), 0, 255)
             cv2.imwrite(str(folder / name / f"{seed}-{number}.png"), picture)
     return folder
