@@ -1,8 +1,8 @@
 """Draw training batches: patches in; shuffled, varied batches (uint8 n x S x S x 3 RGB, float32 n x 1) out.
 
 Each data set and label gets a share of the draws that grows with the cube root of its number of faces, so that the few
-bare faces of street photographs count beside thousands of portraits. All chance comes
-from (seed, epoch, place of the batch): a run that goes on after an interruption sees the same batches.
+bare faces of street photographs count beside thousands of portraits. All chance comes from (seed, epoch, place of the
+batch): a run that goes on after an interruption sees the same batches.
 """
 
 from __future__ import annotations
