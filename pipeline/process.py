@@ -31,6 +31,7 @@ from pipeline.logs import tell_identity
 from pipeline.messages import PROCESSES, Heartbeat, encode
 from pipeline.metrics_port import serving
 from pipeline.scripts import script
+from pipeline.settings import Settings
 from pipeline.turns import STUCK_S, Turns
 
 log = logging.getLogger(__name__)
@@ -228,6 +229,20 @@ def running(
                 signal.signal(number, handler)
             run.ended()
             log.info("%s ended", run.id)
+
+
+def running_as(
+    role: str, settings: Settings, *, redis_url: str = "", camera: str | None = None
+) -> AbstractContextManager[Running]:
+    """Return running() as the settings say, at redis_url where they name none."""
+    return running(
+        role,
+        settings.redis_url or redis_url,
+        camera=camera,
+        parent_fd=settings.parent_fd,
+        metrics_port=settings.metrics_port,
+        metrics_token=settings.metrics_token,
+    )
 
 
 def keep_memory() -> None:

@@ -21,7 +21,7 @@ from pipeline.keys import LIVE_PIXELS_MS
 from pipeline.lease import Lease
 from pipeline.messages import Frame, frame_id
 from pipeline.pixels import encode_jpeg
-from pipeline.process import Running, running
+from pipeline.process import Running, running_as
 from pipeline.settings import BadSettings, Settings
 from pipeline.streams import NameLost, Published, Writer
 from producer.feed import Feed, Taken
@@ -44,14 +44,7 @@ def main(settings: Settings, source_text: str) -> int:
     if settings.name is None or settings.redis_url is None:
         raise BadSettings("a camera needs a --name and a --redis")
     may_come_back = kind_of(source_text) in MAY_COME_BACK
-    with running(
-        "camera",
-        settings.redis_url,
-        camera=settings.name,
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-        metrics_token=settings.metrics_token,
-    ) as run:
+    with running_as("camera", settings, camera=settings.name) as run:
         run.state = "opening"
         _begin_counting(settings.name)
         lease = Lease(run, settings.name)

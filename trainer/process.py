@@ -18,7 +18,7 @@ import redis
 from pipeline import metrics
 from pipeline.connection import connect, hide_password
 from pipeline.logs import gather_foreign_lines
-from pipeline.process import Running, running
+from pipeline.process import Running, running_as
 from pipeline.settings import Settings
 from trainer.queue.device import DeviceLock, devices
 from trainer.queue.order import find
@@ -41,13 +41,7 @@ def main(settings: Settings, redis_url: str) -> int:
     lock = DeviceLock(devices(os.environ.get("CUDA_VISIBLE_DEVICES")))
     client = connect(redis_url)
     worker: TrainingWorker | None = None
-    with running(
-        "trainer",
-        settings.redis_url or redis_url,
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-        metrics_token=settings.metrics_token,
-    ) as run:
+    with running_as("trainer", settings, redis_url=redis_url) as run:
         run.redis_place = hide_password(redis_url)
         following = Following(run, redis_url)
         while run.going():

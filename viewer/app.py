@@ -18,7 +18,7 @@ import msgspec
 from flask import Flask
 
 from pipeline import status
-from pipeline.process import Running, running
+from pipeline.process import Running, running_as
 from pipeline.settings import Settings
 from viewer import health
 from viewer.access import Access
@@ -66,15 +66,7 @@ def main(settings: Settings) -> int:
 
 def start(settings: Settings, access: Access, refusals: Refusals, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
     """Make the app and start its threads, in the process that serves."""
-    run = tidy.enter_context(
-        running(
-            "viewer",
-            settings.redis_url or "",
-            parent_fd=settings.parent_fd,
-            metrics_port=settings.metrics_port,
-            metrics_token=settings.metrics_token,
-        )
-    )
+    run = tidy.enter_context(running_as("viewer", settings))
     app = Flask(__name__)
     seats = Seats(settings.max_viewers)
     sockets = Sockets(app, access, refusals)

@@ -22,7 +22,7 @@ from models.mask_classifier import MaskClassifier
 from pipeline import messages, metrics, pixels
 from pipeline.messages import Face, FaceCrops, FrameResult, Model
 from pipeline.pixels import Picture, PixelsGone
-from pipeline.process import Running, running
+from pipeline.process import Running, running_as
 from pipeline.settings import Settings
 from pipeline.streams import Entry, Reader
 from workers.batcher import Batcher
@@ -41,13 +41,7 @@ def main(settings: Settings) -> int:
     swap = Swap(settings)
     model = swap.first
     with (
-        running(
-            "classifier",
-            settings.redis_url or "",
-            parent_fd=settings.parent_fd,
-            metrics_port=settings.metrics_port,
-            metrics_token=settings.metrics_token,
-        ) as run,
+        running_as("classifier", settings) as run,
         swap.following(),
     ):
         tell_model(run, model.classifier)

@@ -18,7 +18,7 @@ from models.named import model_card
 from pipeline import messages, metrics, pixels
 from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
 from pipeline.pixels import BadPicture, Picture
-from pipeline.process import Running, running
+from pipeline.process import Running, running_as
 from pipeline.settings import Settings
 from pipeline.streams import Entry, Reader
 
@@ -36,13 +36,7 @@ def main(settings: Settings) -> int:
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
     wanted = WantedModel(_named_model(settings))
-    with running(
-        "detector",
-        settings.redis_url or "",
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-        metrics_token=settings.metrics_token,
-    ) as run:
+    with running_as("detector", settings) as run:
         reader = Reader(run.client, run.clock, stream=messages.FRAMES, record_type=Frame, consumer=run.id)
         metrics.settled.follow(messages.FRAMES, reader.outcomes)
         while run.going():
