@@ -9,14 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.mask_classifier import Pixels
-from trainer.data import copies, poses
+from trainer.data import candidates, copies
 from trainer.data.copies import near_copies
 from trainer.data.faces import look_at
 from trainer.data.names import original_name
 from trainer.data.prints import Print, print_of
 from trainer.data.sources import Item
+from trainer.data.split import connected
 
 PEOPLE = 60
 
@@ -161,7 +163,7 @@ def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
 
 
 def test_very_many_copies_take_no_more_memory_than_a_block_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poses, "BLOCK", 64)
+    monkeypatch.setattr(candidates, "BLOCK", 64)
     monkeypatch.setattr(copies, "PICTURE_POSES", copies.PICTURE_POSES[:1])
     monkeypatch.setattr(copies, "FACE_POSES", copies.FACE_POSES[:1])
     rng = np.random.default_rng(0)
@@ -176,6 +178,74 @@ def test_very_many_copies_take_no_more_memory_than_a_block_of_pictures(monkeypat
     tracemalloc.stop()
     assert len(found) == 499
     assert peak < 12e6  # 2 MB are the small pictures; of 125,000 pairs, each one held would take 400 bytes
+
+
+def shades(rng: np.random.Generator, size_px: float, spread: float) -> NDArray[np.float32]:
+    soft: NDArray[np.float32] = cv2.GaussianBlur(rng.normal(0, 1, (96, 96, 3)).astype(np.float32), (0, 0), size_px)
+    return soft * (spread / soft.std())
+
+
+def look_alikes(count: int) -> list[Pixels]:
+    """Make pictures that share their coarse light and shade, as frames of one person do, and differ in their detail."""
+    rng = np.random.default_rng(0)
+    common = 128 + shades(rng, 6, 45)
+    return [clipped(common + shades(rng, 1.5, 14)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("block", [1024, 32])
+def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(candidates, "BLOCK", block)
+    count, most = 100, 7
+    prints = np.stack([whole(picture).picture for picture in look_alikes(count)])
+
+    def found(most: int) -> candidates.MostAlike:
+        everything = np.full(count, most)
+        return candidates.candidates(
+            prints, copies.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
+        )
+
+    every, few = found(count), found(most)
+
+    assert len(every.pairs) == count * (count - 1)  # each pair for the sake of both
+    assert not every.has_more.any()
+    assert len(few.pairs) == count * most
+    assert few.has_more.all()
+    for place in range(count):
+        assert few.pairs[few.pairs[:, 3] == place].tolist() == every.pairs[every.pairs[:, 3] == place][:most].tolist()
+
+
+def test_nothing_is_looked_for_that_is_not_wanted() -> None:
+    prints = np.stack([whole(picture).picture for picture in look_alikes(12)])
+    most = np.array([3] * 6 + [0] * 6)
+
+    found = candidates.candidates(
+        prints, copies.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
+    )
+
+    assert np.bincount(found.pairs[:, 3], minlength=12).tolist() == most.tolist()
+    assert (found.pairs[:, :2].sum(axis=1) % 2 == 1).all()
+
+
+def test_copies_of_one_photograph_are_joined_however_many_they_and_its_look_alikes_are() -> None:
+    others = look_alikes(50)
+    rng = np.random.default_rng(1)
+    changed = others[0], turned(others[0][:, ::-1], 7)  # each has more copies like itself than are looked at in a round
+    same = [clipped(picture + rng.normal(0, 6, picture.shape)) for picture in changed for _ in range(30)]
+
+    found = copies_among([whole(picture) for picture in (*others, *same)])
+
+    assert connected(110, found) == [*range(50), *[0] * 60]
+
+
+def test_many_pictures_that_all_contradict_each_other_are_told() -> None:
+    rng = np.random.default_rng(0)
+    prints = [whole(clipped(look_alikes(1)[0] + rng.normal(0, 6, (96, 96, 3)))) for _ in range(40)]
+
+    found = near_copies(prints, [0] * 40, ["mask", "no_mask"] * 20)
+
+    assert {place for pair in found for place in pair} == set(range(40))
 
 
 def test_plain_and_very_small_pictures_are_not_called_copies() -> None:

@@ -63,6 +63,13 @@ def test_of_clips_the_groups_nearest_to_half_are_kept() -> None:
     assert sides == {"a0": "validation", "a1": "training", "a2": "training"}
 
 
+def test_of_clips_half_at_least_are_kept_where_two_choices_are_as_near() -> None:
+    sides = drawn(groups(4, share=0.5, weights=(4, 2, 2, 2)), seed=0, with_validation=True)
+
+    assert Counter(sides.values()) == {"validation": 2, "training": 2}
+    assert sides["a0"] == "validation"
+
+
 @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
 def test_what_is_paired_has_one_number_and_nothing_else_has(count: int, pairs: list[tuple[int, int]]) -> None:
     inside = [(one, other) for one, other in pairs if one < count and other < count]

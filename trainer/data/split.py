@@ -76,11 +76,11 @@ def drawn(groups: Sequence[Group], seed: int, *, with_validation: bool) -> dict[
 
 
 def _taken(groups: Sequence[Group], share: float) -> set[str]:
-    """Take groups, in order, if they bring their weight nearer to a share of the weight of all; return their names."""
+    """Take groups, in order, if that brings their weight nearer to its share or from below to as much above it."""
     missing = share * sum(group.weight for group in groups)
     taken: set[str] = set()
     for group in groups:
-        if abs(missing - group.weight) < missing:
+        if abs(missing - group.weight) <= missing:
             taken.add(group.name)
             missing -= group.weight
     return taken
