@@ -25,6 +25,7 @@ WORKDIR /src
 COPY scripts/fetch_assets.py scripts/
 COPY models/__init__.py models/face_detector.py models/files.py models/haar.py models/merge.py \
   models/yunet_decode.py models/yunet_onnx.py models/
+COPY trainer/__init__.py trainer/efficientnet_torch.py trainer/
 RUN /opt/venv/bin/python scripts/fetch_assets.py
 COPY . .
 COPY --from=page /page/node_modules/socket.io-client/dist/socket.io.min.js viewer/static/vendor/
@@ -32,7 +33,11 @@ RUN /opt/venv/bin/python scripts/fetch_page_parts.py \
   && /opt/venv/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir /wheels . \
   && /opt/venv/bin/pip install -q --no-deps --no-index --target /opt/maskwatch /wheels/*.whl
 
-# What serving never imports: pip, the packages' own tests, ONNX Runtime's tools for making models.
+# What serving never reads: the weights that training starts from.
+FROM app AS serving
+RUN rm -r /opt/maskwatch/trainer/assets
+
+# ...and never imports: pip, the packages' own tests, ONNX Runtime's tools for making models.
 FROM packages AS slim
 RUN /opt/venv/bin/pip uninstall -q -y setuptools pip \
   && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
@@ -52,7 +57,7 @@ CMD ["--help"]
 
 FROM base AS run
 COPY --from=slim /opt/venv /opt/venv
-COPY --from=app /opt/maskwatch /opt/maskwatch
+COPY --from=serving /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 # A registry whose current version is the built-in one: what a new volume here begins with.
 RUN python -c "from models.registry import BUILT_IN, Registry; from models.store import open_store; \

@@ -40,7 +40,7 @@ lock:
 	cd requirements && uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate assets.in -o assets.txt
 
 clean:
-	rm -rf .venv .setup-* node_modules build dist models/assets producer/assets viewer/static/vendor
+	rm -rf .venv .setup-* node_modules build dist models/assets producer/assets trainer/assets viewer/static/vendor
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("maskwatch needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

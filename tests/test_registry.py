@@ -352,7 +352,7 @@ def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registr
     (current,) = [line for line in table if line.startswith("* lite")]
     assert first in current
     assert "street 90.00%" in current
-    assert "2.9 MB" in current
+    assert "3.7 MB" in current
     assert table[-1].endswith(f"by {BY}; before it: built-in")
     assert next(iter(rows)) == BUILT_IN
     assert (rows[first]["current"], rows[second]["current"]) == (True, False)

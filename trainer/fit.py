@@ -19,10 +19,9 @@ from trainer.data.batches import Batches
 from trainer.dataset import Faces, Prepared
 from trainer.fitting.average import MovingAverage
 from trainer.fitting.checkpoint import Checkpoint, Origin
-from trainer.networks import of_any_size
 from trainer.progress import Progress, Reporting
 from trainer.reporting.findings import Epoch
-from trainer.settings import Recipe, side_of, stages
+from trainer.settings import Recipe
 
 __all__ = ["Progress", "fit"]
 
@@ -48,31 +47,27 @@ def fit(
     """
     recipe, epochs = origin.recipe, checkpoint.epochs_of(origin)
     steps = -(-len(found.training) // recipe.batch)
-    learner = of_any_size(network) if recipe.small_share else network
-    _compile(learner, recipe, steps)
-    state = [*learner.variables, *learner.optimizer.variables]
+    _compile(network, recipe, steps)
+    state = [*network.variables, *network.optimizer.variables]
     averages: list[MovingAverage] = []
     if recipe.ema_decay is not None:
-        averages = [MovingAverage(learner, recipe.ema_decay, steps_done=len(epochs) * steps)]
+        averages = [MovingAverage(network, recipe.ema_decay, steps_done=len(epochs) * steps)]
         state += averages[0].variables
     if epochs:
         checkpoint.restore(state)
     saving = _Saving(checkpoint, state, origin, epochs)
-    areas = [side_of(recipe, epoch) ** 2 for epoch in range(recipe.epochs)]
-    reporting = Reporting(report, costs=areas, steps=steps, first_epoch=len(epochs))
-    for stage in stages(recipe, len(epochs)):  # a call each, because Keras takes crops of one size
-        learner.fit(
-            Batches(found.training, recipe, origin.seed, first_epoch=stage.start),
-            initial_epoch=stage.start,
-            epochs=stage.stop,
-            validation_data=_Clean(found.validation, recipe.batch),
-            callbacks=[*averages, saving, reporting],  # in this order: what is reported as finished is saved
-            shuffle=False,  # Batches draws
-            verbose=0,
-        )
+    network.fit(
+        Batches(found.training, recipe, origin.seed, first_epoch=len(epochs)),
+        initial_epoch=len(epochs),
+        epochs=recipe.epochs,
+        validation_data=_Clean(found.validation, recipe.batch),
+        # In this order: what is reported as finished is saved.
+        callbacks=[*averages, saving, Reporting(report, recipe.epochs, steps=steps, first_epoch=len(epochs))],
+        shuffle=False,  # Batches draws
+        verbose=0,
+    )
     for average in averages:
         average.swap()
-    network.set_weights(learner.get_weights())
     return saving.epochs
 
 

@@ -15,16 +15,16 @@ from contextlib import contextmanager
 import keras
 from keras import layers, ops
 
-from trainer.settings import IMAGENET, RANDOM, RECIPES
+from trainer.efficientnet import efficientnet_lite0, know_imagenet
+from trainer.settings import IMAGENET, RANDOM, RECIPES, check_start
 
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
 STAGE_WIDTHS = (64, 128, 256, 512)
-# The widest that stays under 5 MB in int8.
-LITE_WIDTH = 5 / 8
 
 # The channel means (B, G, R) that the ImageNet weights of ResNet50 were trained with.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+BODY_DROPOUT = 0.2
 HEAD_UNITS = 128
 HEAD_DROPOUT = 0.5
 
@@ -40,42 +40,44 @@ def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> ke
     Args:
         arch: a key of RECIPES.
         size_px: side of the square input; None means the architecture's own.
-        weights: for resnet50 the starting weights of the body: "imagenet", which Keras downloads once, or a .weights.h5
-            or .h5 file without the top. "none" means random ones, with which the others always start.
+        weights: of the body to start from: "none" means random ones, and resnet18 can have no others. "imagenet": those
+            of lite are there since set-up, those of resnet50 Keras downloads once; resnet50 takes a .weights.h5 or .h5
+            file without the top as well.
 
     Raises:
         ValueError: an unknown arch, or weights that do not fit or cannot be had.
+        ModelUnusable: the weights of lite are missing or damaged.
     """
     if arch not in RECIPES:
         raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
     side = size_px or RECIPES[arch].size_px
     if arch == "resnet50":
         return _resnet50(side, weights)
-    if weights != RANDOM:
-        raise ValueError(f"{arch} starts from random weights: --weights is for resnet50")
-    return _resnet18(arch, side, width=LITE_WIDTH if arch == "lite" else 1.0)
+    check_start(arch, weights)
+    return _lite(side, weights) if arch == "lite" else _resnet18(side)
 
 
-def of_any_size(network: keras.Model) -> keras.Model:
-    """Return a ResNet18 with the weights of another that takes crops of one size; this one takes any."""
-    free = keras.models.clone_model(network, input_tensors=keras.Input((None, None, 3), dtype="uint8", name="crops"))
-    free.set_weights(network.get_weights())
-    return free
+def _lite(size_px: int, weights: str) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = layers.Dropout(BODY_DROPOUT)(efficientnet_lite0(picture))
+    network = keras.Model(picture, _mask_probability(x), name="lite")
+    if weights == IMAGENET:
+        know_imagenet(network)
+    return network
 
 
-def _resnet18(arch: str, size_px: int, width: float) -> keras.Model:
+def _resnet18(size_px: int) -> keras.Model:
     picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(picture)
-    widths = [int(width * channels) for channels in STAGE_WIDTHS]
-    x = _conv_norm(x, widths[0], kernel=7, stride=2)
+    x = _conv_norm(x, STAGE_WIDTHS[0], kernel=7, stride=2)
     x = layers.ReLU()(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    for stage, channels in enumerate(widths):
+    for stage, channels in enumerate(STAGE_WIDTHS):
         for block in range(BLOCKS_PER_STAGE):
             x = _residual(x, channels, stride=2 if stage > 0 and block == 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(0.2)(x)
-    return keras.Model(picture, _mask_probability(x), name=arch)
+    x = layers.Dropout(BODY_DROPOUT)(x)
+    return keras.Model(picture, _mask_probability(x), name="resnet18")
 
 
 def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:

@@ -6,7 +6,7 @@ What the listener raises comes through Keras and ends the training: that is how 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -62,8 +62,8 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
     def __init__(
         self,
         report: Callable[[Progress], None],
+        epochs: int,
         *,
-        costs: Sequence[float],
         steps: int,
         first_epoch: int,
         clock: Callable[[], float] = time.monotonic,
@@ -72,13 +72,13 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
 
         Args:
             report: gets each Progress.
-            costs: of a step, in any unit, for each epoch of the whole run.
+            epochs: of the whole run.
             steps: of an epoch. first_epoch: how many epochs an earlier process has finished.
             clock: in seconds.
         """
         super().__init__()
         self._report = report
-        self._costs = costs
+        self._epochs = epochs
         self._steps = steps
         self._first_epoch = first_epoch
         self._clock = clock
@@ -86,7 +86,7 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         self._step = 0
         self._figures: Mapping[str, Any] = {}
         self._began = self._reported_at = clock()
-        self._untimed = 0.0
+        self._untimed = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 -- Keras' signature
         """Keep which epoch it is, from 0."""
@@ -97,7 +97,7 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         self._step, self._figures = batch + 1, logs or {}
         if self._done() == 1 and self._steps > 1:  # a run's first step takes seconds that no other one takes
             self._began = self._reported_at = self._clock()
-            self._untimed = self._spent()
+            self._untimed = 1
         else:
             self._report_if_due()
 
@@ -116,12 +116,12 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
 
     def _tell(self) -> None:
         self._reported_at = self._clock()
-        timed = self._spent() - self._untimed
-        left = self._steps * sum(self._costs[self._first_epoch :]) - self._spent()
+        timed = self._done() - self._untimed
+        left = (self._epochs - self._first_epoch) * self._steps - self._done()
         self._report(
             Progress(
                 epoch=self._epoch + 1,
-                epochs=len(self._costs),
+                epochs=self._epochs,
                 step=self._step,
                 steps=self._steps,
                 loss=float(self._figures["loss"]),
@@ -135,10 +135,6 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
     def _done(self) -> int:
         """Return how many steps this process has done."""
         return (self._epoch - self._first_epoch) * self._steps + self._step
-
-    def _spent(self) -> float:
-        """Return what they cost."""
-        return self._steps * sum(self._costs[self._first_epoch : self._epoch]) + self._step * self._costs[self._epoch]
 
 
 def _float_or_none(value: Any) -> float | None:

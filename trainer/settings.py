@@ -13,8 +13,6 @@ import msgspec
 from msgspec import Struct
 
 SMALLEST_PX, LARGEST_PX = 32, 512
-# Of a crop's side, while a run is young: 80 of 112 px.
-SMALL_SCALE = 5 / 7
 LARGEST_SEED = 2**32 - 1  # NumPy's
 # How files of weights begin: HDF5 (.h5) and ZIP (.keras).
 WEIGHTS_START = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
@@ -29,7 +27,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     validation: is only reported on; None keeps a fifth of each data set. tests: measured once at the end.
     leave_out_copies: leave out copies of pictures that are measured; else they are an error.
     size_px: side S of the square crops. margin: what crops show around a face's box at each side, as a share of it.
-    weights: to start from: imagenet, none (random), or a file. batch: crops a step.
+    weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops a step.
     threads: None means all processors. Another number gives slightly other weights.
     """
 
@@ -56,8 +54,6 @@ class Recipe(Struct, frozen=True, kw_only=True):
     warmup_share: of all steps, for which the learning rate rises; it then falls along a half cosine to zero. None keeps
     it as it is.
     ema_decay: of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
-    small_share: of the epochs, the first ones, that see crops of SMALL_SCALE times the side (progressive resizing):
-    they take half the time, and leave the details to the rest.
     """
 
     about: str
@@ -72,17 +68,16 @@ class Recipe(Struct, frozen=True, kw_only=True):
     weight_decay: float
     label_smoothing: float
     ema_decay: float | None
-    small_share: float
 
 
 # The margin is small: the masked faces of public data sets come with more surroundings than the bare ones, and with a
 # wide margin surroundings mean "mask".
 _LITE = Recipe(
-    about="ResNet18 at five eighths of its width, for CPUs",
+    about="EfficientNet-Lite0 that knows ImageNet, for CPUs",
     size_px=112,
     margin=0.05,
-    weights=RANDOM,
-    epochs=56,
+    weights=IMAGENET,
+    epochs=10,
     batch=64,
     optimizer="adamw",
     learning_rate=1e-3,
@@ -90,11 +85,10 @@ _LITE = Recipe(
     weight_decay=0.05,
     label_smoothing=0.03,
     ema_decay=0.998,
-    small_share=0.7,
 )
 RECIPES = {
     "lite": _LITE,
-    "resnet18": msgspec.structs.replace(_LITE, about="ResNet18, full width"),
+    "resnet18": msgspec.structs.replace(_LITE, about="ResNet18", weights=RANDOM, epochs=56),
     "resnet50": Recipe(
         about="ResNet50 that knows ImageNet, with a dense head of its own",
         size_px=224,
@@ -108,7 +102,6 @@ RECIPES = {
         weight_decay=0.0,
         label_smoothing=0.0,
         ema_decay=None,
-        small_share=0.0,
     ),
 }
 
@@ -125,26 +118,20 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}
     recipe = msgspec.structs.replace(RECIPES[settings.arch], **changes)
     _check_numbers(settings, recipe)
-    if recipe.weights != RANDOM and RECIPES[settings.arch].weights == RANDOM:
-        raise ValueError(f"{settings.arch} starts from random weights: --weights is for resnet50")
+    check_start(settings.arch, recipe.weights)
     if recipe.weights not in (RANDOM, IMAGENET):
         _check_weights(Path(recipe.weights))
     return recipe
 
 
-def side_of(recipe: Recipe, epoch: int) -> int:
-    """Return the side in pixels of the crops of an epoch, counted from 0."""
-    return round(SMALL_SCALE * recipe.size_px) if epoch < _small_epochs(recipe) else recipe.size_px
-
-
-def stages(recipe: Recipe, done: int) -> list[range]:
-    """Return the epochs that are left after some, those with crops of one size together."""
-    grown = max(_small_epochs(recipe), done)
-    return [epochs for epochs in (range(done, grown), range(grown, recipe.epochs)) if epochs]
-
-
-def _small_epochs(recipe: Recipe) -> int:
-    return int(recipe.small_share * recipe.epochs)
+def check_start(arch: str, weights: str) -> None:
+    """Raise ValueError when an architecture cannot start from such weights."""
+    if weights == RANDOM or arch == "resnet50":
+        return
+    if RECIPES[arch].weights == RANDOM:
+        raise ValueError(f"{arch} starts from random weights: --weights is for lite and resnet50")
+    if weights != IMAGENET:
+        raise ValueError(f"--weights {weights}: {arch} starts from {IMAGENET} or {RANDOM}; files are for resnet50")
 
 
 def _check_weights(path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.data.augment import augment
 from trainer.data.faces import Patches
-from trainer.settings import Recipe, side_of
+from trainer.settings import Recipe
 
 SHARE_POWER = 1 / 3
 
@@ -24,13 +24,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """One epoch draws as many faces as there are."""
 
     def __init__(self, patches: Patches, recipe: Recipe, seed: int, first_epoch: int = 0) -> None:
-        """Draw batches of patches, beginning with those of epoch `first_epoch` (from 0), all of that epoch's size."""
+        """Draw batches of patches, beginning with those of epoch `first_epoch` (from 0)."""
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
         self._patches = patches
         self._recipe = recipe
         self._seed = seed
         self._epoch = first_epoch
-        self._side_px = side_of(recipe, first_epoch)
         self._shares = shares(patches)
         self._order = self._drawn()
 
@@ -38,10 +37,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
         return -(-len(self._patches) // self._recipe.batch)
 
     def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        batch, margin = self._recipe.batch, self._recipe.margin
+        batch = self._recipe.batch
         places = self._order[place * batch : (place + 1) * batch]
         rng = np.random.default_rng([self._seed, self._epoch, 1 + place])
-        crops = augment(self._patches, places, self._side_px, margin, rng)
+        crops = augment(self._patches, places, self._recipe.size_px, self._recipe.margin, rng)
         return crops, self._patches.has_mask[places].astype(np.float32)[:, None]
 
     def on_epoch_end(self) -> None:
