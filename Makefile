@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 .PHONY: setup setup-dev demo env certificates test lint format bench lock clean
 
 setup: .setup-run
+	$(BIN)/python scripts/fetch_assets.py
+	$(BIN)/python scripts/fetch_page_parts.py
 
 setup-dev: .setup-dev
 

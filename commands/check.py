@@ -77,12 +77,12 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
             return f"{settings.host}:{settings.port} is free"
 
     def training() -> str:
-        found = find_spec("tensorflow") is not None
-        return (
-            "TensorFlow is installed"
-            if found
-            else "not installed, needed only to train: pip install 'maskwatch[train]'"
-        )
+        from trainer.efficientnet_torch import read_weights
+
+        if find_spec("tensorflow") is None:
+            return "not installed, needed only to train: pip install 'maskwatch[train]'"
+        read_weights()
+        return "TensorFlow is installed, and the weights to start from are there"
 
     return [
         ("face detector", detector),

@@ -35,7 +35,7 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip insta
 @click.option("--batch", type=click.IntRange(1, 4096), help="Crops a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
 @click.option("--size-px", type=click.IntRange(32, 512), help="Side of a crop; default: the architecture's own.")
-@click.option("--weights", help="Starting weights: imagenet or none; for resnet50 a file, too.")
+@click.option("--weights", help="Starting weights: imagenet or none (resnet18: none), for resnet50 also a file.")
 @click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

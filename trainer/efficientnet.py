@@ -9,17 +9,13 @@ ModelUnusable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
-from models.files import read_checked
-from trainer.efficientnet_torch import CONVERTED_SHA256
+from trainer.efficientnet_torch import read_weights
 
-# All weights of the body as little-endian float32, layer by layer; `make setup` puts them here (efficientnet_torch.py).
-WEIGHTS = Path(__file__).parent / "assets" / "efficientnet_lite0.f32"
 # The weights were trained with pictures of 0..255 scaled like this.
 SCALE, OFFSET = 1 / 128, -127 / 128
 FEATURES = 1280
@@ -67,8 +63,7 @@ def know_imagenet(network: keras.Model) -> None:
     Raises:
         ModelUnusable: their file is missing or damaged.
     """
-    content = read_checked(WEIGHTS, CONVERTED_SHA256, remedy="run `make setup`, or train with --weights none")
-    values = np.frombuffer(content, "<f4")
+    values = read_weights()
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.BatchNormalization):
             shapes = [weight.shape for weight in layer.weights]

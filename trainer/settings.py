@@ -129,7 +129,7 @@ def check_start(arch: str, weights: str) -> None:
     if weights == RANDOM or arch == "resnet50":
         return
     if RECIPES[arch].weights == RANDOM:
-        raise ValueError(f"{arch} starts from random weights: --weights is for lite and resnet50")
+        raise ValueError(f"{arch} starts from random weights only: --weights is for lite and resnet50")
     if weights != IMAGENET:
         raise ValueError(f"--weights {weights}: {arch} starts from {IMAGENET} or {RANDOM}; files are for resnet50")
 

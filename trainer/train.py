@@ -6,7 +6,8 @@
 The model folder gets classifier.keras, classifier.onnx (float), classifier.int8.onnx (what CPUs serve), manifest.jsonl
 (which face was trained on, which measured), report/ and, last, card.json. Until then it has a checkpoint, from which
 train() with the same settings goes on however it was interrupted; a lock keeps other runs out.
-DatasetUnusable (data sets), ValueError (settings) and ModelUnusable (the face detector's file) end it.
+DatasetUnusable (data sets), ValueError (settings) and ModelUnusable (the face detector's file, the weights to start
+from) end it.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _differences(before: Origin, now: Origin) -> list[str]:
     told = [f"{name} {old[name]}, now {new[name]}" for name in ("arch", "seed") if old[name] != new[name]]
     told += [
         f"{name} {old_recipe[name]}, now {new_recipe[name]}"
-        for name in new_recipe
-        if name != "about" and old_recipe[name] != new_recipe[name]
+        for name in new_recipe  # about: the same architecture may have been another network in an older version
+        if old_recipe[name] != new_recipe[name]
     ]
     return told + (["other pictures"] if old["data"] != new["data"] else [])
