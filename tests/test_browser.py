@@ -191,12 +191,14 @@ def test_a_page_whose_session_ends_elsewhere_says_so(browser: Browser, server: S
         with tab.context.new_page() as other:
             other.goto(locked.url)
             other.get_by_role("button", name="Sign out").click()
+            expect(other.get_by_role("button", name="Sign in")).to_be_visible()  # closed on its way it would hang
 
         expect(tab.locator("#signed-out")).to_have_text("You are signed out. Sign in again", timeout=10_000)
         expect(tab.locator("#connection")).to_have_text("Signed out")
         expect(tile(tab).locator(".state")).to_have_text("No connection")
         tab.get_by_role("link", name="Sign in again").click()
         expect(tab).to_have_url(locked.url + "login")
+        expect(tab.get_by_role("button", name="Sign in")).to_be_visible()
 
 
 def test_signing_in_needs_no_script(browser: Browser, locked: Viewer) -> None:
