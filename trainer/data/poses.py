@@ -63,9 +63,9 @@ def small(prints: NDArray[np.uint8]) -> Floats:
 
 def vectors(pictures: Floats, pose: Pose) -> Floats:
     """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 where there is nothing to see."""
-    vectors = pictures @ _as_seen(pose)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    shown: Floats = np.where(lengths >= PLAIN, vectors / np.maximum(lengths, PLAIN), 0).astype(np.float32)
+    seen = pictures @ _as_seen(pose)
+    lengths = np.linalg.norm(seen, axis=1, keepdims=True)
+    shown: Floats = np.where(lengths >= PLAIN, seen / np.maximum(lengths, PLAIN), 0).astype(np.float32)
     return shown
 
 
