@@ -26,7 +26,7 @@ from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
 
-LONG = 200  # epochs: more than any test waits for
+LONG = 1000  # epochs: more than any test waits for
 STARTS_S = 60  # Python, TensorFlow and the first batch on a busy machine
 TAKEN_OVER_S = 90
 PUT_OFF = f"rq:scheduled:{QUEUE}"
