@@ -22,10 +22,7 @@ FROM packages AS app
 COPY requirements/build.txt requirements/assets.txt requirements/convert.txt /src/requirements/
 RUN /opt/venv/bin/pip install -q --require-hashes -r /src/requirements/build.txt
 WORKDIR /src
-COPY scripts/fetch_assets.py scripts/
-COPY models/__init__.py models/face_detector.py models/files.py models/haar.py models/merge.py \
-  models/yunet_decode.py models/yunet_onnx.py models/
-COPY trainer/__init__.py trainer/efficientnet_torch.py trainer/
+COPY scripts/fetch_assets.py scripts/yunet_onnx.py scripts/efficientnet_weights.py scripts/
 RUN /opt/venv/bin/python scripts/fetch_assets.py
 COPY . .
 COPY --from=page /page/node_modules/socket.io-client/dist/socket.io.min.js viewer/static/vendor/
@@ -60,7 +57,7 @@ COPY --from=slim /opt/venv /opt/venv
 COPY --from=serving /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 # A registry whose current version is the built-in one: what a new volume here begins with.
-RUN python -c "from models.registry import BUILT_IN, Registry; from models.store import open_store; \
+RUN python -c "from models.registry.registry import BUILT_IN, Registry; from models.registry.store import open_store; \
 Registry(open_store('/models')).point(BUILT_IN, 'image', [])"
 
 # ...and what training never does: headers, and a compiler's library that TensorFlow names but does not load.

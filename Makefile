@@ -48,7 +48,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("maskwatch needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
-.setup-run: requirements/run.txt requirements/build.txt requirements/assets.txt requirements/convert.txt pyproject.toml package-lock.json scripts/fetch_assets.py scripts/fetch_page_parts.py | $(BIN)/python
+.setup-run: requirements/run.txt requirements/build.txt requirements/assets.txt requirements/convert.txt pyproject.toml package-lock.json scripts/fetch_assets.py scripts/fetch_page_parts.py scripts/yunet_onnx.py scripts/efficientnet_weights.py | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements/run.txt
 	$(PIP) install --require-hashes -r requirements/build.txt
 	$(PIP) install --no-deps --no-build-isolation -e .

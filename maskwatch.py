@@ -43,12 +43,19 @@ try:  # Ctrl-C ends with one line while all this is loaded, too
     from commands.models import models
     from commands.password import check_access, password
     from commands.training import jobs, train, trainer
-    from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, TEND_S, Children, flags_of, start_workers
-    from pipeline.clock import Clock
-    from pipeline.embedded import serve
-    from pipeline.logs import configure_logging, is_json
-    from pipeline.messages import FILE_PREFIX
-    from pipeline.settings import BadSettings, Settings, options, read_file
+    from pipeline.bus.clock import Clock
+    from pipeline.bus.messages import FILE_PREFIX
+    from pipeline.runtime.children import (
+        CLASSIFY_FLAGS,
+        DETECT_FLAGS,
+        SUPERVISE_INTERVAL_S,
+        Children,
+        flags_of,
+        start_workers,
+    )
+    from pipeline.runtime.embedded_server import serve
+    from pipeline.runtime.logs import configure_logging, is_json
+    from pipeline.runtime.settings import BadSettings, Settings, options, read_file
 except KeyboardInterrupt:
     sys.stderr.write(STOPPED)
     sys.exit(INTERRUPTED)
@@ -141,10 +148,10 @@ def camera(source: str, **values: Any) -> None:
 
     Without one, that of MASKWATCH_SOURCE, which nobody else on this machine can read.
     """
-    from pipeline.lease import NameTaken
-    from pipeline.streams import NameLost
+    from pipeline.bus.leases import NameTaken
+    from pipeline.bus.streams import NameLost
     from producer import camera as process
-    from producer.picture import SourceFailed
+    from producer.sources.source import SourceFailed
 
     settings = process_settings(values)
     if settings.name is None:
@@ -192,7 +199,7 @@ def view(**values: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, the same as GET /api/status.")
 def status(as_json: bool, **values: Any) -> None:
     """Show cameras with their ledgers, processes and streams."""
-    from pipeline.status import read, table
+    from pipeline.bus.status import read, table
 
     with redis_of(values) as client:
         found = read(client, Clock(client))
@@ -226,8 +233,8 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
                 children.start("camera", source, "--name", name, *flags, *common, needed=source == "demo")
             children.start("view", *flags_of(settings, *(name for name in VIEW if name not in SECRETS)), *common)
             server.wait()
-            while not told.wait(TEND_S):
-                children.tend()
+            while not told.wait(SUPERVISE_INTERVAL_S):
+                children.supervise()
         return 0
 
     run(start, ModelUnusable)
@@ -235,8 +242,8 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
 
 def check_cameras(cameras: dict[str, str]) -> None:
     """End with status 2 when a camera can never be one: a name that is not free, a source that does not exist."""
-    from producer.picture import SourceFailed
-    from producer.sources import kind_of
+    from producer.sources.open_source import kind_of
+    from producer.sources.source import SourceFailed
 
     for name, source in cameras.items():
         if name.startswith(FILE_PREFIX):

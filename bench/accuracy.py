@@ -19,8 +19,9 @@ from string import hexdigits
 import click
 import msgspec
 
-from bench.precision import LABELS, Accuracy, Prediction, mean_average_precision
+from bench.precision import Accuracy, Prediction, mean_average_precision
 from models.files import sha256_of
+from pipeline.vision.faces import LABELS
 from trainer.data.annotations import AnnotatedFace, AnnotatedPicture, read_annotations
 
 # Faces whose shorter side is at least this are also counted apart.

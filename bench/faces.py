@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 
 from bench.accuracy import HASH_DIGITS, read_hashes
+from models.classifier.mask_classifier import MaskClassifier, load
 from models.files import ModelUnusable
-from models.mask_classifier import MaskClassifier, load
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import look_at
+from trainer.data.prepare import Faces, cut_faces
 from trainer.data.sources import read_source
-from trainer.dataset import Faces, cut_faces
-from trainer.reporting.evaluate import CLEAR_FACE_PX, measure
+from trainer.reports.evaluate import CLEAR_FACE_PX, measure
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 

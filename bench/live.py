@@ -12,13 +12,13 @@ from typing import Any, cast
 from msgspec import Struct
 
 from bench.clip import FPS, clip
-from pipeline import messages
-from pipeline.children import Children
-from pipeline.clock import Clock
-from pipeline.connection import Redis, connect
-from pipeline.embedded import embedded_server
-from pipeline.messages import FrameResult, decode
-from pipeline.status import Ledger, read_ledgers
+from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import Redis, connect
+from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.status import Ledger, read_ledgers
+from pipeline.runtime.children import Children
+from pipeline.runtime.embedded_server import embedded_server
 
 CAMERA = "bench"
 CLIP_SECONDS = 45

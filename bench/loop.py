@@ -14,11 +14,12 @@ import cv2
 import msgspec
 import numpy as np
 
-from models import face_detector, mask_classifier
-from pipeline.messages import Face
-from pipeline.process import keep_memory
-from pipeline.tracks import Tracks
-from producer.sources import open_source
+from models.classifier import mask_classifier
+from models.detector import face_detector
+from pipeline.bus.messages import Face
+from pipeline.runtime.worker_context import keep_memory
+from pipeline.vision.tracks import Tracks
+from producer.sources.open_source import open_source
 
 
 def main(source_text: str, lines: Path, threads: int = 1) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.boxes import iou
+from pipeline.vision.faces import LABELS, Label
 from trainer.data.annotations import AnnotatedFace
 
-Label = Literal["mask", "no_mask"]
-LABELS: tuple[Label, ...] = ("mask", "no_mask")
 Floats = NDArray[np.float64]
 
 
@@ -47,7 +47,7 @@ class Accuracy:
 def mean_average_precision(
     truth: Mapping[str, Sequence[AnnotatedFace]],
     predictions: Mapping[str, Sequence[Prediction]],
-    iou: float = 0.5,
+    least_iou: float = 0.5,
     *,
     min_side_px: float = 0.0,
 ) -> Accuracy:
@@ -56,7 +56,7 @@ def mean_average_precision(
     Args:
         truth: the annotated faces by picture.
         predictions: the labelled faces by picture; exactly the same pictures.
-        iou: the overlap (intersection over union, 0..1) from which a prediction finds a face.
+        least_iou: the intersection over union, 0..1, from which a prediction finds a face.
         min_side_px: annotated faces with a shorter side below it are neither hit nor miss, and neither are unmatched
             predictions as small; 0 counts all.
 
@@ -72,7 +72,9 @@ def mean_average_precision(
     precision, faces = {}, {}
     for label in LABELS:
         outcomes = [
-            outcome for name in truth for outcome in _outcomes(truth[name], predictions[name], label, iou, min_side_px)
+            outcome
+            for name in truth
+            for outcome in _outcomes(truth[name], predictions[name], label, least_iou, min_side_px)
         ]
         faces[label] = sum(_counts(face, label, min_side_px) for found in truth.values() for face in found)
         if faces[label] == 0:
@@ -82,7 +84,11 @@ def mean_average_precision(
 
 
 def _outcomes(
-    truth: Sequence[AnnotatedFace], predictions: Sequence[Prediction], label: Label, iou: float, min_side_px: float
+    truth: Sequence[AnnotatedFace],
+    predictions: Sequence[Prediction],
+    label: Label,
+    least_iou: float,
+    min_side_px: float,
 ) -> Iterator[tuple[float, bool]]:
     """Match one picture's predictions of a label, best first; yield (rank, hit) of those that count."""
     wanted = [face.box for face in truth if _counts(face, label, min_side_px)]
@@ -95,11 +101,11 @@ def _outcomes(
     for prediction in sorted(predictions, key=_rank, reverse=True):
         if prediction.label != label:
             continue
-        overlaps = [_iou(prediction.box, box) for box in wanted]
-        if overlaps and max(overlaps) >= iou:
-            wanted.pop(int(np.argmax(overlaps)))
+        overlaps = iou([prediction.box], wanted)[0]
+        if wanted and overlaps.max() >= least_iou:
+            wanted.pop(int(overlaps.argmax()))
             yield _rank(prediction), True
-        elif not any(_iou(prediction.box, box) >= iou for box in excused) and _side(prediction.box) >= min_side_px:
+        elif not (iou([prediction.box], excused) >= least_iou).any() and _side(prediction.box) >= min_side_px:
             yield _rank(prediction), False
 
 
@@ -125,12 +131,3 @@ def _rank(prediction: Prediction) -> float:
 
 def _side(box: Sequence[float]) -> float:
     return min(box[2] - box[0], box[3] - box[1])
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / (sum(areas) - width * height)

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from commands.command import checked, server_for
-from pipeline.connection import connect, hide_password
-from pipeline.settings import Settings, options
+from pipeline.bus.connection import connect, hide_password
+from pipeline.runtime.settings import Settings, options
 
 
 @click.command()
@@ -35,19 +35,19 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
     """Return what a working installation has, each with a look that says what is there or raises."""
 
     def detector() -> str:
-        from models import face_detector
+        from models.detector import face_detector
 
         face_detector.load(settings.detector)
         return settings.detector
 
     def classifier() -> str:
-        from models.named import model_folder
-        from models.trial import load_tried
+        from models.classifier.trial import load_tried
+        from models.registry.named import model_folder
 
         return load_tried(model_folder(settings.models)).card.version
 
     def photograph() -> str:
-        from producer.sources import open_source
+        from producer.sources.open_source import open_source
 
         open_source("demo").close()
         return "the demo has its photograph"
@@ -77,7 +77,7 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
             return f"{settings.host}:{settings.port} is free"
 
     def training() -> str:
-        from trainer.efficientnet_torch import read_weights
+        from trainer.networks.imagenet_weights import read_weights
 
         if find_spec("tensorflow") is None:
             return "not installed, needed only to train: pip install 'maskwatch[train]'"

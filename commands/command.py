@@ -16,11 +16,11 @@ import click
 import msgspec
 import redis
 
-from pipeline.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
-from pipeline.connection import BadUrl, Unreachable, check_reachable, connect
-from pipeline.embedded import Served, ServerFailed, embedded_server
-from pipeline.logs import configure_logging, is_json
-from pipeline.settings import URLS, BadSettings, Settings, flag_of, settings_from
+from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
+from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
+from pipeline.runtime.embedded_server import Served, ServerFailed, embedded_server
+from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, settings_from
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def command_line(cli: click.Group) -> NoReturn:
 
 
 def asks_for_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Tell whether JSON lines are asked for, before click has read anything."""
+    """Return whether JSON lines are asked for, before click has read anything."""
     flags = [word for word in arguments if word in ("--log-json", "--no-log-json")]
     if flags:
         return flags[-1] == "--log-json"
@@ -144,7 +144,7 @@ def check_model(settings: Settings) -> None:
     Raises:
         ModelUnusable: the model is incomplete, damaged, or its registry cannot be reached.
     """
-    from models.card import check_files
-    from models.named import model_folder
+    from models.classifier.card import check_files
+    from models.registry.named import model_folder
 
     check_files(model_folder(settings.models))

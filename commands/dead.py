@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from commands.command import redis_of
-from pipeline.settings import options
+from pipeline.runtime.settings import options
 
 
 @click.group()
@@ -19,7 +19,7 @@ def dead() -> None:
 @options("redis_url")
 def dead_list(**values: Any) -> None:
     """List dead letters, oldest first."""
-    from pipeline.letters import rows
+    from pipeline.bus.dead_letters import rows
 
     with redis_of(values) as client:
         for row in rows(client):
@@ -31,7 +31,7 @@ def dead_list(**values: Any) -> None:
 @options("redis_url")
 def dead_show(letter_id: str, **values: Any) -> None:
     """Show one dead letter whole."""
-    from pipeline.letters import NoSuchLetter, as_text, find
+    from pipeline.bus.dead_letters import NoSuchLetter, as_text, find
 
     with redis_of(values, NoSuchLetter) as client:
         click.echo(as_text(find(client, letter_id)))
@@ -42,7 +42,7 @@ def dead_show(letter_id: str, **values: Any) -> None:
 @options("redis_url")
 def dead_replay(letter_id: str, **values: Any) -> None:
     """Put one dead entry back where it died, while its pixels exist."""
-    from pipeline.letters import CannotReplay, NoSuchLetter, replay
+    from pipeline.bus.dead_letters import CannotReplay, NoSuchLetter, replay
 
     with redis_of(values, NoSuchLetter, CannotReplay) as client:
         replay(client, letter_id)

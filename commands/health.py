@@ -13,9 +13,9 @@ from typing import Any, cast
 import click
 
 from commands.command import fail, redis_of
-from pipeline import messages
-from pipeline.process import heartbeat_key
-from pipeline.settings import options
+from pipeline.bus import messages
+from pipeline.bus.keys import heartbeat_key
+from pipeline.runtime.settings import options
 
 ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
 

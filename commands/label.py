@@ -11,10 +11,10 @@ import msgspec
 from click.core import ParameterSource
 
 from commands.command import COMMON, PIPELINE, check_model, common_flags, fail, prepare, run
-from pipeline.children import Children, start_workers, tended
-from pipeline.connection import check_reachable, connect, hide_password
-from pipeline.embedded import embedded_server
-from pipeline.settings import Settings, options
+from pipeline.bus.connection import check_reachable, connect, hide_password
+from pipeline.runtime.children import Children, start_workers, supervised
+from pipeline.runtime.embedded_server import embedded_server
+from pipeline.runtime.settings import Settings, options
 
 
 @click.command()
@@ -26,11 +26,11 @@ from pipeline.settings import Settings, options
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable
-    from pipeline.lease import NameTaken
-    from pipeline.streams import NameLost
-    from producer import label as process
-    from producer.outputs import BadOutput
-    from producer.picture import SourceFailed
+    from pipeline.bus.leases import NameTaken
+    from pipeline.bus.streams import NameLost
+    from producer.files import label as process
+    from producer.files.outputs import BadOutput
+    from producer.sources.source import SourceFailed
 
     if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
         values["log_level"] = "warning"  # a progress bar and a summary are what this command says
@@ -59,9 +59,9 @@ def label_all(
     resume: bool,
 ) -> int:
     """Label a source with workers of our own, or with those of the Redis that was named."""
-    from producer.outputs import BadOutput, Outputs
-    from producer.picture import SourceFailed
-    from producer.sources import open_source
+    from producer.files.outputs import BadOutput, Outputs
+    from producer.sources.open_source import open_source
+    from producer.sources.source import SourceFailed
 
     source = open_source(source_text, seed=settings.seed)
     if source.is_live or source.kind == "demo":
@@ -82,7 +82,7 @@ def label_all(
                 start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
                 own = msgspec.structs.replace(settings, redis_url=server.url)
                 server.wait()
-                with tended(children):
+                with supervised(children):
                     summary = process.main(own, source, outputs, own_workers=True)
         complete = not summary.interrupted
     finally:

@@ -10,11 +10,11 @@ import click
 import msgspec
 
 from commands.command import checked, fail, run
-from pipeline.settings import options
+from pipeline.runtime.settings import options
 
 if TYPE_CHECKING:
-    from models.promotion import Step
-    from models.registry import Registry
+    from models.registry.promotion import Step
+    from models.registry.registry import Registry
 
 
 @click.group()
@@ -27,7 +27,7 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool, **values: Any) -> None:
     """List the versions; * marks the current one."""
-    from models.listing import rows, table
+    from models.registry.listing import rows, table
 
     def show(registry: Registry) -> None:
         found = rows(registry)
@@ -41,7 +41,7 @@ def models_list(as_json: bool, **values: Any) -> None:
 @options("models")
 def models_show(version: str, **values: Any) -> None:
     """Show a version's card whole."""
-    from models.card import card_text
+    from models.classifier.card import card_text
 
     with_registry(values, lambda registry: click.echo(card_text(registry.card(registry.known(version))), nl=False))
 
@@ -52,7 +52,7 @@ def models_show(version: str, **values: Any) -> None:
 def models_register(run_folder: Path, **values: Any) -> None:
     """Add a run folder of training as a version; a registry that is not there yet is made."""
     from models.files import ModelUnusable
-    from models.registry import Refused, register
+    from models.registry.registry import RegistryError, register
 
     place = place_of(values)
 
@@ -61,7 +61,7 @@ def models_register(run_folder: Path, **values: Any) -> None:
         click.echo(f"{version} is registered; `maskwatch models promote {version}` makes it current")
         return 0
 
-    run(start, ModelUnusable, Refused)
+    run(start, ModelUnusable, RegistryError)
 
 
 @models.command("promote")
@@ -70,8 +70,8 @@ def models_register(run_folder: Path, **values: Any) -> None:
 @options("models")
 def models_promote(version: str, force: bool, **values: Any) -> None:
     """Make a version current, if it is no worse; classifiers swap to it as they run."""
-    from models.pointer import who
-    from models.promotion import promote
+    from models.registry.pointer import who
+    from models.registry.promotion import promote
 
     with_registry(values, lambda registry: tell(promote(registry, version, by=who(), force=force)))
 
@@ -80,8 +80,8 @@ def models_promote(version: str, force: bool, **values: Any) -> None:
 @options("models")
 def models_rollback(**values: Any) -> None:
     """Go back to the version that was current before."""
-    from models.pointer import who
-    from models.promotion import rollback
+    from models.registry.pointer import who
+    from models.registry.promotion import rollback
 
     with_registry(values, lambda registry: tell(rollback(registry, by=who())))
 
@@ -94,19 +94,21 @@ def place_of(values: dict[str, Any]) -> str:
 def with_registry(values: dict[str, Any], act: Callable[[Registry], None]) -> None:
     """Do something with the registry that was named; end with one line when that fails."""
     from models.files import ModelUnusable
-    from models.named import named_models
-    from models.registry import Refused, Registry
+    from models.registry.named import named_models
+    from models.registry.registry import Registry, RegistryError
 
     place = place_of(values)
 
     def start() -> int:
         registry = named_models(place)
         if not isinstance(registry, Registry):
-            raise Refused(f"{place} is a model's folder, not a registry: `maskwatch models register` adds it to one")
+            raise RegistryError(
+                f"{place} is a model's folder, not a registry: `maskwatch models register` adds it to one"
+            )
         act(registry)
         return 0
 
-    run(start, ModelUnusable, Refused)
+    run(start, ModelUnusable, RegistryError)
 
 
 def tell(step: Step) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from commands.command import fail
-from pipeline.settings import BadSettings, Settings
+from pipeline.runtime.settings import BadSettings, Settings
 
 LEAST, MOST = 8, 1024  # characters
 
@@ -15,7 +15,7 @@ LEAST, MOST = 8, 1024  # characters
 @click.command()
 def password() -> None:
     """Ask for a password, or read it from stdin; print what MASKWATCH_PASSWORD_HASH is to be."""
-    from viewer.access import password_hash
+    from viewer.security.authenticator import password_hash
 
     if sys.stdin.isatty():
         text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
@@ -28,7 +28,7 @@ def password() -> None:
 
 def check_access(settings: Settings) -> None:
     """End with status 2 and one line when a viewer with these settings would let others in without a password."""
-    from viewer.access import check
+    from viewer.security.authenticator import check
 
     try:
         check(settings)

@@ -11,13 +11,13 @@ import click
 import msgspec
 
 from commands.command import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
-from pipeline.connection import Redis
-from pipeline.logs import configure_logging, is_json
-from pipeline.settings import Settings, options
+from pipeline.bus.connection import Redis
+from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.settings import Settings, options
 
 if TYPE_CHECKING:
-    from trainer.progress import Progress
-    from trainer.queue.job_list import TrainingRun
+    from trainer.fitting.progress import Progress
+    from trainer.jobs.job_list import TrainingRun
     from trainer.settings import TrainSettings
 
 START_ONE = "start one with `maskwatch trainer`"
@@ -72,7 +72,7 @@ def train(
 
 def train_here(settings: TrainSettings, models: str | None) -> int:
     """Train in this process, with a line for each epoch."""
-    from trainer.queue.horse import train_and_register
+    from trainer.jobs.work_horse import train_and_register
 
     def tell(progress: Progress) -> None:
         if progress.is_epoch_end:
@@ -90,7 +90,7 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
 
 def how_to_go_on(out: Path) -> str:
     """Say what the same command does after a training was stopped."""
-    from models.card import CARD_NAME
+    from models.classifier.card import CARD_NAME
     from trainer.fitting.run_folder import CHECKPOINT_NAME
 
     if (out / CARD_NAME).exists():
@@ -103,17 +103,17 @@ def how_to_go_on(out: Path) -> str:
 def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check what can be checked at once, and leave the training to a trainer."""
     from models.files import ModelUnusable
-    from models.registry import registry_at
-    from trainer.given import check_is_new, check_run
-    from trainer.given import check_registry as check_place
-    from trainer.jobs import enqueue
-    from trainer.queue.job_list import has_trainer
-    from trainer.queue.order import JobRefused, Order
-    from trainer.queue.places import absolute, absolute_place
+    from models.registry.registry import registry_at
+    from trainer.checks import check_is_new, check_run
+    from trainer.checks import check_registry as check_place
+    from trainer.jobs.enqueue import enqueue
+    from trainer.jobs.job_list import has_trainer
+    from trainer.jobs.job_spec import JobRefused, JobSpec
+    from trainer.jobs.paths import absolute, absolute_place
 
     try:
         check_is_new(settings)  # before an empty --out becomes a path
-        order = Order(settings=absolute(settings), models=absolute_place(models))
+        order = JobSpec(settings=absolute(settings), models=absolute_place(models))
         check_run(order.settings)
         if order.models is not None:
             check_place(order.models, order.settings.out)
@@ -131,13 +131,13 @@ def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redi
 @click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, for jobs that name none.")
 def trainer(**values: Any) -> None:
     """Do training jobs, one at a time; start one for each GPU, on as many machines as you like."""
-    from trainer import process
+    from trainer.jobs import trainer
 
     check_registry(values["models"])
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
     settings = prepare(values)
-    run(lambda: process.main(settings, jobs_url(values)))
+    run(lambda: trainer.main(settings, jobs_url(values)))
 
 
 @click.command()
@@ -147,9 +147,9 @@ def trainer(**values: Any) -> None:
 @options("redis_url", "jobs_redis")
 def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> None:
     """List training jobs and how far they are, or show or cancel one."""
-    from trainer.jobs import cancel
-    from trainer.queue.job_list import run_of, runs
-    from trainer.queue.order import JobRefused
+    from trainer.jobs.enqueue import cancel
+    from trainer.jobs.job_list import run_of, runs
+    from trainer.jobs.job_spec import JobRefused
 
     if cancels and job_id is None:
         fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
@@ -165,8 +165,8 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
 
 def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
     """Print jobs, or one of them whole; say so when they wait and no trainer is there to do them."""
-    from trainer.queue.job_list import has_trainer
-    from trainer.queue.job_table import table, whole
+    from trainer.jobs.job_list import has_trainer
+    from trainer.jobs.job_table import table, whole
 
     listed = found if isinstance(found, list) else [found]
     if as_json:
@@ -187,7 +187,7 @@ def jobs_url(values: dict[str, Any]) -> str:
 
 def check_registry(place: str | None) -> None:
     """End with status 2 when models are to be added to a place that is a model's own folder."""
-    from models.card import CARD_NAME
+    from models.classifier.card import CARD_NAME
 
     if place is not None and (Path(place) / CARD_NAME).is_file():
         fail(f"--models {place} is a model's folder: models are added to a registry, another folder or a URL", 2)

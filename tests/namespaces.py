@@ -26,7 +26,7 @@ TUN = Path("/dev/net/tun")
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN_NO_PI = 0x0001 | 0x1000
 MTU = 9_000
-MOST_QUEUED = 4_096  # packets under way in one direction; more are lost, as in any queue
+MAX_QUEUED = 4_096  # packets under way in one direction; more are lost, as in any queue
 WAKE_S = 0.2
 CABLE_NICE = -10  # a real cable does not wait for a processor
 
@@ -68,7 +68,7 @@ class Cable:
 
     def _carry(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), CABLE_NICE)
-        under_way: collections.deque[tuple[float, int, bytes]] = collections.deque(maxlen=2 * MOST_QUEUED)
+        under_way: collections.deque[tuple[float, int, bytes]] = collections.deque(maxlen=2 * MAX_QUEUED)
         other = dict(zip(self._ends, reversed(self._ends), strict=True))
         while not self._stop.is_set():
             wait_s = max(0.0, under_way[0][0] - time.monotonic()) if under_way else WAKE_S

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Server, wait_until
 
-from pipeline.status import heartbeats
+from pipeline.bus.status import heartbeats
 
 Process = subprocess.Popen[str]
 
@@ -64,7 +64,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def live(server: Server, role: str, count: int = 1) -> bool:
-    """Tell whether so many processes of a role are alive."""
+    """Return whether so many processes of a role are alive."""
     return sum(beat.role == role for beat in heartbeats(server.client)) >= count
 
 
@@ -78,7 +78,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def gone(pids: list[int]) -> bool:
-    """Tell whether none of these processes runs any more; a zombie does not run."""
+    """Return whether none of these processes runs any more; a zombie does not run."""
     return not any(_runs(pid) for pid in pids)
 
 

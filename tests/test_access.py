@@ -27,20 +27,20 @@ from feeding import Feed, Page, Viewer, face, feeding, serving, viewing
 from wsproto.events import Ping
 
 from commands.password import password
-from pipeline.settings import BadSettings, Settings
-from viewer.access import DEVICE_S, SESSION_S, Access, check, password_hash
-from viewer.attempts import ALL_MOST, ONE_MOST, Attempts
-from viewer.gate import HEADERS, MOST_BODY
-from viewer.refusals import MOST_LINES, Refusals
-from viewer.server import THREADS
-from viewer.worker import ARRIVE_S, MOST_ARRIVING, MOST_HEAD, is_whole
+from pipeline.runtime.settings import BadSettings, Settings
+from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, check, password_hash
+from viewer.security.login_throttle import ALL_MOST, ONE_MOST, LoginThrottle
+from viewer.security.middleware import HEADERS, MAX_BODY
+from viewer.security.rejection_log import MAX_LINES, RejectionLog
+from viewer.serving.server import THREADS
+from viewer.serving.worker import ARRIVE_S, MAX_ARRIVING, MAX_HEAD, is_whole
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 -- it opens nothing
 HASH = password_hash(PASSWORD)
 TOKEN = "a token for metrics alone"  # noqa: S105
 KEY = "a key that signs the sessions of these tests"
 SETTINGS = Settings(password_hash=HASH, session_key=KEY)
-KNOWN = Access(SETTINGS)  # another viewer with the same key: what it signs holds on the one that is tested
+KNOWN = Authenticator(SETTINGS)  # another viewer with the same key: what it signs holds on the one that is tested
 ASKED = b"GET /login HTTP/1.1\r\nHost: a\r\n"  # and nothing after it
 TRAVERSALS = [
     "/cameras/../../etc/passwd/snapshot.jpg",
@@ -340,23 +340,23 @@ def test_a_known_browser_has_its_own_few_attempts_and_takes_none_from_others(vie
 
 def test_a_known_browser_is_a_stranger_again_after_another_password_or_key_or_a_long_time() -> None:
     now = [0.0]
-    access = Access(SETTINGS, clock=lambda: now[0])
+    access = Authenticator(SETTINGS, clock=lambda: now[0])
     device, others = access.new_device(), access.new_device()
-    password_changed = Access(Settings(password_hash=OTHER_HASH, session_key=KEY), clock=lambda: now[0])
-    key_changed = Access(Settings(password_hash=HASH, session_key=KEY[::-1]), clock=lambda: now[0])
+    password_changed = Authenticator(Settings(password_hash=OTHER_HASH, session_key=KEY), clock=lambda: now[0])
+    key_changed = Authenticator(Settings(password_hash=HASH, session_key=KEY[::-1]), clock=lambda: now[0])
 
     known = access.device(device)
     elsewhere = password_changed.device(device), key_changed.device(device)
     now[0] = DEVICE_S + 1
 
     assert known
-    assert known != Access(SETTINGS, clock=lambda: 0.0).device(others)
+    assert known != Authenticator(SETTINGS, clock=lambda: 0.0).device(others)
     assert elsewhere == (None, None)
     assert (access.device(device), access.device(None), access.device(access.new_cookie())) == (None, None, None)
 
 
 def test_a_guesser_with_many_addresses_gets_no_further_and_is_not_remembered_for_ever() -> None:
-    attempts = Attempts(0.0)
+    attempts = LoginThrottle(0.0)
 
     begun = [attempts.begin(f"10.0.{number // 250}.{number % 250}", None, 0.0) for number in range(1000)]
     later = attempts.begin("10.9.9.9", None, 2.0)
@@ -367,7 +367,7 @@ def test_a_guesser_with_many_addresses_gets_no_further_and_is_not_remembered_for
 
 
 def test_an_ipv6_network_is_one_guesser_and_who_knows_the_password_is_none() -> None:
-    attempts = Attempts(0.0)
+    attempts = LoginThrottle(0.0)
 
     guesses = [attempts.begin(f"2001:db8::{number}", None, 0.0) for number in range(ONE_MOST + 1)]
     for _ in range(2 * ONE_MOST):
@@ -408,9 +408,9 @@ OTHER_HASH = password_hash("the password after this one")
 FORGED = {
     "nothing": None,
     "nonsense": "x",
-    "another key's": Access(Settings(password_hash=HASH, session_key=KEY[::-1])).new_cookie(),
-    "another password's": Access(Settings(password_hash=OTHER_HASH, session_key=KEY)).new_cookie(),
-    "an old one": Access(SETTINGS, clock=lambda: 1e9 - SESSION_S).new_cookie(),
+    "another key's": Authenticator(Settings(password_hash=HASH, session_key=KEY[::-1])).new_cookie(),
+    "another password's": Authenticator(Settings(password_hash=OTHER_HASH, session_key=KEY)).new_cookie(),
+    "an old one": Authenticator(SETTINGS, clock=lambda: 1e9 - SESSION_S).new_cookie(),
     "a changed one": fresh_cookie().replace(":1", ":2", 1),
 }
 
@@ -494,7 +494,7 @@ def test_a_socket_that_asks_for_a_path_gets_what_else_it_asked_for(viewer: Viewe
 
 
 def test_nobody_may_send_much(viewer: Viewer, log: Log) -> None:
-    large = "x" * (MOST_BODY + 1)
+    large = "x" * (MAX_BODY + 1)
 
     body = ask(viewer, "/login", "POST", large)[0]
     chunked = ask(viewer, "/login", "POST", iter([large.encode()]))[0]
@@ -504,7 +504,7 @@ def test_nobody_may_send_much(viewer: Viewer, log: Log) -> None:
     assert (body, chunked) == (413, 411)
     assert header in (400, 431)
     assert line in (400, 414)
-    assert log.says(f"refused 127.0.0.1 POST '/login': a body of more than {MOST_BODY} bytes")
+    assert log.says(f"refused 127.0.0.1 POST '/login': a body of more than {MAX_BODY} bytes")
 
 
 def test_a_socket_takes_no_large_message_not_even_in_pieces(viewer: Viewer, log: Log) -> None:
@@ -583,7 +583,7 @@ def test_without_a_password_others_are_not_served(host: str) -> None:
     with pytest.raises(BadSettings) as refused:
         check(Settings(host=host))
     with pytest.raises(BadSettings) as as_late:
-        Access(Settings()).check_address(host)
+        Authenticator(Settings()).check_address(host)
 
     assert f"--host {host} serves other machines, and no password is set" in str(refused.value)
     assert str(as_late.value) == str(refused.value)
@@ -600,7 +600,7 @@ def test_without_a_password_others_are_not_served(host: str) -> None:
 )
 def test_settings_that_would_not_protect_are_refused(settings: dict[str, str], words: str) -> None:
     with pytest.raises(BadSettings, match=re.escape(words)):
-        Access(Settings(**settings))
+        Authenticator(Settings(**settings))
 
 
 def test_the_command_prints_the_hash_of_a_password_that_is_long_enough() -> None:
@@ -608,23 +608,23 @@ def test_the_command_prints_the_hash_of_a_password_that_is_long_enough() -> None
     short = CliRunner().invoke(password, input="short\n")
 
     assert made.exit_code == 0
-    assert Access(Settings(password_hash=made.stdout.strip())).is_password(PASSWORD)
+    assert Authenticator(Settings(password_hash=made.stdout.strip())).is_password(PASSWORD)
     assert short.exit_code == 2
     assert short.stderr == "maskwatch: the password has 5 characters; take 8 to 1024\n"
 
 
 def test_refusals_do_not_fill_the_log_and_stay_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    refusals = Refusals(clock=lambda: now[0])
+    refusals = RejectionLog(clock=lambda: now[0])
     request = {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": "GET", "PATH_INFO": "/a\nb\x1b[2J" + "c" * 1000}
 
-    for _ in range(MOST_LINES + 10):
+    for _ in range(MAX_LINES + 10):
         refusals.tell(request, "not signed in")
     now[0] = 1.5
     refusals.tell(request, "not signed in")
 
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == MOST_LINES + 1
+    assert len(lines) == MAX_LINES + 1
     assert lines[0].startswith(r"refused 192.0.2.1 GET '/a\nb\x1b[2Jccc")
     assert len(lines[0]) < 300
     assert lines[-1].endswith("(and 10 more were refused before this one)")
@@ -639,7 +639,7 @@ def test_refusals_do_not_fill_the_log_and_stay_on_one_line(caplog: pytest.LogCap
         (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", False),
         (b"POST / HTTP/1.1\r\ncontent-length:\t 3 \r\n\r\nabc", True),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 3\r\n\r\nab", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MOST_BODY + 1), True),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1), True),
         (b"POST / HTTP/1.1\r\nContent-Length: three\r\n\r\n", True),
     ],
 )
@@ -648,10 +648,10 @@ def test_a_request_is_whole_with_its_body(came: bytes, whole: bool) -> None:
 
 
 def test_headers_without_an_end_are_refused_when_they_are_too_long(harried: Viewer, harried_log: Log) -> None:
-    status, headers = answered(harried, ASKED + (b"X: " + 1000 * b"x" + b"\r\n") * (MOST_HEAD // 1000 + 1))
+    status, headers = answered(harried, ASKED + (b"X: " + 1000 * b"x" + b"\r\n") * (MAX_HEAD // 1000 + 1))
 
     assert (status, headers["X-Frame-Options"]) == (431, "DENY")
-    assert harried_log.says(f"refused 127.0.0.1: headers of more than {MOST_HEAD} bytes")
+    assert harried_log.says(f"refused 127.0.0.1: headers of more than {MAX_HEAD} bytes")
 
 
 def test_too_many_unfinished_requests_push_out_the_oldest_and_nobody_who_sends_at_once(
@@ -659,14 +659,14 @@ def test_too_many_unfinished_requests_push_out_the_oldest_and_nobody_who_sends_a
     harried_log: Log,
 ) -> None:
     with ExitStack() as stack:
-        halves = [stack.enter_context(connected(harried, b"GET ")) for _ in range(MOST_ARRIVING + 20)]
+        halves = [stack.enter_context(connected(harried, b"GET ")) for _ in range(MAX_ARRIVING + 20)]
 
         statuses = {ask(harried, "/login")[0] for _ in range(5)}
 
         wait_until(lambda: all(map(is_closed, halves[:20])), 5, "the oldest are closed")
         assert statuses == {200}
         assert not is_closed(halves[-1])
-    assert harried_log.says(f"one of more than {MOST_ARRIVING} unfinished requests")
+    assert harried_log.says(f"one of more than {MAX_ARRIVING} unfinished requests")
 
 
 def test_half_a_request_holds_no_thread_and_is_closed_in_time_also_when_its_bytes_drip(
@@ -710,13 +710,13 @@ def test_answered_connections_that_are_left_open_delay_nobody(harried: Viewer) -
 def test_what_is_no_http_is_answered_and_does_not_fill_the_log(harried: Viewer, harried_log: Log) -> None:
     wrong = b"GET /" + 3000 * b"\xff" + b"\r\n\r\n"
 
-    answers = [answered(harried, wrong) for _ in range(3 * MOST_LINES)]
+    answers = [answered(harried, wrong) for _ in range(3 * MAX_LINES)]
     wait_until(lambda: answered(harried, wrong) and "no proper request" in harried_log.text(), 10, "some are logged")
 
     assert {status for status, _ in answers} == {400}
     assert all(headers[name] == value for _, headers in answers for name, value in HEADERS.items())
     assert max(map(len, harried_log.text().splitlines())) < 400
-    assert harried_log.text().count("refused 127.0.0.1: no proper request") < 2 * MOST_LINES
+    assert harried_log.text().count("refused 127.0.0.1: no proper request") < 2 * MAX_LINES
 
 
 ODD = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")

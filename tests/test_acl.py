@@ -25,19 +25,19 @@ from locked import JOBS_TEMPLATE, REPOSITORY, USERS, Locked, locked, password_of
 from processes import Process, Processes, processes
 from redis.exceptions import NoPermissionError
 
-from pipeline import messages
-from pipeline.clock import Clock
-from pipeline.connection import connect
-from pipeline.keys import COMPLETE_PIXELS_MS, GROUP
-from pipeline.letters import replay, rows
-from pipeline.messages import Frame, Holder
-from pipeline.pixels import encode_jpeg
-from pipeline.scripts import reading_script, script
-from pipeline.status import Ledger, heartbeats, read, read_ledgers
-from pipeline.streams import Writer
-from trainer.jobs import cancel, enqueue
-from trainer.queue.job_list import run_of
-from trainer.queue.order import Order, queue_of
+from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import connect
+from pipeline.bus.dead_letters import replay, rows
+from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP
+from pipeline.bus.messages import Frame, Holder
+from pipeline.bus.scripts import reading_script, script
+from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.bus.streams import Writer
+from pipeline.vision.jpeg import encode_jpeg
+from trainer.jobs.enqueue import cancel, enqueue
+from trainer.jobs.job_list import run_of
+from trainer.jobs.job_spec import JobSpec, queue_of
 from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
@@ -402,7 +402,7 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
     with locked("redis", template=JOBS_TEMPLATE) as jobs:
         client = connect(jobs.url("jobs"))
         settings = TrainSettings(datasets=(str(tmp_path),), out=str(tmp_path / "out"))
-        cancelled = enqueue(client, Order(settings=settings), time_limit_s=60)
+        cancelled = enqueue(client, JobSpec(settings=settings), time_limit_s=60)
         cancel(client, cancelled)
         foreign = queue_of(client).enqueue("os.mkdir", str(tmp_path / "made")).id
         trainer = processes.start("trainer", "--redis", jobs.url("jobs"))
@@ -483,7 +483,7 @@ def checks() -> list[str]:
 
 
 def answers(own: Locked, check: str) -> bool:
-    """Tell whether a check succeeds, asked of this server."""
+    """Return whether a check succeeds, asked of this server."""
     command = check.replace("redis-cli", f"redis-cli -s {own.socket}")
     variables = {"REDIS_VIEWER_PASSWORD": password_of("viewer"), "PATH": os.environ["PATH"]}
     return subprocess.run(["sh", "-c", command], capture_output=True, check=False, env=variables).returncode == 0

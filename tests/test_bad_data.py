@@ -16,8 +16,8 @@ import pytest
 from trainer.data.annotations import read_annotations
 from trainer.data.decoding import frames
 from trainer.data.listing import shown
+from trainer.data.prepare import DatasetUnusable, Prepared, prepare
 from trainer.data.sources import read_source
-from trainer.dataset import DatasetUnusable, Prepared, prepare
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (40, 40)) -> Path:

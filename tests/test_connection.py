@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError
 
-from pipeline.connection import UNREADABLE, BadUrl, Unreachable, check_reachable, connect, hide_password, why
+from pipeline.bus.connection import UNREADABLE, BadUrl, Unreachable, check_reachable, connect, hide_password, why
 
 # No capital, digit 7 to 9 or sign stands in the rest of the URLs below: whatever of a password is shown is found.
 PASSWORDS = st.text(alphabet="SECRET789@/#?%:&=[] \t\n\u00c4\u2100", min_size=1)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.mask_classifier import Pixels
-from trainer.data import candidates, copies
-from trainer.data.copies import near_copies
+from models.classifier.mask_classifier import Pixels
+from trainer.data.copies import candidates, finder
+from trainer.data.copies.finder import near_copies
+from trainer.data.copies.perceptual_hash import PerceptualHash, print_of
 from trainer.data.faces import look_at
 from trainer.data.names import original_name
-from trainer.data.prints import Print, print_of
 from trainer.data.sources import Item
 from trainer.data.split import connected
 
@@ -38,7 +38,7 @@ def people(pictures: Path) -> list[Pixels]:
     return originals(pictures, 0)
 
 
-def whole(picture: Pixels) -> Print:
+def whole(picture: Pixels) -> PerceptualHash:
     """Take the print of a picture that is a face by itself."""
     height, width = picture.shape[:2]
     return print_of(picture, (0, 0, width, height), is_alone=True)
@@ -48,7 +48,7 @@ def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
     return in_order(copies_among([whole(picture) for picture in pictures]))
 
 
-def copies_among(prints: list[Print]) -> list[tuple[int, int]]:
+def copies_among(prints: list[PerceptualHash]) -> list[tuple[int, int]]:
     """Find copies among prints of one label, of which nothing is known."""
     return near_copies(prints, range(len(prints)), ["mask"] * len(prints))
 
@@ -164,8 +164,8 @@ def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
 
 def test_very_many_copies_take_no_more_memory_than_a_block_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "BLOCK", 64)
-    monkeypatch.setattr(copies, "PICTURE_POSES", copies.PICTURE_POSES[:1])
-    monkeypatch.setattr(copies, "FACE_POSES", copies.FACE_POSES[:1])
+    monkeypatch.setattr(finder, "PICTURE_POSES", finder.PICTURE_POSES[:1])
+    monkeypatch.setattr(finder, "FACE_POSES", finder.FACE_POSES[:1])
     rng = np.random.default_rng(0)
     one = cv2.GaussianBlur(rng.integers(0, 256, (64, 64, 3)).astype(np.float32), (0, 0), 2) * 3 - 256
     prints = [whole(clipped(one + rng.normal(0, 2, one.shape))) for _ in range(500)]
@@ -203,7 +203,7 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
     def found(most: int) -> candidates.MostAlike:
         everything = np.full(count, most)
         return candidates.candidates(
-            prints, copies.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
+            prints, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
         )
 
     every, few = found(count), found(most)
@@ -221,7 +221,7 @@ def test_nothing_is_looked_for_that_is_not_wanted() -> None:
     most = np.array([3] * 6 + [0] * 6)
 
     found = candidates.candidates(
-        prints, copies.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
+        prints, finder.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
     )
 
     assert np.bincount(found.pairs[:, 3], minlength=12).tolist() == most.tolist()

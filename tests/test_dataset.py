@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from trainer.checks import label_of, path_of
 from trainer.data.annotations import read_annotations
+from trainer.data.prepare import DatasetUnusable, Faces, Prepared, Row, prepare
 from trainer.data.sources import family_name, read_source, short_name
-from trainer.dataset import DatasetUnusable, Faces, Prepared, Row, prepare
-from trainer.given import label_of, path_of
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 

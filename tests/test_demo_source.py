@@ -10,14 +10,15 @@ from conftest import missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import face_detector, mask_classifier
-from pipeline.pixels import decode_jpeg, encode_jpeg
-from producer import people
-from producer.demo import Scene, Truth
-from producer.numbered import BLOCK_PX, LARGEST, read_number, write_number
-from producer.people import PHOTOGRAPH
-from producer.picture import SourceFailed
-from producer.sources import open_source
+from models.classifier import mask_classifier
+from models.detector import face_detector
+from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
+from producer.sources.demo import people
+from producer.sources.demo.frame_number import BLOCK_PX, LARGEST, read_number, write_number
+from producer.sources.demo.people import PHOTOGRAPH
+from producer.sources.demo.scene import Scene, Truth
+from producer.sources.open_source import open_source
+from producer.sources.source import SourceFailed
 
 FPS = 20.0
 LOOKED_AT = range(0, 600, 12)  # half a minute of the scene, in which every mask goes off and on

@@ -27,8 +27,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from werkzeug.security import check_password_hash
 
 from commands.health import health
-from pipeline.connection import Redis, connect
-from viewer.access import plain_hash
+from pipeline.bus.connection import Redis, connect
+from viewer.security.authenticator import plain_hash
 
 __all__ = ["processes"]
 
@@ -143,7 +143,7 @@ class Started:
         return connect(f"unix://{user}:{password}@{self.folder}/start.sock")
 
     def let_in(self) -> bool:
-        """Tell whether the start is over: its own user is gone, also from the file."""
+        """Return whether the start is over: its own user is gone, also from the file."""
         users = self.folder / "users.acl"
         return (self.folder / "start.sock").exists() and "user start " not in users.read_text()
 
@@ -287,7 +287,7 @@ def test_a_role_cannot_fill_memory_with_what_it_sends_by_halves(environment: Pat
 
 
 def refused(client: Redis, *command: str) -> bool:
-    """Tell whether a command is refused for want of rights."""
+    """Return whether a command is refused for want of rights."""
     try:
         client.execute_command(*command)
     except (NoPermissionError, AuthenticationError):

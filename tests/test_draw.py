@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.draw import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_picture
-from pipeline.messages import Box, Face, Label
-from pipeline.pixels import Picture
+from pipeline.bus.messages import Box, Face, Label
+from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_picture
+from pipeline.vision.jpeg import Image
 
 
 def face(label: Label = "mask", box: Box = (200, 150, 400, 350)) -> Face:
     return Face(box=box, score=0.9, label=label, confidence=0.957)
 
 
-def grey(width: int = 640, height: int = 480) -> Picture:
+def grey(width: int = 640, height: int = 480) -> Image:
     return np.full((height, width, 3), 120, np.uint8)
 
 
-def has(picture: Picture, colour: tuple[int, int, int]) -> int:
+def has(picture: Image, colour: tuple[int, int, int]) -> int:
     return int((picture == colour).all(axis=2).sum())
 
 

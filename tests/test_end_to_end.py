@@ -12,8 +12,8 @@ from conftest import Server, missing, wait_until
 from playwright.sync_api import Browser, Page, sync_playwright
 from processes import Process, Processes, processes
 
-from pipeline.status import read_ledgers
-from producer.numbered import BITS, BLOCK_PX
+from pipeline.bus.status import read_ledgers
+from producer.sources.demo.frame_number import BITS, BLOCK_PX
 
 __all__ = ["processes"]
 

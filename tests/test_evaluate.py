@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.card import DEFAULT_FOLDER, read_card
-from models.mask_classifier import MAX_BATCH, Floats, Pixels
-from trainer.dataset import Faces
-from trainer.reporting.evaluate import Scored, agreement, figures, measure, score
-from trainer.reporting.ranking import precision_recall, roc
+from models.classifier.card import DEFAULT_FOLDER, read_card
+from models.classifier.mask_classifier import MAX_BATCH, Floats, Pixels
+from trainer.data.prepare import Faces
+from trainer.reports.evaluate import Scored, agreement, figures, measure, score
+from trainer.reports.ranking import precision_recall, roc
 
 
 def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> Faces:

@@ -14,25 +14,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models import face_detector, yunet_onnx
-from models.face_detector import MAX_FACES, YUNET_FILE, YUNET_SHA256, Faces
-from models.files import ModelUnusable
-from models.yunet_decode import OUTPUT_NAMES, decode
+from models.detector import face_detector
+from models.detector.face_detector import MAX_FACES, YUNET_FILE, YUNET_SHA256, Faces
+from models.detector.yunet_decode import OUTPUT_NAMES, decode
+from models.files import ModelUnusable, sha256_of
+from pipeline.vision.jpeg import Image
+from scripts import yunet_onnx
 
-Frame = NDArray[np.uint8]
 
-
-def photographs(pictures: Path, count: int) -> list[Frame]:
+def photographs(pictures: Path, count: int) -> list[Image]:
     paths = sorted((pictures / "face-mask-detection" / "images").iterdir())[:count]
     return [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths]
 
 
-def one_face(pictures: Path) -> Frame:
+def one_face(pictures: Path) -> Image:
     path = min((pictures / "face-mask-12k" / "Train" / "WithoutMask").iterdir())
     return np.asarray(cv2.copyMakeBorder(cv2.imread(str(path)), 60, 60, 60, 60, cv2.BORDER_CONSTANT), np.uint8)
 
 
-def assert_plausible(faces: Faces, frame: Frame) -> None:
+def assert_plausible(faces: Faces, frame: Image) -> None:
     height, width = frame.shape[:2]
     assert faces.boxes.dtype == faces.scores.dtype == np.float32
     assert faces.boxes.shape == (len(faces.scores), 4)
@@ -54,7 +54,7 @@ def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[n
     return overlap
 
 
-def opencv_faces(frame: Frame, score_threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def opencv_faces(frame: Image, score_threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What OpenCV's own YuNet finds in a frame as it is: boxes and scores, best first."""
     size = frame.shape[1], frame.shape[0]
     model = np.fromfile(YUNET_FILE, np.uint8)
@@ -284,5 +284,5 @@ def test_the_detector_expects_the_file_that_set_up_makes() -> None:
 
     dimensions = [dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim]
 
-    assert YUNET_SHA256 == yunet_onnx.CONVERTED_SHA256
+    assert sha256_of(YUNET_FILE.read_bytes()) == YUNET_SHA256
     assert dimensions == ["n", "", "h", "w"]

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.faces import main
-from models.card import DEFAULT_FOLDER
+from models.classifier.card import DEFAULT_FOLDER
 from models.files import sha256_of
 
 FACES = 8

@@ -15,10 +15,10 @@ import pytest
 from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, live, processes, wait_for_workers
 
-from pipeline import messages
-from pipeline.keys import GROUP
-from pipeline.messages import FrameResult, decode
-from pipeline.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.bus import messages
+from pipeline.bus.keys import GROUP
+from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
 
 __all__ = ["processes"]
 
@@ -310,8 +310,8 @@ def command(pid: int) -> str:
 
 def messages_client(folder: Path) -> Server:
     """Return a client of a demo's embedded server."""
-    from pipeline.clock import Clock
-    from pipeline.connection import connect
+    from pipeline.bus.clock import Clock
+    from pipeline.bus.connection import connect
 
     client = connect(f"unix://{folder}/redis.sock")
     return Server(f"unix://{folder}/redis.sock", client, Clock(client), cast(Any, None))

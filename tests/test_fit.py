@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer import progress
-from trainer.dataset import Faces, Patches, Prepared
-from trainer.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
-from trainer.fit import fit
+from trainer.data.prepare import Faces, Patches, Prepared
+from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
+from trainer.fitting.fit import fit
+from trainer.fitting.progress import EVERY_S, Progress, Reporting
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import LOCK_NAME, locked, tidy
-from trainer.networks import build
-from trainer.progress import EVERY_S, Progress, Reporting
-from trainer.reporting.calibrate import at_temperature
-from trainer.reporting.findings import Epoch
+from trainer.networks.architectures import build
+from trainer.networks.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
+from trainer.reports.calibrate import at_temperature
+from trainer.reports.findings import Epoch
 from trainer.settings import RECIPES
 
 SIDE = 32
@@ -345,7 +345,7 @@ def test_quantization_sees_each_data_set_and_label_as_often() -> None:
 
 
 def test_tensorflow_is_loaded_without_a_word() -> None:
-    program = "from trainer.quiet_start import load_tensorflow; load_tensorflow()"
+    program = "from trainer.networks.quiet_start import load_tensorflow; load_tensorflow()"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
 
@@ -354,7 +354,7 @@ def test_tensorflow_is_loaded_without_a_word() -> None:
 
 def test_what_is_no_known_note_comes_through_even_when_the_process_dies() -> None:
     program = (
-        "import os; from trainer.quiet_start import without_notes\n"
+        "import os; from trainer.networks.quiet_start import without_notes\n"
         "with without_notes():\n"
         "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 no such instruction\\n')\n"
         "    os.write(2, b'F0000 aborted'); os.abort()"

@@ -19,11 +19,11 @@ from locked import REPOSITORY, USERS, Locked, locked, password_of
 from namespaces import Cable, Host, two_hosts
 from test_streams import frame, frames_reader, read, writer
 
-from pipeline import messages
-from pipeline.connection import hide_password
-from pipeline.messages import FrameResult, decode
-from pipeline.status import Ledger, heartbeats, read_ledgers
-from pipeline.streams import MOST_ENTRIES
+from pipeline.bus import messages
+from pipeline.bus.connection import hide_password
+from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.status import Ledger, heartbeats, read_ledgers
+from pipeline.bus.streams import MAX_ENTRIES
 
 PORT = 6380
 DELAY_S = 0.05
@@ -203,7 +203,7 @@ def test_a_url_is_told_without_its_password_and_with_its_certificates() -> None:
 def test_a_backlog_of_live_frames_is_dropped_in_few_round_trips(server: Server) -> None:
     publisher, reader = writer(server), frames_reader(server)
     read(reader)
-    for seq in range(MOST_ENTRIES):
+    for seq in range(MAX_ENTRIES):
         publisher.publish(frame(server, seq), b"jpeg")
 
     reads, fresh = 0, []
@@ -211,6 +211,6 @@ def test_a_backlog_of_live_frames_is_dropped_in_few_round_trips(server: Server) 
         reads, fresh = reads + 1, reader.read(1)
 
     assert reads <= 4
-    assert [entry.record.seq for entry in fresh] == [MOST_ENTRIES - 2, MOST_ENTRIES - 1]
-    assert reader.outcomes == {"dropped:stale": MOST_ENTRIES - 2}
+    assert [entry.record.seq for entry in fresh] == [MAX_ENTRIES - 2, MAX_ENTRIES - 1]
+    assert reader.outcomes == {"dropped:stale": MAX_ENTRIES - 2}
     assert len(reader.read(1)) == 0

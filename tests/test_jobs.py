@@ -20,28 +20,28 @@ from rq.job import JobStatus
 from versions import write_version
 
 from maskwatch import cli
-from models.card import DEFAULT_FOLDER
-from models.registry import Refused, register, registry_at
-from models.store import StoreFailed
-from trainer.jobs import cancel, enqueue
-from trainer.queue.device import CPU, Device, DeviceLock, devices
-from trainer.queue.horse import train_and_register
-from trainer.queue.job_list import run_of, runs
-from trainer.queue.job_table import table, whole
-from trainer.queue.order import (
+from models.classifier.card import DEFAULT_FOLDER
+from models.registry.registry import RegistryError, register, registry_at
+from models.registry.store import StoreFailed
+from trainer.jobs.device import CPU, Device, DeviceLock, devices
+from trainer.jobs.enqueue import cancel, enqueue
+from trainer.jobs.job_fetcher import JobFetcher
+from trainer.jobs.job_list import run_of, runs
+from trainer.jobs.job_spec import (
     FUNCTION,
     INDEX,
     PAUSES_S,
     QUEUE,
     ForeignFunction,
     JobRefused,
-    Order,
+    JobSpec,
     TrainingJob,
     find,
     queue_of,
 )
-from trainer.queue.places import absolute
-from trainer.queue.taking import Taking
+from trainer.jobs.job_table import table, whole
+from trainer.jobs.paths import absolute
+from trainer.jobs.work_horse import train_and_register
 from trainer.settings import TrainSettings
 
 
@@ -54,8 +54,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "toy"
 
 
-def order(data: Path, name: str = "run") -> Order:
-    return Order(settings=TrainSettings(datasets=(str(data),), out=str(data.parent / name)))
+def order(data: Path, name: str = "run") -> JobSpec:
+    return JobSpec(settings=TrainSettings(datasets=(str(data),), out=str(data.parent / name)))
 
 
 def maskwatch(server: Server, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -165,7 +165,7 @@ def test_what_is_wrong_for_certain_is_told_at_once(
 def test_a_job_with_a_name_that_cannot_be_written_down_is_refused_and_hides_no_other(
     server: Server, data: Path
 ) -> None:
-    bad = Order(settings=order(data, "bad").settings, models=f"{data.parent}/registry\udcff")
+    bad = JobSpec(settings=order(data, "bad").settings, models=f"{data.parent}/registry\udcff")
     queue_of(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(bad),), job_id="0bad", meta={})
     server.client.zadd(INDEX, {"0bad": 1})
     good = enqueue(server.client, order(data), time_limit_s=60)
@@ -207,7 +207,7 @@ def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(ser
         pauses.append(server.client.zscore(scheduled, id_) - time.time())
         waiting = run_of(server.client, id_)
         server.client.zadd(scheduled, {id_: 1})
-        Taking(queue_of(server.client)).put_back_due()
+        JobFetcher(queue_of(server.client)).put_back_due()
 
     back = run_of(server.client, id_)
     assert pauses == pytest.approx(PAUSES_S, abs=2)
@@ -218,7 +218,7 @@ def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(ser
 
 def taken(server: Server, id_: str) -> TrainingJob:
     """Take a job from the queue."""
-    job = Taking(queue_of(server.client)).take()
+    job = JobFetcher(queue_of(server.client)).take()
     assert job is not None
     assert job.id == id_
     return job
@@ -261,7 +261,7 @@ def test_a_model_that_is_refused_in_the_end_lies_whole_in_its_folder_and_the_lin
     write_version(tmp_path / "run", "second", version=first.version, job="0123abcd")
     settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RegistryError) as refused:
         train_and_register(settings, place, lambda _: None, job="0123abcd")
 
     line = f"`maskwatch models register {tmp_path / 'run'} --models {place}` adds it"
@@ -289,7 +289,7 @@ def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> 
     called = json.loads(zlib.decompress(record[b"data"]))
 
     assert called[:2] == [FUNCTION, None]
-    assert msgspec.convert(called[2], list[Order]) == [order(data)]
+    assert msgspec.convert(called[2], list[JobSpec]) == [order(data)]
     assert json.loads(record[b"meta"])["attempt"] == 0
     assert (record[b"timeout"], record[b"retries_left"]) == (b"60", b"5")
 
@@ -403,7 +403,7 @@ def test_the_devices_are_the_gpus_that_may_be_used_or_else_the_processors(tmp_pa
 def test_a_device_is_given_to_one_trainer_until_that_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     hold = (
-        "import sys; from trainer.queue.device import *; "
+        "import sys; from trainer.jobs.device import *; "
         "lock = DeviceLock([CPU]); print(lock.take(), flush=True); sys.stdin.read()"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.messages import FrameResult, frame_id
-from viewer.joiner import MOST_PATIENT_S, SILENT_S, UNLABELLED_S, WAIT_S, Joiner
+from pipeline.bus.messages import FrameResult, frame_id
+from viewer.joiner import MAX_PATIENT_S, SILENT_S, UNLABELLED_S, WAIT_S, Joiner
 
 START = 1_000
 
@@ -158,7 +158,7 @@ def test_workers_that_are_slow_but_alive_are_given_longer() -> None:
         joiner.add(result(seq), 1.5 * seq)
 
     assert not joiner.wants_newest(4.5 + 2.9)
-    assert joiner.wants_newest(4.5 + MOST_PATIENT_S)
+    assert joiner.wants_newest(4.5 + MAX_PATIENT_S)
 
 
 def test_an_unlabelled_frame_is_shown_once_and_only_forwards() -> None:

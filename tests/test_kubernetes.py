@@ -21,8 +21,8 @@ from manifests import ELSEWHERE, KUBERNETES, Objects, built, fenced, kubectl, le
 from prometheus_client.registry import Collector
 
 import maskwatch
-from pipeline import metrics, metrics_port
-from pipeline.turns import STUCK_S
+from pipeline.runtime import metrics, metrics_server
+from pipeline.runtime.watchdog import STUCK_S
 
 EVERYTHING = "overlays/gpu"  # has an object of each kind that any of them has
 FOLDERS = ["base", "overlays/cluster", EVERYTHING, "examples/door-camera"]
@@ -30,7 +30,7 @@ VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 README = (KUBERNETES / "README.md").read_text()
 OURS = ("maskwatch", "maskwatch-train", "maskwatch-gpu")
 WORKERS = ("camera", "detector", "classifier", "viewer")
-TURNING = KUBERNETES / "base" / "turning.py"
+LIVENESS = KUBERNETES / "base" / "liveness.py"
 TOKEN = "only-probes-know-this-one"  # noqa: S105 -- it opens nothing but these tests
 
 
@@ -144,7 +144,7 @@ def test_redis_and_probes_start_from_files_that_are_mounted() -> None:
         Path(word).name for command in commands for word in command if word.startswith(("/etc/maskwatch/", "/probes/"))
     }
 
-    assert named == {"start.sh", "redis.conf", "users.acl.template", "jobs.conf", "jobs.acl.template", "turning.py"}
+    assert named == {"start.sh", "redis.conf", "users.acl.template", "jobs.conf", "jobs.acl.template", "liveness.py"}
     assert named == files
 
 
@@ -392,7 +392,7 @@ def test_the_liveness_probe_tells_whether_the_loop_turns(age_s: float, shown: st
     metrics.expose("detector")
     metrics.loop_age_s.set(age_s)
 
-    with metrics_port.serving(0, TOKEN) as port:
+    with metrics_server.serving(0, TOKEN) as port:
         probe = probed(port, shown)
 
     assert probe.returncode == status, probe.stdout + probe.stderr
@@ -400,7 +400,7 @@ def test_the_liveness_probe_tells_whether_the_loop_turns(age_s: float, shown: st
 
 
 def test_the_liveness_probe_fails_where_nobody_listens() -> None:
-    with metrics_port.serving(0, TOKEN) as port:
+    with metrics_server.serving(0, TOKEN) as port:
         pass
 
     probe = probed(port, TOKEN)
@@ -409,7 +409,7 @@ def test_the_liveness_probe_fails_where_nobody_listens() -> None:
 
 
 def probed(port: int, token: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, TURNING, str(port)]
+    command = [sys.executable, LIVENESS, str(port)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MASKWATCH_METRICS_TOKEN": token})
 
 

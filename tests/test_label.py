@@ -18,10 +18,10 @@ import pytest
 from conftest import Server, wait_until
 from PIL import Image
 
-from producer.folder import read_picture
-from producer.outputs import BadOutput, Line, Outputs, error_line
-from producer.picture import Picture
-from producer.sources import open_source
+from producer.files.outputs import BadOutput, Line, Outputs, error_line
+from producer.sources.folder import read_picture
+from producer.sources.open_source import open_source
+from producer.sources.source import SourceFrame
 
 LABEL = [sys.executable, "-m", "maskwatch", "label"]
 
@@ -45,7 +45,7 @@ def outputs_of(source: Path | str, *, json: object = None, out: Path | None = No
     return Outputs(opened, str(source), json_path=str(json) if json else None, out_path=out, resume=resume)
 
 
-def unlabelled(picture: Picture) -> Line:
+def unlabelled(picture: SourceFrame) -> Line:
     """A line with no faces and no error, as if nobody was in the picture."""
     return Line(
         source="", frame=picture.index, name=picture.name, width=1, height=1, faces=[], model=None, latency_ms=None

@@ -9,8 +9,8 @@ import pytest
 from conftest import Server
 from test_streams import CAMERA, frame, frames_reader, ledger, read, writer
 
-from pipeline.letters import CannotReplay, NoSuchLetter, find, replay, rows
-from pipeline.status import Ledger
+from pipeline.bus.dead_letters import CannotReplay, NoSuchLetter, find, replay, rows
+from pipeline.bus.status import Ledger
 
 
 def dead(server: Server, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def die(server: Server) -> str:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     reader = frames_reader(server)
     (entry,) = read(reader)
-    reader.bury(entry, "a picture nobody expected")
+    reader.dead_letter(entry, "a picture nobody expected")
     return rows(server.client)[0].id
 
 

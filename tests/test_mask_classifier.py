@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import mask_classifier
-from models.card import CARD_NAME, INT8_NAME, read_card
+from models.classifier import mask_classifier
+from models.classifier.card import CARD_NAME, INT8_NAME, read_card
+from models.classifier.mask_classifier import DEFAULT_FOLDER, MAX_BATCH, crop_faces, label_of
 from models.files import ModelUnusable
-from models.mask_classifier import DEFAULT_FOLDER, MAX_BATCH, crop_faces, label_of
 
 NO_BOXES = np.empty((0, 4), np.float32)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.merge import merge
+from models.detector.merge import merge
 
 
 def array(*rows: tuple[float, ...]) -> NDArray[np.float32]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import messages
-from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, decode, encode
+from pipeline.bus import messages
+from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, decode, encode
 
 FRAME = Frame(
     frame_id="door:1:2",

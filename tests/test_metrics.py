@@ -15,13 +15,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline import messages, metrics, metrics_port
-from pipeline.lease import Lease
-from pipeline.metrics import BusyTime, SettledEntries
-from pipeline.metrics_port import MOST, allowed, serving
-from pipeline.process import Running, running
-from pipeline.status import Camera, Ledger, Status, read
-from viewer.metrics import GONE_S, MOST_CAMERAS, add_metrics, samples
+from pipeline.bus import messages
+from pipeline.bus.leases import Lease
+from pipeline.bus.status import Camera, Ledger, Status, read
+from pipeline.runtime import metrics, metrics_server
+from pipeline.runtime.metrics import BusyTime, SettledEntries
+from pipeline.runtime.metrics_server import MOST, allowed, serving
+from pipeline.runtime.worker_context import WorkerContext, worker_context
+from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, samples
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 -- it opens nothing but these tests
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -99,12 +100,15 @@ def test_another_path_and_another_method_are_no_metrics(port: int) -> None:
 def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
     said = rf"^cannot serve metrics on port {port}: Address already in use; choose another --metrics-port$"
 
-    with pytest.raises(OSError, match=said), running("camera", server.url, metrics_port=port, metrics_token=TOKEN):
+    with (
+        pytest.raises(OSError, match=said),
+        worker_context("camera", server.url, metrics_port=port, metrics_token=TOKEN),
+    ):
         pytest.fail("it runs")
 
 
 def test_connections_that_say_nothing_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_port._Request, "timeout", 0.5)
+    monkeypatch.setattr(metrics_server._Request, "timeout", 0.5)
     with serving(0, TOKEN) as port, contextlib.ExitStack() as silent:
         for _ in range(2 * MOST):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), 5))
@@ -146,8 +150,8 @@ def test_settled_entries_are_told_by_outcome_beginning_with_zero() -> None:
 
 
 def test_a_classifier_tells_one_version_at_a_time() -> None:
-    metrics.tell_model("a")
-    metrics.tell_model("b")
+    metrics.report_model("a")
+    metrics.report_model("b")
 
     (family,) = metrics.model_info.collect()
 
@@ -180,13 +184,13 @@ def test_cameras_that_are_gone_are_no_longer_told_of() -> None:
 
 
 def test_however_many_cameras_there_are_the_newest_are_told_of() -> None:
-    cameras = [camera(f"c{number}", float(number)) for number in range(MOST_CAMERAS + 10)]
+    cameras = [camera(f"c{number}", float(number)) for number in range(MAX_CAMERAS + 10)]
 
     seen = {camera.name: float(camera.newest_at or 0) for camera in cameras}
     told = samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, 1000.0)
 
     names = {labels[0] for labels, _ in told[metrics.camera_up]}
-    assert (len(names), "c9" in names, "c10" in names) == (MOST_CAMERAS, False, True)
+    assert (len(names), "c9" in names, "c10" in names) == (MAX_CAMERAS, False, True)
 
 
 @contextlib.contextmanager
@@ -194,7 +198,7 @@ def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
     """Give somebody who reads the metrics of a viewer."""
     app = Flask("viewer")
     metrics.expose("viewer")
-    run = Running("viewer", redis_url)
+    run = WorkerContext("viewer", redis_url)
     add_metrics(app, run, token)
     yield app.test_client()
     run.client.close()
@@ -233,8 +237,8 @@ def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
 
 
 def test_a_camera_that_has_never_delivered_a_frame_is_told_of_as_offline(server: Server) -> None:
-    with running("camera", server.url) as run:
-        lease = Lease(run, "ghost")
+    with worker_context("camera", server.url) as run:
+        lease = Lease(run.client, "ghost", run.wait)
         lease.take()
         lease.release()
 

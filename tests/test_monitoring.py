@@ -23,7 +23,7 @@ from feeding import REPOSITORY, serving
 from processes import Process, Processes
 from prometheus_client.parser import text_string_to_metric_families
 
-from trainer.queue.order import queue_of
+from trainer.jobs.job_spec import queue_of
 
 MONITORING = REPOSITORY / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "maskwatch.json").read_text())

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from models.files import ModelUnusable
-from trainer import efficientnet_torch
-from trainer.efficientnet import efficientnet_lite0, know_imagenet
-from trainer.efficientnet_torch import body_weights
-from trainer.networks import build
+from scripts.efficientnet_weights import body_weights
+from trainer.networks import imagenet_weights
+from trainer.networks.architectures import build
+from trainer.networks.efficientnet import efficientnet_lite0, know_imagenet
 from trainer.settings import RECIPES, TrainSettings, recipe_of
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
@@ -67,7 +67,7 @@ def test_lite_computes_what_its_published_weights_compute_in_pytorch() -> None:
 
 
 def test_weights_that_set_up_has_not_put_there_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet_torch, "WEIGHTS", tmp_path / "weights.f32")
+    monkeypatch.setattr(imagenet_weights, "WEIGHTS", tmp_path / "weights.f32")
 
     with pytest.raises(ModelUnusable, match=r"weights\.f32 is missing: run `make setup`, or train with --weights none"):
         build("lite", 32, weights="imagenet")
@@ -142,7 +142,7 @@ def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
 
 def test_a_download_of_weights_behind_a_silent_firewall_ends_with_one_line(tmp_path: Path) -> None:
     script = (
-        "from trainer import networks; networks.SILENCE_S = 0.2\n"
+        "from trainer.networks import architectures; architectures.SILENCE_S = 0.2\n"
         "try: networks.build('resnet50', 32, weights='imagenet')\n"
         "except ValueError as error: print(repr(str(error)))"
     )

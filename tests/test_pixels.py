@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.pixels import BadPicture, check_size, decode_jpeg, encode_jpeg, jpeg_size, unpack_crops
+from pipeline.vision.jpeg import BadImage, check_size, decode_jpeg, encode_jpeg, jpeg_size, unpack_crops
 
 
 def picture(width: int, height: int) -> np.ndarray:
@@ -55,13 +55,13 @@ def test_a_large_picture_is_decoded_smaller_when_that_is_enough() -> None:
 def test_a_jpeg_that_is_cut_off_is_refused() -> None:
     jpeg = encode_jpeg(picture(640, 480), 90)
 
-    with pytest.raises(BadPicture, match="damaged"):
+    with pytest.raises(BadImage, match="damaged"):
         decode_jpeg(jpeg[: len(jpeg) // 2])
 
 
 @pytest.mark.parametrize("junk", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x00" * 100])
 def test_what_is_no_jpeg_is_refused(junk: bytes) -> None:
-    with pytest.raises(BadPicture):
+    with pytest.raises(BadImage):
         jpeg_size(junk)
 
 
@@ -70,16 +70,16 @@ def test_a_picture_of_108_megapixels_is_refused_by_its_header_alone() -> None:
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = (9000).to_bytes(2, "big") + (12000).to_bytes(2, "big")
 
-    with pytest.raises(BadPicture, match="12000x9000 is 108 megapixels"):
+    with pytest.raises(BadImage, match="12000x9000 is 108 megapixels"):
         decode_jpeg(bytes(jpeg))
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (65_501, 1), (10_000, 5_001)])
 def test_sizes_out_of_bounds_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(BadPicture):
+    with pytest.raises(BadImage):
         check_size(*size)
 
 
 def test_crops_of_another_length_are_refused() -> None:
-    with pytest.raises(BadPicture, match="not 2 crops of 8 px"):
+    with pytest.raises(BadImage, match="not 2 crops of 8 px"):
         unpack_crops(b"x" * 100, 2, 8)

@@ -16,33 +16,33 @@ import redis
 from conftest import Server, wait_until
 from prometheus_client import REGISTRY
 
-from pipeline import messages, process
-from pipeline.connection import Redis, Unreachable, check_reachable, connect
-from pipeline.lease import Lease, NameTaken
-from pipeline.messages import Model
-from pipeline.process import QUIET_FAILURES, Running, running
-from pipeline.turns import STUCK_S, Turns
+from pipeline.bus import messages
+from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect
+from pipeline.bus.leases import Lease, NameTaken
+from pipeline.bus.messages import Model
+from pipeline.runtime.watchdog import STUCK_S, Watchdog
+from pipeline.runtime.worker_context import QUIET_FAILURES, WorkerContext, worker_context
 from workers import detect
-from workers.detect import WantedModel
+from workers.detect import ActiveModelCache
 
 FIRST = Model(version="first", crop_px=112, margin=0.1)
 ANNOUNCED = Model(version="announced", crop_px=96, margin=0.2)
 
 
 def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
-    with running("camera", server.url) as first, running("camera", server.url) as second:
-        holder = Lease(first, "door")
+    with worker_context("camera", server.url) as first, worker_context("camera", server.url) as second:
+        holder = Lease(first.client, "door", first.wait)
         holder.take()
 
         with pytest.raises(NameTaken, match=r"'door' is published by process \d+ on "):
-            Lease(second, "door").take()
+            Lease(second.client, "door", second.wait).take()
 
         holder.release()
 
 
 def test_a_name_that_was_given_back_is_free_at_once(server: Server) -> None:
-    with running("camera", server.url) as run:
-        first, second = Lease(run, "door"), Lease(run, "door")
+    with worker_context("camera", server.url) as run:
+        first, second = Lease(run.client, "door", run.wait), Lease(run.client, "door", run.wait)
         first.take()
         first.release()
 
@@ -56,8 +56,8 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
     died = messages.encode(messages.Holder(host="there", pid=1, token="x"))
     server.client.set("lease:door", died, px=1_000)
 
-    with running("camera", server.url) as run:
-        lease = Lease(run, "door")
+    with worker_context("camera", server.url) as run:
+        lease = Lease(run.client, "door", run.wait)
         lease.take()
 
         assert server.client.get("lease:door") == lease.token
@@ -66,7 +66,7 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
 
 def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with running("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as run:
         for _ in range(7):
             with run.reconnecting():
                 raise redis.ConnectionError("away")
@@ -80,7 +80,7 @@ def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, cap
 
 def test_a_moment_without_redis_is_not_worth_a_line(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with running("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as run:
         with run.reconnecting():
             raise redis.ConnectionError("away")
         with run.reconnecting():
@@ -104,9 +104,9 @@ def test_a_redis_that_is_busy_is_told_once_and_its_end_once(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(detect, "MODEL_S", 0.0)
     server.client.config_set("busy-reply-threshold", 50)
-    wanted, hanging = WantedModel(FIRST), connect(server.url)
+    wanted, hanging = ActiveModelCache(FIRST), connect(server.url)
     script = threading.Thread(target=run_for_ever, args=(hanging,))
-    with running("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as run:
         script.start()
         wait_until(lambda: is_busy(server), 10, "Redis runs a script that does not end")
         for _ in range(QUIET_FAILURES + 2):
@@ -129,8 +129,8 @@ def test_an_announcement_that_is_none_is_told_once_and_its_end_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(detect, "MODEL_S", 0.0)
-    wanted = WantedModel(FIRST)
-    with running("detector", server.url, heartbeat=False) as run:
+    wanted = ActiveModelCache(FIRST)
+    with worker_context("detector", server.url, heartbeat=False) as run:
         server.client.lpush(messages.MODEL, "a list")
         meanwhile = [wanted.look(run) for _ in range(3)]
         server.client.delete(messages.MODEL)
@@ -150,9 +150,9 @@ def test_a_user_who_may_not_read_announcements_is_told_once(
 ) -> None:
     monkeypatch.setattr(detect, "MODEL_S", 0.0)
     server.client.execute_command("ACL", "SETUSER", "default", "-get")
-    wanted = WantedModel(FIRST)
+    wanted = ActiveModelCache(FIRST)
 
-    with running("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as run:
         for _ in range(QUIET_FAILURES + 2):
             with run.reconnecting():
                 wanted.look(run)
@@ -177,10 +177,10 @@ def is_busy(server: Server) -> bool:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything that takes seconds take tenths."""
     for name, seconds in (("BEAT_S", 0.05), ("TURN_S", 0.05), ("STUCK_S", 0.5), ("BEAT_TTL_MS", 500)):
-        monkeypatch.setattr(process, name, seconds)
+        monkeypatch.setattr("pipeline.runtime.worker_context." + name, seconds)
 
 
-def lives(server: Server, run: Running) -> bool:
+def lives(server: Server, run: WorkerContext) -> bool:
     return server.client.exists(f"heartbeat:{run.id}") == 1
 
 
@@ -196,12 +196,12 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
         )
         noticed.set()
 
-    with running("detector", server.url) as run:
-        wait_until(lambda: run.going() and lives(server, run), 10, "it lives while its loop turns")
+    with worker_context("detector", server.url) as run:
+        wait_until(lambda: run.should_run() and lives(server, run), 10, "it lives while its loop turns")
         threading.Thread(target=look).start()
 
         assert noticed.wait(15)
-        wait_until(lambda: run.going() and lives(server, run), 10, "it lives again when its loop turns")
+        wait_until(lambda: run.should_run() and lives(server, run), 10, "it lives again when its loop turns")
 
     stuck = [record.message for record in caplog.records if "is stuck" in record.message]
     assert "in test_a_process_that_is_stuck" in stuck[-1]
@@ -209,10 +209,10 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
 
 
 def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None) -> None:
-    with running("camera", server.url, heartbeat=False) as run:
+    with worker_context("camera", server.url, heartbeat=False) as run:
         seconds = itertools.count()
-        run.turns = Turns(lambda: float(next(seconds)))
-        run.going()
+        run.turns = Watchdog(lambda: float(next(seconds)))
+        run.should_run()
 
         def look() -> None:
             """Look until the loop has turned, which a look that finds it younger than the last one shows."""
@@ -227,7 +227,7 @@ def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None)
 
 
 def test_a_wait_ends_when_the_process_should(server: Server) -> None:
-    with running("camera", server.url, heartbeat=False) as run:
+    with worker_context("camera", server.url, heartbeat=False) as run:
         threading.Timer(0.1, run.stop).start()
 
         assert run.wait(60)
@@ -235,7 +235,7 @@ def test_a_wait_ends_when_the_process_should(server: Server) -> None:
 
 def test_a_loop_is_as_old_as_its_last_turn() -> None:
     now = [0.0]
-    turns = Turns(lambda: now[0])
+    turns = Watchdog(lambda: now[0])
     turns.note()
 
     ages = []
@@ -248,7 +248,7 @@ def test_a_loop_is_as_old_as_its_last_turn() -> None:
 
 def test_a_process_that_was_suspended_is_not_stuck() -> None:
     now = [0.0]
-    turns = Turns(lambda: now[0])
+    turns = Watchdog(lambda: now[0])
     turns.note()
 
     now[0] = 3600.0
@@ -258,7 +258,7 @@ def test_a_process_that_was_suspended_is_not_stuck() -> None:
 
 def test_the_slowest_loop_counts_and_other_threads_do_not() -> None:
     now = [0.0]
-    turns, begun, go_on = Turns(lambda: now[0]), threading.Event(), threading.Event()
+    turns, begun, go_on = Watchdog(lambda: now[0]), threading.Event(), threading.Event()
 
     def stand() -> None:
         with turns.loop():
@@ -283,7 +283,7 @@ def test_the_slowest_loop_counts_and_other_threads_do_not() -> None:
 
 def test_redis_found_again_is_counted(server: Server) -> None:
     before = REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") or 0
-    with running("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as run:
         for _ in range(2):
             with run.reconnecting():
                 raise redis.ConnectionError("away")
@@ -297,14 +297,14 @@ def test_redis_found_again_is_counted(server: Server) -> None:
 
 TROUBLE = r"""
 import gc, logging, sys, threading, warnings
-from pipeline.logs import configure_logging
-from pipeline.process import running
+from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.worker_context import worker_context
 configure_logging(as_json=True)
 logging.getLogger("test").info("before")
 class Unlucky:
     def __del__(self):
         raise RuntimeError("in a destructor")
-with running("detector", sys.argv[1]):
+with worker_context("detector", sys.argv[1]):
     warnings.warn("a warning\nof two lines")
     logging.getLogger("rq.worker").warning("of a %s library", "foreign")
     logging.getLogger("test").error("wrong arguments %d", "one", "two")
@@ -328,9 +328,9 @@ def test_as_json_nothing_is_written_but_json_lines(server: Server) -> None:
     assert (ended.returncode, told[0]) == (1, ("INFO", "test", "before"))
     assert ("WARNING", "rq.worker", "of a foreign library") in told
     assert ("ERROR", "test", "wrong arguments %d ('one', 'two')") in told
-    assert ("CRITICAL", "pipeline.logs", "ZeroDivisionError: division by zero") in told
-    assert ("CRITICAL", "pipeline.logs", "RuntimeError: in a destructor") in told
-    assert told[-1] == ("CRITICAL", "pipeline.logs", "KeyError: 'nobody catches this'")
+    assert ("CRITICAL", "pipeline.runtime.logs", "ZeroDivisionError: division by zero") in told
+    assert ("CRITICAL", "pipeline.runtime.logs", "RuntimeError: in a destructor") in told
+    assert told[-1] == ("CRITICAL", "pipeline.runtime.logs", "KeyError: 'nobody catches this'")
     (warned,) = [line for line in lines if line["logger"] == "py.warnings"]
     assert "a warning\nof two lines" in warned["message"]
     (caught,) = [line for line in lines if line["message"] == "frame door:1:2"]
@@ -341,7 +341,7 @@ def test_as_json_nothing_is_written_but_json_lines(server: Server) -> None:
 
 FOREIGN = r"""
 import logging, os, sys
-from pipeline.logs import configure_logging, gather_foreign_lines
+from pipeline.runtime.logs import configure_logging, gather_foreign_lines
 configure_logging(as_json=True)
 gather_foreign_lines()
 if os.fork() == 0:

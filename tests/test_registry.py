@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from versions import flip_a_byte, network, write_model, write_version
 
 import maskwatch
-from models.card import (
+from models.classifier.card import (
     CARD_NAME,
     DEFAULT_FOLDER,
     FLOAT_NAME,
@@ -27,12 +27,12 @@ from models.card import (
     read_card,
     write_card,
 )
+from models.classifier.trial import load_tried
 from models.files import ModelUnusable, sha256_of
-from models.named import model_card, model_folder
-from models.promotion import Comparison, compare, promote, rollback
-from models.registry import BUILT_IN, CURRENT_NAME, Refused, Registry, register, registry_at
-from models.store import StoreFailed, open_store
-from models.trial import load_tried
+from models.registry.named import model_card, model_folder
+from models.registry.promotion import Comparison, compare, promote, rollback
+from models.registry.registry import BUILT_IN, CURRENT_NAME, Registry, RegistryError, register, registry_at
+from models.registry.store import StoreFailed, open_store
 
 BY = "tester@here"
 
@@ -110,7 +110,7 @@ def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path:
     assert (step.version, step.before) == (second.version, first.version)
     assert seen == [second.version, first.version, BUILT_IN]
     assert registry.pointer().by == BY
-    with pytest.raises(Refused, match="there is none to go back to"):
+    with pytest.raises(RegistryError, match="there is none to go back to"):
         rollback(registry, by=BY)
 
 
@@ -164,7 +164,7 @@ def test_another_model_under_the_same_version_is_refused(registry: Registry, tmp
     first, _ = versions_of(tmp_path)
     write_version(tmp_path / "other", "other", version=first, **measured(balanced_accuracy=0.9))
 
-    with pytest.raises(Refused, match=f"{first} is registered at .* already and differs in files"):
+    with pytest.raises(RegistryError, match=f"{first} is registered at .* already and differs in files"):
         register(registry.place, tmp_path / "other")
 
     assert load_tried(registry.folder(first)).card == read_card(tmp_path / "first")
@@ -436,7 +436,7 @@ def test_behind_a_url_a_version_is_not_promoted_over_what_somebody_else_has_just
     registry = Slow(open_store(place))
     registry.meanwhile = theirs
 
-    with pytest.raises(Refused, match=f"somebody@there made {theirs} current meanwhile"):
+    with pytest.raises(RegistryError, match=f"somebody@there made {theirs} current meanwhile"):
         promote(registry, ours, by=BY, force=True)
 
     assert registry.pointer().version == theirs

@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.card import INT8_NAME, Card
-from models.mask_classifier import Floats, Pixels
-from trainer.dataset import Faces
-from trainer.report import FOLDER, Epoch, Report, write
-from trainer.reporting.evaluate import Scored
-from trainer.reporting.findings import Findings, find
-from trainer.reporting.latency import BATCHES, WARM_UP_CALLS, Latency, measure
-from trainer.reporting.shares import wilson
-from trainer.reporting.slices import slices, worst_mistakes
+from models.classifier.card import INT8_NAME, Card
+from models.classifier.mask_classifier import Floats, Pixels
+from trainer.data.prepare import Faces
+from trainer.reports.evaluate import Scored
+from trainer.reports.findings import Findings, find
+from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure
+from trainer.reports.report import FOLDER, Epoch, Report, write
+from trainer.reports.shares import wilson
+from trainer.reports.slices import slices, worst_mistakes
 
 CARD = Card(
     version="lite-0123abcd",
@@ -302,7 +302,7 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
 
 def test_matplotlib_is_loaded_only_to_write() -> None:
     program = (
-        "import sys, trainer.report, trainer.reporting.latency; "
+        "import sys, trainer.reports.report, trainer.reports.latency; "
         "print({'matplotlib', 'seaborn', 'keras'} & set(sys.modules))"
     )
 

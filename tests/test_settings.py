@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import maskwatch
 from commands.command import asks_for_json
-from pipeline.settings import BadSettings, Settings, flag_of, read_file, settings_from
+from pipeline.runtime.settings import BadSettings, Settings, flag_of, read_file, settings_from
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import pixels
-from producer.folder import natural_order, read_picture
-from producer.sources import SourceFailed, kind_of, open_source
+from pipeline.vision.jpeg import decode_jpeg
+from producer.sources.folder import natural_order, read_picture
+from producer.sources.open_source import SourceFailed, kind_of, open_source
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)  # BGR
 
@@ -297,7 +297,7 @@ def test_a_grey_jpeg_and_one_of_one_pixel_are_pictures(tmp_path: Path) -> None:
 
     found = list(open_source(str(tmp_path)))
 
-    decoded = [pixels.decode_jpeg(picture.jpeg).shape for picture in found]
+    decoded = [decode_jpeg(picture.jpeg).shape for picture in found]
     assert decoded == [(30, 40, 3), (1, 1, 3)]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from conftest import Server
 
-from pipeline import messages
-from pipeline.clock import Clock
-from pipeline.connection import hide_password
-from pipeline.status import Ledger, State, camera_state, read, table
+from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import hide_password
+from pipeline.bus.status import Ledger, State, camera_state, read, table
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 import redis
 from conftest import Server, wait_until
 
-from pipeline import keys, messages, streams
-from pipeline.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
-from pipeline.pixels import PixelsGone
-from pipeline.results import Follower
-from pipeline.status import Ledger, read_ledgers
-from pipeline.streams import NameLost, Reader, Writer
+from pipeline.bus import keys, messages, streams
+from pipeline.bus.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
+from pipeline.bus.pixels import PixelsGone
+from pipeline.bus.results import ResultConsumer
+from pipeline.bus.status import Ledger, read_ledgers
+from pipeline.bus.streams import NameLost, Reader, Writer
 
 CAMERA = "door"
 
@@ -81,7 +81,7 @@ def silence(server: Server, stream: str, consumer: str) -> None:
 
 def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
-    detector, classifier, follower = frames_reader(server), faces_reader(server), Follower(server.client)
+    detector, classifier, follower = frames_reader(server), faces_reader(server), ResultConsumer(server.client)
 
     (entry,) = read(detector)
     found = FaceCrops(**entry.record.identity(), boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
@@ -175,7 +175,7 @@ def test_a_worker_that_renews_what_it_holds_keeps_it(server: Server) -> None:
 
 def test_an_entry_that_ended_three_processes_alone_is_dead(server: Server) -> None:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
-    follower = Follower(server.client)
+    follower = ResultConsumer(server.client)
     read(frames_reader(server, "batch"))
     silence(server, messages.FRAMES, "batch")
     for death in range(3):
@@ -248,12 +248,12 @@ def test_another_cameras_frames_overtake_nobody(server: Server) -> None:
 
 
 def test_a_camera_at_its_limit_drops_at_the_source_and_says_so(server: Server) -> None:
-    one, follower = writer(server), Follower(server.client)
+    one, follower = writer(server), ResultConsumer(server.client)
 
-    answers = [one.publish(frame(server, seq), b"jpeg") for seq in range(streams.MOST_ENTRIES + 3)]
+    answers = [one.publish(frame(server, seq), b"jpeg") for seq in range(streams.MAX_ENTRIES + 3)]
 
-    assert answers == ["published"] * streams.MOST_ENTRIES + ["source_full"] * 3
-    most = streams.MOST_ENTRIES
+    assert answers == ["published"] * streams.MAX_ENTRIES + ["source_full"] * 3
+    most = streams.MAX_ENTRIES
     assert ledger(server) == Ledger(produced=most + 3, dropped={"source_full": 3}, in_flight=most)
     assert [result.reason for result in follower.read()] == ["source_full"] * 3
 
@@ -285,7 +285,7 @@ def test_a_frame_whose_pixels_are_gone_is_dropped_as_such(server: Server) -> Non
 
 def test_whatever_goes_wrong_with_an_entry_is_dead_lettered_and_the_worker_goes_on(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
-    reader, follower = frames_reader(server), Follower(server.client)
+    reader, follower = frames_reader(server), ResultConsumer(server.client)
     (entry,) = read(reader)
 
     with reader.guard(entry):
@@ -402,7 +402,7 @@ def test_consumers_that_died_holding_nothing_are_forgotten(server: Server, monke
     read(living)
     monkeypatch.setattr(streams, "FORGET_IDLE_MS", -1)
 
-    living.forget_the_dead()
+    living.remove_idle_consumers()
 
     names = {row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, keys.GROUP)}
     assert names == {b"holding"}

@@ -16,15 +16,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from processes import Processes, processes, wait_for_workers
 from versions import flip_a_byte, write_version
 
-from models.card import DEFAULT_FOLDER, INT8_NAME, read_card
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, read_card
 from models.files import ModelUnusable
-from models.promotion import promote, rollback
-from models.registry import BUILT_IN, Registry, register, registry_at
-from pipeline import messages
-from pipeline.messages import FrameResult, decode
-from pipeline.settings import Settings
-from pipeline.status import heartbeats, read, read_ledgers, table
-from workers.swap import RUNNING, Swap
+from models.registry.promotion import promote, rollback
+from models.registry.registry import BUILT_IN, Registry, register, registry_at
+from pipeline.bus import messages
+from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.status import heartbeats, read, read_ledgers, table
+from pipeline.runtime.settings import Settings
+from workers.model_reloader import RUNNING, ModelReloader
 
 __all__ = ["processes"]
 
@@ -91,7 +91,7 @@ class Watched:
         return sum(result.model == version for _, result in self.results(after))
 
     def all_ended(self, newest: int) -> bool:
-        """Tell whether each frame up to one of them has come to its end, once."""
+        """Return whether each frame up to one of them has come to its end, once."""
         seqs = sorted(result.seq for _, result in self.results() if result.seq <= newest)
         return seqs == list(range(newest + 1))
 
@@ -206,8 +206,8 @@ def test_a_version_damaged_behind_its_back_is_refused_until_it_is_mended(watched
     assert read_ledgers(watched.server.client, [CAMERA])[CAMERA].dropped.keys() <= FRESH_ONLY
 
 
-def swap_at(registry: Registry) -> Swap:
-    return Swap(Settings(models=registry.place, runtime="onnx"))
+def swap_at(registry: Registry) -> ModelReloader:
+    return ModelReloader(Settings(models=registry.place, runtime="onnx"))
 
 
 @pytest.mark.parametrize("versions", ["folder", "memory", "unsteady"], indirect=True)
@@ -317,7 +317,7 @@ def test_a_registry_that_is_away_is_told_and_looked_at_again(versions: Versions)
 def test_a_plain_model_folder_is_used_as_it_is(tmp_path: Path) -> None:
     version = write_version(tmp_path / "run", "a").version
 
-    swap = Swap(Settings(models=str(tmp_path / "run")))
+    swap = ModelReloader(Settings(models=str(tmp_path / "run")))
 
     with swap.following():
         crops = np.zeros((2, 112, 112, 3), np.uint8)

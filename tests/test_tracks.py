@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.messages import Box, Face, Label
-from pipeline.tracks import FORGET_S, TrackedFace, Tracks
+from pipeline.bus.messages import Box, Face, Label
+from pipeline.vision.tracks import FORGET_S, TrackedFace, Tracks
 
 HERE = (100.0, 100.0, 200.0, 220.0)
 THERE = (400.0, 100.0, 500.0, 220.0)

@@ -16,12 +16,12 @@ from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, processes
 from toy_faces import write_faces
 
-from pipeline.status import heartbeats
+from pipeline.bus.status import heartbeats
 from trainer.fitting.run_folder import CHECKPOINT_NAME, LOCK_NAME, locked
-from trainer.jobs import cancel, enqueue
-from trainer.queue.job_list import TrainingRun, run_of
-from trainer.queue.job_table import table
-from trainer.queue.order import QUEUE, Order, queue_of
+from trainer.jobs.enqueue import cancel, enqueue
+from trainer.jobs.job_list import TrainingRun, run_of
+from trainer.jobs.job_spec import QUEUE, JobSpec, queue_of
+from trainer.jobs.job_table import table
 from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
@@ -50,7 +50,7 @@ class Jobs:
             epochs=epochs,
             batch=8,
         )
-        return enqueue(self.server.client, Order(settings=settings, models=models), time_limit_s=3600)
+        return enqueue(self.server.client, JobSpec(settings=settings, models=models), time_limit_s=3600)
 
     def start_trainer(self, *arguments: object) -> Process:
         return self._processes.start("trainer", *arguments, redis=self.server)
@@ -150,7 +150,9 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jo
 
     assert first.error == "broken: none of its 6 files can be used"
     assert (first.attempt, first.interrupted) == (1, [])
-    assert "refused: a job may name trainer.queue.horse.perform and nothing else, not 'os.mkdir'" in str(second.error)
+    assert "refused: a job may name trainer.jobs.work_horse.perform and nothing else, not 'os.mkdir'" in str(
+        second.error
+    )
     assert not (jobs.folder / "made").exists()
     assert trainer.poll() is None
 

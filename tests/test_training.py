@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from toy_faces import write_faces
 
-from models import mask_classifier
-from models.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.classifier import mask_classifier
+from models.classifier.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.classifier.mask_classifier import crop_faces
 from models.files import sha256_of
-from models.mask_classifier import crop_faces
 from trainer import finish
-from trainer.dataset import DatasetUnusable
-from trainer.export import to_float_onnx, to_int8_onnx
+from trainer.data.prepare import DatasetUnusable
 from trainer.finish import command_of
 from trainer.fitting.checkpoint import CHECKPOINT_NAME
+from trainer.fitting.progress import Progress
 from trainer.fitting.run_folder import LOCK_NAME
-from trainer.progress import Progress
+from trainer.networks.export import to_float_onnx, to_int8_onnx
 from trainer.publish import HELD_BACK_NAME, publish
 from trainer.train import TrainSettings, train
 

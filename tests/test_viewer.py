@@ -16,12 +16,12 @@ import requests
 from conftest import Server, wait_until
 from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving, viewing
 
-from pipeline.draw import COLOURS_BGR
-from pipeline.pixels import Picture, decode_jpeg
-from pipeline.settings import Settings
+from pipeline.runtime.settings import Settings
+from pipeline.vision.drawing import COLOURS_BGR
+from pipeline.vision.jpeg import Image, decode_jpeg
 from viewer.app import PortInUse, main
-from viewer.audience import ACK_S, Mailbox, Shown
-from viewer.server import listen
+from viewer.audience import ACK_S, DisplayFrame, Mailbox
+from viewer.serving.server import listen
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def viewer(standing: tuple[Server, Viewer]) -> Viewer:
     return standing[1]
 
 
-def shown(seq: int, at_s: float = 0.0, camera: str = "demo") -> Shown:
-    return Shown(
+def shown(seq: int, at_s: float = 0.0, camera: str = "demo") -> DisplayFrame:
+    return DisplayFrame(
         camera=camera,
         frame_id=f"{camera}:1:{seq}",
         seq=seq,
@@ -282,7 +282,7 @@ def test_status_lists_cameras_with_their_ledgers(server: Server, viewer: Viewer)
 def test_a_snapshot_is_the_newest_labelled_frame_with_its_box(server: Server, viewer: Viewer) -> None:
     feed = Feed(server, "porch")
 
-    def snapshot_of_a_new_frame() -> Picture | None:
+    def snapshot_of_a_new_frame() -> Image | None:
         result = feed.show(face("no_mask", 0.9, (200, 80, 320, 220)))
         answer = requests.get(viewer.url + "cameras/porch/snapshot.jpg", timeout=5)
         picture = decode_jpeg(answer.content) if answer.headers["Content-Type"] == "image/jpeg" else None
@@ -294,7 +294,7 @@ def test_a_snapshot_is_the_newest_labelled_frame_with_its_box(server: Server, vi
     assert np.abs(line - COLOURS_BGR["no_mask"]).max() < 90
 
 
-def wrapped(picture: Picture | None) -> list[Picture]:
+def wrapped(picture: Image | None) -> list[Image]:
     """An array has no truth of its own."""
     return [] if picture is None else [picture]
 

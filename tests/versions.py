@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card, write_card
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card, write_card
 from models.files import sha256_of
 
 

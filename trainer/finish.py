@@ -15,17 +15,18 @@ from typing import Any
 import keras
 import msgspec
 
-from models.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
+from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
+from models.classifier.mask_classifier import Floats, Pixels, onnx_network
 from models.files import sha256_of
-from models.mask_classifier import Floats, Pixels, onnx_network
-from trainer import export, report
+from trainer.checks import label_of, path_of
+from trainer.data.prepare import Faces, Prepared
 from trainer.data.sources import family_name, short_name
-from trainer.dataset import Faces, Prepared
-from trainer.given import label_of, path_of
-from trainer.reporting.calibrate import fit_temperature
-from trainer.reporting.evaluate import THRESHOLD, Scored, figures, score
-from trainer.reporting.findings import Epoch, Kinship
-from trainer.reporting.latency import measure_run
+from trainer.networks import export
+from trainer.reports import report
+from trainer.reports.calibrate import fit_temperature
+from trainer.reports.evaluate import THRESHOLD, Scored, figures, score
+from trainer.reports.findings import Epoch, Kinship
+from trainer.reports.latency import measure_run
 from trainer.settings import Recipe, TrainSettings
 
 # For measuring only; TensorFlow trains on all processors.

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from models.card import INT8_NAME, Card, read_card, write_card
+from models.classifier.card import INT8_NAME, Card, read_card, write_card
 from models.files import read_checked
-from trainer.dataset import MANIFEST_NAME, Row
+from trainer.data.prepare import MANIFEST_NAME, Row
 
 HELD_BACK_NAME = "held_back.txt"
 # As `python -m bench.accuracy --only` expects them.

@@ -17,14 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer import finish
-from trainer.dataset import DatasetUnusable, Prepared, prepare
-from trainer.fit import fit
+from trainer.checks import check_data, check_is_new
+from trainer.data.prepare import DatasetUnusable, Prepared, prepare
 from trainer.fitting.checkpoint import Checkpoint, Origin
+from trainer.fitting.fit import fit
+from trainer.fitting.progress import Progress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import locked
-from trainer.given import check_data, check_is_new
-from trainer.networks import build
-from trainer.progress import Progress
+from trainer.networks.architectures import build
 from trainer.settings import RANDOM, Recipe, TrainSettings, recipe_of
 
 __all__ = ["TrainSettings", "train"]

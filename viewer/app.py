@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING
 import msgspec
 from flask import Flask
 
-from pipeline import status
-from pipeline.process import Running, running_as
-from pipeline.settings import Settings
+from pipeline.bus import status
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from viewer import health
-from viewer.access import Access
-from viewer.gate import Gate
-from viewer.login import add_login
 from viewer.metrics import add_metrics
-from viewer.refusals import Refusals
-from viewer.seats import SeatedSockets, Seats
-from viewer.server import PortInUse, listen, serve, url
+from viewer.routes import add_routes
+from viewer.security.authenticator import Authenticator
+from viewer.security.login import add_login
+from viewer.security.middleware import SecurityMiddleware
+from viewer.security.rejection_log import RejectionLog
+from viewer.serving.connection_limiter import ConnectionLimiter, LimitedSockets
+from viewer.serving.server import PortInUse, listen, serve, url
 from viewer.sockets import Sockets
 from viewer.watch import Watch
-from viewer.web import add_routes
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -53,47 +53,49 @@ def main(settings: Settings) -> int:
     """
     if not FROM_NPM.is_file():
         raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
-    access = Access(settings)
+    access = Authenticator(settings)
     listening = listen(settings.host, settings.port)
     access.check_address(listening.getsockname()[0])  # a name may have meant another address when it was checked
     if settings.log_json:
         log.info("viewer at %s", url(listening))
     else:
         print(f"Viewer: {url(listening)}", flush=True)
-    refusals = Refusals()
+    refusals = RejectionLog()
     return serve(listening, lambda tidy: start(settings, access, refusals, tidy), refusals)
 
 
-def start(settings: Settings, access: Access, refusals: Refusals, tidy: ExitStack) -> tuple[WSGIApplication, Running]:
+def start(
+    settings: Settings, access: Authenticator, refusals: RejectionLog, tidy: ExitStack
+) -> tuple[WSGIApplication, WorkerContext]:
     """Make the app and start its threads, in the process that serves."""
-    run = tidy.enter_context(running_as("viewer", settings))
+    context = tidy.enter_context(worker_context_from("viewer", settings))
     app = Flask(__name__)
-    seats = Seats(settings.max_viewers)
+    seats = ConnectionLimiter(settings.max_viewers)
     sockets = Sockets(app, access, refusals)
-    watch = Watch(run, sockets.audience)
-    add_routes(app, run, watch, seats, access, refusals)
+    watch = Watch(context, sockets.audience)
+    add_routes(app, context, watch, seats, access, refusals)
     add_login(app, access, refusals)
-    add_metrics(app, run, settings.metrics_token)
-    for work in (watch.follow, lambda: tell_status(run, sockets)):
-        threading.Thread(target=_keep_alive, args=(run, work), daemon=True).start()
-    return Gate(SeatedSockets(app, seats), access, refusals), run
+    add_metrics(app, context, settings.metrics_token)
+    for work in (watch.follow, lambda: tell_status(context, sockets)):
+        threading.Thread(target=_keep_alive, args=(context, work), daemon=True).start()
+    return SecurityMiddleware(LimitedSockets(app, seats), access, refusals), context
 
 
-def tell_status(run: Running, sockets: Sockets) -> None:
+def tell_status(context: WorkerContext, sockets: Sockets) -> None:
     """Tell every page once a second how things are."""
-    while not run.wait(STATUS_S):
+    while not context.wait(STATUS_S):
         sockets.audience.forget_stale()
-        sockets.tell_all("health", msgspec.to_builtins(health.read(run)))
-        with run.reconnecting():
-            sockets.tell_all("status", msgspec.to_builtins(status.read(run.client, run.clock)))
+        sockets.tell_all("health", msgspec.to_builtins(health.read(context)))
+        with context.reconnecting():
+            sockets.tell_all("status", msgspec.to_builtins(status.read(context.client, context.clock)))
 
 
-def _keep_alive(run: Running, work: Callable[[], None]) -> None:
+def _keep_alive(context: WorkerContext, work: Callable[[], None]) -> None:
     """Do a thread's work. If it fails so does the process, and another takes its place: no page without pictures."""
     try:
-        with run.turns.loop():
+        with context.turns.loop():
             work()
     finally:
-        if run.going():
+        if context.should_run():
             log.critical("a thread of the viewer ended; starting over", exc_info=True)
             os._exit(1)

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.tracks import TrackedFace
+from pipeline.vision.tracks import TrackedFace
 
 ACK_S = 5.0  # an acknowledgement that has not come in this time is given up
 STALE_S = 2.0  # a frame that has waited longer is not sent any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Shown:
+class DisplayFrame:
     """A frame as it is shown; two are equal only if they are the same.
 
     labelled: False for a frame that is shown without labels, for want of labelled ones.
@@ -44,14 +44,14 @@ class Mailbox:
     def __init__(self) -> None:
         self.cameras: frozenset[str] = frozenset()
         self._unacknowledged: dict[str, tuple[str, float]] = {}  # by camera: frame_id, when sent
-        self._waiting: dict[str, Shown] = {}
+        self._waiting: dict[str, DisplayFrame] = {}
 
     def watch(self, cameras: Iterable[str]) -> None:
         """Watch these cameras from now on, and no others."""
         self.cameras = frozenset(cameras)
         self._waiting = {camera: shown for camera, shown in self._waiting.items() if camera in self.cameras}
 
-    def offer(self, shown: Shown, at_s: float) -> Shown | None:
+    def offer(self, shown: DisplayFrame, at_s: float) -> DisplayFrame | None:
         """Return the frame if it may be sent now; otherwise it waits, or is nobody's."""
         if shown.camera not in self.cameras:
             return None
@@ -61,7 +61,7 @@ class Mailbox:
             return None
         return self._send(shown, at_s)
 
-    def acknowledge(self, camera: str, frame_id: str, at_s: float) -> Shown | None:
+    def acknowledge(self, camera: str, frame_id: str, at_s: float) -> DisplayFrame | None:
         """Return the frame to send next, None when there is none. An answer to an older frame changes nothing."""
         if self._unacknowledged.get(camera, ("", 0.0))[0] != frame_id:
             return None
@@ -73,7 +73,7 @@ class Mailbox:
         """Let go of frames that have waited too long to be shown."""
         self._waiting = {camera: shown for camera, shown in self._waiting.items() if at_s - shown.at_s < STALE_S}
 
-    def _send(self, shown: Shown, at_s: float) -> Shown:
+    def _send(self, shown: DisplayFrame, at_s: float) -> DisplayFrame:
         self._waiting.pop(shown.camera, None)
         self._unacknowledged[shown.camera] = (shown.frame_id, at_s)
         return shown
@@ -85,15 +85,15 @@ class Stream:
     def __init__(self, camera: str) -> None:
         self.camera = camera
         self._came = threading.Condition()
-        self._newest: Shown | None = None
+        self._newest: DisplayFrame | None = None
 
-    def put(self, shown: Shown) -> None:
+    def put(self, shown: DisplayFrame) -> None:
         """Leave a frame to be taken, in the place of one that was not."""
         with self._came:
             self._newest = shown
             self._came.notify()
 
-    def take(self, within_s: float) -> Shown | None:
+    def take(self, within_s: float) -> DisplayFrame | None:
         """Return the newest frame; None when none comes in time."""
         with self._came:
             self._came.wait_for(lambda: self._newest is not None, within_s)
@@ -108,7 +108,7 @@ class Audience:
         send: puts a frame into a browser's queue, by its session's id; must not wait.
     """
 
-    def __init__(self, send: Callable[[str, Shown], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, send: Callable[[str, DisplayFrame], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send
         self._clock = clock
         self._lock = threading.Lock()
@@ -121,7 +121,7 @@ class Audience:
             cameras = {stream.camera for stream in self._streams}
             return cameras.union(*(mailbox.cameras for mailbox in self._mailboxes.values()))
 
-    def show(self, shown: Shown) -> None:
+    def show(self, shown: DisplayFrame) -> None:
         """Give a frame to everybody who watches its camera."""
         now = self._clock()
         with self._lock:

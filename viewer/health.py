@@ -5,8 +5,8 @@ from __future__ import annotations
 import redis
 from msgspec import Struct
 
-from pipeline import status
-from pipeline.process import Running
+from pipeline.bus import status
+from pipeline.runtime.worker_context import WorkerContext
 
 COMMANDS = {"detector": "detect", "classifier": "classify"}  # by role; without one of each no frame is labelled
 
@@ -18,12 +18,12 @@ class Health(Struct, frozen=True, kw_only=True):
     reasons: list[str]
 
 
-def read(run: Running) -> Health:
+def read(context: WorkerContext) -> Health:
     """Return how things are right now; Redis being away is one of the answers."""
     try:
-        live = {beat.role for beat in status.heartbeats(run.client)}
+        live = {beat.role for beat in status.heartbeats(context.client)}
     except redis.RedisError as error:
-        return Health(ok=False, reasons=[f"Redis at {run.redis_place} cannot be reached: {error}"])
+        return Health(ok=False, reasons=[f"Redis at {context.redis_place} cannot be reached: {error}"])
     reasons = [
         f"no live {role}: start one with maskwatch {command}" for role, command in COMMANDS.items() if role not in live
     ]

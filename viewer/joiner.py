@@ -9,13 +9,13 @@ a start from the future (a clock set back, a forged record) must not freeze the 
 
 from __future__ import annotations
 
-from pipeline.messages import FrameResult
+from pipeline.bus.messages import FrameResult
 
 WAIT_S = 0.05  # longest wait for a frame without an outcome
 UNLABELLED_S = 1.0  # a camera without labelled results for so long is shown without labels ...
-MOST_PATIENT_S = 5.0  # ... or for twice the time between its last two, at most this, where workers are slow
+MAX_PATIENT_S = 5.0  # ... or for twice the time between its last two, at most this, where workers are slow
 SILENT_S = 2.0  # a producer of which nothing has come for so long gives way to one with a lower start
-KEPT_PRODUCERS = 16  # of so many that were followed before it is known how far they were shown
+MAX_PRODUCERS = 16  # of so many that were followed before it is known how far they were shown
 
 
 class Joiner:
@@ -39,7 +39,7 @@ class Joiner:
     def add(self, result: FrameResult, at_s: float) -> None:
         """Take a result in; a late one and a second one for the same frame change nothing."""
         if result.outcome == "labelled":
-            self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MOST_PATIENT_S)
+            self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MAX_PATIENT_S)
             self._labelled_at_s = at_s
         if result.start != self._start and self._gives_way(result.start, at_s):
             self._change_producer(result.start, result.seq)
@@ -62,11 +62,11 @@ class Joiner:
         return min(came_s for came_s, _ in self._held.values()) + WAIT_S if self._held else None
 
     def wants_newest(self, at_s: float) -> bool:
-        """Tell whether the camera's newest frame should be shown without labels, for want of labelled ones."""
+        """Return whether the camera's newest frame should be shown without labels, for want of labelled ones."""
         return at_s - self._labelled_at_s > self._patience_s
 
     def show_newest(self, start: int, seq: int, at_s: float) -> bool:
-        """Tell whether a frame may be shown without labels now; if so it counts as shown.
+        """Return whether a frame may be shown without labels now; if so it counts as shown.
 
         Its labelled result may still follow it, an older frame may not.
         """
@@ -85,7 +85,7 @@ class Joiner:
         return True
 
     def _gives_way(self, start: int, at_s: float) -> bool:
-        """Tell whether frames of this start are followed instead of those of the present one."""
+        """Return whether frames of this start are followed instead of those of the present one."""
         return start > self._start or (start < self._start and at_s - self._came_s > SILENT_S)
 
     def _change_producer(self, start: int, seq: int) -> None:
@@ -99,7 +99,7 @@ class Joiner:
         if start != self._start:
             self._left[self._start] = self._next
             seq = max(seq, self._left.pop(start, 0))
-            while len(self._left) > KEPT_PRODUCERS:
+            while len(self._left) > MAX_PRODUCERS:
                 del self._left[next(iter(self._left))]
         self._start, self._next = start, seq
 

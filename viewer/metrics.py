@@ -19,24 +19,25 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from pipeline import messages, metrics, status
-from pipeline.metrics import InRedis
-from pipeline.metrics_port import Refusals, allowed, exposition
-from pipeline.process import Running
-from pipeline.status import Camera, Status
+from pipeline.bus import messages, status
+from pipeline.bus.status import Camera, Status
+from pipeline.runtime import metrics
+from pipeline.runtime.metrics import InRedis
+from pipeline.runtime.metrics_server import RejectionCounter, allowed, exposition
+from pipeline.runtime.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
 GONE_S = 86_400.0  # a camera whose producer was last seen so long ago is no longer told of
-MOST_CAMERAS = 500  # are told of, those seen last first
+MAX_CAMERAS = 500  # are told of, those seen last first
 
 Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
 
 
-def add_metrics(app: Flask, run: Running, token: str | None) -> None:
+def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
     """Give the app its metrics. token: what readers must show; None lets this machine alone read them."""
-    refusals = Refusals()
-    everything = _Everything(run)
+    refusals = RejectionCounter()
+    everything = _Everything(context)
 
     @app.get("/metrics")
     def metrics_page() -> Response:
@@ -88,20 +89,20 @@ def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) ->
     One that has never delivered a frame is among them: its producer is seen all the same.
     """
     last = sorted(cameras, key=lambda camera: seen.get(camera.name, 0.0), reverse=True)
-    return [camera for camera in last[:MOST_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
+    return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
 
 
 class _Everything(Collector):
     """The viewer's own metrics and those in Redis."""
 
-    def __init__(self, run: Running) -> None:
-        self._run = run
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics as they are now; without those in Redis when that fails."""
         try:
-            found = status.read(self._run.client, self._run.clock)
-            told = samples(found, _seen(self._run), self._run.clock.now()) | _memory(self._run)
+            found = status.read(self._context.client, self._context.clock)
+            told = samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
             metrics.redis_up.set(0)
@@ -114,16 +115,16 @@ class _Everything(Collector):
             yield family
 
 
-def _seen(run: Running) -> dict[str, float]:
+def _seen(context: WorkerContext) -> dict[str, float]:
     """Return when each camera's producer was last seen."""
-    rows = cast(list[tuple[bytes, float]], run.client.zrange(messages.CAMERAS, 0, -1, withscores=True))
+    rows = cast(list[tuple[bytes, float]], context.client.zrange(messages.CAMERAS, 0, -1, withscores=True))
     return {name.decode(errors="replace"): at for name, at in rows}
 
 
-def _memory(run: Running) -> dict[InRedis, Samples]:
+def _memory(context: WorkerContext) -> dict[InRedis, Samples]:
     """Return how much memory Redis uses; nothing where this user may not ask."""
     try:
-        found = cast(dict[str, int], run.client.info("memory"))
+        found = cast(dict[str, int], context.client.info("memory"))
     except redis.ResponseError:
         return {}
     return {
@@ -133,7 +134,7 @@ def _memory(run: Running) -> dict[InRedis, Samples]:
 
 
 def _is_local() -> bool:
-    """Tell whether this machine asks, and no proxy for somebody else."""
+    """Return whether this machine asks, and no proxy for somebody else."""
     proxied = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip"))
     try:
         return not proxied and ipaddress.ip_address(request.remote_addr or "").is_loopback

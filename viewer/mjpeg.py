@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
-from pipeline.draw import draw, offline_picture
-from pipeline.pixels import BadPicture, Picture, decode_jpeg, encode_jpeg
-from viewer.audience import Shown, Stream
+from pipeline.vision.drawing import draw, offline_picture
+from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, encode_jpeg
+from viewer.audience import DisplayFrame, Stream
 
 BOUNDARY = "frame"
 QUALITY = 85
@@ -18,18 +18,18 @@ SILENT_S = 3.0  # a camera without a new frame for so long is shown as offline
 NOT_LABELLED = "not labelled right now"
 
 
-class Burner:
+class AnnotatedJpegEncoder:
     """Burn labels in once a frame, however many streams show it; forgotten with the frame."""
 
     def __init__(self) -> None:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._burned: WeakKeyDictionary[Shown, bytes] = WeakKeyDictionary()
+        self._burned: WeakKeyDictionary[DisplayFrame, bytes] = WeakKeyDictionary()
 
-    def burned(self, shown: Shown) -> bytes:
+    def burned(self, shown: DisplayFrame) -> bytes:
         """Return the frame as JPEG with its labels.
 
         Raises:
-            BadPicture: its pixels are damaged.
+            BadImage: its pixels are damaged.
         """
         with self._locks[shown.camera]:
             jpeg = self._burned.get(shown)
@@ -40,13 +40,13 @@ class Burner:
             return jpeg
 
 
-def parts(going: Callable[[], bool], stream: Stream, burner: Burner) -> Iterator[bytes]:
+def parts(going: Callable[[], bool], stream: Stream, burner: AnnotatedJpegEncoder) -> Iterator[bytes]:
     """Yield a multipart stream, each frame the newest there is, until the viewer or the session ends.
 
     A camera that falls silent is shown as offline, once a second, which also finds out whether anybody still looks.
     """
     yield f"--{BOUNDARY}\r\n".encode()
-    last: Shown | None = None
+    last: DisplayFrame | None = None
     silent_s = SILENT_S - TAKE_S  # until the first frame: a stream of an offline camera says so soon
     while going():
         shown = stream.take(TAKE_S)
@@ -57,7 +57,7 @@ def parts(going: Callable[[], bool], stream: Stream, burner: Burner) -> Iterator
                 yield part(burner.burned(shown))
             elif silent_s >= SILENT_S:
                 yield part(_offline(stream.camera, last))
-        except BadPicture:
+        except BadImage:
             continue  # detection dead-letters the frame and says so
 
 
@@ -67,6 +67,6 @@ def part(jpeg: bytes) -> bytes:
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
 
 
-def _offline(camera: str, last: Shown | None) -> bytes:
-    frame: Picture | None = decode_jpeg(last.jpeg) if last else None
+def _offline(camera: str, last: DisplayFrame | None) -> bytes:
+    frame: Image | None = decode_jpeg(last.jpeg) if last else None
     return encode_jpeg(offline_picture(frame, f"{camera} is offline"), QUALITY)

@@ -14,22 +14,22 @@ from typing import Any
 from flask import Flask, request
 from flask_socketio import SocketIO
 
-from pipeline.draw import label_text
-from pipeline.messages import is_camera_name
-from viewer.access import Access
-from viewer.audience import Audience, Shown
-from viewer.guarded import MOST_RECEIVED, guard
-from viewer.refusals import Refusals
+from pipeline.bus.messages import is_camera_name
+from pipeline.vision.drawing import label_text
+from viewer.audience import Audience, DisplayFrame
+from viewer.security.authenticator import Authenticator
+from viewer.security.rejection_log import RejectionLog
+from viewer.security.socket_guard import MAX_RECEIVED, guard
 
 PING_S = 5
 PONG_S = 10  # a browser that has not answered a ping for so long is gone
-MOST_WATCHED = 256  # cameras a page may watch
+MAX_WATCHED = 256  # cameras a page may watch
 
 
 class Sockets:
     """Every page's socket. `audience` says which frame each gets next."""
 
-    def __init__(self, app: Flask, access: Access, refusals: Refusals) -> None:
+    def __init__(self, app: Flask, access: Authenticator, refusals: RejectionLog) -> None:
         self.audience = Audience(self._send)
         self._refusals = refusals
         for name in ("engineio.server", "socketio.server"):
@@ -43,7 +43,7 @@ class Sockets:
             cors_allowed_origins=[],  # the gate has looked at the origin before
             ping_interval=PING_S,
             ping_timeout=PONG_S,
-            max_http_buffer_size=MOST_RECEIVED,
+            max_http_buffer_size=MAX_RECEIVED,
         )
         guard(self._io.server.eio, access, refusals)  # type: ignore[attr-defined]  # its stubs do not know server
         self._io.on_event("disconnect", self._disconnected)
@@ -54,15 +54,15 @@ class Sockets:
         """Send something small to every page."""
         self._io.emit(event, content)
 
-    def _send(self, id_: str, shown: Shown) -> None:
+    def _send(self, id_: str, shown: DisplayFrame) -> None:
         self._io.emit("frame", (metadata(shown), shown.jpeg), to=id_)
 
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_session())
 
     def _watch(self, cameras: object = None, *_: object) -> None:
-        if not isinstance(cameras, list) or len(cameras) > MOST_WATCHED:
-            self._refusals.tell(request.environ, f"to watch what is no list of at most {MOST_WATCHED} cameras")
+        if not isinstance(cameras, list) or len(cameras) > MAX_WATCHED:
+            self._refusals.tell(request.environ, f"to watch what is no list of at most {MAX_WATCHED} cameras")
             return
         names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
         if len(names) < len(cameras):
@@ -76,7 +76,7 @@ class Sockets:
             self._refusals.tell(request.environ, "to acknowledge what cannot be a camera's frame")
 
 
-def metadata(shown: Shown) -> dict[str, Any]:
+def metadata(shown: DisplayFrame) -> dict[str, Any]:
     """Return what a page is told about a frame beside its picture."""
     return {
         "camera": shown.camera,

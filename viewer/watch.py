@@ -12,13 +12,14 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from pipeline.keys import newest_key
-from pipeline.messages import FILE_PREFIX, FrameResult, frame_id
-from pipeline.pixels import BadPicture, fetch_many, jpeg_size
-from pipeline.process import Running
-from pipeline.results import READ_BLOCK_MS, Follower
-from pipeline.tracks import TrackedFace, Tracks
-from viewer.audience import Audience, Shown
+from pipeline.bus.keys import newest_key
+from pipeline.bus.messages import FILE_PREFIX, FrameResult, frame_id
+from pipeline.bus.pixels import fetch_many
+from pipeline.bus.results import READ_BLOCK_MS, ResultConsumer
+from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.jpeg import BadImage, jpeg_size
+from pipeline.vision.tracks import TrackedFace, Tracks
+from viewer.audience import Audience, DisplayFrame
 from viewer.joiner import Joiner
 
 NEWEST_POLL_S = 0.1  # how often the newest frames of cameras without labels are looked for
@@ -51,8 +52,8 @@ class _Chosen:
 class Watch:
     """Every camera as it is shown. One thread runs `follow`; the others may ask for `newest_labelled`."""
 
-    def __init__(self, run: Running, audience: Audience) -> None:
-        self._run = run
+    def __init__(self, context: WorkerContext, audience: Audience) -> None:
+        self._context = context
         self.audience = audience
         self._views: dict[str, _View] = {}
         self._newest_labelled: dict[str, _Chosen] = {}
@@ -60,17 +61,17 @@ class Watch:
 
     def follow(self) -> None:
         """Show frames until the process ends."""
-        follower: Follower | None = None
-        while self._run.going():
-            with self._run.reconnecting():
-                follower = follower or Follower(self._run.client)
+        follower: ResultConsumer | None = None
+        while self._context.should_run():
+            with self._context.reconnecting():
+                follower = follower or ResultConsumer(self._context.client)
                 results = follower.read(self._block_ms())
-                with self._run.busy():
+                with self._context.busy():
                     for result in results:
                         self._add(result)
                     self._show(self._chosen())
 
-    def newest_labelled(self, camera: str) -> Shown | None:
+    def newest_labelled(self, camera: str) -> DisplayFrame | None:
         """Return a camera's newest labelled frame, None when there is none or its pixels are gone.
 
         Raises:
@@ -131,7 +132,7 @@ class Watch:
 
     def _unlabelled(self, cameras: list[str], now_s: float) -> dict[str, _Chosen]:
         """Return the newest frames of cameras, without those that were shown before."""
-        with self._run.client.pipeline(transaction=False) as pipe:
+        with self._context.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
                 pipe.hmget(newest_key(camera), ["last", "seq", "captured_at", "pixels_key"])
             rows = cast(list[list[bytes | None] | Exception], pipe.execute(raise_on_error=False))
@@ -146,11 +147,11 @@ class Watch:
         for shown in self._with_pixels(chosen):
             if shown:
                 self.audience.show(shown)
-                self._run.count("frames")
+                self._context.count("frames")
 
-    def _with_pixels(self, chosen: list[_Chosen]) -> list[Shown | None]:
-        jpegs = fetch_many(self._run.client, [one.pixels_key for one in chosen])
-        now = self._run.clock.now() if chosen else 0.0
+    def _with_pixels(self, chosen: list[_Chosen]) -> list[DisplayFrame | None]:
+        jpegs = fetch_many(self._context.client, [one.pixels_key for one in chosen])
+        now = self._context.clock.now() if chosen else 0.0
         return [_shown(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
 
 
@@ -171,12 +172,12 @@ def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
     return newest if math.isfinite(newest.captured_at) else None
 
 
-def _shown(chosen: _Chosen, jpeg: bytes, now: float) -> Shown | None:
+def _shown(chosen: _Chosen, jpeg: bytes, now: float) -> DisplayFrame | None:
     try:
         width, height = jpeg_size(jpeg)
-    except BadPicture:
+    except BadImage:
         return None  # detection dead-letters the frame and says so
-    return Shown(
+    return DisplayFrame(
         camera=chosen.camera,
         frame_id=frame_id(chosen.camera, chosen.start, chosen.seq),
         seq=chosen.seq,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CALL_S = 0.5  # longest model call; see RECLAIM_IDLE_MS in pipeline.streams
+CALL_S = 0.5  # longest model call; see RECLAIM_IDLE_MS in pipeline.bus.streams
 LEARNING = 0.2  # weight of the newest measurement in the running means
 
 

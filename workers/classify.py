@@ -1,8 +1,8 @@
 """Label faces: crops in, in batches; one result a frame out.
 
 The model is that of `--models`; where that is a registry, its current version, swapped between two batches
-(workers/swap.py). A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and only
-the guilty one is dead-lettered. Losing Redis only makes it wait.
+(model_reloader.py). A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and
+only the guilty one is dead-lettered. Losing Redis only makes it wait.
 """
 
 from __future__ import annotations
@@ -17,71 +17,77 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from models import mask_classifier
-from models.mask_classifier import MaskClassifier
-from pipeline import messages, metrics, pixels
-from pipeline.messages import Face, FaceCrops, FrameResult, Model
-from pipeline.pixels import Picture, PixelsGone
-from pipeline.process import Running, running_as
-from pipeline.settings import Settings
-from pipeline.streams import Entry, Reader
+from models.classifier import mask_classifier
+from models.classifier.mask_classifier import MaskClassifier
+from pipeline.bus import messages, pixels
+from pipeline.bus.messages import Face, FaceCrops, FrameResult, Model
+from pipeline.bus.pixels import PixelsGone
+from pipeline.bus.streams import Entry, Reader
+from pipeline.runtime import metrics
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.vision.jpeg import Image, unpack_crops
 from workers.batcher import Batcher
-from workers.swap import RUNNING, Swap
+from workers.model_reloader import RUNNING, ModelReloader
 
 log = logging.getLogger(__name__)
 
 ANNOUNCE_S = 5.0  # how often detectors are told which crops the model wants; Redis may have lost its memory
 
-Work = tuple[Entry[FaceCrops], Picture]
+Work = tuple[Entry[FaceCrops], Image]
 
 
 def main(settings: Settings) -> int:
     """Run one classification worker until it is told to stop."""
     cv2.setNumThreads(settings.threads)
-    swap = Swap(settings)
+    swap = ModelReloader(settings)
     model = swap.first
     with (
-        running_as("classifier", settings) as run,
+        worker_context_from("classifier", settings) as context,
         swap.following(),
     ):
-        tell_model(run, model.classifier)
-        reader = Reader(run.client, run.clock, stream=messages.FACES, record_type=FaceCrops, consumer=run.id)
+        report_model(context, model.classifier)
+        reader = Reader(
+            context.client, context.clock, stream=messages.FACES, record_type=FaceCrops, consumer=context.id
+        )
         metrics.settled.follow(messages.FACES, reader.outcomes)
         announced_at = float("-inf")
-        while run.going():
+        while context.should_run():
             if (newer := swap.take()) is not None:
                 model, announced_at = newer, float("-inf")
-                tell_model(run, model.classifier)
-                log.info("%s labels with %s from now on", run.id, run.model)
-            tell_state(run, swap.state)
-            with run.reconnecting():
+                report_model(context, model.classifier)
+                log.info("%s labels with %s from now on", context.id, context.model)
+            tell_state(context, swap.state)
+            with context.reconnecting():
                 if time.monotonic() - announced_at > ANNOUNCE_S:
-                    announce(run, model.classifier)
+                    announce(context, model.classifier)
                     announced_at = time.monotonic()
-                entries = read_batch(run, reader, model.batcher)
+                entries = read_batch(context, reader, model.batcher)
                 if entries:
-                    with run.busy():
-                        classify(run, reader, model.classifier, model.batcher, entries)
-        with run.reconnecting():
+                    with context.busy():
+                        classify(context, reader, model.classifier, model.batcher, entries)
+        with context.reconnecting():
             reader.retire()
     return 0
 
 
-def tell_model(run: Running, classifier: MaskClassifier) -> None:
+def report_model(context: WorkerContext, classifier: MaskClassifier) -> None:
     """Tell in heartbeat and metrics which version labels."""
-    run.model = classifier.card.version
-    metrics.tell_model(classifier.card.version)
+    context.model = classifier.card.version
+    metrics.report_model(classifier.card.version)
 
 
-def tell_state(run: Running, state: str) -> None:
+def tell_state(context: WorkerContext, state: str) -> None:
     """Tell in the heartbeat how it stands with the model, and in the log when that has changed in kind."""
-    if state.partition(":")[0] != run.state.partition(":")[0]:
-        log.log(logging.INFO if state == RUNNING else logging.WARNING, "%s with %s: %s", run.id, run.model, state)
-    run.state = state
+    if state.partition(":")[0] != context.state.partition(":")[0]:
+        log.log(
+            logging.INFO if state == RUNNING else logging.WARNING, "%s with %s: %s", context.id, context.model, state
+        )
+    context.state = state
     metrics.model_refused.set(state != RUNNING)
 
 
-def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
+def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
     """Return what waits, up to about one batch; wait for more only as the batcher says."""
     entries = reader.read(batcher.entries_to_read)
     if any(entry.alone for entry in entries):
@@ -89,7 +95,7 @@ def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> lis
     while wait_s := batcher.wait_s(
         sum(len(entry.record.boxes) for entry in entries),
         [entry.record.deadline_at for entry in entries],
-        run.clock.now(),
+        context.clock.now(),
     ):
         more = reader.read_new(batcher.entries_to_read, block_ms=max(1, int(wait_s * 1000)))
         entries += more
@@ -99,45 +105,45 @@ def read_batch(run: Running, reader: Reader[FaceCrops], batcher: Batcher) -> lis
 
 
 def classify(
-    run: Running,
+    context: WorkerContext,
     reader: Reader[FaceCrops],
     classifier: MaskClassifier,
     batcher: Batcher,
     entries: Sequence[Entry[FaceCrops]],
 ) -> None:
     """Label the faces of some frames and settle each of them."""
-    started = run.clock.now()
-    packed = pixels.fetch_many(run.client, [entry.record.crops_key for entry in entries])
+    started = context.clock.now()
+    packed = pixels.fetch_many(context.client, [entry.record.crops_key for entry in entries])
     work: list[Work] = []
     for entry, crops in zip(entries, packed, strict=True):
         with reader.guard(entry):
             if crops is None:
                 raise PixelsGone(entry.record.crops_key)
             record = entry.record
-            work.append((entry, pixels.unpack_crops(crops, len(record.boxes), record.crop_px)))
+            work.append((entry, unpack_crops(crops, len(record.boxes), record.crop_px)))
             batcher.learn_entry(len(record.boxes))
             metrics.classify_wait_s.observe(_waited(record, started))
     try:
-        _classify_all(run, reader, classifier, batcher, work, started)
+        _classify_all(context, reader, classifier, batcher, work, started)
     except (RuntimeError, ValueError) as error:
         if len(work) > 1:
             log.warning("a batch of %d frames failed, trying them one by one: %s", len(work), error)
         for one in work:
             with reader.guard(one[0]):
-                _classify_all(run, reader, classifier, batcher, [one], started)
+                _classify_all(context, reader, classifier, batcher, [one], started)
 
 
-def announce(run: Running, classifier: MaskClassifier) -> None:
+def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
     """Tell detectors which crops the current model wants."""
     card = classifier.card
     with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now; settling needs no memory
-        run.client.set(
+        context.client.set(
             messages.MODEL, messages.encode(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
         )
 
 
 def _classify_all(
-    run: Running,
+    context: WorkerContext,
     reader: Reader[FaceCrops],
     classifier: MaskClassifier,
     batcher: Batcher,
@@ -152,18 +158,18 @@ def _classify_all(
         found = classifier.mask_probability(np.concatenate(parts))
         batcher.learn_call(len(found), time.monotonic() - before)
         metrics.batch_crops.observe(len(found))
-        run.turns.note()  # a batch of many faces takes several calls
+        context.turns.note()  # a batch of many faces takes several calls
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for part, share in zip(call, np.split(found, ends), strict=True):
             probabilities[part.entry].append(share)
             entry, crops = work[part.entry]
             if part.stop == len(crops):
-                _finish(run, reader, classifier, entry, np.concatenate(probabilities[part.entry]), started)
+                _finish(context, reader, classifier, entry, np.concatenate(probabilities[part.entry]), started)
         reader.renew([entry for entry, _ in work[call[-1].entry + 1 :]])
 
 
 def _finish(
-    run: Running,
+    context: WorkerContext,
     reader: Reader[FaceCrops],
     classifier: MaskClassifier,
     entry: Entry[FaceCrops],
@@ -176,7 +182,7 @@ def _finish(
         Face(box=box, score=score, label=label, confidence=confidence)
         for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
     ]
-    took_s = run.clock.now() - started
+    took_s = context.clock.now() - started
     metrics.classify_s.observe(took_s)
     seconds = record.seconds | {"classify_wait": _waited(record, started), "classify": took_s}
     result = FrameResult(
@@ -188,8 +194,8 @@ def _finish(
         seconds=seconds,
     )
     if reader.finish(entry, result):
-        run.count("frames")
-        run.count("faces", len(faces))
+        context.count("frames")
+        context.count("faces", len(faces))
 
 
 def _waited(record: FaceCrops, started: float) -> float:

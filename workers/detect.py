@@ -12,15 +12,17 @@ import time
 import cv2
 import redis
 
-from models import face_detector, mask_classifier
-from models.face_detector import FaceDetector
-from models.named import model_card
-from pipeline import messages, metrics, pixels
-from pipeline.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
-from pipeline.pixels import BadPicture, Picture
-from pipeline.process import Running, running_as
-from pipeline.settings import Settings
-from pipeline.streams import Entry, Reader
+from models.classifier import mask_classifier
+from models.detector import face_detector
+from models.detector.face_detector import FaceDetector
+from models.registry.named import model_card
+from pipeline.bus import messages, pixels
+from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
+from pipeline.bus.streams import Entry, Reader
+from pipeline.runtime import metrics
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, jpeg_size
 
 log = logging.getLogger(__name__)
 
@@ -35,48 +37,53 @@ def main(settings: Settings) -> int:
     detector = face_detector.load(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
-    wanted = WantedModel(_named_model(settings))
-    with running_as("detector", settings) as run:
-        reader = Reader(run.client, run.clock, stream=messages.FRAMES, record_type=Frame, consumer=run.id)
+    wanted = ActiveModelCache(_named_model(settings))
+    with worker_context_from("detector", settings) as context:
+        reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)
         metrics.settled.follow(messages.FRAMES, reader.outcomes)
-        while run.going():
-            with run.reconnecting():
-                model = wanted.look(run)
+        while context.should_run():
+            with context.reconnecting():
+                model = wanted.look(context)
                 for entry in reader.read(1):
-                    with run.busy(), reader.guard(entry):
-                        detect(run, reader, entry, detector, model, settings.detector_px)
-        with run.reconnecting():
+                    with context.busy(), reader.guard(entry):
+                        detect(context, reader, entry, detector, model, settings.detector_px)
+        with context.reconnecting():
             reader.retire()
     return 0
 
 
 def detect(
-    run: Running, reader: Reader[Frame], entry: Entry[Frame], detector: FaceDetector, wanted: Model, input_px: int
+    context: WorkerContext,
+    reader: Reader[Frame],
+    entry: Entry[Frame],
+    detector: FaceDetector,
+    wanted: Model,
+    input_px: int,
 ) -> None:
     """Work on one frame and settle it.
 
     Raises:
-        BadPicture: its picture cannot be decoded, or is not what its record says.
+        BadImage: its picture cannot be decoded, or is not what its record says.
         PixelsGone: its picture has expired.
     """
-    started, frame = run.clock.now(), entry.record
-    jpeg = pixels.fetch(run.client, frame.pixels_key)
-    size = pixels.jpeg_size(jpeg)
+    started, frame = context.clock.now(), entry.record
+    jpeg = pixels.fetch(context.client, frame.pixels_key)
+    size = jpeg_size(jpeg)
     if size != (frame.width, frame.height):
-        raise BadPicture(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
+        raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
     picture, scale = _decode_for(jpeg, input_px, max(size))
     faces = detector.find(picture)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
-        seconds["detect"] = run.clock.now() - started
+        seconds["detect"] = context.clock.now() - started
         result = FrameResult(**frame.identity(), outcome="labelled", model=wanted.version, seconds=seconds)  # type: ignore[arg-type]
         settled = reader.finish(entry, result)
     else:
-        full = pixels.decode_jpeg(jpeg) if scale != 1 else picture
+        full = decode_jpeg(jpeg) if scale != 1 else picture
         boxes = faces.boxes * scale
         crops = mask_classifier.crop_faces(full, boxes, wanted.crop_px, wanted.margin)
-        seconds["detect"] = run.clock.now() - started
+        seconds["detect"] = context.clock.now() - started
         found = FaceCrops(
             **frame.identity(),  # type: ignore[arg-type]
             boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
@@ -86,12 +93,12 @@ def detect(
             seconds=seconds,
         )
         settled = reader.forward(entry, found, crops.tobytes())
-    metrics.detect_s.observe(run.clock.now() - started)
+    metrics.detect_s.observe(context.clock.now() - started)
     if settled:
-        run.count("frames")
+        context.count("frames")
 
 
-class WantedModel:
+class ActiveModelCache:
     """Which crops classifiers want: what they announce in Redis, looked up once a second.
 
     What stands there and is no announcement is told once, and so is its end; the model known last counts meanwhile.
@@ -102,14 +109,14 @@ class WantedModel:
         self._looked_at = float("-inf")
         self._wrong = False
 
-    def look(self, run: Running) -> Model:
+    def look(self, context: WorkerContext) -> Model:
         """Return the model to cut crops for.
 
         Raises:
             redis.RedisError: Redis does not answer, or not this user.
         """
         if time.monotonic() - self._looked_at > MODEL_S:
-            wrong = self._wrong_with(run)
+            wrong = self._wrong_with(context)
             if wrong and not self._wrong:
                 log.warning("key %s is left out until it is right again: %s", messages.MODEL, wrong)
             if self._wrong and not wrong:
@@ -117,10 +124,10 @@ class WantedModel:
             self._wrong, self._looked_at = bool(wrong), time.monotonic()
         return self._model
 
-    def _wrong_with(self, run: Running) -> str:
+    def _wrong_with(self, context: WorkerContext) -> str:
         """Look once; return what is wrong with the key, nothing where it is right or does not exist."""
         try:
-            packed = run.client.get(messages.MODEL)
+            packed = context.client.get(messages.MODEL)
             if packed is not None:
                 self._model = messages.decode(Model, packed)  # type: ignore[arg-type]  # redis-py types sync and async as one
         except BadMessage as error:
@@ -132,11 +139,11 @@ class WantedModel:
         return ""
 
 
-def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Picture, float]:
+def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Image, float]:
     """Return a picture to find faces in, and what its coordinates are to be multiplied by."""
     if longer_px < REDUCE_FROM * input_px:
-        return pixels.decode_jpeg(jpeg), 1
-    picture = pixels.decode_jpeg(jpeg, at_least_px=input_px)
+        return decode_jpeg(jpeg), 1
+    picture = decode_jpeg(jpeg, at_least_px=input_px)
     return picture, longer_px / max(picture.shape[:2])
 
 

@@ -4,7 +4,7 @@
 #
 #   start.sh CONF TEMPLATE [FLAG...]
 #
-# /tmp must be in memory, /scripts holds pipeline/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of PEM)
+# /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of PEM)
 # Redis also speaks TLS, on port 6380. A password that is missing, short, or cannot stand in a URL ends it with one line
 # and status 1; from then on it ends as Redis ends. Its users are those of scripts/redis_users.py, without Python.
 set -eu

@@ -48,7 +48,7 @@ class AnnotatedPicture:
 
 
 def has_annotations(folder: Path) -> bool:
-    """Tell whether a data folder holds annotated photographs rather than class folders."""
+    """Return whether a data folder holds annotated photographs rather than class folders."""
     return (folder / "annotations").is_dir()
 
 

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.jpeg import Image
 from trainer.data.faces import Patches
 from trainer.data.hands import draw_hand
-
-Picture = NDArray[np.uint8]
 
 MIN_FACE_PX = 12
 LOW_RESOLUTION_SHARE = 0.5
@@ -44,9 +43,7 @@ _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
 _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
 
 
-def augment(
-    patches: Patches, places: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
-) -> Picture:
+def augment(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator) -> Image:
     """Return varied crops of some patches: uint8 n x S x S x 3 RGB.
 
     Args:
@@ -69,7 +66,7 @@ def augment(
     return crops
 
 
-def plain(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float) -> Picture:
+def plain(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float) -> Image:
     """Return the crops of some patches as serving cuts them, unvaried: uint8 n x S x S x 3 RGB."""
     crops = np.empty((len(places), size_px, size_px, 3), np.uint8)
     for crop, place in zip(crops, places, strict=True):
@@ -81,7 +78,7 @@ def plain(patches: Patches, places: NDArray[np.intp], size_px: int, margin: floa
     return crops
 
 
-def _moved(patches: Patches, place: int, size_px: int, margin: float, rng: np.random.Generator) -> Picture:
+def _moved(patches: Patches, place: int, size_px: int, margin: float, rng: np.random.Generator) -> Image:
     """Cut a crop round the face: mirrored, turned, scaled and shifted."""
     patch = patches.pixels[place]
     x, y, side = patches.squares[place].tolist()
@@ -100,11 +97,11 @@ def _moved(patches: Patches, place: int, size_px: int, margin: float, rng: np.ra
         patch = cv2.GaussianBlur(patch, (0, 0), 0.4 / scale)
     border = _BORDERS[rng.integers(len(_BORDERS))]
     colour = rng.integers(0, 256, 3).tolist()
-    moved: Picture = cv2.warpAffine(patch, turn, (size_px, size_px), borderMode=border, borderValue=colour)
+    moved: Image = cv2.warpAffine(patch, turn, (size_px, size_px), borderMode=border, borderValue=colour)
     return moved
 
 
-def _cover(picture: Picture, other: Picture, rng: np.random.Generator) -> None:
+def _cover(picture: Image, other: Image, rng: np.random.Generator) -> None:
     """Paste a piece of another face over a part of this one, in place: hands, hair, heads in front."""
     side = picture.shape[0]
     height, width = (int(side * share) for share in rng.uniform(0.15, 0.4, 2))
@@ -121,7 +118,7 @@ def _hand_place(has_mask: bool, rng: np.random.Generator) -> tuple[float, float]
     return rng.uniform(0.35, 0.65), rng.uniform(0.62, 0.82)
 
 
-def _relight(picture: Picture, rng: np.random.Generator) -> Picture:
+def _relight(picture: Image, rng: np.random.Generator) -> Image:
     """Change brightness, contrast, gamma and the colour of the light; sometimes grey."""
     if rng.random() < GREY_CHANCE:
         picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -129,11 +126,11 @@ def _relight(picture: Picture, rng: np.random.Generator) -> Picture:
     levels = (levels - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.2, 0.2)
     levels = levels * rng.uniform(0.85, 1.15, 3)
     table = np.clip(levels * 255, 0, 255).astype(np.uint8).reshape(256, 1, 3)
-    relit: Picture = cv2.LUT(picture, table)
+    relit: Image = cv2.LUT(picture, table)
     return relit
 
 
-def _degrade(picture: Picture, is_distant: bool, rng: np.random.Generator) -> Picture:
+def _degrade(picture: Image, is_distant: bool, rng: np.random.Generator) -> Image:
     """Lower the resolution, blur, add noise and JPEG blocks in the order a camera does."""
     side = picture.shape[0]
     small = side
@@ -155,7 +152,7 @@ def _degrade(picture: Picture, is_distant: bool, rng: np.random.Generator) -> Pi
     return picture
 
 
-def _through_jpeg(picture: Picture, quality: int) -> Picture:
+def _through_jpeg(picture: Image, quality: int) -> Image:
     _, jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, quality))
     decoded: Any = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)  # never None: it was just encoded
     return np.asarray(decoded, np.uint8)

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image as PillowImage
 
-from models.mask_classifier import Pixels
-from pipeline.pixels import BadPicture, check_size
+from models.classifier.mask_classifier import Pixels
+from pipeline.vision.jpeg import BadImage, check_size
 
 # Of a clip so many frames are taken, evenly spread; of a shorter one all.
 CLIP_FRAMES = 100
 # A picture with a shorter side than this shows no face.
-LEAST_PICTURE_PX = 8
+MIN_PICTURE_PX = 8
 # The grey levels of a picture of one plain colour spread less than this, in standard deviations.
 PLAIN = 1.0
 
@@ -34,7 +34,7 @@ _DAMAGED = (
 )  # fmt: skip
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past; what it cannot read raises
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; pixels.check_size refuses
+PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size refuses
 
 
 class PictureUnusable(ValueError):
@@ -50,9 +50,9 @@ def decoded(content: bytes) -> Pixels:
     width, height = _size(content)
     try:
         check_size(width, height)
-    except BadPicture as error:
+    except BadImage as error:
         raise PictureUnusable(f"is too large: {error}") from error
-    if min(width, height) < LEAST_PICTURE_PX:
+    if min(width, height) < MIN_PICTURE_PX:
         raise PictureUnusable(f"is only {width}x{height} pixels large")
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -93,7 +93,7 @@ def _grabbed(path: Path) -> Iterator[cv2.VideoCapture]:
 def _size(content: bytes) -> tuple[int, int]:
     """Return width and height as the file's header says."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with PillowImage.open(io.BytesIO(content)) as image:
             return image.size
     except _DAMAGED as error:
         raise PictureUnusable("is not a picture that can be read") from error

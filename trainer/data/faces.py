@@ -19,17 +19,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models import face_detector
-from models.face_detector import FaceDetector
+from models.classifier.mask_classifier import Pixels, crop_faces
+from models.detector import face_detector
+from models.detector.face_detector import FaceDetector
 from models.files import sha256_of
-from models.mask_classifier import Pixels, crop_faces
+from pipeline.vision.faces import Box, Label
 from trainer.data.annotations import DatasetUnusable
+from trainer.data.copies.perceptual_hash import PerceptualHash, print_of
 from trainer.data.decoding import PictureUnusable, decoded, frames
 from trainer.data.listing import shown
-from trainer.data.prints import Print, print_of
-from trainer.data.sources import Item, Label, is_clip
-
-Box = tuple[float, float, float, float]
+from trainer.data.sources import Item, is_clip
 
 # Pictures of class folders are often cut so tightly that the detector needs some edge around them, as a share of a
 # side.
@@ -41,7 +40,7 @@ MIN_FACE_SHARE = 0.25
 # A picture whose face fills at least this share of its longer side is a crop of a face by itself.
 TIGHT_SHARE = 0.5
 # Of a face at least so many pixels a side must lie in its picture.
-LEAST_FACE_PX = 3
+MIN_FACE_PX = 3
 # How much of the surroundings a patch shows, as a multiple of the face's box. A photograph has them, a tight crop not.
 PATCH_REACH = 1.6
 LOOKING_THREADS = 2
@@ -90,7 +89,7 @@ class Look:
     """What one file holds: its faces, a print of each, and a line for what of it is left out."""
 
     faces: tuple[FoundFace, ...] = ()
-    prints: tuple[Print, ...] = ()
+    prints: tuple[PerceptualHash, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -153,12 +152,12 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
 def _look(item: Item, *, source: str, family: str) -> Look:
     where = shown(item.path)
     faces: list[FoundFace] = []
-    prints: list[Print] = []
+    prints: list[PerceptualHash] = []
     problems: list[str] = []
     try:
         for face, picture in _found(item, source, family):
-            if face.side_px < LEAST_FACE_PX:
-                px = f"less than {LEAST_FACE_PX} px of its face {face.number + 1}"
+            if face.side_px < MIN_FACE_PX:
+                px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
                 problems.append(f"{where}: {px} lie in it: left out")
                 continue
             faces.append(face)

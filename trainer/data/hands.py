@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+from pipeline.vision.jpeg import Image
 
 # Where skin is taken from in a crop, as shares of its side: x from, x to, y from, y to.
 SKIN = (0.3, 0.7, 0.22, 0.5)
@@ -21,7 +21,7 @@ FINGERS = 4
 FIST_CHANCE = 0.4
 
 
-def draw_hand(picture: Picture, centre: tuple[float, float], rng: np.random.Generator) -> None:
+def draw_hand(picture: Image, centre: tuple[float, float], rng: np.random.Generator) -> None:
     """Draw a hand into a uint8 S x S x 3 RGB crop.
 
     Args:
@@ -37,7 +37,7 @@ def draw_hand(picture: Picture, centre: tuple[float, float], rng: np.random.Gene
     picture[:] = np.clip(picture * (1 - soft) + hand * soft, 0, 255).astype(np.uint8)
 
 
-def _outline(side: int, centre: tuple[float, float], rng: np.random.Generator) -> tuple[Picture, Picture]:
+def _outline(side: int, centre: tuple[float, float], rng: np.random.Generator) -> tuple[Image, Image]:
     """Return where the hand is and where its fingers' edges are: uint8 S x S, 0 or 255."""
     shape, lines = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
     angle = rng.uniform(0, np.pi)
@@ -56,12 +56,12 @@ def _outline(side: int, centre: tuple[float, float], rng: np.random.Generator) -
     return shape, lines
 
 
-def _stroke(on: Picture, start: NDArray[np.float64], end: NDArray[np.float64], width: float) -> None:
+def _stroke(on: Image, start: NDArray[np.float64], end: NDArray[np.float64], width: float) -> None:
     ends = np.rint([start, end]).astype(int).tolist()
     cv2.line(on, ends[0], ends[1], 255, max(1, round(width)))
 
 
-def _skin(picture: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+def _skin(picture: Image, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a crop's own skin, spread over all of it: float64 S x S x 3."""
     side = picture.shape[0]
     left, right, top, bottom = (round(share * side) for share in SKIN)

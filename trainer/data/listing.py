@@ -29,7 +29,7 @@ def shown(path: Path) -> str:
 
 
 def has_sayable_name(path: Path) -> bool:
-    """Tell whether a path can be written down, in a manifest or a report, as UTF-8."""
+    """Return whether a path can be written down, in a manifest or a report, as UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

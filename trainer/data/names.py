@@ -23,5 +23,5 @@ def original_name(path: Path) -> str:
 
 
 def is_marked(path: Path) -> bool:
-    """Tell whether a file name says of which photograph, or person, it is a copy."""
+    """Return whether a file name says of which photograph, or person, it is a copy."""
     return original_name(path) != path.stem.lower()

@@ -13,13 +13,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from pipeline.vision.faces import LABELS, Label
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
 from trainer.data.listing import files_below, has_sayable_name, shown
-
-Label = Literal["mask", "no_mask"]
-LABELS: tuple[Label, ...] = ("mask", "no_mask")
 
 MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
 NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
@@ -93,7 +90,7 @@ def label_and_path(text: str) -> tuple[Label | None, Path]:
 
 
 def is_clip(path: Path) -> bool:
-    """Tell whether a file is a video by its name."""
+    """Return whether a file is a video by its name."""
     return path.suffix.lower() in CLIP_SUFFIXES
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-# Taking the weights in takes a tenth of a step's time on CPU; neighbouring steps hardly differ.
+# JobFetcher the weights in takes a tenth of a step's time on CPU; neighbouring steps hardly differ.
 EVERY_STEPS = 4
 
 

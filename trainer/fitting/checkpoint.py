@@ -20,7 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from trainer.fitting.run_folder import CHECKPOINT_NAME, PART_NAME
-from trainer.reporting.findings import Epoch
+from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
 
 __all__ = ["CHECKPOINT_NAME", "Checkpoint", "Origin"]

@@ -53,7 +53,7 @@ def tidy(folder: Path) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether no process holds a folder, and change nothing; of one that cannot be used, locked() says why."""
+    """Return whether no process holds a folder, and change nothing; of one that cannot be used, locked() says why."""
     try:
         lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:

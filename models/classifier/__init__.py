@@ -1,0 +1,1 @@
+"""Tell masked faces from bare ones: crops in, probabilities out."""

@@ -1,0 +1,103 @@
+"""The card of a trained classifier: card.json beside its files, read and checked.
+
+It says what the network wants (crop size and margin), what it was trained on and how, what was measured, and the hash
+of each file. A card that is missing or does not fit raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from models.files import ModelUnusable, read_checked
+
+DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
+CARD_NAME = "card.json"
+INT8_NAME = "classifier.int8.onnx"
+FLOAT_NAME = "classifier.onnx"
+KERAS_NAME = "classifier.keras"
+
+RESTORE = "restore it, train again or take another model"
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{0,63}\Z")]
+# A card may come from elsewhere: what it names stays in its folder.
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trained classifier is.
+
+    version: arch and the first 8 digits of the int8 file's hash.
+    size_px: side S of its crops. margin: what a crop shows beyond the face's box at each side, as a share of the box.
+    threshold: the probability of a mask from which a face is labelled mask.
+    data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
+    measured: figures by name for each test folder; shares 0..1.
+    last_epoch: the number of the last epoch and its figures. calibration: the temperature, and by how many faces.
+    tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
+    files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
+    job: the id of the training job that it comes from; empty when it was trained by hand.
+    """
+
+    version: Version
+    arch: str
+    size_px: Annotated[int, msgspec.Meta(ge=16, le=1024)]
+    margin: Share
+    threshold: Share
+    data: dict[str, int]
+    settings: dict[str, Any]
+    measured: dict[str, dict[str, float]]
+    last_epoch: dict[str, float] = {}
+    calibration: dict[str, float] = {}
+    tests: dict[str, str] = {}
+    files: dict[FileName, Sha256]
+    created: str
+    job: str = ""
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a model folder.
+
+    Raises:
+        ModelUnusable: there is no card, or it does not fit.
+    """
+    path = folder / CARD_NAME
+    try:
+        return parse_card(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is no model folder") from error
+
+
+def parse_card(content: bytes, where: str) -> Card:
+    """Return the card in a file's bytes; `where` names the file if it does not fit.
+
+    Raises:
+        ModelUnusable: it does not fit.
+    """
+    try:
+        return msgspec.json.decode(content, type=Card)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelUnusable(f"{where} is damaged ({error}): train again or take another model") from error
+
+
+def check_files(folder: Path) -> None:
+    """Read every file that a model folder's card names.
+
+    Raises:
+        ModelUnusable: there is no card, or a file is missing or damaged.
+    """
+    for name, sha256 in read_card(folder).files.items():
+        read_checked(folder / name, sha256, remedy=RESTORE)
+
+
+def card_text(card: Card) -> bytes:
+    """Return what card.json holds, for reading by people too."""
+    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of a model folder."""
+    (folder / CARD_NAME).write_bytes(card_text(card))

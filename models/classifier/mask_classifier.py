@@ -1,0 +1,166 @@
+"""Tell faces with a mask from faces without: crops in, probabilities of a mask out.
+
+A model is a folder with card.json (see card.py) and the files it names. Two runtimes give the same answers: `onnx`,
+the int8 network on ONNX Runtime's CPU provider, and `keras`, the float network on TensorFlow, for GPUs. A folder that
+is incomplete or damaged raises ModelUnusable. crop_faces() is the one way from frame and boxes to crops, for training
+and serving alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, RESTORE, Card, read_card
+from models.files import ModelUnusable, read_checked
+from pipeline.vision.faces import Label
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Runtime = Literal["auto", "onnx", "keras"]
+# uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
+Classify = Callable[[Pixels], Floats]
+
+# More crops go through the network in several calls, so that one call's time and memory stay bounded.
+MAX_BATCH = 64
+# There when NVIDIA's driver is loaded.
+GPU_DEVICE = Path("/dev/nvidiactl")
+
+
+class MaskClassifier:
+    """A loaded classifier. One thread at a time may use it."""
+
+    def __init__(self, card: Card, classify: Classify) -> None:
+        """Wrap a network's function; see load()."""
+        self.card = card
+        self._classify = classify
+
+    def mask_probability(self, crops: Pixels) -> Floats:
+        """Return for each crop (uint8 n x S x S x 3, RGB) the probability of a mask: float32 n, 0..1.
+
+        n may be 0. Crops of a size other than the card's (made for the model before this one) are resized.
+        """
+        if len(crops) == 0:
+            return np.empty(0, np.float32)
+        if crops.shape[1] != self.card.size_px:
+            crops = _resized(crops, self.card.size_px)
+        parts = [self._classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
+        return np.concatenate(parts)
+
+
+def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+    """Load a classifier.
+
+    Args:
+        folder: of the model, with its card.json.
+        runtime: onnx, keras, or auto: keras where there are a GPU, TensorFlow and the model's .keras file, else onnx.
+        threads: for one batch. TensorFlow's setting holds for the whole process, and only if made before its first use.
+
+    Raises:
+        ModelUnusable: a file is missing or damaged, or the model has none for this runtime.
+        ValueError: an unknown runtime.
+    """
+    if runtime not in get_args(Runtime):
+        raise ValueError(f"unknown runtime {runtime!r}: choose one of {', '.join(get_args(Runtime))}")
+    card = read_card(folder)
+    if runtime == "auto":
+        use_gpu = GPU_DEVICE.exists() and KERAS_NAME in card.files and find_spec("tensorflow") is not None
+        runtime = "keras" if use_gpu else "onnx"
+    name = KERAS_NAME if runtime == "keras" else INT8_NAME
+    if name not in card.files:
+        raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
+    content = read_checked(folder / name, card.files[name], remedy=RESTORE)
+    return MaskClassifier(
+        card, _keras(folder / name, threads) if runtime == "keras" else onnx_network(content, threads)
+    )
+
+
+def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
+    """Name the label of each face and how sure it is.
+
+    Args:
+        probability: float32 n, of a mask, 0..1.
+        threshold: above 0 and below 1; from it on a face is labelled mask.
+
+    Returns:
+        n labels, and float32 n confidences of the label given, 0.5..1: max(p, 1 - p) at the threshold 0.5, stretched
+        likewise on both sides of another one.
+    """
+    has_mask = probability >= threshold
+    sure = np.where(has_mask, (probability - threshold) / (1 - threshold), (threshold - probability) / threshold)
+    labels: list[Label] = ["mask" if yes else "no_mask" for yes in has_mask]
+    return labels, (0.5 + 0.5 * sure).astype(np.float32)
+
+
+def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pixels:
+    """Cut faces out of a frame as the classifier wants them.
+
+    A crop is the square round the box's centre whose side is the box's longer side, plus `margin` of it at each side.
+    Beyond the frame its edge is repeated. (Squares keep a face's proportions, at any distance from the border.)
+
+    Args:
+        frame: uint8 H x W x 3, BGR.
+        boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the frame; n may be 0.
+        size_px: side S of the crops.
+        margin: share of the box's longer side, 0 or more.
+
+    Returns:
+        uint8 n x S x S x 3, RGB.
+    """
+    crops = np.empty((len(boxes), size_px, size_px, 3), np.uint8)
+    for crop, box in zip(crops, boxes.tolist(), strict=True):
+        square = _square(frame, box, margin)
+        how = cv2.INTER_AREA if square.shape[0] > size_px else cv2.INTER_LINEAR
+        cv2.cvtColor(cv2.resize(square, (size_px, size_px), interpolation=how), cv2.COLOR_BGR2RGB, dst=crop)
+    return crops
+
+
+def onnx_network(content: bytes, threads: int) -> Classify:
+    """Open an ONNX classifier (a file's bytes) on the CPU and return its function."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads take the cores away from the other workers of the machine between two batches.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def classify(crops: Pixels) -> Floats:
+        probability: Floats = session.run(None, {name: crops})[0]
+        return probability.reshape(-1)
+
+    return classify
+
+
+def _square(frame: Pixels, box: Sequence[float], margin: float) -> Pixels:
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = box
+    side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
+    # At least one pixel of the frame must be inside, or there is no edge to repeat.
+    left = min(max(round((x1 + x2 - side) / 2), 1 - side), width - 1)
+    top = min(max(round((y1 + y2 - side) / 2), 1 - side), height - 1)
+    right, bottom = left + side, top + side
+    inside = frame[max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
+    missing = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
+    if not any(missing):
+        return inside
+    padded: Pixels = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE)
+    return padded
+
+
+def _resized(crops: Pixels, size_px: int) -> Pixels:
+    how = cv2.INTER_AREA if crops.shape[1] > size_px else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=how) for crop in crops])
+
+
+def _keras(path: Path, threads: int) -> Classify:
+    from models.classifier.keras_runtime import load_compiled  # TensorFlow takes seconds and a GPU: only who asks pays
+
+    return load_compiled(path, threads)

@@ -1,0 +1,1 @@
+"""Find faces: an image in, boxes and scores out."""

@@ -1,0 +1,202 @@
+"""Find the faces in a picture: BGR frame in, boxes and scores out.
+
+Three detectors, one result: `yunet` (YuNet by ONNX Runtime, the default), `dnn` (the same network by OpenCV, where ONNX
+Runtime is not to be had) and `haar` (OpenCV's cascade of 2001, for comparison). A frame of any size is scaled, small
+ones up as well, and looked at twice: with a long side of FIRST_PX for every face, then of input_px for the distant
+ones. A model file that is missing or damaged raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+
+from models.detector import haar
+from models.detector.merge import merge
+from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode
+from models.files import read_checked
+from pipeline.vision.jpeg import Image
+
+Kind = Literal["yunet", "dnn", "haar"]
+# Proposes faces in a BGR picture whose sides are multiples of SIZE_MULTIPLE: boxes float32 n x 4, scores float32 n.
+FindIn = Callable[[Image], tuple[Floats, Floats]]
+
+YUNET_FILE = Path(__file__).parent.parent / "assets" / "face_detector.onnx"
+# What scripts/yunet_onnx.py makes of the published file.
+YUNET_SHA256 = "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185"
+
+MAX_FACES = 128
+# Long sides of the picture at the two looks; models/README.md has what other sizes find and cost.
+FIRST_PX = 640
+INPUT_PX = 960
+# The second look is for faces up to this share of the frame's long side. Of larger ones it sees parts, and takes hands
+# for faces; the first look has them all.
+DISTANT_SHARE = 0.1
+# OpenCV's demos of YuNet use 0.6 to 0.9, for bare faces at arm's length. A mask hides half a face, and distance does
+# the rest: such faces score 0.3 to 0.6. Below a half, though, hands count as faces too (models/README.md).
+SCORE_THRESHOLD = 0.5
+# What shows less of itself lies in the padding, or at the frame's edge.
+MIN_SIDE_PX = 1.0
+# YuNet's boxes reach from the forehead to the chin, as in WIDER FACE. Those who annotated face-mask-detection drew
+# theirs lower, by about this share of the height, whatever a face's size (models/README.md).
+YUNET_LOWER = 0.125
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """The faces of one frame, best first.
+
+    boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the frame, inside it; 0 x 4 without a face. Crops are cut by them.
+    outlines: float32 n x 4, likewise: what a person would draw round each face. To be shown and compared, not cut by.
+    scores: float32 n, 0..1.
+    left_out: how many more were found than MAX_FACES.
+    """
+
+    boxes: Floats
+    outlines: Floats
+    scores: Floats
+    left_out: int
+
+
+class FaceDetector:
+    """A loaded detector. One thread at a time may use it."""
+
+    def __init__(self, find_in: FindIn, looks_px: tuple[int, ...], lower: float) -> None:
+        """Wrap a function that proposes faces in pictures of a bounded size; see load().
+
+        looks_px: the long side of the picture at each look. lower: how far an outline lies below its box, as a share of
+        the box's height.
+        """
+        self._find_in = find_in
+        self._looks_px = looks_px
+        self._lower = lower
+
+    def find(self, frame: Image) -> Faces:
+        """Find the faces in a frame (uint8 H x W x 3, BGR), of any size from 1 x 1 on."""
+        boxes, scores = self._look(frame, self._looks_px[0])
+        for long_side in self._looks_px[1:]:
+            more_boxes, more_scores = _distant(*self._look(frame, long_side), max(frame.shape[:2]))
+            boxes, scores = np.concatenate([boxes, more_boxes]), np.concatenate([scores, more_scores])
+        boxes, scores, left_out = merge(boxes, scores, MAX_FACES)
+        boxes = _inside(boxes, frame)
+        outlines = boxes.copy()
+        outlines[:, [1, 3]] += self._lower * (boxes[:, 3:] - boxes[:, 1:2])
+        return Faces(boxes=boxes, outlines=_inside(outlines, frame), scores=scores, left_out=left_out)
+
+    def _look(self, frame: Image, long_side: int) -> tuple[Floats, Floats]:
+        """Return the candidates at one size, their boxes in pixels of the frame and inside it."""
+        height, width = frame.shape[:2]
+        picture = _scaled(frame, long_side)
+        boxes, scores = self._find_in(_padded(picture))
+        boxes = boxes * np.tile([width / picture.shape[1], height / picture.shape[0]], 2).astype(np.float32)
+        boxes = _inside(boxes, frame)
+        real = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
+        return boxes[real], scores[real]
+
+
+def load(
+    kind: Kind = "yunet",
+    *,
+    input_px: int = INPUT_PX,
+    score_threshold: float = SCORE_THRESHOLD,
+    threads: int = 1,
+) -> FaceDetector:
+    """Load a detector.
+
+    Args:
+        kind: yunet, dnn or haar.
+        input_px: the long side a frame is scaled to; more finds smaller faces and takes longer. Up to FIRST_PX it is
+            the only look (for haar, which searches all sizes by itself, always).
+        score_threshold: 0..1; faces below are left out.
+        threads: for one frame. For dnn and haar it is OpenCV's setting, which holds for the whole process.
+
+    Raises:
+        ModelUnusable: the model file is missing or damaged.
+        ValueError: an unknown kind, or a size no face fits in.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"unknown detector {kind!r}: choose one of {', '.join(get_args(Kind))}")
+    if input_px < SIZE_MULTIPLE:
+        raise ValueError(f"a detector input of {input_px} px is too small: at least {SIZE_MULTIPLE}")
+    looks_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
+    if kind == "yunet":
+        return FaceDetector(_yunet(score_threshold, threads), looks_px, YUNET_LOWER)
+    cv2.setNumThreads(threads)
+    if kind == "dnn":
+        return FaceDetector(_yunet_dnn(score_threshold), looks_px, YUNET_LOWER)
+    return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+
+
+def _yunet(score_threshold: float, threads: int) -> FindIn:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads take the cores away from the other workers of the machine between two frames.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    session = ort.InferenceSession(_yunet_bytes(), options, providers=["CPUExecutionProvider"])
+
+    memory = np.empty(0, np.float32)
+
+    def find_in(picture: Image) -> tuple[Floats, Floats]:
+        nonlocal memory
+        if memory.size < picture.size:  # kept for the next frame: fresh memory costs more than the copying
+            memory = np.empty(picture.size, np.float32)
+        planes = memory[: picture.size].reshape(1, 3, *picture.shape[:2])
+        for plane, channel in zip(planes[0], cv2.split(picture), strict=True):
+            plane[:] = channel
+        outputs = session.run(OUTPUT_NAMES, {"input": planes})
+        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), picture.shape[1], score_threshold)
+
+    return find_in
+
+
+def _yunet_dnn(score_threshold: float) -> FindIn:
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(_yunet_bytes(), np.uint8))
+
+    def find_in(picture: Image) -> tuple[Floats, Floats]:
+        network.setInput(cv2.dnn.blobFromImage(picture))
+        outputs = network.forward(OUTPUT_NAMES)
+        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), picture.shape[1], score_threshold)
+
+    return find_in
+
+
+def _yunet_bytes() -> bytes:
+    return read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
+
+
+def _distant(boxes: Floats, scores: Floats, long_side: int) -> tuple[Floats, Floats]:
+    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= DISTANT_SHARE * long_side
+    return boxes[small], scores[small]
+
+
+def _inside(boxes: Floats, frame: Image) -> Floats:
+    height, width = frame.shape[:2]
+    clipped: Floats = boxes.clip(0, np.array([width, height, width, height], np.float32))
+    return clipped
+
+
+def _scaled(frame: Image, long_side: int) -> Image:
+    height, width = frame.shape[:2]
+    factor = long_side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled: Image = cv2.resize(frame, size, interpolation=how)
+    return scaled
+
+
+def _padded(picture: Image) -> Image:
+    """Add black at the right and at the bottom up to multiples of SIZE_MULTIPLE."""
+    height, width = picture.shape[:2]
+    down, right = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
+    if not (down or right):
+        return picture
+    padded: Image = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_CONSTANT)
+    return padded

@@ -1,0 +1,74 @@
+"""Bring a model that lies elsewhere to this machine: a store and a folder in it in, a local model folder out.
+
+Files are kept in the user's cache folder and checked against the card's hashes; only what is missing or damaged is
+fetched again. Several processes may fetch the same model at once. What is not as its card says raises ModelUnusable,
+and nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from models.classifier.card import CARD_NAME, RESTORE, card_text, parse_card
+from models.files import ModelUnusable, checked, read_checked
+from models.registry.store import Store, StoreFailed, replace_file
+
+
+def fetch(store: Store, folder: str) -> Path:
+    """Return a local folder with a model of a store, card and files.
+
+    Args:
+        store: where it lies.
+        folder: where in the store; "" for the store itself.
+
+    Raises:
+        ModelUnusable: it is not there, or damaged; StoreFailed when it cannot be had.
+    """
+    where = f"{store.place}/{folder}".rstrip("/")
+    try:
+        card = parse_card(store.read(_in(folder, CARD_NAME)), f"{where}/{CARD_NAME}")
+    except FileNotFoundError as error:
+        raise ModelUnusable(f"{where} has no {CARD_NAME}: it is no model") from error
+    here = cache_folder() / hashlib.sha256(where.encode()).hexdigest()[:16]
+    for name, sha256 in card.files.items():
+        if not _is_there(here / name, sha256):
+            _keep(here / name, _read(store, _in(folder, name), sha256, f"{where}/{name}"))
+    _keep(here / CARD_NAME, card_text(card))
+    return here
+
+
+def cache_folder() -> Path:
+    """Return where fetched models are kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    home = os.environ.get("HOME") or tempfile.gettempdir()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache") / "maskwatch" / "models"
+
+
+def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
+    try:
+        content = store.read(name)
+    except FileNotFoundError as error:
+        raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
+    return checked(content, sha256, where, remedy=RESTORE)
+
+
+def _is_there(path: Path, sha256: str) -> bool:
+    try:
+        read_checked(path, sha256, remedy=RESTORE)
+    except ModelUnusable:
+        return False
+    return True
+
+
+def _keep(path: Path, content: bytes) -> None:
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror})"
+        raise StoreFailed(f"{reason}: set XDG_CACHE_HOME to a folder that can") from error
+
+
+def _in(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

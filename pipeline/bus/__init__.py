@@ -1,0 +1,1 @@
+"""Redis as a message bus: records, keys, streams, settling, leases, dead letters and status."""

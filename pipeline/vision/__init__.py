@@ -1,0 +1,1 @@
+"""Images, boxes, tracks and drawing. Pure: no I/O and no clock."""

@@ -1,0 +1,30 @@
+"""The overlap of boxes. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """Return the intersection over union of each pair of boxes.
+
+    Args:
+        first: n x 4, x1, y1, x2, y2; n may be 0.
+        second: m x 4.
+
+    Returns:
+        float64 n x m, 0 to 1; 0 where both boxes are empty.
+    """
+    a = np.asarray(first, np.float64).reshape(-1, 1, 4)
+    b = np.asarray(second, np.float64).reshape(1, -1, 4)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.prod(np.maximum(sides, 0), axis=-1)
+    union = _areas(a) + _areas(b) - intersection
+    shares: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return shares
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    areas: NDArray[np.float64] = np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
+    return areas

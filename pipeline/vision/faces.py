@@ -1,0 +1,33 @@
+"""What is said of a face: its box, its label and how sure both are. Types alone."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+Label = Literal["mask", "no_mask"]
+LABELS: tuple[Label, ...] = ("mask", "no_mask")
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the full frame
+
+
+class LabelledFace(Protocol):
+    """What can be drawn: a Face, or a TrackedFace."""
+
+    @property
+    def box(self) -> Box:
+        """x1, y1, x2, y2 in pixels."""
+
+    @property
+    def label(self) -> Label:
+        """The label given."""
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of that label, 0.5 to 1."""
+
+
+class ScoredFace(LabelledFace, Protocol):
+    """A labelled face that says how sure the detector was of it."""
+
+    @property
+    def score(self) -> float:
+        """The detector's score, 0 to 1."""

@@ -1,0 +1,103 @@
+"""Encode and decode JPEG images, and unpack crops. Sizes are checked before anything is decoded.
+
+`BadImage` says what is wrong with an image.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+MAX_PIXELS = 50_000_000  # a picture with more is refused before it is decoded: 150 MB of memory
+MAX_SIDE = 65_500  # libjpeg's own limit
+
+Image = NDArray[np.uint8]
+
+
+class BadImage(ValueError):
+    """A picture that cannot be decoded, or that is too large to try."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a picture that is too large.
+
+    Raises:
+        BadImage: says its size and the limit.
+    """
+    if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        millions = width * height / 1e6
+        raise BadImage(f"{width}x{height} is {millions:.0f} megapixels, at most {MAX_PIXELS // 1_000_000} are taken")
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """Return width and height as the JPEG's header says.
+
+    Raises:
+        BadImage: it has no JPEG header, or says it is too large.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    except ValueError as error:
+        raise BadImage(f"not a JPEG: {error}") from error
+    check_size(width, height)
+    return width, height
+
+
+def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
+    """Return the picture, BGR uint8 H x W x 3; grey and CMYK pictures become BGR.
+
+    Args:
+        at_least_px: the longer side may be decoded at a half, quarter or eighth as long as it keeps this many pixels;
+            None decodes all of them.
+
+    Raises:
+        BadImage: it is damaged, cut off or too large.
+    """
+    width, height = jpeg_size(jpeg)
+    factor = max(1, min(8, max(width, height) // at_least_px)) if at_least_px else 1
+    try:
+        return cast(
+            Image,
+            simplejpeg.decode_jpeg(
+                jpeg,
+                colorspace="BGR",
+                fastdct=False,
+                min_width=width // factor if factor > 1 else 0,
+                min_height=height // factor if factor > 1 else 0,
+            ),
+        )
+    except ValueError as error:
+        if "colorspace" not in str(error).lower():
+            raise BadImage(f"a damaged JPEG: {error}") from error
+    return _decode_rare(jpeg)
+
+
+def encode_jpeg(frame: Image, quality: int) -> bytes:
+    """Return a BGR uint8 H x W x 3 picture as JPEG. quality: 1 to 100."""
+    return cast(
+        bytes,
+        simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, colorspace="BGR", colorsubsampling="420"),
+    )
+
+
+def unpack_crops(packed: bytes, count: int, crop_px: int) -> Image:
+    """Return crops as uint8 count x crop_px x crop_px x 3, RGB.
+
+    Raises:
+        BadImage: the bytes are not that many.
+    """
+    if len(packed) != count * crop_px * crop_px * 3:
+        raise BadImage(f"{len(packed)} bytes are not {count} crops of {crop_px} px")
+    return np.frombuffer(packed, np.uint8).reshape(count, crop_px, crop_px, 3)
+
+
+def _decode_rare(jpeg: bytes) -> Image:
+    """Decode a JPEG in a colour space that libjpeg-turbo does not turn into BGR (CMYK)."""
+    frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if frame is None:
+        raise BadImage("a damaged JPEG: no decoder reads it")
+    return cast(Image, frame)

@@ -1,0 +1,1 @@
+"""Complete mode: label every frame of a file or folder, and write what was found."""

@@ -1,0 +1,149 @@
+"""Write a labelled video: H.264 yuv420p, which browsers play, with the source's timestamps and sound.
+
+The file gets its name when it is complete; until then it is NAME.part, removed when the run ends early.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from producer.sources.source import SourceFrame
+
+TIME_BASE = Fraction(1, 90_000)  # the customary clock of video timestamps
+CRF = "20"  # x264's constant quality; 18 to 28 is the sane range
+PRESET = "veryfast"
+FALLBACK_FPS = 25.0  # of a source without timestamps
+COPIED_SOUND = ("aac", "mp3", "ac3")  # what MP4 players take as it is; other sound becomes AAC
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+class BadOutput(Exception):
+    """Something cannot be written; says what and why."""
+
+
+class Video:
+    """One labelled video.
+
+    Args:
+        path: ends in .mp4, .mov or .mkv.
+        sound_from: a video file whose sound goes along; None for none.
+
+    Raises:
+        BadOutput: the file cannot be opened, or the sound cannot be read.
+    """
+
+    def __init__(self, path: Path, sound_from: Path | None) -> None:
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        self._stream: Any = None
+        self._last_pts = -1
+        try:
+            self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
+        except (OSError, av.error.FFmpegError) as error:
+            raise BadOutput(f"--out {path}: {error.strerror}") from error
+        try:
+            self._sound = _Sound(sound_from, self._file)
+        except (OSError, av.error.FFmpegError) as error:
+            with contextlib.suppress(av.error.FFmpegError):
+                self._file.close()
+            self._part.unlink(missing_ok=True)
+            raise BadOutput(f"--out {path}: the sound of {sound_from} cannot be read: {error.strerror}") from error
+
+    def write(self, picture: SourceFrame, frame: NDArray[np.uint8]) -> None:
+        """Write one frame, BGR, at the source's time; sides are made even by repeating the last row or column."""
+        even = cv2.copyMakeBorder(frame, 0, frame.shape[0] % 2, 0, frame.shape[1] % 2, cv2.BORDER_REPLICATE)
+        at_s = picture.at_s if picture.at_s is not None else picture.index / FALLBACK_FPS
+        out = av.VideoFrame.from_ndarray(even, format="bgr24")
+        out.pts = self._last_pts = max(self._last_pts + 1, round(at_s / TIME_BASE))
+        out.time_base = TIME_BASE
+        try:
+            if self._stream is None:
+                self._start(even.shape[1], even.shape[0])
+            self._file.mux(self._stream.encode(out))
+            self._sound.write_until(at_s)
+        except (OSError, av.error.FFmpegError) as error:
+            raise BadOutput(f"--out {self._path}: {error.strerror}") from error
+
+    def close(self, *, complete: bool) -> None:
+        """Finish the video, or remove it when it is not complete."""
+        try:
+            if self._stream is not None and complete:
+                self._file.mux(self._stream.encode())
+                self._sound.write_until(float("inf"))
+            with contextlib.suppress(av.error.FFmpegError) if self._stream is None else contextlib.nullcontext():
+                self._file.close()
+            if complete and self._stream is not None:
+                self._part.replace(self._path)
+        except (OSError, av.error.FFmpegError) as error:
+            raise BadOutput(f"--out {self._path}: {error.strerror}") from error
+        finally:
+            self._sound.close()
+            self._part.unlink(missing_ok=True)
+
+    def _start(self, width: int, height: int) -> None:
+        stream: Any = self._file.add_stream("libx264", options={"crf": CRF, "preset": PRESET})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = TIME_BASE
+        self._stream = stream
+        self._sound.start()
+
+
+class _Sound:
+    """The source's sound, read a second time and written along with the pictures; nothing when it has none."""
+
+    def __init__(self, source: Path | None, file: Any) -> None:
+        self._file = file
+        self._input: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+        if source is None:
+            return
+        self._input = av.open(f"file:{source}")  # a file's name may look like a URL
+        if not self._input.streams.audio:
+            self.close()
+
+    def start(self) -> None:
+        """Add the sound to the file; all streams must be there before the first packet."""
+        if self._input is None:
+            return
+        stream = self._input.streams.audio[0]
+        if stream.codec_context.name in COPIED_SOUND:
+            target = self._file.add_stream_from_template(stream)
+            self._packets = self._copied(stream, target)
+        else:
+            target = self._file.add_stream("aac", rate=stream.rate)
+            self._packets = self._encoded(stream, target)
+        self._next = next(self._packets, None)
+
+    def write_until(self, at_s: float) -> None:
+        """Write the sound up to this time of the video, in seconds."""
+        while self._next is not None and float(self._next.pts * self._next.time_base) <= at_s:
+            self._file.mux(self._next)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._input is not None:
+            self._input.close()
+            self._input = None
+
+    def _copied(self, stream: Any, target: Any) -> Iterator[Any]:
+        for packet in self._input.demux(stream):
+            if packet.dts is not None:
+                packet.stream = target
+                yield packet
+
+    def _encoded(self, stream: Any, target: Any) -> Iterator[Any]:
+        for frame in self._input.decode(stream):
+            yield from target.encode(frame)
+        yield from target.encode(None)

@@ -1,0 +1,1 @@
+"""The demo scene: people with and without masks, drawn from one photograph."""

@@ -1,0 +1,161 @@
+"""Read a folder of pictures, or one picture: files in, JPEG bytes or BGR frames out, in natural order of their names.
+
+A JPEG travels as its own bytes unless its EXIF orientation says that it must be turned. A file that is damaged or too
+large gives a SourceFrame with an error and the next one follows; only a folder without any picture raises SourceFailed.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageOps, UnidentifiedImageError
+
+from pipeline.vision import jpeg
+from pipeline.vision.jpeg import Image
+from producer.sources.source import Kind, SourceFailed, SourceFrame
+
+log = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+JPEG_START = b"\xff\xd8\xff"
+ORIENTATION_TAG = 0x0112  # EXIF; 1 is upright, 2 to 8 are turned or mirrored
+MAX_FILE_BYTES = 512 * 1024 * 1024  # more than 50 megapixels of any kind take
+
+# What Pillow raises on damaged files, found by feeding it some: its plugins do not agree on one error.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past; what it cannot read raises
+PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size refuses
+
+
+class FolderSource:
+    """The pictures of a folder. It has no timestamps."""
+
+    kind: Kind = "folder"
+    is_live = False
+    path: Path | None = None
+
+    def __init__(self, path: Path) -> None:
+        """Find the pictures.
+
+        Raises:
+            SourceFailed: there is none, or the folder cannot be read.
+        """
+        self._paths = [path] if path.is_file() else _pictures_in(path)
+        self.total: int | None = len(self._paths)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        for index, path in enumerate(self._paths):
+            yield read_picture(path, index)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def read_picture(path: Path, index: int) -> SourceFrame:
+    """Return the picture in a file, or why there is none."""
+    name = printable(path.name)
+    try:
+        content = _content(path)
+        return _jpeg(name, index, content) if content.startswith(JPEG_START) else _other(name, index, content)
+    except jpeg.BadImage as error:
+        return SourceFrame(name=name, index=index, error=_one_line(error))
+    except OSError as error:
+        return SourceFrame(name=name, index=index, error=f"cannot be read: {error.strerror or _one_line(error)}")
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that can be encoded; bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key by which picture2 comes before picture10."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)], name
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise SourceFailed(f"the folder {folder} cannot be read: {error.strerror}") from error
+    pictures = [entry for entry in entries if _is_picture(entry)]
+    if not pictures:
+        raise SourceFailed(f"the folder {folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    if len(pictures) < len(entries):
+        log.info("%s: %d pictures; %d other entries are left out", folder, len(pictures), len(entries) - len(pictures))
+    return sorted(pictures, key=lambda path: natural_order(path.name))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _content(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size == 0:
+        raise jpeg.BadImage("the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise jpeg.BadImage(f"the file has {size} bytes, at most {MAX_FILE_BYTES} are taken")
+    return path.read_bytes()
+
+
+def _jpeg(name: str, index: int, content: bytes) -> SourceFrame:
+    width, height = jpeg.jpeg_size(content)
+    if _orientation(content) == 1:
+        return SourceFrame(name=name, index=index, width=width, height=height, jpeg=content)
+    return _other(name, index, content)
+
+
+def _orientation(jpeg: bytes) -> int:
+    try:
+        with PillowImage.open(io.BytesIO(jpeg)) as image:
+            found = image.getexif().get(ORIENTATION_TAG, 1)
+    except _DAMAGED:
+        return 1  # the pixels may be fine all the same; decoding them tells
+    return found if found in range(2, 9) else 1
+
+
+def _other(name: str, index: int, content: bytes) -> SourceFrame:
+    try:
+        with PillowImage.open(io.BytesIO(content)) as image:
+            jpeg.check_size(*image.size)
+            frame = _bgr(ImageOps.exif_transpose(image))
+    except jpeg.BadImage:
+        raise
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise jpeg.BadImage("not a picture that can be decoded: no picture format that is known") from error
+    except _DAMAGED as error:
+        raise jpeg.BadImage(f"not a picture that can be decoded: {_one_line(error)}") from error
+    height, width = frame.shape[:2]
+    return SourceFrame(name=name, index=index, width=width, height=height, frame=frame)
+
+
+def _bgr(image: PillowImage.Image) -> Image:
+    """Return any picture's first frame as BGR uint8; what is transparent becomes white."""
+    if image.mode.startswith("I"):  # 16 bit grey: keep the upper 8
+        image = PillowImage.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        image = PillowImage.fromarray(np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PillowImage.alpha_composite(PillowImage.new("RGBA", image.size, "white"), image)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

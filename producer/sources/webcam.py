@@ -1,0 +1,67 @@
+"""Read a webcam through Video4Linux: device number or path in, frames out.
+
+A missing device, one that may not be opened, and one that stops delivering raise SourceFailed. A read may block for as
+long as the driver likes; whoever reads live watches for that (`producer.feed`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import cv2
+
+from pipeline.vision.jpeg import Image
+from producer.sources.source import Kind, SourceFailed, SourceFrame
+
+# What is asked for; the driver takes the nearest it has. MJPEG, as raw pictures this size do not fit through USB 2.
+WIDTH, HEIGHT = 1280, 720
+FOURCC = "MJPG"
+
+
+class WebcamSource:
+    """An open webcam. It has no timestamps and no end."""
+
+    kind: Kind = "webcam"
+    is_live = True
+    total: int | None = None
+    path: Path | None = None
+
+    def __init__(self, text: str) -> None:
+        self._device = f"/dev/video{int(text)}" if text.isdecimal() else text
+        _check_device(Path(self._device))
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # each retry would write to stderr
+        self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2)
+        if not self._capture.isOpened():
+            raise SourceFailed(f"{self._device} is not a camera that can be read, or another program uses it")
+        self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*FOURCC))
+        self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
+        self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, HEIGHT)
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's queue is delay
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        index = 0
+        while True:
+            delivered, frame = self._capture.read()
+            if not delivered:
+                raise SourceFailed(f"{self._device} delivers no pictures any more; is it still plugged in?")
+            height, width = frame.shape[:2]
+            frame = cast(Image, frame)
+            yield SourceFrame(name=self._device, index=index, width=width, height=height, frame=frame)
+            index += 1
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._capture.release()
+
+
+def _check_device(path: Path) -> None:
+    if not path.exists():
+        present = ", ".join(sorted(str(found) for found in Path("/dev").glob("video*"))) or "none"
+        raise SourceFailed(f"there is no camera {path} (present: {present}); plug it in, or name another")
+    if not path.is_char_device():
+        raise SourceFailed(f"{path} is not a camera")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceFailed(f"{path} may not be opened by this user; add it to the group 'video'")

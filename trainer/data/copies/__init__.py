@@ -1,0 +1,1 @@
+"""Find copies of one photograph within and across data sets."""

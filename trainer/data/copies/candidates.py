@@ -1,0 +1,152 @@
+"""Find pairs of pictures that look roughly alike in some pose: prints in, candidate pairs with their poses out. Pure.
+
+One matrix product compares all pictures, as vectors (poses.py), with all others. Of each picture only the most alike
+are kept, so that what comes out grows with the pictures and not with their square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.copies.poses import Floats, Pose, small, vectors
+
+Wanted = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]]
+
+# Pairs from this correlation on are candidates. Of 13 ways to change a picture (tests/test_copies.py) each brings 99 of
+# 100 copies above it; of all other pairs it lets through one in 5,000.
+CANDIDATE = 0.85
+# So many pictures are compared with as many others at a time.
+BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A pair: place `posed`, seen in the pose, looks like place `plain`, seen as it is."""
+
+    posed: int
+    plain: int
+    pose: Pose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MostAlike:
+    """What was found for n prints.
+
+    pairs: intp m x 4, most alike first: the place seen in a pose, the place seen as it is, the pose's place, and whose
+    most alike this is, one of the two. A pair that is it for both stands there twice, one row after the other.
+    has_more: bool n, whether there was more than the most that was wanted of a print.
+    """
+
+    pairs: NDArray[np.intp]
+    has_more: NDArray[np.bool_]
+
+
+def candidates(
+    prints: NDArray[np.uint8], poses: Sequence[Pose], most: NDArray[np.intp], is_wanted: Wanted
+) -> MostAlike:
+    """Find for each print the most alike of all others, in the pose in which they are it.
+
+    Pictures are compared by blocks, so that what is held is a block and what is kept, however many pairs there are.
+
+    Args:
+        prints: uint8 n x P x P, grey.
+        most: n, how many are kept for each at most; the pairs are never more than their sum.
+        is_wanted: tells for r and c places which pairs may be found, bool r x c; the others use up nobody's most.
+    """
+    pictures = small(prints)
+    looking = np.flatnonzero(most)
+    order = np.concatenate((looking, np.flatnonzero(most == 0)))
+    kept = _Kept(most[looking], len(poses))
+    for start in range(0, len(looking), BLOCK):
+        rows = looking[start : start + BLOCK]
+        posed = [vectors(pictures[rows], pose) for pose in poses]
+        for later in range(start, len(order), BLOCK):
+            columns = order[later : later + BLOCK]
+            wanted = is_wanted(rows, columns)
+            if later == start:
+                wanted[np.tri(*wanted.shape, dtype=np.bool_)] = False  # each pair once
+            if wanted.any():
+                best = _compared(pictures[rows], posed, pictures[columns], poses, wanted)
+                kept.add(start, columns, best.alike, best.how)
+                both = max(0, len(looking) - later)
+                kept.add(later, rows, best.alike.T[:both], kept.from_the_other(best.how.T[:both]))
+    has_more = np.zeros(len(prints), bool)
+    has_more[looking] = kept.has_more()
+    return MostAlike(pairs=kept.pairs(looking), has_more=has_more)
+
+
+def _compared(
+    rows: Floats, posed: Sequence[Floats], columns: Floats, poses: Sequence[Pose], wanted: NDArray[np.bool_]
+) -> _Best:
+    """Compare small pictures, rows of which the vectors in each pose are there, with others."""
+    best = _Best(wanted)
+    plain_rows, plain_columns = vectors(rows, Pose()), vectors(columns, Pose())
+    for number, pose in enumerate(poses):
+        best.see(posed[number] @ plain_columns.T, number)
+        if pose.zoom != 1:  # else some pose undoes this one, and it is the same to see the column in it
+            best.see(plain_rows @ vectors(columns, pose).T, number + len(poses))
+    return best
+
+
+class _Best:
+    """Of each wanted pair of a row and a column: how alike it is at best, and by which of the numbers that were seen.
+
+    alike: float32 r x c. how: int16 r x c, -1 for what is no candidate.
+    """
+
+    def __init__(self, wanted: NDArray[np.bool_]) -> None:
+        least = np.nextafter(np.float32(CANDIDATE), np.float32(0))
+        self.alike = np.where(wanted, least, np.float32(np.inf))
+        self.how = np.full(wanted.shape, -1, np.int16)
+
+    def see(self, alike: Floats, number: int) -> None:
+        better = np.flatnonzero(alike > self.alike)
+        self.alike.flat[better] = alike.flat[better]
+        self.how.flat[better] = number
+
+
+class _Kept:
+    """The most alike of each print that is looked for.
+
+    How a pair is seen is told from the owner's side: pose p of P as p if the owner is posed, as p + P if the other is.
+    """
+
+    def __init__(self, most: NDArray[np.intp], poses: int) -> None:
+        shape = len(most), int(most.max(initial=1))
+        self._most, self._poses = most, poses
+        self._count = np.zeros(len(most), np.intp)
+        self._alike = np.full(shape, -np.inf, np.float32)
+        self._other = np.zeros(shape, np.intp)
+        self._how = np.full(shape, -1, np.int16)
+
+    def from_the_other(self, how: NDArray[np.int16]) -> NDArray[np.int16]:
+        return np.where(how < 0, how, (how + self._poses) % (2 * self._poses)).astype(np.int16)
+
+    def add(self, first: int, others: NDArray[np.intp], alike: Floats, how: NDArray[np.int16]) -> None:
+        """Take in how the owners from the first on, one a row, see others, one a column."""
+        count = (how >= 0).sum(axis=1)
+        some = np.flatnonzero(count)
+        rows, width = some + first, self._alike.shape[1]
+        self._count[rows] += count[some]
+        joint = np.hstack((self._alike[rows], np.where(how[some] >= 0, alike[some], -np.inf)))
+        best = np.argpartition(-joint, width - 1, axis=1)[:, :width]
+        self._alike[rows] = np.take_along_axis(joint, best, 1)
+        for kept, new in ((self._other, np.broadcast_to(others, (len(some), len(others)))), (self._how, how[some])):
+            kept[rows] = np.take_along_axis(np.hstack((kept[rows], new)), best, 1)
+
+    def has_more(self) -> NDArray[np.bool_]:
+        return self._count > self._most
+
+    def pairs(self, owners: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the pairs as MostAlike has them."""
+        ranks = np.argsort(np.argsort(-self._alike, axis=1, kind="stable"), axis=1)
+        row, slot = np.nonzero((self._how >= 0) & (ranks < self._most[:, None]))
+        owner, other, how = owners[row], self._other[row, slot], self._how[row, slot].astype(np.intp)
+        is_posed = how < self._poses
+        posed, plain = np.where(is_posed, owner, other), np.where(is_posed, other, owner)
+        order = np.lexsort((owner, plain, posed, -self._alike[row, slot]))
+        return np.column_stack((posed, plain, how % self._poses, owner))[order]

@@ -1,0 +1,136 @@
+"""Fit a network to faces as its recipe says, epoch by epoch, so that it can go on after an interruption.
+
+In: an uncompiled network, patches to train on, faces to report on. Out: the network with the weights of the last epoch
+(their moving average, where the recipe says so), and the figures of all epochs. Nothing is chosen by the validation
+faces, so the figures on them are honest. Same seed, data and thread count: same weights, interrupted or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.batches import Batches
+from trainer.data.prepare import Faces, Prepared
+from trainer.fitting.average import MovingAverage
+from trainer.fitting.checkpoint import Checkpoint, Origin
+from trainer.fitting.progress import Progress, Reporting
+from trainer.reports.findings import Epoch
+from trainer.settings import Recipe
+
+__all__ = ["Progress", "fit"]
+
+
+def fit(
+    network: keras.Model,
+    found: Prepared,
+    origin: Origin,
+    checkpoint: Checkpoint,
+    report: Callable[[Progress], None],
+) -> tuple[Epoch, ...]:
+    """Train a network from its checkpoint on, or from the beginning; return the figures of all epochs.
+
+    Args:
+        network: uncompiled; it has its final weights afterwards.
+        found: .training and .validation.
+        origin: the recipe, the seed and what else makes the run.
+        checkpoint: of the run folder; it is written after each epoch.
+        report: gets each Progress; what it raises ends the training.
+
+    Raises:
+        ValueError: the checkpoint is another run's or damaged, or an epoch has no finite loss.
+    """
+    recipe, epochs = origin.recipe, checkpoint.epochs_of(origin)
+    steps = -(-len(found.training) // recipe.batch)
+    _compile(network, recipe, steps)
+    state = [*network.variables, *network.optimizer.variables]
+    averages: list[MovingAverage] = []
+    if recipe.ema_decay is not None:
+        averages = [MovingAverage(network, recipe.ema_decay, steps_done=len(epochs) * steps)]
+        state += averages[0].variables
+    if epochs:
+        checkpoint.restore(state)
+    saving = _Saving(checkpoint, state, origin, epochs)
+    network.fit(
+        Batches(found.training, recipe, origin.seed, first_epoch=len(epochs)),
+        initial_epoch=len(epochs),
+        epochs=recipe.epochs,
+        validation_data=_Clean(found.validation, recipe.batch),
+        # In this order: what is reported as finished is saved.
+        callbacks=[*averages, saving, Reporting(report, recipe.epochs, steps=steps, first_epoch=len(epochs))],
+        shuffle=False,  # Batches draws
+        verbose=0,
+    )
+    for average in averages:
+        average.swap()
+    return saving.epochs
+
+
+def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
+    """Make a network ready to train, its optimizer's variables too."""
+    rate: Any = recipe.learning_rate
+    if recipe.warmup_share is not None:
+        warmup = max(1, round(recipe.warmup_share * recipe.epochs * steps))
+        falling = max(1, recipe.epochs * steps - warmup)
+        rate = keras.optimizers.schedules.CosineDecay(0.0, falling, warmup_target=rate, warmup_steps=warmup)
+    optimizer = (
+        keras.optimizers.Adam(rate)
+        if recipe.optimizer == "adam"
+        else keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+    )
+    network.compile(
+        optimizer=optimizer,
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+        jit_compile=False,  # XLA made a step 3 times slower on CPU
+    )
+    optimizer.build(network.trainable_variables)
+
+
+class _Clean(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
+    """Batches of faces as they are: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
+
+    def __init__(self, faces: Faces, batch: int) -> None:
+        super().__init__()
+        self._faces = faces
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return -(-len(self._faces) // self._batch)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        chosen = slice(place * self._batch, (place + 1) * self._batch)
+        return self._faces.crops[chosen], self._faces.has_mask[chosen, None].astype(np.float32)
+
+
+class _Saving(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Write the checkpoint after each epoch."""
+
+    def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._state = state
+        self._origin = origin
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(figures["loss"]):
+            rate = self._origin.recipe.learning_rate
+            raise ValueError(
+                f"training diverged, epoch {epoch + 1} has no finite loss: lower the learning rate ({rate:g})"
+            )
+        finished = Epoch(
+            epoch=epoch + 1,
+            loss=figures["loss"],
+            accuracy=figures["accuracy"],
+            validation_loss=figures["val_loss"],
+            validation_accuracy=figures["val_accuracy"],
+        )
+        self.epochs += (finished,)
+        self._checkpoint.save(self._state, self._origin, self.epochs)

@@ -1,0 +1,1 @@
+"""Networks in Keras: built, started from published weights, exported."""

@@ -1,0 +1,134 @@
+"""Build the classifier networks: uint8 pictures in, the probability of a mask out.
+
+In: a name from RECIPES (settings.py). Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the
+scaling is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1. All of it
+is Keras 3 and nothing else, for any backend.
+An unknown name, or pretrained weights that cannot be had, raise ValueError (of lite ModelUnusable) with what to do.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+from keras import layers, ops
+
+from trainer.networks.efficientnet import efficientnet_lite0, know_imagenet
+from trainer.settings import IMAGENET, RANDOM, RECIPES, check_start
+
+# He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
+BLOCKS_PER_STAGE = 2
+STAGE_WIDTHS = (64, 128, 256, 512)
+
+# The channel means (B, G, R) that the ImageNet weights of ResNet50 were trained with.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+BODY_DROPOUT = 0.2
+HEAD_UNITS = 128
+HEAD_DROPOUT = 0.5
+
+# The last layer, whose kernel and bias take a temperature in (export.py).
+HEAD = "mask_probability"
+# How long a download of weights may stand still.
+SILENCE_S = 10.0
+
+
+def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> keras.Model:
+    """Build a network by name.
+
+    Args:
+        arch: a key of RECIPES.
+        size_px: side of the square input; None means the architecture's own.
+        weights: of the body to start from: "none" means random ones, and resnet18 can have no others. "imagenet": those
+            of lite are there since set-up, those of resnet50 Keras downloads once; resnet50 takes a .weights.h5 or .h5
+            file without the top as well.
+
+    Raises:
+        ValueError: an unknown arch, or weights that do not fit or cannot be had.
+        ModelUnusable: the weights of lite are missing or damaged.
+    """
+    if arch not in RECIPES:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
+    side = size_px or RECIPES[arch].size_px
+    if arch == "resnet50":
+        return _resnet50(side, weights)
+    check_start(arch, weights)
+    return _lite(side, weights) if arch == "lite" else _resnet18(side)
+
+
+def _lite(size_px: int, weights: str) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = layers.Dropout(BODY_DROPOUT)(efficientnet_lite0(picture))
+    network = keras.Model(picture, _mask_probability(x), name="lite")
+    if weights == IMAGENET:
+        know_imagenet(network)
+    return network
+
+
+def _resnet18(size_px: int) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(picture)
+    x = _conv_norm(x, STAGE_WIDTHS[0], kernel=7, stride=2)
+    x = layers.ReLU()(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    for stage, channels in enumerate(STAGE_WIDTHS):
+        for block in range(BLOCKS_PER_STAGE):
+            x = _residual(x, channels, stride=2 if stage > 0 and block == 0 else 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(BODY_DROPOUT)(x)
+    return keras.Model(picture, _mask_probability(x), name="resnet18")
+
+
+def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:
+    shortcut = x
+    if stride > 1 or x.shape[-1] != channels:
+        shortcut = _conv_norm(x, channels, kernel=1, stride=stride)
+    x = layers.ReLU()(_conv_norm(x, channels, kernel=3, stride=stride))
+    x = _conv_norm(x, channels, kernel=3, stride=1)
+    return layers.ReLU()(layers.Add()([x, shortcut]))
+
+
+def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int, stride: int) -> keras.KerasTensor:
+    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
+        x
+    )
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def _resnet50(size_px: int, weights: str) -> keras.Model:
+    picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
+    x = ops.flip(ops.cast(picture, "float32"), axis=-1)
+    x = layers.Rescaling(1.0, offset=[-mean for mean in IMAGENET_MEAN_BGR])(x)
+    try:
+        with _no_endless_silence():
+            body = keras.applications.ResNet50(
+                include_top=False,
+                input_shape=(size_px, size_px, 3),
+                pooling="avg",
+                weights=None if weights == RANDOM else weights,
+            )
+    except Exception as error:  # Keras raises a bare Exception when its download fails
+        what = "the ImageNet weights of ResNet50" if weights == IMAGENET else f"the weights {weights}"
+        raise ValueError(
+            f"{what} cannot be loaded ({error}): give --weights FILE, a .h5 file of ResNet50 without its top, "
+            "or --weights none to start at random"
+        ) from error
+    x = layers.Dense(HEAD_UNITS, activation="relu")(body(x))
+    x = layers.Dropout(HEAD_DROPOUT)(x)
+    return keras.Model(picture, _mask_probability(x), name="resnet50")
+
+
+def _mask_probability(x: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Dense(1, activation="sigmoid", dtype="float32", name=HEAD)(x)
+
+
+@contextmanager
+def _no_endless_silence() -> Iterator[None]:
+    """Limit how long sockets wait: Keras' download sets no limit, and would hang for minutes behind a firewall."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,132 @@
+"""Measure networks on test faces: functions and Faces in, probabilities and named figures out.
+
+Nothing is ever chosen by these figures. A set in which only one label occurs gets the figures that then have a meaning.
+A network that gives anything but one probability a face raises ValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.classifier.mask_classifier import MAX_BATCH, Classify, Floats, Pixels
+from trainer.data.prepare import Faces
+from trainer.reports.calibrate import log_loss, reliability
+from trainer.reports.ranking import precision_recall, roc
+
+Truth = NDArray[np.bool_]
+
+# Faces whose shorter side is at least this are counted apart too: below it people disagree as well.
+CLEAR_FACE_PX = 16
+# The probability of a mask from which a face is labelled mask.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A test set and what each network says of it.
+
+    set_name: "face-mask-12k/Test". faces: one or more.
+    probabilities: float32 n of a mask, by network; the first network is the one that serves.
+    """
+
+    set_name: str
+    faces: Faces
+    probabilities: Mapping[str, Floats]
+
+    @property
+    def served(self) -> Floats:
+        """The probabilities of the network that serves."""
+        return next(iter(self.probabilities.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How far two networks' answers lie apart: the share of labels that differ, and distances of probabilities."""
+
+    labels_differ: float
+    mean_difference: float
+    max_difference: float
+
+
+def score(networks: Mapping[str, Classify], faces: Faces, set_name: str) -> Scored:
+    """Run networks over a test set.
+
+    Args:
+        networks: by name, the one that serves first; each from uint8 n x S x S x 3 RGB to float32 n.
+        faces: one or more.
+        set_name: for the card and the report.
+
+    Raises:
+        ValueError: there are no faces or networks, or a network's answers are no probabilities.
+    """
+    if len(faces) == 0 or not networks:
+        raise ValueError(f"{set_name} cannot be measured: it needs faces and a network, one or more of each")
+    probabilities = {name: _run(classify, faces.crops) for name, classify in networks.items()}
+    for name, answers in probabilities.items():
+        if answers.shape != (len(faces),) or not np.all((answers >= 0) & (answers <= 1)):
+            raise ValueError(f"network {name} does not give one probability a face on {set_name}: train it again")
+    return Scored(set_name=set_name, faces=faces, probabilities=probabilities)
+
+
+def figures(scored: Scored) -> dict[str, float]:
+    """Return what a model's card says of a test set.
+
+    Returns:
+        By name, counts and shares 0..1 (log_loss: nats): faces, and per network accuracy_int8, mask_recall_int8 and so
+        on. When sizes differ all come a second time, as faces_16px and accuracy_16px_int8, for faces of CLEAR_FACE_PX
+        and more.
+    """
+    sides = scored.faces.side_px
+    groups = {"": np.ones(len(sides), bool)}
+    if (sides != sides[0]).any():
+        groups["_16px"] = sides >= CLEAR_FACE_PX
+    found: dict[str, float] = {f"faces{group}": int(chosen.sum()) for group, chosen in groups.items()}
+    for network, probabilities in scored.probabilities.items():
+        for group, chosen in groups.items():
+            for name, value in measure(probabilities[chosen], scored.faces.has_mask[chosen]).items():
+                found[f"{name}{group}_{network}"] = round(value, 4)
+    return found
+
+
+def measure(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
+    """Return the figures of one network's probabilities (float32 n of a mask) by name; none for no faces.
+
+    With both labels: accuracy, balanced_accuracy, mask_recall, no_mask_recall, roc_auc, mask_average_precision and
+    no_mask_average_precision (each label in turn is the one to be found), log_loss and ece. With one label: its recall,
+    log_loss and ece; where nobody wears a mask also false_mask_share, the share of faces called masked.
+    """
+    if len(has_mask) == 0:
+        return {}
+    right = (probabilities >= THRESHOLD) == has_mask
+    sureness = {"log_loss": log_loss(probabilities, has_mask), "ece": reliability(probabilities, has_mask).ece}
+    if has_mask.all():
+        return {"mask_recall": float(right.mean())} | sureness
+    if not has_mask.any():
+        return {"no_mask_recall": float(right.mean()), "false_mask_share": float((~right).mean())} | sureness
+    mask_recall, no_mask_recall = float(right[has_mask].mean()), float(right[~has_mask].mean())
+    ranked = {
+        "roc_auc": roc(probabilities, has_mask).area,
+        "mask_average_precision": precision_recall(probabilities, has_mask).area,
+        "no_mask_average_precision": precision_recall(-probabilities, ~has_mask).area,
+    }
+    recalls = {"mask_recall": mask_recall, "no_mask_recall": no_mask_recall}
+    accuracies = {"accuracy": float(right.mean()), "balanced_accuracy": (mask_recall + no_mask_recall) / 2}
+    return accuracies | recalls | ranked | sureness
+
+
+def agreement(one: Floats, other: Floats) -> Agreement:
+    """Compare two networks' probabilities of the same faces, float32 n each, n from 1 on."""
+    distances = np.abs(one.astype(np.float64) - other)
+    return Agreement(
+        labels_differ=float(np.mean((one >= THRESHOLD) != (other >= THRESHOLD))),
+        mean_difference=float(distances.mean()),
+        max_difference=float(distances.max()),
+    )
+
+
+def _run(classify: Classify, crops: Pixels) -> Floats:
+    return np.concatenate([classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)])

@@ -1,0 +1,183 @@
+"""Work out every number of a training report: scored test sets in, one record for JSON and page out.
+
+Pure: what is not in these records is on no page. A figure that has no meaning for a set (an accuracy of balanced labels
+where one label is missing) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from models.classifier.card import INT8_NAME, Card
+from trainer.reports.calibrate import Reliability, at_temperature, reliability
+from trainer.reports.evaluate import THRESHOLD, Agreement, Scored, agreement, figures
+from trainer.reports.latency import Latency
+from trainer.reports.slices import Mistake, Slice, slices, worst_mistakes
+
+MISTAKES = 16
+
+Unit = Literal["share", "ms", "MB"]
+# Which pictures near a test set were trained on: other ones of its own folder, those of its collection's other folders
+# (a collection's Train and Test), or neither.
+Kinship = Literal["same folder", "same collection", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """One epoch of training. Losses are means, accuracies 0..1."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a report is made of.
+
+    card: the model's; its settings and data are shown as they are. command: the line that trained it.
+    epochs: all that were trained, in order. temperature: by which the exported networks divide their logits.
+    tests: one or more, of different names; the first network of each is the one that serves.
+    kinship: by name of a test set; those that are missing have none.
+    latencies: of latency.measure_run, empty when not measured. size_bytes: by file of the run folder.
+    """
+
+    card: Card
+    command: str
+    epochs: tuple[Epoch, ...]
+    temperature: float
+    tests: tuple[Scored, ...]
+    kinship: Mapping[str, Kinship]
+    latencies: tuple[Latency, ...]
+    size_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """One of the few numbers to look at first."""
+
+    title: str
+    value: float
+    unit: Unit
+    about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Faces by what they are and what they were called."""
+
+    mask_called_mask: int
+    mask_called_no_mask: int
+    no_mask_called_mask: int
+    no_mask_called_no_mask: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFindings:
+    """What was found on one test set. All but `figures` and `agreements` is of the network that serves.
+
+    kinship: which pictures near it were trained on. figures: evaluate.figures().
+    before, after: without and with the temperature. agreements: of each other network with the one that serves.
+    """
+
+    name: str
+    faces: int
+    kinship: Kinship
+    figures: dict[str, float]
+    confusion: Confusion
+    before: Reliability
+    after: Reliability
+    agreements: dict[str, Agreement]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything a report says, in numbers and words."""
+
+    card: Card
+    command: str
+    served: str
+    temperature: float
+    headlines: tuple[Headline, ...]
+    epochs: tuple[Epoch, ...]
+    tests: tuple[SetFindings, ...]
+    slices: tuple[Slice, ...]
+    mistakes: tuple[Mistake, ...]
+    latencies: tuple[Latency, ...]
+    size_mb: dict[str, float]
+
+
+def find(report: Report) -> Findings:
+    """Work out all numbers of a report."""
+    tests = tuple(
+        _set_findings(scored, report.temperature, report.kinship.get(scored.set_name, "none"))
+        for scored in report.tests
+    )
+    size_mb = {name: round(size / 1e6, 2) for name, size in report.size_bytes.items()}
+    served = next(iter(report.tests[0].probabilities))
+    return Findings(
+        card=report.card,
+        command=report.command,
+        served=served,
+        temperature=report.temperature,
+        headlines=tuple(_headlines(tests, served, report.latencies, size_mb)),
+        epochs=report.epochs,
+        tests=tests,
+        slices=slices(report.tests),
+        mistakes=worst_mistakes(report.tests, MISTAKES),
+        latencies=report.latencies,
+        size_mb=size_mb,
+    )
+
+
+def _set_findings(scored: Scored, temperature: float, kinship: Kinship) -> SetFindings:
+    has_mask = scored.faces.has_mask
+    says_mask = scored.served >= THRESHOLD
+    others = list(scored.probabilities.items())[1:]
+    return SetFindings(
+        name=scored.set_name,
+        faces=len(scored.faces),
+        kinship=kinship,
+        figures=figures(scored),
+        confusion=Confusion(
+            mask_called_mask=int(np.count_nonzero(has_mask & says_mask)),
+            mask_called_no_mask=int(np.count_nonzero(has_mask & ~says_mask)),
+            no_mask_called_mask=int(np.count_nonzero(~has_mask & says_mask)),
+            no_mask_called_no_mask=int(np.count_nonzero(~has_mask & ~says_mask)),
+        ),
+        # The exported networks have the temperature built in; its inverse takes it out again.
+        before=reliability(at_temperature(scored.served, 1 / temperature), has_mask),
+        after=reliability(scored.served, has_mask),
+        agreements={name: agreement(scored.served, probabilities) for name, probabilities in others},
+    )
+
+
+def _headlines(
+    tests: Sequence[SetFindings], served: str, latencies: Iterable[Latency], size_mb: Mapping[str, float]
+) -> Iterator[Headline]:
+    """Choose the worst of all sets for each figure: an average over sets hides the one that fails."""
+    for title, figure, worst in (
+        ("Balanced accuracy", "balanced_accuracy", min),
+        ("Mask recall", "mask_recall", min),
+        ("No-mask recall", "no_mask_recall", min),
+        ("Calibration error", "ece", max),
+    ):
+        key = f"{figure}_{served}"
+        found = {test.name: test.figures[key] for test in tests if key in test.figures}
+        if found:
+            name = worst(found, key=lambda one: found[one])
+            about = f"{name}, the {'lowest' if worst is min else 'highest'} of {len(found)} test sets"
+            yield Headline(title=title, value=found[name], unit="share", about=about if len(found) > 1 else name)
+    for latency in latencies:
+        if latency.batch == 1 and latency.threads == 1:
+            about = f"{latency.runtime}, one thread, batch of 1"
+            yield Headline(title="Time a face", value=latency.ms_a_face, unit="ms", about=about)
+            break
+    if INT8_NAME in size_mb:
+        yield Headline(title="Size", value=size_mb[INT8_NAME], unit="MB", about=INT8_NAME)

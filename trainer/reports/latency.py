@@ -1,0 +1,95 @@
+"""Measure how long a trained network takes a face: a run folder in, medians in milliseconds out.
+
+ONNX networks run on one thread, which is how workers are scaled. The Keras network runs as this process has set
+TensorFlow up, on a GPU where there is one. A file that is missing raises OSError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME
+from models.classifier.mask_classifier import Classify, onnx_network
+
+BATCHES = (1, 8, 32)
+WARM_UP_CALLS = 3
+CALLS = 20
+KERAS_CALLS = 5  # it takes seconds already to make ready for each size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Median time of a face at one batch size. threads: None means as many as TensorFlow takes."""
+
+    runtime: str
+    threads: int | None
+    batch: int
+    ms_a_face: float
+
+
+def measure_run(run: Path, size_px: int, *, with_keras: bool = False) -> tuple[Latency, ...]:
+    """Measure the networks of a run folder: int8, float and, if asked for and TensorFlow is installed, Keras.
+
+    Args:
+        run: holds INT8_NAME, FLOAT_NAME and, for Keras, KERAS_NAME.
+        size_px: side S of the crops.
+        with_keras: whether to load the Keras network too, which takes seconds.
+    """
+    found: tuple[Latency, ...] = ()
+    for runtime, name in (("onnx int8", INT8_NAME), ("onnx float", FLOAT_NAME)):
+        found += measure(runtime, onnx_network((run / name).read_bytes(), threads=1), size_px, threads=1)
+    if with_keras and find_spec("tensorflow") is not None:
+        found += _measure_keras(run / KERAS_NAME, size_px)
+    return found
+
+
+def measure(
+    runtime: str,
+    classify: Classify,
+    size_px: int,
+    *,
+    threads: int | None,
+    calls: int = CALLS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Latency, ...]:
+    """Time one network at each size of BATCHES.
+
+    Args:
+        runtime: its name in the report.
+        classify: from uint8 n x S x S x 3 RGB to float32 n.
+        size_px: side S of the crops, which are noise.
+        threads: that the network uses; None means as many as TensorFlow takes.
+        calls: of each size, after WARM_UP_CALLS that are not counted.
+        clock: in seconds.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size_px, size_px, 3), np.uint8)
+    found = []
+    for batch in BATCHES:
+        took_s = [_seconds(classify, noise[:batch], clock) for _ in range(WARM_UP_CALLS + calls)]
+        ms_a_face = 1000 * median(took_s[WARM_UP_CALLS:]) / batch
+        found.append(Latency(runtime=runtime, threads=threads, batch=batch, ms_a_face=round(ms_a_face, 3)))
+    return tuple(found)
+
+
+def _seconds(classify: Classify, crops: np.typing.NDArray[np.uint8], clock: Callable[[], float]) -> float:
+    start = clock()
+    classify(crops)
+    return clock() - start
+
+
+def _measure_keras(path: Path, size_px: int) -> tuple[Latency, ...]:
+    import tensorflow as tf  # seconds to import: only who asks pays
+
+    from models.classifier.keras_runtime import load_compiled
+
+    classify = load_compiled(path, threads=1)
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or None
+    where = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return measure(f"keras, {where}", classify, size_px, threads=threads, calls=KERAS_CALLS)

@@ -1,0 +1,111 @@
+"""Where a network is right and where it is not: scored test sets in, shares by slice and the worst mistakes out.
+
+Pure. All sets are taken together, then cut by where a face comes from and by its size. Each share carries its Wilson
+interval, because many slices are small. A share of no faces is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.classifier.mask_classifier import label_of
+from pipeline.vision.faces import Label
+from trainer.reports.evaluate import THRESHOLD, Scored
+from trainer.reports.shares import Share, wilson
+
+Truth = NDArray[np.bool_]
+
+# The shorter side of a face's box in pixels: from, up to and without.
+SIZES_PX = ((0.0, 16.0), (16.0, 32.0), (32.0, 64.0), (64.0, inf))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Some of the faces: all of them, those with a mask and those without."""
+
+    cut_by: str
+    name: str
+    accuracy: Share | None
+    mask_recall: Share | None
+    no_mask_recall: Share | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """A face labelled wrongly: which (place in its set), what it is, what was said and how surely (0.5..1).
+
+    picture: the file of its crop in the report.
+    """
+
+    picture: str
+    set_name: str
+    place: int
+    name: str
+    source: str
+    side_px: float
+    truth: Label
+    said: Label
+    confidence: float
+
+
+def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
+    """Cut the faces of all test sets by source and by size, labelled by the serving network; leave out empty cuts."""
+    has_mask = np.concatenate([test.faces.has_mask for test in tests])
+    right = (np.concatenate([test.served for test in tests]) >= THRESHOLD) == has_mask
+    sides = np.concatenate([test.faces.side_px for test in tests])
+    sources = np.array([source for test in tests for source in test.faces.sources])
+    by_source = (("source", str(source), sources == source) for source in np.unique(sources))
+    by_size = (("face size", _size(low, high), (sides >= low) & (sides < high)) for low, high in SIZES_PX)
+    return tuple(_slices_of((*by_source, *by_size), right, has_mask))
+
+
+def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
+    """Return the mistakes of the serving network that it was surest of, the surest first."""
+    mistakes = [mistake for test in tests for mistake in _mistakes(test)]
+    mistakes.sort(key=lambda one: (-one.confidence, one.set_name, one.place))
+    return tuple(replace(one, picture=f"mistake-{rank:02}.png") for rank, one in enumerate(mistakes[:count], start=1))
+
+
+def _slices_of(cuts: Iterable[tuple[str, str, Truth]], right: Truth, has_mask: Truth) -> Iterable[Slice]:
+    for cut_by, name, chosen in cuts:
+        if chosen.any():
+            yield Slice(
+                cut_by=cut_by,
+                name=name,
+                accuracy=_share(right[chosen]),
+                mask_recall=_share(right[chosen & has_mask]),
+                no_mask_recall=_share(right[chosen & ~has_mask]),
+            )
+
+
+def _share(right: Truth) -> Share | None:
+    return wilson(int(right.sum()), len(right)) if len(right) else None
+
+
+def _size(low: float, high: float) -> str:
+    if low == 0:
+        return f"below {high:g} px"
+    return f"{low:g} px and more" if high == inf else f"{low:g} to {high:g} px"
+
+
+def _mistakes(test: Scored) -> Iterable[Mistake]:
+    labels, confidences = label_of(test.served, THRESHOLD)
+    for place, (said, masked) in enumerate(zip(labels, test.faces.has_mask, strict=True)):
+        truth: Label = "mask" if masked else "no_mask"
+        if said != truth:
+            yield Mistake(
+                picture="",
+                set_name=test.set_name,
+                place=place,
+                name=test.faces.names[place],
+                source=test.faces.sources[place],
+                side_px=round(float(test.faces.side_px[place]), 1),
+                truth=truth,
+                said=said,
+                confidence=round(float(confidences[place]), 4),
+            )

@@ -1,0 +1,1 @@
+"""How the viewer is served: the web server and its limits."""
