@@ -2,9 +2,9 @@
 
 Two versions are compared on the tests that both were measured on: the same name and the same digest on both cards.
 Whatever is made current has been read whole and has answered a few crops. What is refused raises RegistryError
-(worse, not comparable, not there, or somebody else was faster) or ModelUnusable (damaged); current.json is written last
-and atomically. In a folder one process at a time does all this. Behind a URL nothing can be locked: current.json is read
-again just before it is written, and of two that write in the very same moment one is lost.
+(worse, not comparable, not there, or somebody else was faster) or ModelUnusable (damaged); current.json is written
+last and atomically. In a folder one process at a time does all this. Behind a URL nothing can be locked: current.json
+is read again just before it is written, and of two that write in the very same moment one is lost.
 """
 
 from __future__ import annotations

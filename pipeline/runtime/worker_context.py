@@ -1,8 +1,8 @@
 """The life of a process: signals, a heartbeat, a metrics port, and going on when Redis is away.
 
 `worker_context()` gives a `WorkerContext` for a `with` block; its loop goes on while `should_run()`. SIGTERM, SIGINT,
-or the end of the parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits and
-goes on. A process whose loop stands still sends no heartbeat and so does not count as live.
+or the end of the parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits
+and goes on. A process whose loop stands still sends no heartbeat and so does not count as live.
 """
 
 from __future__ import annotations
