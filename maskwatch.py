@@ -149,7 +149,7 @@ def camera(source: str, **values: Any) -> None:
     Without one, that of MASKWATCH_SOURCE, which nobody else on this machine can read.
     """
     from pipeline.bus.leases import NameTaken
-    from pipeline.bus.streams import NameLost
+    from pipeline.bus.writer import NameLost
     from producer import camera as process
     from producer.sources.source import SourceFailed
 

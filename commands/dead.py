@@ -19,10 +19,10 @@ def dead() -> None:
 @options("redis_url")
 def dead_list(**values: Any) -> None:
     """List dead letters, oldest first."""
-    from pipeline.bus.dead_letters import rows
+    from pipeline.bus.dead_letters import list_dead_letters
 
     with redis_of(values) as client:
-        for row in rows(client):
+        for row in list_dead_letters(client):
             click.echo(f"{row.id}  {row.letter.stream}  {row.camera}  {row.letter.error}")
 
 
@@ -31,10 +31,10 @@ def dead_list(**values: Any) -> None:
 @options("redis_url")
 def dead_show(letter_id: str, **values: Any) -> None:
     """Show one dead letter whole."""
-    from pipeline.bus.dead_letters import NoSuchLetter, as_text, find
+    from pipeline.bus.dead_letters import NoSuchDeadLetter, describe, find_dead_letter
 
-    with redis_of(values, NoSuchLetter) as client:
-        click.echo(as_text(find(client, letter_id)))
+    with redis_of(values, NoSuchDeadLetter) as client:
+        click.echo(describe(find_dead_letter(client, letter_id)))
 
 
 @dead.command("replay")
@@ -42,8 +42,8 @@ def dead_show(letter_id: str, **values: Any) -> None:
 @options("redis_url")
 def dead_replay(letter_id: str, **values: Any) -> None:
     """Put one dead entry back where it died, while its pixels exist."""
-    from pipeline.bus.dead_letters import CannotReplay, NoSuchLetter, replay
+    from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, replay
 
-    with redis_of(values, NoSuchLetter, CannotReplay) as client:
+    with redis_of(values, NoSuchDeadLetter, CannotReplay) as client:
         replay(client, letter_id)
         click.echo(f"{letter_id} is back on its stream")

@@ -27,7 +27,7 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable
     from pipeline.bus.leases import NameTaken
-    from pipeline.bus.streams import NameLost
+    from pipeline.bus.writer import NameLost
     from producer.files import label as process
     from producer.files.outputs import BadOutput
     from producer.sources.source import SourceFailed

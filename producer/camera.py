@@ -19,7 +19,7 @@ from pipeline.bus.connection import hide_password
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import Frame, frame_id
-from pipeline.bus.streams import NameLost, Published, Writer
+from pipeline.bus.writer import NameLost, Published, Writer
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import BadSettings, Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
@@ -135,7 +135,7 @@ def _begin(context: WorkerContext, lease: Lease) -> int | None:
     """Take the name and return the start, Unix milliseconds on Redis' clock; None when asked to end before."""
     while context.should_run():
         with context.reconnecting():
-            lease.take()
+            lease.acquire()
             return int(context.clock.now() * 1000)
     return None
 

@@ -1,4 +1,4 @@
-"""A producer and workers played by a test: real frames and results, published the way they are."""
+"""A producer and workers in a test: they publish real frames and results as the product does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
 from pipeline.bus.messages import Face, Frame, FrameResult, Holder, Label, Reason
-from pipeline.bus.streams import Entry, Reader, Writer
+from pipeline.bus.reader import Entry, Reader
+from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import Image, encode_jpeg
 
@@ -39,7 +40,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def numbered_picture(number: int, width: int = 640, height: int = 360) -> Image:
-    """Return a grey picture whose lower left corner carries a number as black and white blocks, lowest bit first."""
+    """Return a grey image with a number as black and white blocks in its lower left corner, lowest bit first."""
     picture = np.full((height, width, 3), 120, np.uint8)
     for bit in range(BITS):
         picture[-BLOCK_PX:, bit * BLOCK_PX : (bit + 1) * BLOCK_PX] = 255 if number >> bit & 1 else 0
@@ -47,7 +48,7 @@ def numbered_picture(number: int, width: int = 640, height: int = 360) -> Image:
 
 
 def number_in(picture: Image) -> int:
-    """Return the number that a numbered picture carries."""
+    """Return the number in a numbered image."""
     row = picture[-BLOCK_PX // 2, BLOCK_PX // 2 :: BLOCK_PX][:BITS]
     return sum(1 << bit for bit, pixel in enumerate(row) if pixel.mean() > 127)
 
@@ -57,7 +58,7 @@ def face(label: Label = "mask", confidence: float = 0.96, box: messages.Box = (2
 
 
 class Feed:
-    """One camera's producer, and the workers for its frames."""
+    """One camera's producer, and a worker for its frames."""
 
     def __init__(self, server: Server, camera: str = "demo") -> None:
         self.camera = camera
@@ -69,12 +70,12 @@ class Feed:
         self._reader = Reader(
             server.client, server.clock, stream=messages.FRAMES, record_type=Frame, consumer=f"test-{camera}"
         )
-        self._reader.read(1)  # makes the group
+        self._reader.read(1)  # creates the group
         server.client.set(lease_key(camera), token)
         server.client.zadd(messages.CAMERAS, {camera: server.clock.now()})
 
     def leave(self) -> None:
-        """Give the camera's name back, as a producer that ends."""
+        """Release the camera's name, as a producer does at its end."""
         self._server.client.delete(lease_key(self.camera))
 
     def publish(self, jpeg: bytes | None = None, width: int = 640, height: int = 360) -> Frame:
@@ -97,7 +98,7 @@ class Feed:
         return frame
 
     def take(self) -> Entry[Frame]:
-        """Take the oldest waiting frame, as a worker does."""
+        """Read the oldest waiting frame, as a worker does."""
         return wait_until(lambda: self._reader.read(1), 5, "a frame waits")[0]
 
     def label(self, *faces: Face) -> FrameResult:
@@ -106,7 +107,7 @@ class Feed:
 
     def finish(self, entry: Entry[Frame], *faces: Face) -> FrameResult:
         """Label a frame that was taken."""
-        result = FrameResult(**entry.record.identity(), outcome="labelled", faces=list(faces), model="test")
+        result = FrameResult.for_frame(entry.record, faces=faces, model="test", seconds={})
         self._reader.finish(entry, result)
         return result
 
@@ -155,22 +156,22 @@ def feeding(feeds: Sequence[Feed], faces: Sequence[Face], fps: float = 20.0) -> 
 
 @contextmanager
 def alive(server: Server, *roles: str) -> Iterator[None]:
-    """Let processes of these roles seem to live."""
-    runs = [WorkerContext(role, server.url) for role in roles]
-    threads = [threading.Thread(target=run.beat_until_stopped) for run in runs]
+    """Send heartbeats of processes with these roles."""
+    contexts = [WorkerContext(role, server.url) for role in roles]
+    threads = [threading.Thread(target=context.send_heartbeats) for context in contexts]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
-        for run, thread in zip(runs, threads, strict=True):
-            run.stop()
+        for context, thread in zip(contexts, threads, strict=True):
+            context.stop()
             thread.join()
-            run.client.close()
+            context.client.close()
 
 
 class Page:
-    """A browser's socket played by a test, which acknowledges only what it is told to."""
+    """A browser's socket in a test; it acknowledges frames only when the test does."""
 
     def __init__(self, viewer_url: str) -> None:
         address = viewer_url.replace("http", "ws", 1) + "socket.io/?EIO=4&transport=websocket"
@@ -182,7 +183,7 @@ class Page:
         self._socket.send("42" + json.dumps([event, *arguments]))
 
     def wait_for(self, event: str, within_s: float = 5) -> list[Any]:
-        """Return the arguments of the next event of this name; others on the way are left out."""
+        """Return the arguments of the next event of this name; others are skipped."""
         return wait_until(lambda: self.next(event), within_s, f"event {event}")
 
     def wait_for_frame(self, *, labelled: bool = True) -> tuple[dict[str, Any], bytes]:

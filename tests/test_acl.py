@@ -28,12 +28,12 @@ from redis.exceptions import NoPermissionError
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
-from pipeline.bus.dead_letters import replay, rows
+from pipeline.bus.dead_letters import list_dead_letters, replay
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP
 from pipeline.bus.messages import Frame, Holder
 from pipeline.bus.scripts import reading_script, script
 from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
-from pipeline.bus.streams import Writer
+from pipeline.bus.writer import Writer
 from pipeline.vision.jpeg import encode_jpeg
 from trainer.jobs.enqueue import cancel, enqueue
 from trainer.jobs.job_list import run_of
@@ -281,7 +281,7 @@ def test_every_process_does_its_whole_work_as_its_own_user(
 
     wait_until(lambda: labelled(own, "door") >= 3, 40, "frames are labelled")
     publish_as_camera(own, "broken", jpeg[:300])
-    (letter,) = wait_until(lambda: rows(admin), 10, "a damaged picture is dead")
+    (letter,) = wait_until(lambda: list_dead_letters(admin), 10, "a damaged picture is dead")
     own.server.client.set("pixels:broken:1:1", jpeg)
     replay(admin, letter.id)
     wait_until(lambda: labelled(own, "broken"), 10, "what was put back is labelled")
@@ -447,7 +447,7 @@ def test_a_redis_without_this_versions_scripts_says_what_to_do() -> None:
         ]
 
         for call in calls:
-            with pytest.raises(NoPermissionError, match="start Redis anew"):
+            with pytest.raises(NoPermissionError, match="restart Redis"):
                 call()
 
         viewer.close()

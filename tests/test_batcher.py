@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.batcher import CALL_S, Batcher
+from workers.batcher import MAX_CALL_S, Batcher
 
 
 @given(counts=st.lists(st.integers(0, 128), max_size=40), most=st.integers(1, 128))
@@ -30,7 +30,7 @@ def test_a_slow_model_gets_calls_of_half_a_second() -> None:
     batcher.learn_call(crops=10, seconds=0.5)
 
     assert batcher.limit == 10
-    assert batcher.limit * 0.05 <= CALL_S
+    assert batcher.limit * 0.05 <= MAX_CALL_S
 
 
 def test_a_model_slower_than_half_a_second_a_crop_still_gets_one() -> None:

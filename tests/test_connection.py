@@ -20,12 +20,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError
 
-from pipeline.bus.connection import UNREADABLE, BadUrl, Unreachable, check_reachable, connect, hide_password, why
+from pipeline.bus.connection import (
+    UNREADABLE,
+    BadUrl,
+    Unreachable,
+    check_reachable,
+    connect,
+    describe_error,
+    hide_password,
+)
 
 # No capital, digit 7 to 9 or sign stands in the rest of the URLs below: whatever of a password is shown is found.
 PASSWORDS = st.text(alphabet="SECRET789@/#?%:&=[] \t\n\u00c4\u2100", min_size=1)
 
-REFUSED = redis.AuthenticationError("invalid username-password pair or user is disabled.")
+REJECTED = redis.AuthenticationError("invalid username-password pair or user is disabled.")
 RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection reset by peer')")
 
 
@@ -34,18 +42,28 @@ RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection 
     [
         (redis.ConnectionError("Error 111 connecting to a:1"), "redis", "no Redis answers at", "start one"),
         (RESET, "rediss", "no Redis answers at", "start one"),
-        (RESET, "redis", "hangs up", "write rediss://"),
-        (redis.ConnectionError("Connection closed by server."), "redis", "hangs up", "write rediss://"),
+        (RESET, "redis", "closed the connection", "write rediss://"),
+        (redis.ConnectionError("Connection closed by server."), "redis", "closed the connection", "write rediss://"),
         (redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "rediss", "is not trusted", "?ssl_ca_certs=FILE"),
         (redis.ConnectionError("No such file or directory."), "rediss", "does not exist", "check ssl_ca_certs"),
-        (redis.ResponseError("BUSY Redis is busy running a script."), "redis", "runs a script", "end that"),
-        (REFUSED, "redis", "refuses the user or the password", "put those of this role into --redis"),
-        (NoPermissionError("no permissions to run 'get'"), "redis", "but not do this", "each role has its own user"),
-        (redis.ResponseError("ACL failure in script: no"), "redis", "but not do this", "each role has its own user"),
+        (redis.ResponseError("BUSY Redis is busy running a script."), "redis", "runs a script", "kill the script"),
+        (REJECTED, "redis", "rejects the user or the password", "put those of this role into --redis"),
+        (
+            NoPermissionError("no permissions to run 'get'"),
+            "redis",
+            "denies this user the command",
+            "each role has its own user",
+        ),
+        (
+            redis.ResponseError("ACL failure in script: no"),
+            "redis",
+            "denies this user the command",
+            "each role has its own user",
+        ),
     ],
 )
 def test_what_is_wrong_and_what_to_do_are_one_line(error: redis.RedisError, scheme: str, told: str, to_do: str) -> None:
-    line = why(error, f"{scheme}://detector:***@a:1")
+    line = describe_error(error, f"{scheme}://detector:***@a:1")
 
     assert told in line
     assert f"{scheme}://detector:***@a:1" in line
@@ -121,15 +139,15 @@ def test_every_password_can_be_written_percent_encoded(password: str) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis://detector:SECRET", "cannot be read as SCHEME://USER:PASSWORD@HOST:PORT/0"),
-        ("redis://redis.lan/0?password=SECRET#7", "cannot be read as SCHEME://USER:PASSWORD@HOST:PORT/0"),
-        ("rediss://redis.lan/0?foo=bar", "rediss://redis.lan/0?foo=bar has a parameter that is not known; known are"),
-        ("redis://redis.lan/0?ssl_ca_certs=ca.pem", "ssl_ca_certs=ca.pem has a parameter that is not known"),
-        ("redis://redis.lan/0?password=SEC&RET=1", "redis.lan/0?password=*** has a parameter that is not known"),
-        ("redis://detector:SECRET@redis.lan:port/0", "cannot be read as SCHEME://USER:PASSWORD@HOST:PORT/0"),
-        ("redis://redis.lan/0?socket_timeout=-1", "socket_timeout=-1 has a parameter that is not known"),
-        ("redis://redis.lan/0?db=first", "db=first has a value that does not fit"),
-        ("rediss://redis.lan/0?ssl_cert_reqs=some", "ssl_cert_reqs=some has a value that does not fit"),
+        ("redis://detector:SECRET", "cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/0"),
+        ("redis://redis.lan/0?password=SECRET#7", "cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/0"),
+        ("rediss://redis.lan/0?foo=bar", "rediss://redis.lan/0?foo=bar has an unknown parameter; known are"),
+        ("redis://redis.lan/0?ssl_ca_certs=ca.pem", "ssl_ca_certs=ca.pem has an unknown parameter"),
+        ("redis://redis.lan/0?password=SEC&RET=1", "redis.lan/0?password=*** has an unknown parameter"),
+        ("redis://detector:SECRET@redis.lan:port/0", "cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/0"),
+        ("redis://redis.lan/0?socket_timeout=-1", "socket_timeout=-1 has an unknown parameter"),
+        ("redis://redis.lan/0?db=first", "db=first has an invalid value"),
+        ("rediss://redis.lan/0?ssl_cert_reqs=some", "ssl_cert_reqs=some has an invalid value"),
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str, says: str) -> None:
@@ -171,7 +189,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     [
         ("", "is not trusted", "name its authority with ?ssl_ca_certs=FILE"),
         ("?ssl_ca_certs=stranger.pem", "is not trusted", "another authority than that of ssl_ca_certs signed it"),
-        ("?ssl_ca_certs=ca.pem", "is for another name", "write the name that stands in it into the URL"),
+        ("?ssl_ca_certs=ca.pem", "is for another name", "write the name in the certificate into the URL"),
         ("?ssl_ca_certs=empty.pem", "holds no certificate", "name the PEM file of the authority"),
         ("?ssl_ca_certs=redis.key", "holds no certificate", "name the PEM file of the authority"),
         ("?ssl_ca_certs=damaged.pem", "is damaged", "copy it"),

@@ -23,7 +23,7 @@ from pipeline.bus import messages
 from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import FrameResult, decode
 from pipeline.bus.status import Ledger, heartbeats, read_ledgers
-from pipeline.bus.streams import MAX_ENTRIES
+from pipeline.bus.writer import MAX_QUEUED_FRAMES
 
 PORT = 6380
 DELAY_S = 0.05
@@ -203,7 +203,7 @@ def test_a_url_is_told_without_its_password_and_with_its_certificates() -> None:
 def test_a_backlog_of_live_frames_is_dropped_in_few_round_trips(server: Server) -> None:
     publisher, reader = writer(server), frames_reader(server)
     read(reader)
-    for seq in range(MAX_ENTRIES):
+    for seq in range(MAX_QUEUED_FRAMES):
         publisher.publish(frame(server, seq), b"jpeg")
 
     reads, fresh = 0, []
@@ -211,6 +211,6 @@ def test_a_backlog_of_live_frames_is_dropped_in_few_round_trips(server: Server) 
         reads, fresh = reads + 1, reader.read(1)
 
     assert reads <= 4
-    assert [entry.record.seq for entry in fresh] == [MAX_ENTRIES - 2, MAX_ENTRIES - 1]
-    assert reader.outcomes == {"dropped:stale": MAX_ENTRIES - 2}
+    assert [entry.record.seq for entry in fresh] == [MAX_QUEUED_FRAMES - 2, MAX_QUEUED_FRAMES - 1]
+    assert reader.outcomes == {"dropped:stale": MAX_QUEUED_FRAMES - 2}
     assert len(reader.read(1)) == 0

@@ -20,7 +20,7 @@ from pipeline.bus.leases import Lease
 from pipeline.bus.status import Camera, Ledger, Status, read
 from pipeline.runtime import metrics, metrics_server
 from pipeline.runtime.metrics import BusyTime, SettledEntries
-from pipeline.runtime.metrics_server import MOST, allowed, serving
+from pipeline.runtime.metrics_server import MAX_CONNECTIONS, allowed, serving
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, samples
 
@@ -43,8 +43,8 @@ def listens_on(port: int) -> set[str]:
     return {place.split(":")[0] for _, place, _, state, *_ in lines if state == "0A" and place.endswith(f":{port:04X}")}
 
 
-def refusals() -> float:
-    (family,) = metrics.refused.collect()
+def rejections() -> float:
+    (family,) = metrics.rejected.collect()
     return float(family.samples[0].value)
 
 
@@ -68,14 +68,14 @@ def test_with_a_token_all_interfaces_are_served_to_those_who_show_it(port: int) 
     "header", [None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer é"]
 )
 def test_whoever_does_not_show_the_token_is_refused(port: int, header: str | None) -> None:
-    before = refusals()
+    before = rejections()
     headers = {} if header is None else {"Authorization": header.encode()}
 
     answer = requests.get(f"http://127.0.0.1:{port}/metrics", headers=headers, timeout=5)
 
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert "maskwatch_" not in answer.text
-    assert refusals() == before + 1
+    assert rejections() == before + 1
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
@@ -94,7 +94,7 @@ def test_another_path_and_another_method_are_no_metrics(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
 
     assert requests.get(url, headers=SHOWN, timeout=5).status_code == 404
-    assert requests.post(f"{url}/metrics", headers=SHOWN, timeout=5).status_code == 501
+    assert requests.post(f"{url}/metrics", headers=SHOWN, timeout=5).status_code == 405
 
 
 def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
 def test_connections_that_say_nothing_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server._Request, "timeout", 0.5)
     with serving(0, TOKEN) as port, contextlib.ExitStack() as silent:
-        for _ in range(2 * MOST):
+        for _ in range(2 * MAX_CONNECTIONS):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), 5))
 
         def answers() -> bool:
@@ -140,7 +140,7 @@ def test_work_is_counted_while_it_goes_on() -> None:
 
 def test_settled_entries_are_told_by_outcome_beginning_with_zero() -> None:
     settled = SettledEntries()
-    settled.follow("faces", {"labelled": 7, "dropped:stale": 2})
+    settled.add_reader("faces", {"labelled": 7, "dropped:stale": 2})
 
     (family,) = settled.collect()
 
@@ -198,10 +198,10 @@ def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
     """Give somebody who reads the metrics of a viewer."""
     app = Flask("viewer")
     metrics.expose("viewer")
-    run = WorkerContext("viewer", redis_url)
-    add_metrics(app, run, token)
+    context = WorkerContext("viewer", redis_url)
+    add_metrics(app, context, token)
     yield app.test_client()
-    run.client.close()
+    context.client.close()
 
 
 def told(text: str) -> dict[tuple[str, ...], float]:
@@ -237,9 +237,9 @@ def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
 
 
 def test_a_camera_that_has_never_delivered_a_frame_is_told_of_as_offline(server: Server) -> None:
-    with worker_context("camera", server.url) as run:
-        lease = Lease(run.client, "ghost", run.wait)
-        lease.take()
+    with worker_context("camera", server.url) as context:
+        lease = Lease(context.client, "ghost", context.wait)
+        lease.acquire()
         lease.release()
 
     with reading(server.url) as reader:

@@ -32,21 +32,21 @@ ANNOUNCED = Model(version="announced", crop_px=96, margin=0.2)
 def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
     with worker_context("camera", server.url) as first, worker_context("camera", server.url) as second:
         holder = Lease(first.client, "door", first.wait)
-        holder.take()
+        holder.acquire()
 
         with pytest.raises(NameTaken, match=r"'door' is published by process \d+ on "):
-            Lease(second.client, "door", second.wait).take()
+            Lease(second.client, "door", second.wait).acquire()
 
         holder.release()
 
 
 def test_a_name_that_was_given_back_is_free_at_once(server: Server) -> None:
-    with worker_context("camera", server.url) as run:
-        first, second = Lease(run.client, "door", run.wait), Lease(run.client, "door", run.wait)
-        first.take()
+    with worker_context("camera", server.url) as context:
+        first, second = Lease(context.client, "door", context.wait), Lease(context.client, "door", context.wait)
+        first.acquire()
         first.release()
 
-        second.take()
+        second.acquire()
 
         assert server.client.get("lease:door") == second.token
         second.release()
@@ -56,9 +56,9 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
     died = messages.encode(messages.Holder(host="there", pid=1, token="x"))
     server.client.set("lease:door", died, px=1_000)
 
-    with worker_context("camera", server.url) as run:
-        lease = Lease(run.client, "door", run.wait)
-        lease.take()
+    with worker_context("camera", server.url) as context:
+        lease = Lease(context.client, "door", context.wait)
+        lease.acquire()
 
         assert server.client.get("lease:door") == lease.token
         lease.release()
@@ -66,12 +66,12 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
 
 def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with worker_context("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as context:
         for _ in range(7):
-            with run.reconnecting():
+            with context.reconnecting():
                 raise redis.ConnectionError("away")
-        with run.reconnecting():
-            run.client.ping()
+        with context.reconnecting():
+            context.client.ping()
 
     texts = [record.message for record in caplog.records if "Redis" in record.message]
     assert sum("no Redis answers" in text for text in texts) == 1
@@ -80,11 +80,11 @@ def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, cap
 
 def test_a_moment_without_redis_is_not_worth_a_line(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with worker_context("detector", server.url, heartbeat=False) as run:
-        with run.reconnecting():
+    with worker_context("detector", server.url, heartbeat=False) as context:
+        with context.reconnecting():
             raise redis.ConnectionError("away")
-        with run.reconnecting():
-            run.client.ping()
+        with context.reconnecting():
+            context.client.ping()
 
     assert [r.message for r in caplog.records if "no Redis" in r.message or "again" in r.message] == []
 
@@ -102,23 +102,23 @@ def test_a_redis_that_is_busy_is_told_once_and_its_end_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(detect, "MODEL_S", 0.0)
+    monkeypatch.setattr(detect, "MODEL_POLL_INTERVAL_S", 0.0)
     server.client.config_set("busy-reply-threshold", 50)
-    wanted, hanging = ActiveModelCache(FIRST), connect(server.url)
+    cache, hanging = ActiveModelCache(FIRST), connect(server.url)
     script = threading.Thread(target=run_for_ever, args=(hanging,))
-    with worker_context("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as context:
         script.start()
         wait_until(lambda: is_busy(server), 10, "Redis runs a script that does not end")
         for _ in range(QUIET_FAILURES + 2):
-            with run.reconnecting():
-                wanted.look(run)
+            with context.reconnecting():
+                cache.get(context)
         server.client.script_kill()
         script.join()
         wait_until(lambda: not is_busy(server), 10, "the script has ended")
-        with run.reconnecting():
-            wanted.look(run)
+        with context.reconnecting():
+            cache.get(context)
 
-    texts = [record.message for record in caplog.records if not record.message.startswith(run.id)]
+    texts = [record.message for record in caplog.records if not record.message.startswith(context.id)]
     assert ["runs a script" in text for text in texts] == [True, False]
     assert "answers again" in texts[1]
     hanging.close()
@@ -128,37 +128,37 @@ def test_an_announcement_that_is_none_is_told_once_and_its_end_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(detect, "MODEL_S", 0.0)
-    wanted = ActiveModelCache(FIRST)
-    with worker_context("detector", server.url, heartbeat=False) as run:
+    monkeypatch.setattr(detect, "MODEL_POLL_INTERVAL_S", 0.0)
+    cache = ActiveModelCache(FIRST)
+    with worker_context("detector", server.url, heartbeat=False) as context:
         server.client.lpush(messages.MODEL, "a list")
-        meanwhile = [wanted.look(run) for _ in range(3)]
+        meanwhile = [cache.get(context) for _ in range(3)]
         server.client.delete(messages.MODEL)
         server.client.set(messages.MODEL, b"junk")
-        meanwhile += [wanted.look(run) for _ in range(3)]
+        meanwhile += [cache.get(context) for _ in range(3)]
         server.client.set(messages.MODEL, messages.encode(ANNOUNCED))
-        after = [wanted.look(run) for _ in range(3)]
+        after = [cache.get(context) for _ in range(3)]
 
     assert (meanwhile, after) == ([FIRST] * 6, [ANNOUNCED] * 3)
     texts = [record.message for record in caplog.records if "key model" in record.message]
-    assert ["left out until it is right again" in text for text in texts] == [True, False]
-    assert "is right again" in texts[1]
+    assert ["ignored until it is valid again" in text for text in texts] == [True, False]
+    assert "is valid again" in texts[1]
 
 
 def test_a_user_who_may_not_read_announcements_is_told_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(detect, "MODEL_S", 0.0)
+    monkeypatch.setattr(detect, "MODEL_POLL_INTERVAL_S", 0.0)
     server.client.execute_command("ACL", "SETUSER", "default", "-get")
-    wanted = ActiveModelCache(FIRST)
+    cache = ActiveModelCache(FIRST)
 
-    with worker_context("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as context:
         for _ in range(QUIET_FAILURES + 2):
-            with run.reconnecting():
-                wanted.look(run)
+            with context.reconnecting():
+                cache.get(context)
 
     (text,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "lets this user in, but not do this" in text
+    assert "denies this user the command" in text
 
 
 def run_for_ever(client: Redis) -> None:
@@ -176,12 +176,13 @@ def is_busy(server: Server) -> bool:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything that takes seconds take tenths."""
-    for name, seconds in (("BEAT_S", 0.05), ("TURN_S", 0.05), ("STUCK_S", 0.5), ("BEAT_TTL_MS", 500)):
-        monkeypatch.setattr("pipeline.runtime.worker_context." + name, seconds)
+    monkeypatch.setattr("pipeline.runtime.worker_context.KICK_INTERVAL_S", 0.05)
+    for name, value in (("INTERVAL_S", 0.05), ("STUCK_S", 0.5), ("TTL_MS", 500)):
+        monkeypatch.setattr("pipeline.runtime.heartbeat." + name, value)
 
 
-def lives(server: Server, run: WorkerContext) -> bool:
-    return server.client.exists(f"heartbeat:{run.id}") == 1
+def lives(server: Server, context: WorkerContext) -> bool:
+    return server.client.exists(f"heartbeat:{context.id}") == 1
 
 
 def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
@@ -192,16 +193,16 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
     def look() -> None:
         age_s = "maskwatch_loop_age_seconds"
         wait_until(
-            lambda: (REGISTRY.get_sample_value(age_s) or 0) > 0.5 and not lives(server, run), 10, "it is noticed"
+            lambda: (REGISTRY.get_sample_value(age_s) or 0) > 0.5 and not lives(server, context), 10, "it is noticed"
         )
         noticed.set()
 
-    with worker_context("detector", server.url) as run:
-        wait_until(lambda: run.should_run() and lives(server, run), 10, "it lives while its loop turns")
+    with worker_context("detector", server.url) as context:
+        wait_until(lambda: context.should_run() and lives(server, context), 10, "it lives while its loop turns")
         threading.Thread(target=look).start()
 
         assert noticed.wait(15)
-        wait_until(lambda: run.should_run() and lives(server, run), 10, "it lives again when its loop turns")
+        wait_until(lambda: context.should_run() and lives(server, context), 10, "it lives again when its loop turns")
 
     stuck = [record.message for record in caplog.records if "is stuck" in record.message]
     assert "in test_a_process_that_is_stuck" in stuck[-1]
@@ -209,87 +210,87 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
 
 
 def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None) -> None:
-    with worker_context("camera", server.url, heartbeat=False) as run:
+    with worker_context("camera", server.url, heartbeat=False) as context:
         seconds = itertools.count()
-        run.turns = Watchdog(lambda: float(next(seconds)))
-        run.should_run()
+        context.watchdog = Watchdog(lambda: float(next(seconds)))
+        context.should_run()
 
         def look() -> None:
             """Look until the loop has turned, which a look that finds it younger than the last one shows."""
             ages = [0.0, 0.0]
             while ages[-1] >= ages[-2]:
-                ages.append(run.turns.look())
-            run.stop()
+                ages.append(context.watchdog.poll())
+            context.stop()
 
         threading.Thread(target=look).start()
 
-        assert run.wait(20)
+        assert context.wait(20)
 
 
 def test_a_wait_ends_when_the_process_should(server: Server) -> None:
-    with worker_context("camera", server.url, heartbeat=False) as run:
-        threading.Timer(0.1, run.stop).start()
+    with worker_context("camera", server.url, heartbeat=False) as context:
+        threading.Timer(0.1, context.stop).start()
 
-        assert run.wait(60)
+        assert context.wait(60)
 
 
 def test_a_loop_is_as_old_as_its_last_turn() -> None:
     now = [0.0]
-    turns = Watchdog(lambda: now[0])
-    turns.note()
+    watchdog = Watchdog(lambda: now[0])
+    watchdog.kick()
 
     ages = []
     for now[0] in (1.0, 2.0, 3.0):
-        ages.append(turns.look())
-    turns.note()
+        ages.append(watchdog.poll())
+    watchdog.kick()
 
-    assert (ages, turns.look()) == ([1.0, 2.0, 3.0], 0.0)
+    assert (ages, watchdog.poll()) == ([1.0, 2.0, 3.0], 0.0)
 
 
 def test_a_process_that_was_suspended_is_not_stuck() -> None:
     now = [0.0]
-    turns = Watchdog(lambda: now[0])
-    turns.note()
+    watchdog = Watchdog(lambda: now[0])
+    watchdog.kick()
 
     now[0] = 3600.0
 
-    assert turns.look() < STUCK_S
+    assert watchdog.poll() < STUCK_S
 
 
 def test_the_slowest_loop_counts_and_other_threads_do_not() -> None:
     now = [0.0]
-    turns, begun, go_on = Watchdog(lambda: now[0]), threading.Event(), threading.Event()
+    watchdog, begun, go_on = Watchdog(lambda: now[0]), threading.Event(), threading.Event()
 
     def stand() -> None:
-        with turns.loop():
+        with watchdog.monitor():
             begun.set()
             go_on.wait()
 
-    threads = [threading.Thread(target=stand), threading.Thread(target=turns.note)]
+    threads = [threading.Thread(target=stand), threading.Thread(target=watchdog.kick)]
     for thread in threads:
         thread.start()
     begun.wait()
     threads[1].join()
     now[0] = 2.0
-    turns.look()
-    turns.note()
+    watchdog.poll()
+    watchdog.kick()
 
-    assert turns.look() == 2.0
-    assert "wait (threading.py" in turns.place()
+    assert watchdog.poll() == 2.0
+    assert "wait (threading.py" in watchdog.slowest_stack()
     go_on.set()
     threads[0].join()
-    assert turns.look() == 0.0
+    assert watchdog.poll() == 0.0
 
 
 def test_redis_found_again_is_counted(server: Server) -> None:
     before = REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") or 0
-    with worker_context("detector", server.url, heartbeat=False) as run:
+    with worker_context("detector", server.url, heartbeat=False) as context:
         for _ in range(2):
-            with run.reconnecting():
+            with context.reconnecting():
                 raise redis.ConnectionError("away")
         away = REGISTRY.get_sample_value("maskwatch_redis_up")
-        with run.reconnecting():
-            run.client.ping()
+        with context.reconnecting():
+            context.client.ping()
 
     assert REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") == before + 1
     assert (away, REGISTRY.get_sample_value("maskwatch_redis_up")) == (0, 1)
@@ -341,9 +342,9 @@ def test_as_json_nothing_is_written_but_json_lines(server: Server) -> None:
 
 FOREIGN = r"""
 import logging, os, sys
-from pipeline.runtime.logs import configure_logging, gather_foreign_lines
+from pipeline.runtime.logs import configure_logging, capture_stderr
 configure_logging(as_json=True)
-gather_foreign_lines()
+capture_stderr()
 if os.fork() == 0:
     logging.getLogger("horse").info("from a fork")
     os.system("echo; echo native of a fork 1>&2; printf '\\377' 1>&2; echo no text 1>&2")

@@ -104,7 +104,7 @@ def test_a_url_that_cannot_be_used_ends_with_status_2_and_one_line(command: list
     ("command", "says"),
     [
         (["detect", "--redis", "nowhere", "--log-json"], "--redis: does not begin with redis://"),
-        (["status", "--redis", "redis://redis.lan/?foo=bar"], "has a parameter that is not known"),
+        (["status", "--redis", "redis://redis.lan/?foo=bar"], "has an unknown parameter"),
         (["camera", "demo", "--name", "door", "--fps", "abc"], "'abc' is not a valid float"),
         (["detect", "--metrics-port", "99999"], "--metrics-port"),
         (["camera"], "Missing argument 'SOURCE'"),

@@ -1,4 +1,4 @@
-"""The wire's guarantees: each frame ends once, counts once, and its ledger balances whatever happens."""
+"""The guarantees of the streams: each frame ends once, counts once, and its ledger always balances."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 import redis
 from conftest import Server, wait_until
 
-from pipeline.bus import keys, messages, streams
+from pipeline.bus import keys, messages
 from pipeline.bus.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
 from pipeline.bus.pixels import PixelsGone
+from pipeline.bus.reader import RECLAIM_IDLE_MS, Reader
 from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import Ledger, read_ledgers
-from pipeline.bus.streams import NameLost, Reader, Writer
+from pipeline.bus.writer import MAX_QUEUED_FRAMES, NameLost, Writer
 
 CAMERA = "door"
 
@@ -58,13 +59,13 @@ def faces_reader(server: Server, consumer: str = "classifier-1") -> Reader[FaceC
 
 
 def read(reader: Reader, most: int = 100) -> list:
-    """Read; the first read of a new stream only makes its group."""
+    """Read; the first read of a new stream only creates its group."""
     return reader.read(most) or reader.read(most)
 
 
 def labelled(record: messages.Identity) -> FrameResult:
     faces = [Face(box=(1, 2, 3, 4), score=0.9, label="mask", confidence=0.8)]
-    return FrameResult(**record.identity(), outcome="labelled", faces=faces)
+    return FrameResult.for_frame(record, faces=faces, model="test", seconds={})
 
 
 def ledger(server: Server) -> Ledger:
@@ -74,17 +75,17 @@ def ledger(server: Server) -> Ledger:
 
 
 def silence(server: Server, stream: str, consumer: str) -> None:
-    """Make a consumer's entries look as if it had been silent for longer than the reclaim time."""
+    """Set the idle time of a consumer's entries to more than the reclaim time."""
     ids = [row["message_id"] for row in server.client.xpending_range(stream, keys.GROUP, "-", "+", 100, consumer)]
-    server.client.xclaim(stream, keys.GROUP, consumer, 0, ids, idle=streams.RECLAIM_IDLE_MS + 1, justid=True)
+    server.client.xclaim(stream, keys.GROUP, consumer, 0, ids, idle=RECLAIM_IDLE_MS + 1, justid=True)
 
 
 def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
-    detector, classifier, follower = frames_reader(server), faces_reader(server), ResultConsumer(server.client)
+    detector, classifier, consumer = frames_reader(server), faces_reader(server), ResultConsumer(server.client)
 
     (entry,) = read(detector)
-    found = FaceCrops(**entry.record.identity(), boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+    found = FaceCrops.for_frame(entry.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
     detector.forward(entry, found, b"c" * 192)
     in_flight = ledger(server)
     (faces,) = read(classifier)
@@ -94,7 +95,7 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     assert in_flight == Ledger(produced=1, in_flight=1)
     assert crops == b"c" * 192
     assert ledger(server) == Ledger(produced=1, labelled=1)
-    assert [(r.frame_id, r.outcome) for r in follower.read()] == [("door:7:0", "labelled")]
+    assert [(r.frame_id, r.outcome) for r in consumer.read()] == [("door:7:0", "labelled")]
     assert server.client.exists(faces.record.crops_key) == 0
     assert server.client.xlen(messages.FRAMES) == server.client.xlen(messages.FACES) == 0
 
@@ -130,7 +131,7 @@ def test_settling_a_second_time_returns_false_and_changes_nothing(server: Server
     assert server.client.xlen(messages.RESULTS) == 1
 
 
-def test_a_server_that_forgot_our_scripts_is_given_them_again(server: Server) -> None:
+def test_a_server_that_forgot_our_scripts_is_sent_them_again(server: Server) -> None:
     publisher, reader = writer(server), frames_reader(server)
     read(reader)
     publisher.publish(frame(server, 1), b"jpeg")
@@ -144,7 +145,7 @@ def test_a_server_that_forgot_our_scripts_is_given_them_again(server: Server) ->
     assert read_ledgers(server.client, [CAMERA])[CAMERA] == Ledger(produced=1, dropped={"expired": 1})
 
 
-def test_whoever_settles_first_counts_and_the_slow_worker_changes_nothing(server: Server) -> None:
+def test_only_the_first_worker_to_settle_an_entry_has_an_effect(server: Server) -> None:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     slow, fast = frames_reader(server, "slow"), frames_reader(server, "fast")
     (held,) = read(slow)
@@ -152,7 +153,7 @@ def test_whoever_settles_first_counts_and_the_slow_worker_changes_nothing(server
 
     (taken,) = fast.read(1)
     fast.finish(taken, labelled(taken.record))
-    found = FaceCrops(**held.record.identity(), boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+    found = FaceCrops.for_frame(held.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
     late = slow.forward(held, found, b"c" * 192)
 
     assert taken.alone
@@ -175,7 +176,7 @@ def test_a_worker_that_renews_what_it_holds_keeps_it(server: Server) -> None:
 
 def test_an_entry_that_ended_three_processes_alone_is_dead(server: Server) -> None:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
-    follower = ResultConsumer(server.client)
+    consumer = ResultConsumer(server.client)
     read(frames_reader(server, "batch"))
     silence(server, messages.FRAMES, "batch")
     for death in range(3):
@@ -187,7 +188,7 @@ def test_an_entry_that_ended_three_processes_alone_is_dead(server: Server) -> No
 
     assert left == []
     assert ledger(server) == Ledger(produced=1, dropped={"dead": 1})
-    (result,) = follower.read()
+    (result,) = consumer.read()
     assert (result.outcome, result.reason) == ("dead", "dead")
     assert "alone" in str(result.error)
     assert server.client.hlen(keys.alone_key(messages.FRAMES)) == 0
@@ -247,15 +248,16 @@ def test_another_cameras_frames_overtake_nobody(server: Server) -> None:
     assert [entry.record.frame_id for entry in entries if entry.record.camera == CAMERA] == ["door:7:0"]
 
 
-def test_a_camera_at_its_limit_drops_at_the_source_and_says_so(server: Server) -> None:
-    one, follower = writer(server), ResultConsumer(server.client)
+def test_a_camera_at_its_limit_drops_at_the_source_with_a_result(server: Server) -> None:
+    one, consumer = writer(server), ResultConsumer(server.client)
 
-    answers = [one.publish(frame(server, seq), b"jpeg") for seq in range(streams.MAX_ENTRIES + 3)]
+    answers = [one.publish(frame(server, seq), b"jpeg") for seq in range(MAX_QUEUED_FRAMES + 3)]
 
-    assert answers == ["published"] * streams.MAX_ENTRIES + ["source_full"] * 3
-    most = streams.MAX_ENTRIES
-    assert ledger(server) == Ledger(produced=most + 3, dropped={"source_full": 3}, in_flight=most)
-    assert [result.reason for result in follower.read()] == ["source_full"] * 3
+    assert answers == ["published"] * MAX_QUEUED_FRAMES + ["source_full"] * 3
+    assert ledger(server) == Ledger(
+        produced=MAX_QUEUED_FRAMES + 3, dropped={"source_full": 3}, in_flight=MAX_QUEUED_FRAMES
+    )
+    assert [result.reason for result in consumer.read()] == ["source_full"] * 3
 
 
 def test_full_memory_drops_at_the_source_and_settling_still_works(server: Server) -> None:
@@ -283,16 +285,16 @@ def test_a_frame_whose_pixels_are_gone_is_dropped_as_such(server: Server) -> Non
     assert ledger(server) == Ledger(produced=1, dropped={"pixels_gone": 1})
 
 
-def test_whatever_goes_wrong_with_an_entry_is_dead_lettered_and_the_worker_goes_on(server: Server) -> None:
+def test_an_exception_dead_letters_its_entry_and_the_worker_continues(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
-    reader, follower = frames_reader(server), ResultConsumer(server.client)
+    reader, consumer = frames_reader(server), ResultConsumer(server.client)
     (entry,) = read(reader)
 
     with reader.guard(entry):
         raise ValueError("a picture nobody expected")
 
     assert ledger(server) == Ledger(produced=1, dropped={"dead": 1})
-    assert [result.error for result in follower.read()] == ["ValueError: a picture nobody expected"]
+    assert [result.error for result in consumer.read()] == ["ValueError: a picture nobody expected"]
     ((_, fields),) = server.client.xrange(messages.DEAD)
     letter = decode(DeadLetter, fields[b"record"])
     assert (letter.stream, letter.process, letter.fields) == (messages.FRAMES, "detector-1", entry.fields)
@@ -319,7 +321,7 @@ def test_a_lost_redis_is_no_fault_of_the_entry(server: Server) -> None:
         {"camera": CAMERA, "record": b"\x91" * 5_000},
     ],
 )
-def test_a_wrong_message_is_dead_lettered_and_counts_in_no_ledger(server: Server, fields: dict) -> None:
+def test_an_invalid_message_is_dead_lettered_and_counts_in_no_ledger(server: Server, fields: dict) -> None:
     reader = frames_reader(server)
     read(reader)
     server.client.xadd(messages.FRAMES, fields)
@@ -359,7 +361,7 @@ def test_a_key_of_the_wrong_type_fails_before_anything_is_changed(server: Server
     assert server.client.xpending(messages.FRAMES, keys.GROUP)["pending"] == 1
 
 
-def test_publishing_under_a_name_that_another_took_says_who_has_it(server: Server) -> None:
+def test_publishing_under_a_name_that_another_holds_names_the_holder(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
     other = messages.encode(messages.Holder(host="there", pid=42, token="o"))
 
@@ -370,7 +372,7 @@ def test_publishing_under_a_name_that_another_took_says_who_has_it(server: Serve
     assert ledger(server) == Ledger(produced=1, in_flight=1)
 
 
-def test_readers_make_their_group_again_after_redis_lost_its_memory(server: Server) -> None:
+def test_readers_create_their_group_again_after_redis_lost_its_memory(server: Server) -> None:
     reader = frames_reader(server)
     read(reader)
     server.client.flushall()
@@ -394,13 +396,13 @@ def test_a_retired_consumer_is_deleted_only_when_it_holds_nothing(server: Server
     assert names == [b"busy"]
 
 
-def test_consumers_that_died_holding_nothing_are_forgotten(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consumers_that_died_holding_nothing_are_deleted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     living, holding, empty = (frames_reader(server, name) for name in ("living", "holding", "empty"))
     read(holding)
     read(empty)
     read(living)
-    monkeypatch.setattr(streams, "FORGET_IDLE_MS", -1)
+    monkeypatch.setattr("pipeline.bus.reader.IDLE_CONSUMER_MS", -1)
 
     living.remove_idle_consumers()
 

@@ -93,7 +93,7 @@ def tell_status(context: WorkerContext, sockets: Sockets) -> None:
 def _keep_alive(context: WorkerContext, work: Callable[[], None]) -> None:
     """Do a thread's work. If it fails so does the process, and another takes its place: no page without pictures."""
     try:
-        with context.turns.loop():
+        with context.watchdog.monitor():
             work()
     finally:
         if context.should_run():

@@ -23,7 +23,7 @@ def read(context: WorkerContext) -> Health:
     try:
         live = {beat.role for beat in status.heartbeats(context.client)}
     except redis.RedisError as error:
-        return Health(ok=False, reasons=[f"Redis at {context.redis_place} cannot be reached: {error}"])
+        return Health(ok=False, reasons=[f"Redis at {context.redis_location} cannot be reached: {error}"])
     reasons = [
         f"no live {role}: start one with maskwatch {command}" for role, command in COMMANDS.items() if role not in live
     ]

@@ -1,8 +1,8 @@
-"""Label faces: crops in, in batches; one result a frame out.
+"""Label faces: crops in, in batches; one result per frame out.
 
-The model is that of `--models`; where that is a registry, its current version, swapped between two batches
-(model_reloader.py). A frame whose crops are gone is dropped; when a batch fails, its frames are tried one by one and
-only the guilty one is dead-lettered. Losing Redis only makes it wait.
+The model is the one of `--models`. If that is a registry, its current version is used, and replaced between two batches
+(model_reloader.py). A frame whose crops are gone is dropped. When a batch fails, its frames are tried one by one, and
+only those that fail are dead-lettered. A lost Redis is waited for.
 """
 
 from __future__ import annotations
@@ -22,73 +22,77 @@ from models.classifier.mask_classifier import MaskClassifier
 from pipeline.bus import messages, pixels
 from pipeline.bus.messages import Face, FaceCrops, FrameResult, Model
 from pipeline.bus.pixels import PixelsGone
-from pipeline.bus.streams import Entry, Reader
+from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from pipeline.vision.jpeg import Image, unpack_crops
 from workers.batcher import Batcher
-from workers.model_reloader import RUNNING, ModelReloader
+from workers.model_reloader import RUNNING, LoadedModel, ModelReloader
 
 log = logging.getLogger(__name__)
 
-ANNOUNCE_S = 5.0  # how often detectors are told which crops the model wants; Redis may have lost its memory
+ANNOUNCE_INTERVAL_S = 5.0  # how often the model is announced to detectors; Redis may have lost its memory
 
 Work = tuple[Entry[FaceCrops], Image]
 
 
 def main(settings: Settings) -> int:
-    """Run one classification worker until it is told to stop."""
+    """Run one classification worker until it is asked to stop."""
     cv2.setNumThreads(settings.threads)
-    swap = ModelReloader(settings)
-    model = swap.first
-    with (
-        worker_context_from("classifier", settings) as context,
-        swap.following(),
-    ):
+    reloader = ModelReloader(settings)
+    model = reloader.first
+    with worker_context_from("classifier", settings) as context, reloader.polling():
         report_model(context, model.classifier)
         reader = Reader(
             context.client, context.clock, stream=messages.FACES, record_type=FaceCrops, consumer=context.id
         )
-        metrics.settled.follow(messages.FACES, reader.outcomes)
+        metrics.settled.add_reader(messages.FACES, reader.outcomes)
         announced_at = float("-inf")
         while context.should_run():
-            if (newer := swap.take()) is not None:
+            if (newer := reloader.take()) is not None:
                 model, announced_at = newer, float("-inf")
                 report_model(context, model.classifier)
                 log.info("%s labels with %s from now on", context.id, context.model)
-            tell_state(context, swap.state)
+            report_state(context, reloader.state)
             with context.reconnecting():
-                if time.monotonic() - announced_at > ANNOUNCE_S:
+                if time.monotonic() - announced_at > ANNOUNCE_INTERVAL_S:
                     announce(context, model.classifier)
                     announced_at = time.monotonic()
                 entries = read_batch(context, reader, model.batcher)
                 if entries:
                     with context.busy():
-                        classify(context, reader, model.classifier, model.batcher, entries)
+                        classify(context, reader, model, entries)
         with context.reconnecting():
             reader.retire()
     return 0
 
 
 def report_model(context: WorkerContext, classifier: MaskClassifier) -> None:
-    """Tell in heartbeat and metrics which version labels."""
+    """Report in heartbeat and metrics which version labels."""
     context.model = classifier.card.version
     metrics.report_model(classifier.card.version)
 
 
-def tell_state(context: WorkerContext, state: str) -> None:
-    """Tell in the heartbeat how it stands with the model, and in the log when that has changed in kind."""
+def report_state(context: WorkerContext, state: str) -> None:
+    """Report the reloader's state in heartbeat and metrics; log it when it changes in kind."""
     if state.partition(":")[0] != context.state.partition(":")[0]:
-        log.log(
-            logging.INFO if state == RUNNING else logging.WARNING, "%s with %s: %s", context.id, context.model, state
-        )
+        level = logging.INFO if state == RUNNING else logging.WARNING
+        log.log(level, "%s with %s: %s", context.id, context.model, state)
     context.state = state
-    metrics.model_refused.set(state != RUNNING)
+    metrics.model_rejected.set(state != RUNNING)
+
+
+def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
+    """Announce to detectors which crops the current model takes."""
+    card = classifier.card
+    model = Model(version=card.version, crop_px=card.size_px, margin=card.margin)
+    with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now, and settling needs no memory
+        context.client.set(messages.MODEL, messages.encode(model))
 
 
 def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
-    """Return what waits, up to about one batch; wait for more only as the batcher says."""
+    """Return what waits, up to about one batch; wait for more only as long as the batcher allows."""
     entries = reader.read(batcher.entries_to_read)
     if any(entry.alone for entry in entries):
         return entries
@@ -105,11 +109,7 @@ def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batch
 
 
 def classify(
-    context: WorkerContext,
-    reader: Reader[FaceCrops],
-    classifier: MaskClassifier,
-    batcher: Batcher,
-    entries: Sequence[Entry[FaceCrops]],
+    context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, entries: Sequence[Entry[FaceCrops]]
 ) -> None:
     """Label the faces of some frames and settle each of them."""
     started = context.clock.now()
@@ -117,54 +117,41 @@ def classify(
     work: list[Work] = []
     for entry, crops in zip(entries, packed, strict=True):
         with reader.guard(entry):
-            if crops is None:
-                raise PixelsGone(entry.record.crops_key)
             record = entry.record
+            if crops is None:
+                raise PixelsGone(record.crops_key)
             work.append((entry, unpack_crops(crops, len(record.boxes), record.crop_px)))
-            batcher.learn_entry(len(record.boxes))
-            metrics.classify_wait_s.observe(_waited(record, started))
+            model.batcher.learn_entry(len(record.boxes))
+            metrics.classify_wait_s.observe(_waited_s(record, started))
     try:
-        _classify_all(context, reader, classifier, batcher, work, started)
+        _classify_all(context, reader, model, work, started)
     except (RuntimeError, ValueError) as error:
         if len(work) > 1:
             log.warning("a batch of %d frames failed, trying them one by one: %s", len(work), error)
         for one in work:
             with reader.guard(one[0]):
-                _classify_all(context, reader, classifier, batcher, [one], started)
-
-
-def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
-    """Tell detectors which crops the current model wants."""
-    card = classifier.card
-    with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now; settling needs no memory
-        context.client.set(
-            messages.MODEL, messages.encode(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
-        )
+                _classify_all(context, reader, model, [one], started)
 
 
 def _classify_all(
-    context: WorkerContext,
-    reader: Reader[FaceCrops],
-    classifier: MaskClassifier,
-    batcher: Batcher,
-    work: list[Work],
-    started: float,
+    context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, work: list[Work], started: float
 ) -> None:
     """Call the model as often as needed; settle each frame as soon as its last crop is labelled."""
     probabilities: list[list[NDArray[np.float32]]] = [[] for _ in work]
-    for call in batcher.plan([len(crops) for _, crops in work]):
+    for call in model.batcher.plan([len(crops) for _, crops in work]):
         parts = [work[part.entry][1][part.start : part.stop] for part in call]
         before = time.monotonic()
-        found = classifier.mask_probability(np.concatenate(parts))
-        batcher.learn_call(len(found), time.monotonic() - before)
+        found = model.classifier.mask_probability(np.concatenate(parts))
+        model.batcher.learn_call(len(found), time.monotonic() - before)
         metrics.batch_crops.observe(len(found))
-        context.turns.note()  # a batch of many faces takes several calls
+        context.watchdog.kick()  # a batch of many faces takes several calls
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for part, share in zip(call, np.split(found, ends), strict=True):
             probabilities[part.entry].append(share)
             entry, crops = work[part.entry]
             if part.stop == len(crops):
-                _finish(context, reader, classifier, entry, np.concatenate(probabilities[part.entry]), started)
+                mask_probability = np.concatenate(probabilities[part.entry])
+                _finish(context, reader, model.classifier, entry, mask_probability, started)
         reader.renew([entry for entry, _ in work[call[-1].entry + 1 :]])
 
 
@@ -176,28 +163,24 @@ def _finish(
     mask_probability: NDArray[np.float32],
     started: float,
 ) -> None:
+    """Settle a frame with the labels of its faces."""
     record = entry.record
     labels, confidences = mask_classifier.label_of(mask_probability, classifier.card.threshold)
     faces = [
         Face(box=box, score=score, label=label, confidence=confidence)
         for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
     ]
-    took_s = context.clock.now() - started
-    metrics.classify_s.observe(took_s)
-    seconds = record.seconds | {"classify_wait": _waited(record, started), "classify": took_s}
-    result = FrameResult(
-        **record.identity(),  # type: ignore[arg-type]
-        outcome="labelled",
-        faces=faces,
-        left_out=record.left_out,
-        model=classifier.card.version,
-        seconds=seconds,
+    classify_s = context.clock.now() - started
+    metrics.classify_s.observe(classify_s)
+    seconds = record.seconds | {"classify_wait": _waited_s(record, started), "classify": classify_s}
+    result = FrameResult.for_frame(
+        record, faces=faces, left_out=record.left_out, model=classifier.card.version, seconds=seconds
     )
     if reader.finish(entry, result):
         context.count("frames")
         context.count("faces", len(faces))
 
 
-def _waited(record: FaceCrops, started: float) -> float:
-    """Return how long a frame's faces waited for this batch, in seconds."""
+def _waited_s(record: FaceCrops, started: float) -> float:
+    """Return how long a frame's faces waited for this batch."""
     return max(0.0, started - record.captured_at - sum(record.seconds.values()))

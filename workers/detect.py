@@ -1,13 +1,14 @@
-"""Find faces: frames in; faces with their crops out, or a result at once when a frame has none.
+"""Detect faces: frames in; faces with their crops out, or a result at once for a frame without faces.
 
-A frame whose picture cannot be decoded is dead-lettered with what is wrong with it; one whose pixels are gone is
-dropped. Losing Redis only makes it wait.
+A frame whose image cannot be decoded is dead-lettered with the reason; one whose pixels are gone is dropped. A lost
+Redis is waited for.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
 import cv2
 import redis
@@ -18,7 +19,7 @@ from models.detector.face_detector import FaceDetector
 from models.registry.named import model_card
 from pipeline.bus import messages, pixels
 from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
-from pipeline.bus.streams import Entry, Reader
+from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
@@ -26,24 +27,25 @@ from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, jpeg_size
 
 log = logging.getLogger(__name__)
 
-MODEL_S = 1.0  # how often the announced model is looked up
-REDUCE_FROM = 4  # a picture so many times the detector's input is first decoded at reduced size
+MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
+REDUCE_FROM = 4  # an image this many times larger than the detector's input is decoded at a reduced size
 
 
 def main(settings: Settings) -> int:
-    """Run one detection worker until it is told to stop."""
+    """Run one detection worker until it is asked to stop."""
     cv2.setNumThreads(settings.threads)
     threshold = {} if settings.score_threshold is None else {"score_threshold": settings.score_threshold}
     detector = face_detector.load(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
-    wanted = ActiveModelCache(_named_model(settings))
+    card = model_card(settings.models)  # its crops are cut until a classifier announces its model
+    active_model = ActiveModelCache(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
     with worker_context_from("detector", settings) as context:
         reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)
-        metrics.settled.follow(messages.FRAMES, reader.outcomes)
+        metrics.settled.add_reader(messages.FRAMES, reader.outcomes)
         while context.should_run():
             with context.reconnecting():
-                model = wanted.look(context)
+                model = active_model.get(context)
                 for entry in reader.read(1):
                     with context.busy(), reader.guard(entry):
                         detect(context, reader, entry, detector, model, settings.detector_px)
@@ -57,39 +59,38 @@ def detect(
     reader: Reader[Frame],
     entry: Entry[Frame],
     detector: FaceDetector,
-    wanted: Model,
+    model: Model,
     input_px: int,
 ) -> None:
-    """Work on one frame and settle it.
+    """Detect the faces of one frame and settle it.
 
     Raises:
-        BadImage: its picture cannot be decoded, or is not what its record says.
-        PixelsGone: its picture has expired.
+        BadImage: its image cannot be decoded, or differs in size from its record.
+        PixelsGone: its pixels have expired.
     """
     started, frame = context.clock.now(), entry.record
     jpeg = pixels.fetch(context.client, frame.pixels_key)
     size = jpeg_size(jpeg)
     if size != (frame.width, frame.height):
         raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
-    picture, scale = _decode_for(jpeg, input_px, max(size))
-    faces = detector.find(picture)
+    image, scale = _decode_for(jpeg, input_px, max(size))
+    faces = detector.find(image)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
         seconds["detect"] = context.clock.now() - started
-        result = FrameResult(**frame.identity(), outcome="labelled", model=wanted.version, seconds=seconds)  # type: ignore[arg-type]
+        result = FrameResult.for_frame(frame, faces=[], model=model.version, seconds=seconds)
         settled = reader.finish(entry, result)
     else:
-        full = decode_jpeg(jpeg) if scale != 1 else picture
-        boxes = faces.boxes * scale
-        crops = mask_classifier.crop_faces(full, boxes, wanted.crop_px, wanted.margin)
+        full = decode_jpeg(jpeg) if scale != 1 else image
+        crops = mask_classifier.crop_faces(full, faces.boxes * scale, model.crop_px, model.margin)
         seconds["detect"] = context.clock.now() - started
-        found = FaceCrops(
-            **frame.identity(),  # type: ignore[arg-type]
+        found = FaceCrops.for_frame(
+            frame,
             boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
             scores=faces.scores.tolist(),
             left_out=faces.left_out,
-            crop_px=wanted.crop_px,
+            crop_px=model.crop_px,
             seconds=seconds,
         )
         settled = reader.forward(entry, found, crops.tobytes())
@@ -99,55 +100,49 @@ def detect(
 
 
 class ActiveModelCache:
-    """Which crops classifiers want: what they announce in Redis, looked up once a second.
+    """The model that classifiers announce in Redis, which determines the crops; read once a second.
 
-    What stands there and is no announcement is told once, and so is its end; the model known last counts meanwhile.
+    An invalid announcement is logged once, and so is its end; meanwhile the last valid one is used.
     """
 
-    def __init__(self, first: Model) -> None:
-        self._model = first
-        self._looked_at = float("-inf")
-        self._wrong = False
+    def __init__(self, initial: Model) -> None:
+        self._model = initial
+        self._read_at = float("-inf")
+        self._invalid = False
 
-    def look(self, context: WorkerContext) -> Model:
+    def get(self, context: WorkerContext) -> Model:
         """Return the model to cut crops for.
 
         Raises:
-            redis.RedisError: Redis does not answer, or not this user.
+            redis.RedisError: Redis does not answer, or denies this user the command.
         """
-        if time.monotonic() - self._looked_at > MODEL_S:
-            wrong = self._wrong_with(context)
-            if wrong and not self._wrong:
-                log.warning("key %s is left out until it is right again: %s", messages.MODEL, wrong)
-            if self._wrong and not wrong:
-                log.info("key %s is right again", messages.MODEL)
-            self._wrong, self._looked_at = bool(wrong), time.monotonic()
+        if time.monotonic() - self._read_at > MODEL_POLL_INTERVAL_S:
+            error = self._read(context)
+            if error and not self._invalid:
+                log.warning("key %s is ignored until it is valid again: %s", messages.MODEL, error)
+            if self._invalid and not error:
+                log.info("key %s is valid again", messages.MODEL)
+            self._invalid, self._read_at = bool(error), time.monotonic()
         return self._model
 
-    def _wrong_with(self, context: WorkerContext) -> str:
-        """Look once; return what is wrong with the key, nothing where it is right or does not exist."""
+    def _read(self, context: WorkerContext) -> str:
+        """Read the key; return why it is invalid, or "" if it is valid or does not exist."""
         try:
-            packed = context.client.get(messages.MODEL)
+            packed = cast(bytes | None, context.client.get(messages.MODEL))
             if packed is not None:
-                self._model = messages.decode(Model, packed)  # type: ignore[arg-type]  # redis-py types sync and async as one
+                self._model = messages.decode(Model, packed)
         except BadMessage as error:
             return str(error)
         except redis.ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):  # busy, or not for this user: the loop's business
+            if not str(error).startswith("WRONGTYPE"):  # busy, or not permitted: the loop handles these
                 raise
             return str(error)
         return ""
 
 
 def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Image, float]:
-    """Return a picture to find faces in, and what its coordinates are to be multiplied by."""
+    """Return an image to detect faces in, and the factor from its coordinates to those of the frame."""
     if longer_px < REDUCE_FROM * input_px:
         return decode_jpeg(jpeg), 1
-    picture = decode_jpeg(jpeg, at_least_px=input_px)
-    return picture, longer_px / max(picture.shape[:2])
-
-
-def _named_model(settings: Settings) -> Model:
-    """Return which crops to cut until a classifier announces what it wants."""
-    card = model_card(settings.models)
-    return Model(version=card.version, crop_px=card.size_px, margin=card.margin)
+    image = decode_jpeg(jpeg, at_least_px=input_px)
+    return image, longer_px / max(image.shape[:2])

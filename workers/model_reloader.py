@@ -1,9 +1,8 @@
-"""Follow the current version of a registry: load it beside the one in use, warm it up, hand it over between batches.
+"""Keep a classifier at the current version of a registry: poll it, load and warm up a new version beside the old one.
 
-`--models` in, a classifier that is ready to serve out, and another one each time the registry's current version
-changes. A version that is broken is refused: `state` says why, the one in use stays, and it is tried again when the
-registry or one of its files changes. A registry that cannot be reached is told likewise and looked at again. Only the
-first version must load: there is none to stay with.
+`--models` in; a loaded model out, and another one whenever the registry's current version changes. A version that does
+not load is rejected: `state` says why, the model in use stays, and the version is tried again when its files change. A
+registry that cannot be reached is reported in the same way and polled again. Only the first version must load.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from models.registry.store import Listed, StoreFailed
 from pipeline.runtime.settings import Settings
 from workers.batcher import Batcher
 
-POLL_INTERVAL_S = 0.25  # how often a folder is asked which version is current
-URL_POLL_INTERVAL_S = 1.0  # ... and a URL: a version that was in use before is back within two seconds all the same
-KEPT = 2  # loaded at most: the one in use and the one before it, so that going back waits for nothing
+POLL_INTERVAL_S = 0.25  # of a registry in a local folder
+URL_POLL_INTERVAL_S = 1.0  # of a registry at a URL; still, a rollback takes effect within two seconds
+MAX_LOADED = 2  # the model in use and the one before, so that a rollback need not load anything
 JOIN_S = 1.0  # how long the end of the process waits for a version that is being loaded
 WARM_UP_CROPS = (1, 8, 8)
 RUNNING = "running"
@@ -37,9 +36,9 @@ RUNNING = "running"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A classifier that has answered its first batches, and a batcher that knows how long it takes.
+    """A classifier that is warmed up, and a batcher that knows its speed.
 
-    version: the registry's name for it; its folder where there is no registry.
+    version: the registry's name for it, or its folder if there is no registry.
     """
 
     version: str
@@ -49,7 +48,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedVersion:
-    """A version that does not load, its files as they were then, and why."""
+    """A version that does not load, its files at that time, and the reason."""
 
     version: str
     files: dict[str, Listed]
@@ -57,13 +56,15 @@ class RejectedVersion:
 
 
 class ModelReloader:
-    """Hand out the classifier to use, and the next one when there is one.
+    """Load the current version of the registry, and each version that replaces it.
 
-    first: the one to begin with. state: for the heartbeat, "running" or what is wrong with the current version.
+    Attributes:
+        first: the model to start with.
+        state: for the heartbeat, "running" or what is wrong with the current version.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Load what the settings name.
+        """Load the model that the settings name.
 
         Raises:
             ModelUnusable: it is damaged, missing, or cannot be reached.
@@ -76,29 +77,29 @@ class ModelReloader:
         else:
             self.first = self._load(str(self._models), self._models)
         self.state = RUNNING
-        self._latest = self.first.version
-        self._kept = [self.first]
-        self._offered: deque[LoadedModel] = deque(maxlen=1)
-        self._refused: RejectedVersion | None = None
+        self._newest = self.first.version
+        self._loaded = [self.first]
+        self._next: deque[LoadedModel] = deque(maxlen=1)
+        self._rejected: RejectedVersion | None = None
 
     def take(self) -> LoadedModel | None:
-        """Return the classifier to use from now on; None when it is the same as before."""
-        return self._offered.popleft() if self._offered else None
+        """Return the model to use from now on; None if it has not changed since the last call."""
+        return self._next.popleft() if self._next else None
 
     @contextmanager
-    def following(self) -> Iterator[None]:
-        """Look at the registry in a thread while the block runs; a model that is no registry's stays as it is."""
+    def polling(self) -> Iterator[None]:
+        """Poll the registry in a thread while the block runs; without a registry do nothing."""
         registry, ended = self._models, threading.Event()
         if not isinstance(registry, Registry):
             yield
             return
-        pause_s = POLL_INTERVAL_S if registry.is_local else URL_POLL_INTERVAL_S
+        interval_s = POLL_INTERVAL_S if registry.is_local else URL_POLL_INTERVAL_S
 
-        def follow() -> None:
-            while not ended.wait(pause_s):
-                self.look(registry)
+        def poll_until_ended() -> None:
+            while not ended.wait(interval_s):
+                self.poll(registry)
 
-        thread = threading.Thread(target=follow, name="swap", daemon=True)
+        thread = threading.Thread(target=poll_until_ended, name="model-reloader", daemon=True)
         thread.start()
         try:
             yield
@@ -106,12 +107,12 @@ class ModelReloader:
             ended.set()
             thread.join(JOIN_S)
 
-    def look(self, registry: Registry) -> None:
-        """Look at a registry once: offer its current version if it is new, or note what is wrong with it."""
+    def poll(self, registry: Registry) -> None:
+        """Check the registry once: load its current version if it is new, or set `state` to what is wrong."""
         try:
             version = registry.pointer().version
-            if version == self._latest:
-                self._refused = None
+            if version == self._newest:
+                self._rejected = None
                 self.state = RUNNING
             else:
                 self._try(registry, version)
@@ -121,23 +122,23 @@ class ModelReloader:
             self.state = f"no current version: {error}"
 
     def _try(self, registry: Registry, version: str) -> None:
-        """Offer a version, or refuse it; one that was refused is tried again only when its files have changed."""
+        """Load a version or reject it; try a rejected version again only if its files have changed."""
         files = registry.files(version)
-        if self._refused is None or (self._refused.version, self._refused.files) != (version, files):
+        if self._rejected is None or (self._rejected.version, self._rejected.files) != (version, files):
             try:
-                self._offer(registry, version)
+                self._load_next(registry, version)
             except StoreFailed:
                 raise
             except ModelUnusable as error:
-                self._refused = RejectedVersion(version=version, files=files, reason=str(error))
-        self.state = f"refused {version}: {self._refused.reason}" if self._refused else RUNNING
+                self._rejected = RejectedVersion(version=version, files=files, reason=str(error))
+        self.state = f"refused {version}: {self._rejected.reason}" if self._rejected else RUNNING
 
-    def _offer(self, registry: Registry, version: str) -> None:
-        kept = next((one for one in self._kept if one.version == version), None)
-        ready = kept or self._load(version, registry.folder(version))
-        self._kept = [*(one for one in self._kept if one is not ready), ready][-KEPT:]
-        self._latest, self._refused = version, None
-        self._offered.append(ready)
+    def _load_next(self, registry: Registry, version: str) -> None:
+        loaded = next((one for one in self._loaded if one.version == version), None)
+        model = loaded or self._load(version, registry.folder(version))
+        self._loaded = [*(one for one in self._loaded if one is not model), model][-MAX_LOADED:]
+        self._newest, self._rejected = version, None
+        self._next.append(model)
 
     def _load(self, version: str, folder: Path) -> LoadedModel:
         settings = self._settings
@@ -148,7 +149,7 @@ class ModelReloader:
 
 
 def warm_up(classifier: MaskClassifier, batcher: Batcher) -> None:
-    """Run the model before the first real crop, and learn how long it takes."""
+    """Run the model before the first real crop, and measure its speed."""
     size = classifier.card.size_px
     for count in WARM_UP_CROPS:
         before = time.monotonic()

@@ -1,1 +1,5 @@
-"""Redis as a message bus: records, keys, streams, settling, leases, dead letters and status."""
+"""Redis as a message bus.
+
+messages (the records on the wire), keys, connection, clock; writer and reader (with settling and scripts, the Lua
+scripts of lua/), results, pixels, leases; dead_letters and status for people.
+"""

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from pipeline.bus.connection import Redis
 
-CLOCK_TRIES = 5
-CLOCK_S = 60.0
+ROUND_TRIPS = 5
+MEASURE_INTERVAL_S = 60.0
 
 
 class Clock:
-    """Tell the time as Redis' clock does, wherever this process runs.
+    """Return the time on Redis' clock, on any host.
 
-    The offset between TIME and this process' monotonic clock is taken from the fastest of five round trips and taken
-    again every minute, so neither a wrong wall clock nor a step of it matters.
+    The offset between TIME and this process' monotonic clock is measured by the fastest of five round trips, once a
+    minute, so a wrong or adjusted wall clock has no effect.
     """
 
     def __init__(self, client: Redis, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -25,15 +25,15 @@ class Clock:
         self._measured_at = float("-inf")
 
     def now(self) -> float:
-        """Return Unix seconds on Redis' clock; it is measured first if a minute has passed."""
-        if self._monotonic() - self._measured_at > CLOCK_S:
+        """Return Unix seconds on Redis' clock; measure the offset first if the last measurement is a minute old."""
+        if self._monotonic() - self._measured_at > MEASURE_INTERVAL_S:
             self.measure()
         return self._monotonic() + self._offset
 
     def measure(self) -> None:
-        """Ask Redis for the time, five times, and keep the fastest answer."""
+        """Measure the offset: ask Redis for the time five times and use the fastest answer."""
         best = float("inf")
-        for _ in range(CLOCK_TRIES):
+        for _ in range(ROUND_TRIPS):
             before = self._monotonic()
             seconds, micros = self._client.time()
             after = self._monotonic()

@@ -1,6 +1,6 @@
-"""Dead letters: list them, look at one, put one back where it died.
+"""Dead letters: list them, describe one, and replay one, which puts its entry back on its stream.
 
-A letter is put back only while its pixels exist; else one clear line says that it is too late.
+A dead letter can be replayed only while its pixels exist.
 """
 
 from __future__ import annotations
@@ -20,51 +20,50 @@ from pipeline.bus.scripts import script
 RECORDS: dict[str, type[Identity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
 
 
-class NoSuchLetter(Exception):
-    """There is no dead letter of that id."""
+class NoSuchDeadLetter(Exception):
+    """There is no dead letter with that ID."""
 
 
 class CannotReplay(Exception):
-    """A dead letter cannot be put back; says why."""
+    """A dead letter cannot be replayed; says why."""
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    """One letter with its id on the stream `dead` and the camera it is about; "-" when it does not say."""
+class ListedDeadLetter(Struct, frozen=True, kw_only=True):
+    """A dead letter with its ID on the stream `dead` and its camera, "-" if the entry names none."""
 
     id: str
     camera: str
     letter: DeadLetter
 
 
-def rows(client: Redis) -> list[Row]:
+def list_dead_letters(client: Redis) -> list[ListedDeadLetter]:
     """Return all dead letters, oldest first."""
-    return [_row(id_, fields) for id_, fields in cast(list[Any], client.xrange(messages.DEAD))]
+    return [_listed(id_, fields) for id_, fields in cast(list[Any], client.xrange(messages.DEAD))]
 
 
-def find(client: Redis, id_: str) -> Row:
-    """Return one letter.
+def find_dead_letter(client: Redis, id_: str) -> ListedDeadLetter:
+    """Return one dead letter.
 
     Raises:
-        NoSuchLetter: there is none of that id.
+        NoSuchDeadLetter: there is none with that ID.
     """
-    found = next((row for row in rows(client) if row.id == id_), None)
+    found = next((one for one in list_dead_letters(client) if one.id == id_), None)
     if found is None:
-        raise NoSuchLetter(f"there is no dead letter {id_}; `maskwatch dead list` shows them")
+        raise NoSuchDeadLetter(f"there is no dead letter {id_}; `maskwatch dead list` shows them")
     return found
 
 
-def as_text(row: Row) -> str:
-    """Return a letter for people: what, why, where, and the record as far as it can be read."""
-    letter = row.letter
+def describe(listed: ListedDeadLetter) -> str:
+    """Return a dead letter as text for people, with its record as far as it can be decoded."""
+    letter = listed.letter
     lines = [
-        f"letter     {row.id}",
+        f"letter     {listed.id}",
         f"error      {letter.error}",
         f"stream     {letter.stream}, entry {letter.entry_id}, delivered {letter.deliveries} times",
         f"process    {letter.process}",
-        f"camera     {row.camera}",
+        f"camera     {listed.camera}",
+        *(f"field      {name.decode(errors='replace')}: {_readable(value)}" for name, value in letter.fields.items()),
     ]
-    for name, value in letter.fields.items():
-        lines.append(f"field      {name.decode(errors='replace')}: {_readable(value)}")
     return "\n".join(lines)
 
 
@@ -72,14 +71,14 @@ def replay(client: Redis, id_: str) -> None:
     """Put a dead entry back on its stream; it counts as produced once more.
 
     Raises:
-        NoSuchLetter: there is none of that id.
-        CannotReplay: it never was a good record, or its pixels are gone.
+        NoSuchDeadLetter: there is none with that ID.
+        CannotReplay: it holds no valid record, its deadline has passed, or its pixels are gone.
     """
-    letter = find(client, id_).letter
+    letter = find_dead_letter(client, id_).letter
     try:
         record = decode(RECORDS[letter.stream], letter.fields.get(b"record", b""))
     except (KeyError, BadMessage) as error:
-        raise CannotReplay(f"{id_} is no record that a worker could take: {error}") from error
+        raise CannotReplay(f"{id_} holds no record that a worker accepts: {error}") from error
     if record.deadline_at is not None and record.deadline_at < Clock(client).now():
         raise CannotReplay(f"{id_} cannot be put back: it is of a live camera, and its deadline has passed")
     key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
@@ -90,10 +89,10 @@ def replay(client: Redis, id_: str) -> None:
     if answer == -1:
         raise CannotReplay(f"{id_} cannot be put back: its pixels are gone, they live for seconds only")
     if answer == 0:
-        raise NoSuchLetter(f"{id_} has been put back or removed by somebody else")
+        raise NoSuchDeadLetter(f"{id_} has been put back or removed meanwhile")
 
 
-def _row(id_: bytes, fields: dict[bytes, bytes]) -> Row:
+def _listed(id_: bytes, fields: dict[bytes, bytes]) -> ListedDeadLetter:
     try:
         letter = decode(DeadLetter, fields.get(b"record", b""))
     except BadMessage as error:
@@ -106,11 +105,11 @@ def _row(id_: bytes, fields: dict[bytes, bytes]) -> Row:
             deliveries=0,
             died_at=0,
         )
-    return Row(id=id_.decode(), camera=fields.get(b"camera", b"-").decode(errors="replace"), letter=letter)
+    return ListedDeadLetter(id=id_.decode(), camera=fields.get(b"camera", b"-").decode(errors="replace"), letter=letter)
 
 
 def _readable(value: bytes) -> str:
-    """Return MessagePack as JSON, text as text, anything else as hexadecimal."""
+    """Return MessagePack as JSON, text as text, and other bytes as hexadecimal."""
     try:
         return msgspec.json.encode(msgspec.msgpack.decode(value)).decode()
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""Names of what stands in Redis beside the streams, and how long it stays."""
+"""Names of the Redis keys beside the streams, and their TTLs."""
 
 from __future__ import annotations
 
-GROUP = "workers"  # of the readers of a work stream
+GROUP = "workers"  # the consumer group of each work stream
 LEASE_MS = 2_000
 LIVE_PIXELS_MS = 5_000
 COMPLETE_PIXELS_MS = 60_000
@@ -10,25 +10,25 @@ RESULTS_RETENTION_MS = 60_000
 
 
 def newest_key(camera: str) -> str:
-    """The hash that describes a camera's newest published frame."""
+    """Return the key of the hash that describes a camera's newest published frame."""
     return f"newest:frames:{camera}"
 
 
 def ledger_key(camera: str) -> str:
-    """The hash of a camera's counts."""
+    """Return the key of the hash with a camera's counts."""
     return f"ledger:{camera}"
 
 
 def lease_key(camera: str) -> str:
-    """The key that says who publishes under a camera's name."""
+    """Return the key that holds which process publishes under a camera's name."""
     return f"lease:{camera}"
 
 
 def alone_key(stream: str) -> str:
-    """The hash that counts how often an entry was worked on alone."""
+    """Return the key of the hash that counts how often each entry was worked on alone."""
     return f"alone:{stream}"
 
 
 def heartbeat_key(process_id: str) -> str:
-    """The key under which a process says that it lives."""
+    """Return the key of a process' heartbeat."""
     return f"heartbeat:{process_id}"

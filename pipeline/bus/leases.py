@@ -1,6 +1,7 @@
-"""A camera's name is a lease: one process publishes under it at a time.
+"""Lease a camera's name, so that only one process publishes under it.
 
-A newcomer waits until the last holder's lease would have run out, and is then refused with the holder's host and pid.
+A second process waits until the lease of a dead holder would have expired; then it gets `NameTaken`, which names the
+holder's host and process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import redis
 
@@ -20,8 +20,8 @@ from pipeline.bus.keys import LEASE_MS, lease_key
 from pipeline.bus.messages import Holder, holder_text
 from pipeline.bus.scripts import script
 
-RENEW_S = 0.5
-NEWCOMER_WAITS_S = 2.5
+RENEW_INTERVAL_S = 0.5
+ACQUIRE_TIMEOUT_S = 2.5
 
 
 class NameTaken(Exception):
@@ -29,13 +29,13 @@ class NameTaken(Exception):
 
 
 class Lease:
-    """Hold a camera's name from `take()` to `release()`; a thread of its own renews it.
+    """Hold a camera's name from `acquire()` to `release()`; a background thread renews it.
 
     Args:
         wait: waits for some seconds and returns whether the process should stop.
 
     Attributes:
-        token: what the publishing script checks.
+        token: the packed Holder, which the publishing script checks.
     """
 
     def __init__(self, client: Redis, camera: str, wait: Callable[[float], bool]) -> None:
@@ -43,39 +43,38 @@ class Lease:
         self.token = messages.encode(holder)
         self._wait = wait
         self._camera = camera
-        self._lease: Any = script(client, "lease")
-        self._release: Any = script(client, "release")
+        self._lease_script = script(client, "lease")
+        self._release_script = script(client, "release")
         self._released = threading.Event()
 
-    def take(self) -> None:
-        """Take the name and keep it.
+    def acquire(self) -> None:
+        """Acquire the name and keep renewing it.
 
         Raises:
-            NameTaken: it is held by a live process.
+            NameTaken: a live process holds it.
             redis.RedisError: Redis failed.
         """
-        waited, stops = 0.0, False
+        waited_s, should_stop = 0.0, False
         while (holder := self._renew()) != self.token:
-            if waited >= NEWCOMER_WAITS_S or stops:
+            if waited_s >= ACQUIRE_TIMEOUT_S or should_stop:
                 raise NameTaken(f"camera {self._camera!r} is published by {holder_text(holder)}; choose another --name")
-            stops = self._wait(RENEW_S)
-            waited += RENEW_S
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+            should_stop = self._wait(RENEW_INTERVAL_S)
+            waited_s += RENEW_INTERVAL_S
+        threading.Thread(target=self._keep_renewing, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Give the name back."""
+        """Release the name."""
         self._released.set()
-        self._release(keys=[lease_key(self._camera)], args=[self.token])
+        self._release_script(keys=[lease_key(self._camera)], args=[self.token])
 
     def _renew(self) -> bytes:
-        holder = self._lease(
-            keys=[lease_key(self._camera), messages.CAMERAS], args=[self.token, LEASE_MS, self._camera]
-        )
-        return bytes(holder)
+        """Acquire or renew the lease; return the token that holds it now."""
+        keys = [lease_key(self._camera), messages.CAMERAS]
+        return bytes(self._lease_script(keys=keys, args=[self.token, LEASE_MS, self._camera]))
 
-    def _keep(self) -> None:
-        while not self._released.wait(RENEW_S):
+    def _keep_renewing(self) -> None:
+        while not self._released.wait(RENEW_INTERVAL_S):
             try:
                 self._renew()
             except redis.RedisError:
-                continue  # publishing says that Redis failed; it also takes a free name back
+                continue  # the publishing loop reports the failure, and publishing acquires a free name again

@@ -1,14 +1,16 @@
-"""Every record that crosses a process border, and the stream or key it travels on.
+"""Every record that crosses a process boundary, and the stream or key that carries it.
 
-Records are MessagePack maps made by msgspec: frozen, typed, and checked on arrival. What does not fit raises
-`BadMessage`; it is never half-read. Times are Unix seconds on Redis' clock (`pipeline.bus.clock.Clock`). Boxes are
+Records are MessagePack maps, encoded and decoded by msgspec: frozen, typed, and validated on arrival. Bytes that are
+not a valid record raise `BadMessage`. Times are Unix seconds on Redis' clock (`pipeline.bus.clock.Clock`). Boxes are
 x1, y1, x2, y2 in pixels of the full frame.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,13 +22,13 @@ FACES = "faces"
 RESULTS = "results"
 DEAD = "dead"
 
-CAMERAS = "cameras"  # sorted set of camera names, scored by when their producer was last seen
+CAMERAS = "cameras"  # sorted set of camera names, scored by the time their producer was last seen
 PROCESSES = "processes"  # sorted set of process ids, scored by their last heartbeat
-MODEL = "model"  # announces the current model version, its crop size and margin
+MODEL = "model"  # the current model version, its crop size and margin
 
-MAX_FACES = 128  # faces a frame that are labelled; a frame with more says how many were left out
+MAX_FACES = 128  # faces labelled per frame; a record counts the faces that were left out
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
-FILE_PREFIX = "file-"  # cameras that are runs of `maskwatch label`
+FILE_PREFIX = "file-"  # of the camera names that `maskwatch label` uses for its runs
 
 Reason = Literal["source_full", "memory", "stale", "expired", "pixels_gone", "dead"]
 REASONS: tuple[Reason, ...] = ("source_full", "memory", "stale", "expired", "pixels_gone", "dead")
@@ -41,14 +43,14 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class BadMessage(ValueError):
-    """What arrived is not the record that belongs on this stream."""
+    """The bytes are not a valid record of the expected type."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """Which frame a record is about, and its times.
+    """The frame that a record is about, and its times.
 
-    start: when its producer started, Unix milliseconds, so that a restarted camera's frames do not collide.
-    attempt: 0, or how often a complete-mode sender has sent this frame again.
+    start: when its producer started, Unix milliseconds, so that frames of a restarted camera have other IDs.
+    attempt: how often a complete-mode sender has sent this frame again.
     deadline_at: None in complete mode, where every frame is labelled however late.
     """
 
@@ -64,10 +66,6 @@ class Identity(Struct, frozen=True, kw_only=True):
     captured_at: float
     deadline_at: float | None
 
-    def identity(self) -> dict[str, object]:
-        """Return the fields of Identity, to build the next record about the same frame."""
-        return {name: getattr(self, name) for name in Identity.__struct_fields__}
-
     @property
     def crops_key(self) -> str:
         """The key that holds the frame's crops between detection and classification."""
@@ -75,11 +73,11 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 
 class Frame(Identity, frozen=True, kw_only=True):
-    """Stream `frames`: a frame was captured, its JPEG lies under pixels_key."""
+    """Stream `frames`: a captured frame. Key pixels_key holds its JPEG."""
 
 
 class FaceCrops(Identity, frozen=True, kw_only=True):
-    """Stream `faces`: faces were found, their crops (uint8 n x crop_px x crop_px x 3, RGB) lie under crops_key."""
+    """Stream `faces`: the faces found. Key crops_key holds their crops, uint8 n x crop_px x crop_px x 3, RGB."""
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
     scores: Annotated[list[Share], Meta(max_length=MAX_FACES)]
@@ -87,9 +85,23 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: dict[str, float]
 
+    @classmethod
+    def for_frame(
+        cls,
+        frame: Identity,
+        *,
+        boxes: list[Box],
+        scores: list[float],
+        crop_px: int,
+        seconds: dict[str, float],
+        left_out: int = 0,
+    ) -> FaceCrops:
+        """Return the record of the faces found in a frame."""
+        return cls(**_identity(frame), boxes=boxes, scores=scores, left_out=left_out, crop_px=crop_px, seconds=seconds)
+
 
 class Face(Struct, frozen=True, kw_only=True):
-    """One labelled face. confidence belongs to the label given: 0.5 to 1."""
+    """One labelled face. confidence: of that label, 0.5 to 1."""
 
     box: Box
     score: Share
@@ -100,7 +112,7 @@ class Face(Struct, frozen=True, kw_only=True):
 class FrameResult(Identity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
 
-    reason: None when labelled. error: for a dead frame, what was wrong with it, for people.
+    reason: None when labelled. error: a message for people, of dead frames only.
     seconds: time spent waiting for and in each stage.
     """
 
@@ -112,9 +124,28 @@ class FrameResult(Identity, frozen=True, kw_only=True):
     model: str | None = None
     seconds: dict[str, float] = {}
 
+    @classmethod
+    def for_frame(
+        cls, frame: Identity, *, faces: Sequence[Face], model: str, seconds: dict[str, float], left_out: int = 0
+    ) -> FrameResult:
+        """Return the result of a labelled frame."""
+        return cls(
+            **_identity(frame), outcome="labelled", faces=list(faces), left_out=left_out, model=model, seconds=seconds
+        )
+
+    @classmethod
+    def dropped(cls, frame: Identity, reason: Reason) -> FrameResult:
+        """Return the result of a frame that was not processed."""
+        return cls(**_identity(frame), outcome="dropped", reason=reason)
+
+    @classmethod
+    def dead(cls, frame: Identity, error: str) -> FrameResult:
+        """Return the result of a frame that could not be processed."""
+        return cls(**_identity(frame), outcome="dead", reason="dead", error=error)
+
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """Stream `dead`: an entry that could not be worked on, as it was, with what went wrong."""
+    """Stream `dead`: the fields of an entry that could not be processed, with the error."""
 
     stream: str
     entry_id: str
@@ -126,7 +157,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
-    """Key `heartbeat:{id}`: a process is alive, what it is and how it fares. rates: per second over the last second."""
+    """Key `heartbeat:{id}`: a live process and its state. rates: per second, over the last second."""
 
     role: str
     id: str
@@ -141,7 +172,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """Key `model`: the classifier in use, and the crops it wants: crop_px a side, margin as a share of the box."""
+    """Key `model`: the classifier in use and its crops: crop_px square, margin as a share of the box."""
 
     version: str
     crop_px: Annotated[int, Meta(ge=8, le=512)]
@@ -149,7 +180,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Holder(Struct, frozen=True, kw_only=True):
-    """Key `lease:{camera}`: who publishes under a camera's name. token tells two holders on one host apart."""
+    """Key `lease:{camera}`: the process that publishes under a camera's name. token: random, unique to the holder."""
 
     host: str
     pid: int
@@ -158,7 +189,6 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 Record = TypeVar("Record", bound=Struct)
 _encoder = msgspec.msgpack.Encoder()
-_decoders: dict[type[Struct], msgspec.msgpack.Decoder[Struct]] = {}
 
 
 def encode(record: Struct) -> bytes:
@@ -170,37 +200,43 @@ def decode(record_type: type[Record], packed: bytes) -> Record:
     """Return the record in `packed`.
 
     Raises:
-        BadMessage: it is not MessagePack, or not a `record_type`; says which field is wrong.
+        BadMessage: it is not MessagePack, or not a `record_type`; names the wrong field.
     """
-    decoder = _decoders.get(record_type)
-    if decoder is None:
-        decoder = _decoders[record_type] = msgspec.msgpack.Decoder(record_type)
     try:
-        record = decoder.decode(packed)
+        record: Record = _decoder(record_type).decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not a {record_type.__name__}: {error}") from error
     if isinstance(record, Identity):
         _check_identity(record)
-    return record  # type: ignore[return-value]  # the decoder was made for record_type
+    return record
 
 
 def is_camera_name(name: str) -> bool:
-    """Return whether `name` may name a camera: 1 to 32 small letters, digits and hyphens."""
+    """Return whether `name` may name a camera: 1 to 32 lower-case letters, digits and hyphens."""
     return re.match(CAMERA_PATTERN, name) is not None
 
 
 def frame_id(camera: str, start: int, seq: int) -> str:
-    """Return the identity of a camera's frame."""
+    """Return the ID of a camera's frame."""
     return f"{camera}:{start}:{seq}"
 
 
 def holder_text(token: bytes) -> str:
-    """Return host and process of a packed Holder for people."""
+    """Return host and process of a packed Holder as text for people."""
     try:
         holder = decode(Holder, token)
     except BadMessage:
         return "an unknown process"
     return f"process {holder.pid} on {holder.host}"
+
+
+@functools.cache
+def _decoder(record_type: type[Struct]) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(record_type)
+
+
+def _identity(frame: Identity) -> dict[str, Any]:
+    return {name: getattr(frame, name) for name in Identity.__struct_fields__}
 
 
 def _check_identity(record: Identity) -> None:

@@ -9,21 +9,21 @@ from pipeline.bus.connection import Redis
 
 
 class PixelsGone(Exception):
-    """The pixels of a frame, or its crops, are no longer in Redis."""
+    """The pixels or crops of a frame are no longer in Redis."""
 
 
 def fetch(client: Redis, key: str) -> bytes:
-    """Return what lies under a pixels or crops key.
+    """Return the value of a pixels or crops key.
 
     Raises:
-        PixelsGone: nothing does any more.
+        PixelsGone: the key does not exist.
     """
-    found = cast(bytes | None, client.get(key))
-    if found is None:
+    value = cast(bytes | None, client.get(key))
+    if value is None:
         raise PixelsGone(key)
-    return found
+    return value
 
 
 def fetch_many(client: Redis, keys: Sequence[str]) -> list[bytes | None]:
-    """Return what lies under each key, None where nothing does any more."""
+    """Return the value of each key, None for a key that does not exist."""
     return cast(list[bytes | None], client.mget(keys)) if keys else []

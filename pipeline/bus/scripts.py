@@ -1,11 +1,13 @@
-"""The Lua scripts of this folder: each changes, or reads, all that belongs together at once.
+"""The Lua scripts in lua/, each of which reads or changes several keys atomically.
 
-They are called by their hash. A Redis that does not know one is given it, where it lets us; a locked one takes scripts
-only while it starts (deploy/redis/start.sh), and NoPermissionError then says what to do.
+They are called by their hash. A Redis that does not know a script is sent it. A deployed Redis lets no user load
+scripts; it loads them at its start (deploy/redis/start.sh). Without this version's scripts it raises NoPermissionError,
+whose text says what to do.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,25 @@ from redis.exceptions import NoPermissionError, NoScriptError
 
 from pipeline.bus.connection import Redis
 
-NOT_THIS_VERSIONS = "it has not loaded this version's scripts, which it does when it starts: start Redis anew"
-
+SCRIPTS_MISSING = "it has not loaded this version's scripts, which it does at its start: restart Redis"
 LUA = Path(__file__).parent / "lua"
-_sources: dict[str, str] = {}
 
 
 class Script(RedisScript):
-    """One script, ready to be called with keys and args; in a pipeline too, unless it is read only."""
+    """A script to call with keys and args, also in a pipeline unless it is read-only."""
 
     def __init__(self, client: Redis, name: str, *, read_only: bool = False) -> None:
-        super().__init__(client, source(name))
+        super().__init__(client, _source(name))
         self._client = client
         self._read_only = read_only
 
     def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
-        """Run it, and return what it returns."""
+        """Run the script and return its answer."""
         try:
             return self._read(keys or [], args or []) if self._read_only else super().__call__(keys, args, client)
         except NoPermissionError as error:
             if "script|load" in str(error):
-                raise NoPermissionError(NOT_THIS_VERSIONS) from error
+                raise NoPermissionError(SCRIPTS_MISSING) from error
             raise
 
     def _read(self, keys: list[str], args: list[Any]) -> Any:
@@ -45,18 +45,16 @@ class Script(RedisScript):
             return self._client.evalsha_ro(self.sha, len(keys), *keys, *args)
 
 
-def source(name: str) -> str:
-    """Return the text of a Lua script of this folder."""
-    if name not in _sources:
-        _sources[name] = (LUA / f"{name}.lua").read_text()
-    return _sources[name]
-
-
 def script(client: Redis, name: str) -> Script:
-    """Return a Lua script of this folder that changes something."""
+    """Return the script of lua/NAME.lua, which changes something."""
     return Script(client, name)
 
 
 def reading_script(client: Redis, name: str) -> Script:
-    """Return a Lua script of this folder that only reads, so that users who may write nothing can call it."""
+    """Return the script of lua/NAME.lua, which only reads, so that users without write permission can call it."""
     return Script(client, name, read_only=True)
+
+
+@functools.cache
+def _source(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()

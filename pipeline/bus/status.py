@@ -1,8 +1,7 @@
-"""What goes on, read from Redis: cameras with their ledgers, processes, streams. One record for CLI, page and API.
+"""The pipeline's status, read from Redis: cameras with their ledgers, processes, streams. For CLI, page and API.
 
-`read()` raises redis.RedisError when Redis fails. What others wrote there breaks nothing: records that do not decode
-and names that no camera can have are left out, counts that are no numbers are 0, and of a camera's keys one of another
-type is as good as missing.
+`read()` raises redis.RedisError when Redis fails. Foreign data does not break it: invalid records and camera names are
+skipped, counts that are not numbers are 0, and a camera's key of another type counts as missing.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newes
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.bus.scripts import reading_script
 
-RECENT_S = 5.0  # rates and latencies are taken over this long
-LIVE_S = 2.0  # a camera without a new frame for so long is stale
-OFFLINE_S = 5.0  # ... and for so long, offline
-UNLABELLED_S = 1.0  # a live camera without a labelled frame for so long is shown without labels
+RECENT_S = 5.0  # period of rates and latencies
+STALE_S = 2.0  # a camera without a new frame for this long is stale
+OFFLINE_S = 5.0  # ... and for this long, offline
+UNLABELLED_S = 1.0  # a live camera without a labelled frame for this long is shown without labels
 FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
-MAX_DIGITS = 15  # a count with more was made up; JavaScript could not hold it either
+MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it either
 
 State = Literal["live", "stale", "offline", "unlabelled"]
 
@@ -48,7 +47,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
 class Camera(Struct, frozen=True, kw_only=True):
     """One camera. latency_ms: capture to labelled, median over the last seconds; None without labelled frames.
 
-    detail: what its producer says of its source. newest_at: when its newest frame was captured; None without one.
+    detail: the state its producer reports. newest_at: when its newest frame was captured; None without one.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Process(Struct, frozen=True, kw_only=True):
 
 
 class Stream(Struct, frozen=True, kw_only=True):
-    """One stream: entries that stand in it, how many of them nobody has read yet, how many are being worked on."""
+    """One stream: its length, the entries that nobody has read (lag), and those being worked on (pending)."""
 
     length: int
     lag: int
@@ -83,7 +82,7 @@ class Stream(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Everything that goes on. files: runs of `maskwatch label`, listed apart from cameras."""
+    """The whole status. files: runs of `maskwatch label`, listed apart from cameras."""
 
     cameras: list[Camera]
     files: list[Camera]
@@ -93,7 +92,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 def read(client: Redis, clock: Clock) -> Status:
-    """Return what goes on right now."""
+    """Return the current status."""
     now = clock.now()
     names = _camera_names(client, now)
     beats = heartbeats(client)
@@ -124,14 +123,14 @@ def read(client: Redis, clock: Clock) -> Status:
 
 
 def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
-    """Return the ledgers of cameras, all read at one moment by one script."""
+    """Return the ledgers of cameras, read atomically by one script."""
     keys = [messages.FRAMES, messages.FACES, *(ledger_key(name) for name in cameras)]
     rows = cast(list[Any], reading_script(client, "ledger")(keys=keys, args=cameras))
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
 
 def heartbeats(client: Redis) -> list[Heartbeat]:
-    """Return the heartbeats of the processes that live."""
+    """Return the heartbeats of all live processes."""
     ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
     packed = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
     beats = []
@@ -139,9 +138,9 @@ def heartbeats(client: Redis) -> list[Heartbeat]:
         try:
             beat = decode(Heartbeat, one or b"")
         except BadMessage:
-            continue  # it died within the last minute, or speaks another version
+            continue  # it died within the last minute, or is of another version
         if all(map(math.isfinite, (beat.started_at, beat.beat_at, *beat.rates.values()))):
-            beats.append(beat)  # else JSON could not tell
+            beats.append(beat)  # JSON cannot represent other numbers
     return beats
 
 
@@ -170,20 +169,20 @@ def table(status: Status) -> str:
 def camera_state(
     age_s: float | None, labelled_age_s: float | None, *, held: bool, connected: bool, fps: float
 ) -> State:
-    """Return a camera's state from facts.
+    """Return a camera's state.
 
     Args:
-        age_s: how old its newest frame is; None without one.
-        labelled_age_s: how long ago a frame of it was labelled; None when not of late.
+        age_s: age of its newest frame; None without one.
+        labelled_age_s: time since a frame of it was labelled; None if none was recently.
         held: a producer holds its name.
-        connected: the producer says that its source delivers.
-        fps: at which it publishes, by its heartbeat. Above 0 it is neither stale nor offline: where its newest frame
-            is old all the same, that is a fault of what Redis holds.
+        connected: the producer reports that its source delivers.
+        fps: rate in its heartbeat. Above 0 the camera is neither stale nor offline: if its newest frame is old all the
+            same, the data in Redis are wrong.
     """
     if not held or not connected:
         return "offline"
     period_s = 1 / fps if fps > 0 else 0.0
-    if age_s is None or age_s > max(LIVE_S, 3 * period_s):
+    if age_s is None or age_s > max(STALE_S, 3 * period_s):
         if fps > 0:
             return "unlabelled"
         return "offline" if age_s is None or age_s > OFFLINE_S else "stale"
@@ -227,7 +226,7 @@ def _camera(
 
 
 def _camera_names(client: Redis, now: float) -> list[str]:
-    """Return the cameras that are listed, without files labelled long ago and what can be no camera's name."""
+    """Return the cameras to list, without invalid names and files that were labelled long ago."""
     seen = cast(list[tuple[bytes, float]], client.zrange(messages.CAMERAS, 0, -1, withscores=True))
     found = ((raw.decode(errors="replace"), at) for raw, at in seen)
     return [
@@ -238,7 +237,7 @@ def _camera_names(client: Redis, now: float) -> list[str]:
 
 
 def _newest_at(client: Redis, name: str) -> float | None:
-    """Return when a camera's newest frame was captured; None without one, or where that is no time."""
+    """Return when a camera's newest frame was captured; None without one or without a valid time."""
     try:
         captured_at = float(cast(bytes | None, client.hget(newest_key(name), "captured_at")) or b"nan")
     except ValueError:
@@ -257,7 +256,7 @@ def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, Fr
         try:
             result = decode(FrameResult, fields.get(b"record", b""))
         except BadMessage:
-            continue  # followers log it
+            continue  # ResultConsumer logs it
         found.setdefault(result.camera, []).append((int(id_.split(b"-")[0]) / 1000, result))
     return found
 

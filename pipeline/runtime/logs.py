@@ -1,33 +1,54 @@
-"""What a process logs, on stderr: text for people, or one JSON object a line for programs.
+"""Log to stderr: text for people, or one JSON object per line for programs.
 
-As JSON nothing else is written: warnings, errors that nobody caught and those of threads become lines too. What native
-libraries write to stderr themselves only a trainer gathers (`gather_foreign_lines`).
+In JSON mode nothing else is written: warnings and uncaught errors, also those of threads, become lines too. What native
+libraries write to stderr themselves is captured only where `capture_stderr` is called, which is the trainer.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import threading
-from datetime import UTC, datetime
+import time
 from types import TracebackType
 from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
 
 log = logging.getLogger(__name__)
 
 STDERR = 2
+FIELDS = ("asctime", "levelname", "name", "message", "process")
+NAMES = {"asctime": "time", "levelname": "level", "name": "logger", "process": "pid", "exc_info": "traceback"}
 
 _identity: dict[str, str] = {}
 
 
+class _JsonLines(JsonFormatter):
+    """Format a record as one JSON object: FIELDS by their NAMES, then role and process of `set_log_identity`."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03d+00:00"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        record.msg, record.args = _message(record), None
+        return super().format(record)
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Add the identity after renaming: its field `process` is not the record's."""
+        return log_data | _identity
+
+
 def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
-    """Log to stderr, as text for people or as JSON lines."""
+    """Log to stderr, as text or as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    if as_json:
+        handler.setFormatter(_JsonLines(FIELDS, rename_fields=NAMES))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     if as_json:
@@ -37,13 +58,13 @@ def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
         threading.excepthook = lambda found: _log_error(found.exc_type, found.exc_value, found.exc_traceback)
 
 
-def gather_foreign_lines() -> None:
-    """Log as lines of ours what anything else writes to stderr from now on, forked processes included.
+def capture_stderr() -> None:
+    """Log as JSON lines what anything else writes to stderr from now on, including forked processes.
 
-    Only where logs are JSON, and only for a process that waits for others and does no native work itself: who writes
-    must never wait for a lock of the one who reads, and its last words must not be lost with it.
+    Has an effect in JSON mode only. Only for a process that does no native work itself: a writer must not wait for a
+    lock of the thread that reads, and its last output must not be lost with it.
     """
-    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, JsonLines)]
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, _JsonLines)]
     if not handlers:
         return
     ours = os.fdopen(os.dup(STDERR), "w", buffering=1)
@@ -58,36 +79,18 @@ def gather_foreign_lines() -> None:
 
 def is_json() -> bool:
     """Return whether this process logs JSON lines."""
-    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
+    return any(isinstance(handler.formatter, _JsonLines) for handler in logging.getLogger().handlers)
 
 
-def tell_identity(role: str, process_id: str) -> None:
-    """Say which process writes the lines that follow."""
+def set_log_identity(role: str, process_id: str) -> None:
+    """Set the role and process that the following JSON lines name."""
     _identity.update(role=role, process=process_id)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, pid, role and process; traceback if any."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": _message(record),
-            "pid": record.process,
-            **_identity,
-        }
-        if record.exc_info and record.exc_info[1]:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (TypeError, ValueError):  # a library's arguments do not fit its text; logging would print that as text
+    except (TypeError, ValueError):  # a library's arguments do not match its format; logging would print that as text
         return f"{record.msg} {record.args}"
 
 

@@ -1,7 +1,7 @@
-"""Notice a loop that stands still while its process lives: a driver that hangs, a lock that is never given back.
+"""Detect a loop that is stuck while its process lives: in a driver call that hangs, or waiting for a lock.
 
-Loops note their turns; another thread looks about once a second. Its looks are the clock by which the age of a turn is
-measured, so that a process that was suspended as a whole does not count as stuck when it goes on.
+Each loop kicks the watchdog in every iteration, and another thread polls it once a second. The time since a kick is
+summed up from these polls, so a process that was suspended as a whole does not count as stuck when it resumes.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-STUCK_S = 15.0  # a loop that has not turned for so long is stuck; a turn takes a second at most in a healthy process
-LOOK_COUNTS_S = 3.0  # at most, however long ago the last look was
-SHOWN = 3  # how many of the innermost calls tell where a loop stands
+STUCK_S = 15.0  # a loop without a kick for this long is stuck; a healthy iteration takes a second at most
+MAX_POLL_GAP_S = 3.0  # a longer time between two polls counts as this much
+MAX_CALLS = 3  # innermost calls shown of a stuck loop
 
 
 class Watchdog:
-    """When each loop of a process last turned.
+    """Track when each loop of a process last made progress.
 
-    A loop is the thread that made this object, from its first turn, and any thread inside `loop()`. What other threads
-    note is ignored: they come and go.
+    The monitored threads are the one that created this object, from its first kick on, and any thread inside
+    `monitor()`. Kicks of other threads are ignored.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._looked_at = monotonic()
-        self._awake_s = 0.0
-        self._turned_s: dict[int, float] = {}  # by thread, on the clock of the looks
+        self._polled_at = monotonic()
+        self._running_s = 0.0
+        self._kicked_s: dict[int, float] = {}  # by thread, in terms of _running_s
         self._owner = threading.get_ident()
 
-    def note(self) -> None:
-        """Say that the calling thread's loop turns."""
+    def kick(self) -> None:
+        """Record that the calling thread's loop makes progress."""
         thread = threading.get_ident()
-        if thread == self._owner or thread in self._turned_s:
-            self._turned_s[thread] = self._awake_s
+        if thread == self._owner or thread in self._kicked_s:
+            self._kicked_s[thread] = self._running_s
 
     @contextlib.contextmanager
-    def loop(self) -> Iterator[None]:
-        """Let the calling thread be a loop while the block runs."""
+    def monitor(self) -> Iterator[None]:
+        """Monitor the calling thread while the block runs."""
         thread = threading.get_ident()
-        self._turned_s[thread] = self._awake_s
+        self._kicked_s[thread] = self._running_s
         try:
             yield
         finally:
-            self._turned_s.pop(thread, None)
+            self._kicked_s.pop(thread, None)
 
-    def look(self) -> float:
-        """Return for how many seconds the slowest loop has not turned; 0 without loops. One thread calls it."""
+    def poll(self) -> float:
+        """Return the seconds since the last kick of the slowest loop, 0 without loops. Only one thread may call it."""
         now = self._monotonic()
-        self._awake_s += min(now - self._looked_at, LOOK_COUNTS_S)
-        self._looked_at = now
-        return self._awake_s - min(self._turned_s.copy().values(), default=self._awake_s)
+        self._running_s += min(now - self._polled_at, MAX_POLL_GAP_S)
+        self._polled_at = now
+        return self._running_s - min(self._kicked_s.copy().values(), default=self._running_s)
 
-    def place(self) -> str:
-        """Return where the slowest loop stands: its innermost calls, for people."""
-        turned_s = self._turned_s.copy()
-        frame = sys._current_frames().get(min(turned_s, key=turned_s.__getitem__, default=0))
+    def slowest_stack(self) -> str:
+        """Return the innermost calls of the slowest loop, as text for people."""
+        kicked_s = self._kicked_s.copy()
+        frame = sys._current_frames().get(min(kicked_s, key=kicked_s.__getitem__, default=0))
         if frame is None:
             return "nowhere: its thread has ended"
-        calls = traceback.extract_stack(frame)[-SHOWN:]
+        calls = traceback.extract_stack(frame)[-MAX_CALLS:]
         return " in ".join(f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))

@@ -1,8 +1,8 @@
-"""The life of a process: signals, a heartbeat, a metrics port, and going on when Redis is away.
+"""The life of a process: signals, heartbeat, metrics port, and waiting while Redis is away.
 
-`worker_context()` gives a `WorkerContext` for a `with` block; its loop goes on while `should_run()`. SIGTERM, SIGINT,
-or the end of the parent (the other end of `parent_fd` closes) end it. Losing Redis never does: `reconnecting()` waits
-and goes on. A process whose loop stands still sends no heartbeat and so does not count as live.
+`worker_context()` yields a `WorkerContext` for a `with` block, whose loop runs while `should_run()`. SIGTERM, SIGINT or
+the end of the parent (the other end of `parent_fd` closes) end the loop. A lost Redis does not: `reconnecting()` waits
+and lets the loop retry.
 """
 
 from __future__ import annotations
@@ -17,39 +17,38 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
 
 import redis
 
 from pipeline.bus.clock import Clock
-from pipeline.bus.connection import connect, hide_password, why
-from pipeline.bus.keys import heartbeat_key
-from pipeline.bus.messages import PROCESSES, Heartbeat, encode
-from pipeline.bus.scripts import script
+from pipeline.bus.connection import connect, describe_error, hide_password
+from pipeline.bus.messages import Heartbeat
 from pipeline.runtime import metrics
-from pipeline.runtime.logs import tell_identity
+from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.logs import set_log_identity
 from pipeline.runtime.metrics_server import serving
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.watchdog import STUCK_S, Watchdog
+from pipeline.runtime.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes
-MALLOC = {-3: 64 << 20, -1: 256 << 20}
+MALLOPT = {-3: 64 << 20, -1: 256 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-QUIET_FAILURES = 4  # in a row, which take a second with these pauses
-BEAT_S = 1.0
-TURN_S = 1.0  # how often a loop that waits for long says that it turns
-BEAT_TTL_MS = 5_000
-PROCESS_RETENTION_S = 60
-STOP_S = 2.5  # how long a process that was told to stop may wait for a Redis that hangs
+QUIET_FAILURES = 4  # failures in a row that are not logged; with these pauses they take a second
+KICK_INTERVAL_S = 1.0  # how often a waiting loop kicks the watchdog
+STOP_TIMEOUT_S = 2.5  # how long a process that is asked to stop may wait for a Redis that hangs
 
 
 class WorkerContext:
-    """One process' means, for as long as it runs. `status` is what its heartbeat tells; change it freely."""
+    """What the loop of a process needs.
+
+    Attributes:
+        model, camera, state, rates: what the heartbeat reports; the process may change them.
+        redis_location: the URL of Redis without its password.
+    """
 
     def __init__(self, role: str, redis_url: str, *, camera: str | None = None) -> None:
         self.role = role
@@ -60,19 +59,19 @@ class WorkerContext:
         self.camera = camera
         self.state = "running"
         self.rates: dict[str, float] = {}
-        self.redis_place = hide_password(redis_url)
-        self.turns = Watchdog()
+        self.redis_location = hide_password(redis_url)
+        self.watchdog = Watchdog()
         self._stop = threading.Event()
-        self._beat_script: Any = script(self.client, "beat")
-        self._hard_stop = threading.Timer(STOP_S, self._give_up)
+        self._hard_stop = threading.Timer(STOP_TIMEOUT_S, self._exit_now)
         self._hard_stop.daemon = True
         self._counts: dict[str, int] = {}
+        self._counted_at = time.monotonic()
+        self._started_at: float | None = None
         self._failures = 0
-        self._stuck = False
 
     def should_run(self) -> bool:
-        """Return whether the process should go on; a loop asks this each time it turns."""
-        self.turns.note()
+        """Return whether the process should go on; a loop calls this in every iteration."""
+        self.watchdog.kick()
         return not self._stop.is_set()
 
     def busy(self) -> AbstractContextManager[None]:
@@ -80,48 +79,48 @@ class WorkerContext:
         return metrics.busy.during(self.role)
 
     def stop(self) -> None:
-        """Ask the process to end after what it is doing."""
+        """Ask the process to end after its current work."""
         self._stop.set()
 
     def stop_soon(self) -> None:
-        """Ask the process to end, and end it when it has not by itself: Redis may hang."""
+        """Ask the process to end, and exit if it has not ended in time, since Redis may hang."""
         if not self._stop.is_set():
             self._stop.set()
             self._hard_stop.start()
 
-    def _give_up(self) -> None:
-        log.error("%s was told to stop and Redis at %s hangs: ended without it", self.id, self.redis_place)
+    def _exit_now(self) -> None:
+        log.error("%s exits without settling: it was asked to stop, and %s hangs", self.id, self.redis_location)
         os._exit(1)
 
     def ended(self) -> None:
-        """Tell that the process has come to its end by itself."""
+        """Record that the process has ended by itself."""
         self._stop.set()
         self._hard_stop.cancel()
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True when the process should end instead of going on. However long: a loop that waits here turns."""
+        """Wait, kicking the watchdog; return early with True when the process should end."""
         ends = time.monotonic() + seconds
-        while not self._stop.wait(min(TURN_S, max(0.0, ends - time.monotonic()))):
-            self.turns.note()
+        while not self._stop.wait(min(KICK_INTERVAL_S, max(0.0, ends - time.monotonic()))):
+            self.watchdog.kick()
             if time.monotonic() >= ends:
                 return False
         return True
 
     def count(self, name: str, by: int = 1) -> None:
-        """Count towards a rate that the heartbeat tells per second."""
+        """Count towards a rate of the heartbeat."""
         self._counts[name] = self._counts.get(name, 0) + by
 
     @contextlib.contextmanager
     def reconnecting(self) -> Iterator[None]:
-        """Do something with Redis; when that fails, wait up to a second and let the loop try again.
+        """Use Redis in the block; when that fails, wait up to a second and return, so that the loop retries.
 
-        A failure that lasts is told once, and so is its end; a moment is what a server takes to start.
+        A failure that lasts is logged once, and so is the recovery.
         """
         try:
             yield
         except redis.RedisError as error:
             if self._failures == QUIET_FAILURES:
-                log.warning("%s; trying again until it answers", why(error, self.redis_place))
+                log.warning("%s; trying again until it answers", describe_error(error, self.redis_location))
             self._stop.wait(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
             self._failures += 1
             metrics.redis_up.set(0)
@@ -130,56 +129,32 @@ class WorkerContext:
         if self._failures:
             metrics.reconnects.inc()
         if self._failures > QUIET_FAILURES:
-            log.info("Redis at %s answers again", self.redis_place)
+            log.info("Redis at %s answers again", self.redis_location)
         self._failures = 0
 
-    def beat_until_stopped(self) -> None:
-        """Tell Redis once a second that this process lives, and at what rate it works; not while it is stuck."""
-        started_at: float | None = None
-        counted_at = time.monotonic()
-        while not self._stop.is_set():
-            elapsed, counted_at = time.monotonic() - counted_at, time.monotonic()
+    def send_heartbeats(self) -> None:
+        """Send heartbeats until the process should end."""
+        sender = HeartbeatSender(self.client, self.clock, self.watchdog, self.id, self._heartbeat)
+        sender.send_until(self._stop)
+
+    def _heartbeat(self, now: float) -> Heartbeat:
+        self._started_at = self._started_at or now
+        elapsed_s = time.monotonic() - self._counted_at
+        if elapsed_s > 0.5:  # else the rates would be too coarse
             counts, self._counts = self._counts, {}
-            if elapsed > BEAT_S / 2:
-                self.rates = {name: count / elapsed for name, count in counts.items()}
-            if not self._is_stuck():
-                with contextlib.suppress(redis.RedisError):  # the main loop tells; the next beat tries again
-                    now = self.clock.now()
-                    started_at = started_at or now
-                    self._beat(now, started_at)
-            self._stop.wait(BEAT_S)
-        with contextlib.suppress(redis.RedisError):
-            self.client.delete(heartbeat_key(self.id))
-            self.client.zrem(PROCESSES, self.id)
-
-    def _is_stuck(self) -> bool:
-        """Look whether the loops turn; say when one no longer does, and when it does again."""
-        age_s = self.turns.look()
-        metrics.loop_age_s.set(age_s)
-        if (age_s > STUCK_S) != self._stuck:
-            self._stuck = age_s > STUCK_S
-            if self._stuck:
-                log.error("%s is stuck and tells no longer that it lives; it stands at %s", self.id, self.turns.place())
-            else:
-                log.warning("%s is no longer stuck", self.id)
-        return self._stuck
-
-    def _beat(self, now: float, started_at: float) -> None:
-        beat = Heartbeat(
+            self._counted_at += elapsed_s
+            self.rates = {name: count / elapsed_s for name, count in counts.items()}
+        return Heartbeat(
             role=self.role,
             id=self.id,
             host=socket.gethostname(),
             pid=os.getpid(),
-            started_at=started_at,
+            started_at=self._started_at,
             beat_at=now,
             model=self.model,
             camera=self.camera,
             state=self.state,
             rates=self.rates,
-        )
-        self._beat_script(
-            keys=[heartbeat_key(self.id), PROCESSES],
-            args=[encode(beat), BEAT_TTL_MS, self.id, now, now - PROCESS_RETENTION_S],
         )
 
 
@@ -194,39 +169,43 @@ def worker_context(
     metrics_token: str | None = None,
     heartbeat: bool = True,
 ) -> Iterator[WorkerContext]:
-    """Set a process up, give it its means, and tidy up behind it.
+    """Set a process up, yield its context, and clean up.
 
     Args:
         role: camera, detector, classifier, viewer or trainer.
         parent_fd: a pipe's end that closes when the parent ends; None for a process without one.
         metrics_port: where Prometheus metrics are served; None for nowhere.
-        metrics_token: what their readers must show; None lets this machine alone read them.
+        metrics_token: what readers of metrics must send; None serves this machine alone.
 
     Raises:
         OSError: the metrics port is in use.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold pixels
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain pixels
     keep_memory()
     metrics.expose(role)
     context = WorkerContext(role, redis_url, camera=camera)
-    tell_identity(role, context.id)
+    set_log_identity(role, context.id)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        context.stop_soon()
+
     with serving(metrics_port, metrics_token) if metrics_port is not None else contextlib.nullcontext():
-        before = {number: signal.signal(number, _stopper(context)) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         if parent_fd is not None:
             threading.Thread(target=_watch_parent, args=(parent_fd, context), name="parent", daemon=True).start()
-        beating = threading.Thread(target=context.beat_until_stopped, name="heartbeat", daemon=True)
+        sender = threading.Thread(target=context.send_heartbeats, name="heartbeat", daemon=True)
         if heartbeat:
-            beating.start()
-        log.info("%s started, Redis at %s", context.id, context.redis_place)
+            sender.start()
+        log.info("%s started, Redis at %s", context.id, context.redis_location)
         try:
             yield context
         finally:
             context.stop()
             if heartbeat:
-                beating.join(timeout=1.0)
+                sender.join(timeout=1.0)
             with contextlib.suppress(redis.RedisError):
                 context.client.close()
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
             context.ended()
             log.info("%s ended", context.id)
@@ -235,7 +214,7 @@ def worker_context(
 def worker_context_from(
     role: str, settings: Settings, *, redis_url: str = "", camera: str | None = None
 ) -> AbstractContextManager[WorkerContext]:
-    """Return worker_context() as the settings say, at redis_url where they name none."""
+    """Return worker_context() for these settings. redis_url: used if the settings name no Redis."""
     return worker_context(
         role,
         settings.redis_url or redis_url,
@@ -247,26 +226,18 @@ def worker_context_from(
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory for the next frame, where it is glibc.
+    """Let glibc keep freed memory for the next frame instead of returning it to the system.
 
-    By default each picture's memory goes back to the system and is asked for again, page by page; for 720p that is a
-    tenth of a worker's time. See mallopt(3).
+    Without this, requesting memory page by page takes a tenth of a worker's time at 720p. See mallopt(3).
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library: its own way is as good
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in MALLOC.items():
+        for parameter, value in MALLOPT.items():
             mallopt(parameter, value)
 
 
-def _stopper(context: WorkerContext) -> Callable[[int, FrameType | None], None]:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        context.stop_soon()
-
-    return stop
-
-
 def _watch_parent(fd: int, context: WorkerContext) -> None:
-    """End with the parent: its end of the pipe closes however it dies, kill -9 included."""
+    """Stop when the parent's end of the pipe closes, which it does however the parent dies."""
     with contextlib.suppress(OSError):
         while os.read(fd, 1):
             pass

@@ -27,7 +27,7 @@ from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX, Frame, FrameResult
 from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import FILES_S, heartbeats
-from pipeline.bus.streams import Writer
+from pipeline.bus.writer import Writer
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision import jpeg
@@ -102,7 +102,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
             check_workers(context)
         forget_old_runs(context)
         lease = Lease(context.client, camera, context.wait)
-        lease.take()
+        lease.acquire()
         sender = Sender(context, lease.token, camera, settings.jpeg_quality, source, outputs)
         with _progress(source.total) as progress:
             while context.should_run() and not sender.done:
@@ -169,7 +169,7 @@ class Sender:
         return not self._read_all and len(self._pending) < WINDOW and held < MAX_HELD_BYTES
 
     def _read(self) -> None:
-        self._context.turns.note()
+        self._context.watchdog.kick()
         try:
             picture = next(self._pictures, None)
         except SourceFailed as error:
@@ -238,7 +238,7 @@ class Sender:
             if this_attempt and self._take(pending, result):
                 finished.append(pending.frame)
         if finished:
-            self._writer.forget_pixels(finished)
+            self._writer.delete_pixels(finished)
 
     def _tell_missing_workers(self, nothing_came: bool) -> None:
         """Say it once when nothing comes because nobody detects or classifies."""
@@ -247,7 +247,7 @@ class Sender:
             self._came_at, self._told_missing = now, False
         elif now - self._came_at > SILENT_S and not self._told_missing and (missing := missing_workers(self._context)):
             log.warning(
-                "waiting for workers: no live %s at %s", " and no live ".join(missing), self._context.redis_place
+                "waiting for workers: no live %s at %s", " and no live ".join(missing), self._context.redis_location
             )
             self._told_missing = True
 
@@ -275,7 +275,7 @@ class Sender:
             if pending.line is None:
                 break
             self._outputs.write(pending.picture, pending.jpeg, pending.line)
-            self._context.turns.note()
+            self._context.watchdog.kick()
             del self._pending[index]
             written += 1
         return written
@@ -330,7 +330,9 @@ def check_workers(context: WorkerContext) -> None:
         if time.monotonic() > ends or context.wait(0.1):
             starts = " and ".join(START_WITH[role] for role in missing)
             lacking = " and no live ".join(missing)
-            raise NoWorkers(f"no live {lacking} at {context.redis_place}; start {starts} there, or leave out --redis")
+            raise NoWorkers(
+                f"no live {lacking} at {context.redis_location}; start {starts} there, or leave out --redis"
+            )
 
 
 def forget_old_runs(context: WorkerContext) -> None:

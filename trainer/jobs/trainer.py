@@ -17,7 +17,7 @@ import redis
 
 from pipeline.bus.connection import connect, hide_password
 from pipeline.runtime import metrics
-from pipeline.runtime.logs import gather_foreign_lines
+from pipeline.runtime.logs import capture_stderr
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from trainer.jobs.device import DeviceLock, devices
@@ -37,12 +37,12 @@ def main(settings: Settings, redis_url: str) -> int:
         redis_url: where the jobs are; the heartbeat goes to the Redis of the settings.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)  # what it tells of each job is told here, shorter
-    gather_foreign_lines()  # TensorFlow writes some itself
+    capture_stderr()  # TensorFlow writes some itself
     lock = DeviceLock(devices(os.environ.get("CUDA_VISIBLE_DEVICES")))
     client = connect(redis_url)
     worker: TrainingWorker | None = None
     with worker_context_from("trainer", settings, redis_url=redis_url) as run:
-        run.redis_place = hide_password(redis_url)
+        run.redis_location = hide_password(redis_url)
         following = Following(run, redis_url)
         while run.should_run():
             reached = False

@@ -1,10 +1,10 @@
--- Read cameras' ledgers and what is in flight, all at one moment. Read only.
+-- Read cameras' ledgers and count their entries in flight, atomically. Read-only.
 -- KEYS: frames, faces, ledger:{camera}...   ARGV: camera...
 -- Returns for each camera: {in flight, {field, value, ...}}
 local in_flight = {}
 for i = 1, 2 do
-  local standing = redis.call('TYPE', KEYS[i]).ok == 'stream' and redis.call('XRANGE', KEYS[i], '-', '+') or {}
-  for _, entry in ipairs(standing) do
+  local entries = redis.call('TYPE', KEYS[i]).ok == 'stream' and redis.call('XRANGE', KEYS[i], '-', '+') or {}
+  for _, entry in ipairs(entries) do
     local camera, published
     for j = 1, #entry[2], 2 do
       if entry[2][j] == 'camera' then camera = entry[2][j + 1] end

@@ -1,4 +1,4 @@
--- For each entry: how many newer frames of its camera stand in the same stream. Read only.
+-- Return for each entry how many newer frames of its camera are in the same stream. Read-only.
 -- KEYS: stream   ARGV: camera, captured_at, camera, captured_at, ...
 local newer = {}
 for i = 1, #ARGV, 2 do newer[#newer + 1] = 0 end

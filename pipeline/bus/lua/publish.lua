@@ -1,18 +1,18 @@
--- Publish one frame: its pixels, its entry, its place in the ledger. Safe to send again after a lost answer.
+-- Publish one frame: store its pixels, add its entry, count it in the ledger. Calling it again changes nothing.
 -- KEYS: frames, newest:frames:{camera}, ledger:{camera}, lease:{camera}, pixels:{...}, results
--- ARGV: lease token, lease ms, camera, attempt id, captured_at, seq, record, jpeg, pixels ms, most entries a camera,
---       result record for source_full, result record for memory, results kept ms
+-- ARGV: lease token, lease ms, camera, attempt id, captured_at, seq, record, jpeg, pixels ms, max. entries per camera,
+--       result record for source_full, result record for memory, retention of results in ms
 -- Returns: published | again | source_full | memory | {lost, holder}
 local frames, newest, ledger, lease, pixels, results = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease_ms, camera, attempt, captured_at, seq = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local record, jpeg, pixels_ms, most = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+local record, jpeg, pixels_ms, limit = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 
 local kinds = {[frames] = 'stream', [newest] = 'hash', [ledger] = 'hash', [lease] = 'string', [results] = 'stream'}
 for key, kind in pairs(kinds) do
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then
     if kind ~= 'hash' then error('key ' .. key .. ' is a ' .. found .. ', not a ' .. kind) end
-    redis.call('UNLINK', key) -- a foreign value under a name of ours holds no counts
+    redis.call('UNLINK', key) -- a foreign value under our key holds no counts
   end
 end
 local holder = redis.call('GET', lease)
@@ -32,9 +32,9 @@ local function drop(reason, result)
   return reason
 end
 
-local function standing()
-  -- the stream is short in nearly every case; only a long one is worth counting by camera
-  if redis.call('XLEN', frames) < most then return 0 end
+local function waiting()
+  -- count by camera only when the stream is long, which is rare
+  if redis.call('XLEN', frames) < limit then return 0 end
   local count = 0
   for _, entry in ipairs(redis.call('XRANGE', frames, '-', '+')) do
     local fields = entry[2]
@@ -48,13 +48,13 @@ end
 local set = redis.pcall('SET', pixels, jpeg, 'PX', pixels_ms)
 if set.err then
   if not string.find(set.err, 'OOM', 1, true) then return set end
-  -- UNLINK is allowed when memory is full, and as the script's first write it lets the rest through
+  -- UNLINK is allowed when memory is full, and a script whose first write is allowed may do further writes
   redis.call('UNLINK', pixels)
   redis.call('HSET', newest, 'last', attempt)
   return drop('memory', ARGV[12])
 end
-note_newest() -- also of a frame that nobody will label: viewers show it without labels
-if standing() >= most then return drop('source_full', ARGV[11]) end
+note_newest() -- also for a frame that will not be labelled: viewers show it without labels
+if waiting() >= limit then return drop('source_full', ARGV[11]) end
 if not holder then redis.call('SET', lease, token, 'PX', lease_ms) end
 redis.call('XADD', frames, '*', 'camera', camera, 'captured_at', captured_at, 'record', record)
 redis.call('HINCRBY', ledger, 'produced', 1)

@@ -1,7 +1,7 @@
--- Take over at most one entry whose worker has been silent too long, and count that it is worked on alone.
--- KEYS: stream, alone:{stream}   ARGV: group, consumer, silent ms
+-- Reclaim at most one entry whose worker has been silent for too long, and count that it is worked on alone.
+-- KEYS: stream, alone:{stream}   ARGV: group, consumer, idle ms
 -- Returns {} or {entry id, fields, times it was worked on alone before, deliveries}
--- XAUTOCLAIM is allowed when memory is full, and as the first write it lets HINCRBY through.
+-- XAUTOCLAIM is allowed when memory is full, and a script whose first write is allowed may do further writes.
 local claimed = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], '0-0', 'COUNT', 1)[2]
 if #claimed == 0 then return {} end
 local kind = redis.call('TYPE', KEYS[2]).ok

@@ -1,10 +1,10 @@
--- Settle one entry: acknowledge it, remove it, write what comes of it, count it. Whoever comes first, once.
+-- Settle one entry: acknowledge it, delete it, write its outputs, count it. Only the first call has an effect.
 -- KEYS: stream, alone:{stream}, ledger:{camera}, crops:{frame}, output streams...
--- ARGV: group, entry id, camera, ledger field or '', crops to put or '' to unlink them, crops ms,
+-- ARGV: group, entry id, camera, ledger field or '', crops to store or '' to unlink them, crops ms,
 --       then for each output: captured_at or '', record, trim option (MINID | MAXLEN | ''), trim value (ms | entries)
--- Returns 1, or 0 when another has settled the entry and nothing was changed.
--- Everything that can fail is checked before XACK: Lua does not roll back. XACK is allowed when memory is full, and as
--- the script's first write it lets the rest through; that holds only without a `#!lua` line.
+-- Returns 1, or 0 if the entry was settled before, and then changes nothing.
+-- Everything that can fail is checked before XACK, since Lua does not roll back. XACK is allowed when memory is full, and
+-- a script whose first write is allowed may do further writes; that holds only without a `#!lua` line.
 local stream, alone, ledger, crops = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, id, camera, field, put, put_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
@@ -13,7 +13,7 @@ local function must_be(key, kind)
   if found ~= kind and found ~= 'none' then error('key ' .. key .. ' is a ' .. found .. ', not a ' .. kind) end
 end
 local function repair(key)
-  -- a foreign value under a name of ours holds no counts: better none than work that stands still
+  -- a foreign value under our key holds no counts; without removing it no entry could be settled
   local found = redis.call('TYPE', key).ok
   if found ~= 'hash' and found ~= 'none' then redis.call('UNLINK', key) end
 end

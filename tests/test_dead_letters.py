@@ -1,4 +1,4 @@
-"""Dead letters can be listed, read, and put back while their pixels exist; started for real."""
+"""Dead letters can be listed, read, and replayed while their pixels exist; started for real."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from conftest import Server
 from test_streams import CAMERA, frame, frames_reader, ledger, read, writer
 
-from pipeline.bus.dead_letters import CannotReplay, NoSuchLetter, find, replay, rows
+from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, find_dead_letter, list_dead_letters, replay
 from pipeline.bus.status import Ledger
 
 
@@ -26,7 +26,7 @@ def die(server: Server) -> str:
     reader = frames_reader(server)
     (entry,) = read(reader)
     reader.dead_letter(entry, "a picture nobody expected")
-    return rows(server.client)[0].id
+    return list_dead_letters(server.client)[0].id
 
 
 def test_letters_are_listed_and_shown(server: Server) -> None:
@@ -46,7 +46,7 @@ def test_a_letter_is_put_back_while_its_pixels_exist(server: Server) -> None:
     (entry,) = read(frames_reader(server, "detector-2"))
     assert entry.record.seq == 0
     assert ledger(server) == Ledger(produced=2, dropped={"dead": 1}, in_flight=1)
-    assert rows(server.client) == []
+    assert list_dead_letters(server.client) == []
 
 
 def test_a_letter_whose_pixels_are_gone_is_not_put_back(server: Server) -> None:
@@ -65,12 +65,12 @@ def test_what_never_was_a_record_is_not_put_back(server: Server) -> None:
     read(reader)
     server.client.xadd("frames", {"foo": "bar"})
     read(reader)
-    (row,) = rows(server.client)
+    (listed,) = list_dead_letters(server.client)
 
-    with pytest.raises(CannotReplay, match="no record"):
-        replay(server.client, row.id)
+    with pytest.raises(CannotReplay, match="no record that a worker accepts"):
+        replay(server.client, listed.id)
 
 
 def test_a_letter_that_is_not_there_is_told(server: Server) -> None:
-    with pytest.raises(NoSuchLetter, match="maskwatch dead list"):
-        find(server.client, "1-1")
+    with pytest.raises(NoSuchDeadLetter, match="maskwatch dead list"):
+        find_dead_letter(server.client, "1-1")
