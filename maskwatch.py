@@ -230,7 +230,7 @@ def run_all(settings: Settings, cameras: dict[str, str]) -> None:
             start_workers(children, settings, common, detectors=1, classifiers=1)
             for name, source in cameras.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
-                children.start("camera", source, "--name", name, *flags, *common, needed=source == "demo")
+                children.start("camera", source, "--name", name, *flags, *common, required=source == "demo")
             children.start("view", *flags_of(settings, *(name for name in VIEW if name not in SECRETS)), *common)
             server.wait()
             while not told.wait(SUPERVISE_INTERVAL_S):

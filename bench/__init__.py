@@ -1,1 +1,1 @@
-"""Measure speed and accuracy on this machine; every figure of the README comes from a command here."""
+"""Measure speed and accuracy on this machine; a command in here prints each figure of the README."""

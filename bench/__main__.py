@@ -13,7 +13,7 @@ from bench.clip import OUT
 
 
 def main() -> None:
-    """Run every measurement, one after the other: they want the machine to themselves."""
+    """Run all measurements one after the other, so that they do not compete for the machine."""
     cores = len(os.sched_getaffinity(0))
     print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
     whole = complete.measure(cores)
@@ -25,7 +25,7 @@ def main() -> None:
     )
     one = live.measure()
     print(f"\nlive mode, one 1280x720 camera at 20 frames/s, {one.frames} frames: capture to labelled")
-    print(f"  median {one.median_ms:.0f} ms   p95 {one.p95_ms:.0f} ms   most {one.most_ms:.0f} ms")
+    print(f"  median {one.median_ms:.0f} ms   p95 {one.p95_ms:.0f} ms   max {one.max_ms:.0f} ms")
     print(f"  labelled: {one.fps:.1f} frames/s")
     print(f"  dropped: {one.dropped or 'nothing'}")
     OUT.mkdir(exist_ok=True)

@@ -1,12 +1,12 @@
-"""Measure how well pictures are labelled, from detection to label: mean average precision (mAP) at an overlap of half.
+"""Measure detection and labelling together: mean average precision (mAP) at an intersection over union of 0.5.
 
-    maskwatch label PICTURES/images --json out.jsonl
-    python -m bench.accuracy out.jsonl PICTURES [--only HASHES]
+    maskwatch label FOLDER/images --json out.jsonl
+    python -m bench.accuracy out.jsonl FOLDER [--only HASHES]
 
-In: the JSON lines of `maskwatch label --json` and the folder with the Pascal VOC annotations (and images) of the same
-pictures. Out: a small table, or JSON with --json; mAP is the mean over the labels (precision.py). A picture without its
-line, a line without its picture, or a line with an error fails with status 1: a figure over some of the pictures would
-look like one over all. To measure on some of them, list them: with --only the others do not count.
+In: the JSON lines of `maskwatch label --json`, and the folder with the images and their Pascal VOC annotations. Out: a
+table, or JSON with --json; mAP is the mean over the labels (precision.py). An image without line, a line without image,
+or a line with an error fails with status 1, so that a figure is never of some of the images by accident. To measure on
+some of them, list their hashes with --only.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from models.files import sha256_of
 from pipeline.vision.faces import LABELS
 from trainer.data.annotations import AnnotatedFace, AnnotatedPicture, read_annotations
 
-# Faces whose shorter side is at least this are also counted apart.
-CLEAR_FACE_PX = 16.0
-# So many digits of a picture file's SHA-256 name it.
-HASH_DIGITS = 16
+CLEAR_FACE_PX = 16.0  # faces whose shorter side is at least this are also measured separately
+HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `maskwatch label --json`, as far as it matters here."""
+    """The fields of a line of `maskwatch label --json` that are used here."""
 
     name: str
     faces: tuple[Prediction, ...] = ()
@@ -39,10 +37,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tuple[Prediction, ...]]:
-    """Read the labelled faces of each picture; with `only`, of the pictures of these names.
+    """Return the labelled faces of each image, or of the images named in `only`.
 
     Raises:
-        ValueError: a line is malformed, is of a picture that could not be labelled, or comes twice.
+        ValueError: a line is invalid, has an error, or is the second of its image.
     """
     found: dict[str, tuple[Prediction, ...]] = {}
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
@@ -60,13 +58,11 @@ def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tup
     return found
 
 
-def listed(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[AnnotatedPicture]:
-    """Return the pictures that a file lists.
-
-    Hashes of other pictures are fine, since one list may be for several data sets.
+def select(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[AnnotatedPicture]:
+    """Return the images listed in a file, which may list images of other data sets too.
 
     Raises:
-        ValueError: a line is no hash, or no picture is listed.
+        ValueError: a line is no hash, or no image is listed.
     """
     wanted = read_hashes(hashes)
     found = [picture for picture in pictures if sha256_of(picture.path.read_bytes())[:HASH_DIGITS] in wanted]
@@ -76,7 +72,7 @@ def listed(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[Annotated
 
 
 def read_hashes(path: Path) -> frozenset[str]:
-    """Read a list of files: the start of a file's SHA-256 on each line, blank lines and what follows a # left out.
+    """Return the hashes in a file: the start of a SHA-256 on each line; blank lines and comments after # are skipped.
 
     Raises:
         ValueError: a line is no hash.
@@ -106,7 +102,7 @@ def main(lines: Path, folder: Path, only: Path | None, as_json: bool) -> None:
     try:
         pictures = read_annotations(folder)
         if only is not None:
-            pictures = listed(pictures, only)
+            pictures = select(pictures, only)
         truth = {picture.path.name: picture.faces for picture in pictures}
         measured = _measured(truth, read_lines(lines, None if only is None else truth))
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Render the bench's own clip: 1280x720 at 20 frames a second, panning over street photographs; the same for one seed.
+"""Render the clip of the benchmarks: 1280x720 at 20 frames per second, panning over photographs chosen by a seed.
 
-The pictures are those of face-mask-detection under MASKWATCH_DATA. The clip lies in bench/out and is made once.
+The photographs are those of face-mask-detection under MASKWATCH_DATA. A clip is rendered once, into bench/out.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from PIL import Image
 
 OUT = Path(__file__).parent / "out"
 WIDTH, HEIGHT, FPS = 1280, 720, 20
-SHOT_FRAMES = 60  # frames that one photograph is panned over
+SHOT_FRAMES = 60  # frames per photograph
 SEED = 0
 
 
 def clip(seconds: int, seed: int = SEED) -> Path:
-    """Return the clip of that length, rendering it when it is not there yet."""
+    """Return the clip of that length; render it if it does not exist."""
     path = OUT / f"clip-{seconds}s-{seed}.mp4"
     if path.exists():
         return path
-    pictures = sorted(data_folder().joinpath("face-mask-detection", "images").iterdir())
-    random.Random(seed).shuffle(pictures)
+    photographs = sorted(data_folder().joinpath("face-mask-detection", "images").iterdir())
+    random.Random(seed).shuffle(photographs)
     OUT.mkdir(exist_ok=True)
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="mp4") as file:
@@ -39,27 +39,27 @@ def clip(seconds: int, seed: int = SEED) -> Path:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(seconds * FPS):
             shot, step = divmod(number, SHOT_FRAMES)
-            picture = np.asarray(Image.open(pictures[shot % len(pictures)]).convert("RGB"))[:, :, ::-1]
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(_panned(picture, step / SHOT_FRAMES), format="bgr24")))
+            photograph = np.asarray(Image.open(photographs[shot % len(photographs)]).convert("RGB"))[:, :, ::-1]
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(_panned(photograph, step / SHOT_FRAMES), format="bgr24")))
         file.mux(stream.encode())
     part.replace(path)
     return path
 
 
 def data_folder() -> Path:
-    """Return the folder of real pictures; end with one line when it is not there."""
+    """Return the folder of data sets; exit with one line if it does not exist."""
     folder = Path(os.environ.get("MASKWATCH_DATA", "../shared/data"))
     if not (folder / "face-mask-detection" / "images").is_dir():
         sys.exit(f"bench: {folder}/face-mask-detection/images does not exist; set MASKWATCH_DATA")
     return folder
 
 
-def _panned(picture: NDArray[np.uint8], progress: float) -> NDArray[np.uint8]:
-    """Return a 1280x720 window that moves over the picture, which is scaled to a tenth more than it."""
-    height, width = picture.shape[:2]
+def _panned(photograph: NDArray[np.uint8], progress: float) -> NDArray[np.uint8]:
+    """Return a 1280x720 window that moves over the photograph, which is scaled to a tenth more than the window."""
+    height, width = photograph.shape[:2]
     factor = 1.1 * max(WIDTH / width, HEIGHT / height)
     left = (width * factor - WIDTH) * progress
     top = (height * factor - HEIGHT) * progress
     matrix = np.array([[factor, 0, -left], [0, factor, -top]], np.float32)
-    window: NDArray[np.uint8] = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+    window: NDArray[np.uint8] = cv2.warpAffine(photograph, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
     return window

@@ -1,4 +1,4 @@
-"""Complete mode against the plain loop: whole commands, in turn, on the same clip; the ratio of their medians."""
+"""Compare complete mode with the plain loop: whole commands, alternately, on the same clip; the ratio of medians."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -17,9 +16,9 @@ ROUNDS = 3
 
 
 class Complete(Struct, frozen=True, kw_only=True):
-    """Frames a second of whole commands, start-up included: medians of the rounds.
+    """Frames per second of whole commands including start-up, medians of the rounds.
 
-    ratio: pipeline over loop. loop_all_cores: the loop with a thread for each core in each model.
+    ratio: pipeline to loop. loop_all_cores: the loop with a thread per core in each model.
     """
 
     frames: int
@@ -32,7 +31,7 @@ class Complete(Struct, frozen=True, kw_only=True):
 
 
 def measure(cores: int) -> Complete:
-    """Run the commands in turn, three rounds."""
+    """Run the commands alternately, for three rounds."""
     source, lines = clip(SECONDS), OUT / "lines.jsonl"
     pipeline = [sys.executable, "-m", "maskwatch", "label", str(source), "--json", str(lines)]
     loop = [sys.executable, "-m", "bench.loop", str(source), str(lines)]
@@ -41,7 +40,7 @@ def measure(cores: int) -> Complete:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             times[name].append(_seconds(command))
-    frames = _count_lines(lines)
+    frames = lines.read_bytes().count(b"\n")
     fps = {name: frames / statistics.median(seconds) for name, seconds in times.items()}
     return Complete(
         frames=frames,
@@ -58,7 +57,3 @@ def _seconds(command: list[str]) -> float:
     before = time.monotonic()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     return time.monotonic() - before
-
-
-def _count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n")

@@ -1,9 +1,9 @@
-"""Measure a classifier on the faces of data sets, cut as serving cuts them: a model and data sets in, a table out.
+"""Measure a classifier on the faces of data sets, cropped as workers crop them: a model and data sets in, a table out.
 
     python -m bench.faces MODEL DATASET... [--only HASHES]
 
-A data set is what `maskwatch train` takes (trainer/data/sources.py). What of it cannot be used gets a line on stderr; a
-data set without any face to measure, or a damaged model, fails with status 1.
+Data sets are given as for `maskwatch train` (trainer/data/sources.py). Each unusable file gets a line on stderr; a data
+set without any face, or a damaged model, fails with status 1.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
     help=f"Count only the files in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
 )
 def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
-    """Print how often MODEL is right about the faces of each data set."""
+    """Print the accuracy of MODEL on the faces of each data set."""
     click.echo("".ljust(36) + "faces".rjust(8) + "".join(name.rjust(16) for name in COLUMNS))
     try:
         classifier = load(model)
         wanted = None if only is None else read_hashes(only)
         for dataset in datasets:
             faces = faces_of(dataset, classifier, wanted)
-            _print(faces.sources[0], faces, classifier, least_px=0)
+            _print(faces.sources[0], faces, classifier, min_px=0)
             if 0 < (faces.side_px >= CLEAR_FACE_PX).sum() < len(faces):
-                _print(f"  {CLEAR_FACE_PX} px and more", faces, classifier, least_px=CLEAR_FACE_PX)
+                _print(f"  {CLEAR_FACE_PX} px and more", faces, classifier, min_px=CLEAR_FACE_PX)
     except (DatasetUnusable, ModelUnusable, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> Faces:
-    """Find and cut the faces of a data set; with `only`, of the files that these hashes begin.
+    """Return the cropped faces of a data set, or of the files whose hashes are in `only`.
 
     Raises:
         DatasetUnusable: there are none.
@@ -67,8 +67,8 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     return cut_faces(found, classifier.card.size_px, classifier.card.margin)
 
 
-def _print(name: str, faces: Faces, classifier: MaskClassifier, *, least_px: int) -> None:
-    chosen = faces.side_px >= least_px
+def _print(name: str, faces: Faces, classifier: MaskClassifier, *, min_px: int) -> None:
+    chosen = faces.side_px >= min_px
     shares = measure(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
     cells = (f"{shares[column]:.2%}".rjust(16) if column in shares else "".rjust(16) for column in COLUMNS)
     click.echo(name.ljust(36) + str(int(chosen.sum())).rjust(8) + "".join(cells))

@@ -1,8 +1,8 @@
-"""The plain way, to compare with: read, find faces, label, write, one frame after the other in one process.
+"""The baseline: read, detect, classify and write one frame after the other in one process.
 
     python -m bench.loop SOURCE LINES.jsonl [THREADS]
 
-The parts are those of the pipeline: the same source, detector, crops, classifier and JSON lines.
+It uses the same source, detector, crops, classifier and JSON lines as the pipeline.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def main(source_text: str, lines: Path, threads: int = 1) -> None:
     classifier = mask_classifier.load(threads=threads)
     card, tracks = classifier.card, Tracks()
     with lines.open("wb") as file:
-        for picture in open_source(source_text):
-            frame = np.asarray(picture.frame)
+        for source_frame in open_source(source_text):
+            frame = np.asarray(source_frame.frame)
             found = detector.find(frame)
             crops = mask_classifier.crop_faces(frame, found.boxes, card.size_px, card.margin)
             labels, confidences = mask_classifier.label_of(classifier.mask_probability(crops), card.threshold)
@@ -41,8 +41,8 @@ def main(source_text: str, lines: Path, threads: int = 1) -> None:
                     found.outlines.tolist(), found.scores.tolist(), labels, confidences.tolist(), strict=True
                 )
             ]
-            tracked = tracks.update(faces, picture.at_s or 0.0)
-            line = {"frame": picture.index, "faces": faces, "tracks": [face.track for face in tracked]}
+            tracked = tracks.update(faces, source_frame.at_s or 0.0)
+            line = {"frame": source_frame.index, "faces": faces, "tracks": [face.track for face in tracked]}
             file.write(msgspec.json.encode(line) + b"\n")
 
 

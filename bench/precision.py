@@ -1,8 +1,8 @@
-"""Compare labelled faces with annotated ones: predictions and truth by picture in, average precision out. Pure.
+"""Average precision of labelled faces: predictions and annotated faces by image in, average precision out. Pure.
 
-For each label, predictions are ranked by face score times confidence of the label; average precision is the area under
-the precision-recall curve made monotonic (all points). Faces whose mask is worn incorrectly are neither hit nor miss.
-Pictures that differ between the two, and a label nobody wears, raise ValueError.
+Predictions of each label are ranked by face score times confidence; average precision is the area under the monotonic
+precision-recall curve (all points). Faces whose mask is worn incorrectly are neither hit nor miss. Images that are in
+only one of the inputs, and a label without annotated faces, raise ValueError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One labelled face: box x1, y1, x2, y2 in pixels, score of the face and confidence of the label, both 0..1."""
+    """One labelled face: box x1, y1, x2, y2 in pixels, score of the face and confidence of the label, both 0 to 1."""
 
     box: tuple[float, float, float, float]
     label: Label
@@ -33,7 +33,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Average precision of each label, 0..1, and the number of annotated faces it rests on."""
+    """Average precision of each label, 0 to 1, and its number of annotated faces."""
 
     average_precision: dict[Label, float]
     faces: dict[Label, int]
@@ -47,26 +47,26 @@ class Accuracy:
 def mean_average_precision(
     truth: Mapping[str, Sequence[AnnotatedFace]],
     predictions: Mapping[str, Sequence[Prediction]],
-    least_iou: float = 0.5,
+    min_iou: float = 0.5,
     *,
     min_side_px: float = 0.0,
 ) -> Accuracy:
     """Compare predictions with annotations.
 
     Args:
-        truth: the annotated faces by picture.
-        predictions: the labelled faces by picture; exactly the same pictures.
-        least_iou: the intersection over union, 0..1, from which a prediction finds a face.
-        min_side_px: annotated faces with a shorter side below it are neither hit nor miss, and neither are unmatched
-            predictions as small; 0 counts all.
+        truth: the annotated faces by image.
+        predictions: the labelled faces by image, of the same images.
+        min_iou: intersection over union, 0 to 1, from which a prediction matches a face.
+        min_side_px: annotated faces with a smaller shorter side are neither hit nor miss, nor are unmatched predictions
+            of that size.
 
     Raises:
-        ValueError: the pictures differ, or a label has no annotated face.
+        ValueError: the images differ, or a label has no annotated face.
     """
     if truth.keys() != predictions.keys():
         missing, extra = truth.keys() - predictions.keys(), predictions.keys() - truth.keys()
         raise ValueError(
-            f"pictures differ: {len(missing)} annotated but not labelled {sorted(missing)[:3]}, "
+            f"images differ: {len(missing)} annotated but not labelled {sorted(missing)[:3]}, "
             f"{len(extra)} labelled but not annotated {sorted(extra)[:3]}"
         )
     precision, faces = {}, {}
@@ -74,7 +74,7 @@ def mean_average_precision(
         outcomes = [
             outcome
             for name in truth
-            for outcome in _outcomes(truth[name], predictions[name], label, least_iou, min_side_px)
+            for outcome in _outcomes(truth[name], predictions[name], label, min_iou, min_side_px)
         ]
         faces[label] = sum(_counts(face, label, min_side_px) for found in truth.values() for face in found)
         if faces[label] == 0:
@@ -87,13 +87,13 @@ def _outcomes(
     truth: Sequence[AnnotatedFace],
     predictions: Sequence[Prediction],
     label: Label,
-    least_iou: float,
+    min_iou: float,
     min_side_px: float,
 ) -> Iterator[tuple[float, bool]]:
-    """Match one picture's predictions of a label, best first; yield (rank, hit) of those that count."""
-    wanted = [face.box for face in truth if _counts(face, label, min_side_px)]
-    # A face of the other label excuses nothing; an incorrect or a small one of this label does.
-    excused = [
+    """Match one image's predictions of a label, best first; yield (rank, hit) of those that count."""
+    expected = [face.box for face in truth if _counts(face, label, min_side_px)]
+    # an unmatched prediction on one of these is not a false positive; one on a face of the other label is
+    ignored = [
         face.box
         for face in truth
         if face.worn == "incorrect" or (face.worn == label and not _counts(face, label, min_side_px))
@@ -101,16 +101,16 @@ def _outcomes(
     for prediction in sorted(predictions, key=_rank, reverse=True):
         if prediction.label != label:
             continue
-        overlaps = iou([prediction.box], wanted)[0]
-        if wanted and overlaps.max() >= least_iou:
-            wanted.pop(int(overlaps.argmax()))
+        overlaps = iou([prediction.box], expected)[0]
+        if expected and overlaps.max() >= min_iou:
+            expected.pop(int(overlaps.argmax()))
             yield _rank(prediction), True
-        elif not (iou([prediction.box], excused) >= least_iou).any() and _side(prediction.box) >= min_side_px:
+        elif not (iou([prediction.box], ignored) >= min_iou).any() and _side(prediction.box) >= min_side_px:
             yield _rank(prediction), False
 
 
 def _average_precision(outcomes: Sequence[tuple[float, bool]], faces: int) -> float:
-    """Integrate precision over recall, from (rank, hit) of every prediction that counts."""
+    """Integrate precision over recall, from (rank, hit) of each prediction that counts."""
     if not outcomes:
         return 0.0
     order = np.argsort([-rank for rank, _ in outcomes], kind="stable")

@@ -1,1 +1,1 @@
-"""What every process shares: the wire, the streams, pixels, settings, the life of a process, tracks and drawing."""
+"""What every process shares: bus (Redis), runtime (the life of a process) and vision (images, tracks, drawing)."""

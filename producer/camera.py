@@ -22,7 +22,7 @@ from pipeline.bus.messages import Frame, frame_id
 from pipeline.bus.writer import NameLost, Published, Writer
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import BadSettings, Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.jpeg import encode_jpeg
 from producer.feed import Feed, Taken
 from producer.sources.open_source import MAY_COME_BACK, kind_of, open_source
@@ -44,7 +44,7 @@ def main(settings: Settings, source_text: str) -> int:
     if settings.name is None or settings.redis_url is None:
         raise BadSettings("a camera needs a --name and a --redis")
     may_come_back = kind_of(source_text) in MAY_COME_BACK
-    with worker_context_from("camera", settings, camera=settings.name) as context:
+    with worker_context("camera", settings, camera=settings.name) as context:
         context.state = "opening"
         _begin_counting(settings.name)
         lease = Lease(context.client, settings.name, context.wait)

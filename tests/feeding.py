@@ -107,7 +107,7 @@ class Feed:
 
     def finish(self, entry: Entry[Frame], *faces: Face) -> FrameResult:
         """Label a frame that was taken."""
-        result = FrameResult.for_frame(entry.record, faces=faces, model="test", seconds={})
+        result = FrameResult.for_frame(entry.record, faces=faces, model="test")
         self._reader.finish(entry, result)
         return result
 

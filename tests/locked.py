@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,16 +21,17 @@ from pipeline.bus.connection import Redis, connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((REPOSITORY / "pipeline" / "bus" / "lua").glob("*.lua"))
-TEMPLATE = REPOSITORY / "deploy" / "redis" / "users.acl.template"
-JOBS_TEMPLATE = REPOSITORY / "deploy" / "redis" / "jobs.acl.template"
+DEPLOY = REPOSITORY / "deploy" / "redis"
+TEMPLATE = DEPLOY / "users.acl.template"
+JOBS_TEMPLATE = DEPLOY / "jobs.acl.template"
 USERS = ("camera", "detector", "classifier", "viewer", "admin")
-# For the test alone: it looks at everything, and the deployment has nobody of the kind.
+# The test's own user, who may run every command; the deployment has no such user.
 ROOT = "user root on >root-of-the-test ~* &* +@all\n"
 
 
 @dataclass(frozen=True)
 class Locked:
-    """A running server, and a way in for each of its users. server: by the test's own user, who may do everything."""
+    """A running server and the URLs of its users. server: connected as the test's own user."""
 
     server: Server
     socket: Path
@@ -40,8 +40,8 @@ class Locked:
         """Return where a user connects."""
         return f"unix://{user}:{password or password_of(user)}@{self.socket}"
 
-    def refusals(self) -> list[dict[str, Any]]:
-        """Return what the server has refused so far, and to whom."""
+    def denials(self) -> list[dict[str, Any]]:
+        """Return the commands that the server has denied so far, and to which users."""
         return cast(list[dict[str, Any]], self.server.client.acl_log())
 
 
@@ -69,18 +69,18 @@ def locked(
     inside: Sequence[str] = (),
     scripts: Sequence[Path] = SCRIPTS,
 ) -> Iterator[Locked]:
-    """Run a server whose users are those of a template, and which knows our scripts, until the block ends.
+    """Run a server with the users of a template and our scripts until the block ends.
 
     Args:
         name: redis or valkey.
-        inside: begins a command line that runs elsewhere, on another host.
-        scripts: what it is given at its start, as start.sh does.
+        inside: the start of a command line that runs it on another host.
+        scripts: loaded at its start, as start.sh does.
     """
     folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
     socket, users = folder / "s", folder / "users.acl"
-    users.write_text(users_of(template) + ROOT)
+    users.write_text(users_of(template, folder) + ROOT)
     files = ["--unixsocket", socket, "--save", "", "--dir", folder, "--aclfile", users]
-    debug = ["--enable-debug-command", "yes"]  # so that it is the user's rights that stand in the way
+    debug = ["--enable-debug-command", "yes"]  # else the server itself denies the command to all users
     command = [*inside, server_program(name), *files, *debug, *flags]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     url = f"unix://root:{password_of('root')}@{socket}"
@@ -97,18 +97,17 @@ def locked(
         shutil.rmtree(folder)
 
 
-def users_of(template: Path) -> str:
-    """Return a template filled as a deployment fills it."""
+def users_of(template: Path, folder: Path) -> str:
+    """Return the ACL file that start.sh makes of a template: run its part before the start of Redis, in `folder`."""
     passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in USERS}
-    filled = subprocess.run(
-        [sys.executable, REPOSITORY / "scripts" / "redis_users.py", template],
+    part, rest, _ = (DEPLOY / "start.sh").read_text().partition("\n# TLS\n")
+    assert rest, "start.sh has lost its heading for TLS"
+    subprocess.run(
+        ["sh", "-c", part.replace("/tmp/redis", str(folder)), "start.sh", "/dev/null", template],  # noqa: S108
         env=os.environ | passwords | {"JOBS_PASSWORD": password_of("jobs")},
-        capture_output=True,
-        text=True,
-        check=False,
+        check=True,
     )
-    assert filled.returncode == 0, filled.stderr
-    return filled.stdout
+    return (folder / "users.acl").read_text()
 
 
 def _answers(client: Redis) -> bool:

@@ -31,7 +31,7 @@ from pipeline.bus.connection import connect
 from pipeline.bus.dead_letters import list_dead_letters, replay
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP
 from pipeline.bus.messages import Frame, Holder
-from pipeline.bus.scripts import reading_script, script
+from pipeline.bus.scripts import Script
 from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
 from pipeline.bus.writer import Writer
 from pipeline.vision.jpeg import encode_jpeg
@@ -306,7 +306,7 @@ def test_every_process_does_its_whole_work_as_its_own_user(
     assert ledgers["broken"] == Ledger(produced=2, labelled=1, dropped={"dead": 1})
     assert ledgers["orphan"] == Ledger(produced=1, labelled=1)
     assert own.server.client.zrange(messages.PROCESSES, 0, -1) == []
-    assert own.refusals() == []
+    assert own.denials() == []
     assert "permission" not in processes.log()
     admin.close()
 
@@ -395,7 +395,7 @@ def test_a_worker_that_is_not_let_in_waits_and_says_why_once(
 
 
 def refused_times(own: Locked) -> int:
-    return sum(int(row["count"]) for row in own.refusals())
+    return sum(int(row["count"]) for row in own.denials())
 
 
 def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path, processes: Processes) -> None:
@@ -412,7 +412,7 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
 
         assert trainer.wait(10) == 0
         assert run_of(client, cancelled).state == "cancelled"
-        assert jobs.refusals() == []
+        assert jobs.denials() == []
         brought = ("SCRIPT LOAD", "PUBLISH", "SUBSCRIBE")  # rq brings scripts and has a channel
         own = [line for line in NOBODY if not line.startswith(brought)]
         tried = [
@@ -432,7 +432,7 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
 def test_looking_what_is_overtaken_needs_reading_only(shared: Locked) -> None:
     client = connect(shared.url("viewer"))
 
-    newer = reading_script(client, "overtaken")(keys=[messages.FRAMES], args=["door", f"{time.time():.6f}"])
+    newer = Script(client, "overtaken", read_only=True)(keys=[messages.FRAMES], args=["door", f"{time.time():.6f}"])
 
     assert newer == [0]
     client.close()
@@ -442,8 +442,8 @@ def test_a_redis_without_this_versions_scripts_says_what_to_do() -> None:
     with locked("redis", scripts=()) as found:
         viewer, detector = connect(found.url("viewer")), connect(found.url("detector"))
         calls = [
-            lambda: reading_script(viewer, "ledger")(keys=[messages.FRAMES, messages.FACES], args=[]),
-            lambda: script(detector, "retire")(keys=[messages.FRAMES], args=[GROUP, "me"]),
+            lambda: Script(viewer, "ledger", read_only=True)(keys=[messages.FRAMES, messages.FACES], args=[]),
+            lambda: Script(detector, "retire")(keys=[messages.FRAMES], args=[GROUP, "me"]),
         ]
 
         for call in calls:

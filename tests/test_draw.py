@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import Box, Face, Label
-from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_picture
+from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_image
 from pipeline.vision.jpeg import Image
 
 
@@ -102,19 +102,19 @@ def test_a_note_stands_at_the_lower_edge() -> None:
     assert has(drawn[:-40], NOTE_BGR) == 0
 
 
-def test_an_offline_picture_is_dark_and_without_colour() -> None:
+def test_an_offline_image_is_dark_and_without_colour() -> None:
     colourful = np.zeros((480, 640, 3), np.uint8)
     colourful[..., 2] = 255
 
-    offline = offline_picture(colourful, "demo is offline")
+    offline = offline_image(colourful, "demo is offline")
 
     assert offline[:200].max() < 100
     assert (offline[:200, :, 0] == offline[:200, :, 2]).all()
     assert has(offline, NOTE_BGR) > 500
 
 
-def test_an_offline_picture_can_be_had_of_a_camera_that_never_sent_one() -> None:
-    assert offline_picture(None, "demo is offline").shape == (360, 640, 3)
+def test_an_offline_image_can_be_had_of_a_camera_that_never_sent_one() -> None:
+    assert offline_image(None, "demo is offline").shape == (360, 640, 3)
 
 
 whole = st.floats(-1e6, 1e6)
@@ -133,4 +133,4 @@ def test_any_size_and_any_box_can_be_drawn(width: int, height: int, boxes: list[
 
     assert drawn.shape == frame.shape
     assert drawn.dtype == np.uint8
-    assert offline_picture(frame, "offline").shape == frame.shape
+    assert offline_image(frame, "offline").shape == frame.shape

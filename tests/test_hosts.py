@@ -190,7 +190,7 @@ def test_workers_behind_a_slow_cable_are_back_soon_after_it_was_cut(site: Site) 
     assert live_when_cut == ["camera", "viewer"]
     assert ledger.balances
     assert len(labelled := site.labelled_frames()) == len(set(labelled)) == ledger.labelled
-    assert site.redis.refusals() == []
+    assert site.redis.denials() == []
     assert not any(password_of(user) in site.log() for user in USERS)
 
 

@@ -21,6 +21,7 @@ from pipeline.bus.status import Camera, Ledger, Status, read
 from pipeline.runtime import metrics, metrics_server
 from pipeline.runtime.metrics import BusyTime, SettledEntries
 from pipeline.runtime.metrics_server import MAX_CONNECTIONS, allowed, serving
+from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, samples
 
@@ -102,7 +103,7 @@ def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
 
     with (
         pytest.raises(OSError, match=said),
-        worker_context("camera", server.url, metrics_port=port, metrics_token=TOKEN),
+        worker_context("camera", Settings(redis_url=server.url, metrics_port=port, metrics_token=TOKEN)),
     ):
         pytest.fail("it runs")
 
@@ -237,7 +238,7 @@ def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
 
 
 def test_a_camera_that_has_never_delivered_a_frame_is_told_of_as_offline(server: Server) -> None:
-    with worker_context("camera", server.url) as context:
+    with worker_context("camera", Settings(redis_url=server.url)) as context:
         lease = Lease(context.client, "ghost", context.wait)
         lease.acquire()
         lease.release()

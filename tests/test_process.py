@@ -20,6 +20,7 @@ from pipeline.bus import messages
 from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect
 from pipeline.bus.leases import Lease, NameTaken
 from pipeline.bus.messages import Model
+from pipeline.runtime.settings import Settings
 from pipeline.runtime.watchdog import STUCK_S, Watchdog
 from pipeline.runtime.worker_context import QUIET_FAILURES, WorkerContext, worker_context
 from workers import detect
@@ -30,7 +31,10 @@ ANNOUNCED = Model(version="announced", crop_px=96, margin=0.2)
 
 
 def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
-    with worker_context("camera", server.url) as first, worker_context("camera", server.url) as second:
+    with (
+        worker_context("camera", Settings(redis_url=server.url)) as first,
+        worker_context("camera", Settings(redis_url=server.url)) as second,
+    ):
         holder = Lease(first.client, "door", first.wait)
         holder.acquire()
 
@@ -41,7 +45,7 @@ def test_a_name_in_use_is_refused_with_its_holder(server: Server) -> None:
 
 
 def test_a_name_that_was_given_back_is_free_at_once(server: Server) -> None:
-    with worker_context("camera", server.url) as context:
+    with worker_context("camera", Settings(redis_url=server.url)) as context:
         first, second = Lease(context.client, "door", context.wait), Lease(context.client, "door", context.wait)
         first.acquire()
         first.release()
@@ -56,7 +60,7 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
     died = messages.encode(messages.Holder(host="there", pid=1, token="x"))
     server.client.set("lease:door", died, px=1_000)
 
-    with worker_context("camera", server.url) as context:
+    with worker_context("camera", Settings(redis_url=server.url)) as context:
         lease = Lease(context.client, "door", context.wait)
         lease.acquire()
 
@@ -66,7 +70,7 @@ def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) 
 
 def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         for _ in range(7):
             with context.reconnecting():
                 raise redis.ConnectionError("away")
@@ -80,7 +84,7 @@ def test_losing_redis_is_told_once_and_finding_it_again_once(server: Server, cap
 
 def test_a_moment_without_redis_is_not_worth_a_line(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         with context.reconnecting():
             raise redis.ConnectionError("away")
         with context.reconnecting():
@@ -106,7 +110,7 @@ def test_a_redis_that_is_busy_is_told_once_and_its_end_once(
     server.client.config_set("busy-reply-threshold", 50)
     cache, hanging = ActiveModelCache(FIRST), connect(server.url)
     script = threading.Thread(target=run_for_ever, args=(hanging,))
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         script.start()
         wait_until(lambda: is_busy(server), 10, "Redis runs a script that does not end")
         for _ in range(QUIET_FAILURES + 2):
@@ -130,7 +134,7 @@ def test_an_announcement_that_is_none_is_told_once_and_its_end_once(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(detect, "MODEL_POLL_INTERVAL_S", 0.0)
     cache = ActiveModelCache(FIRST)
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         server.client.lpush(messages.MODEL, "a list")
         meanwhile = [cache.get(context) for _ in range(3)]
         server.client.delete(messages.MODEL)
@@ -152,7 +156,7 @@ def test_a_user_who_may_not_read_announcements_is_told_once(
     server.client.execute_command("ACL", "SETUSER", "default", "-get")
     cache = ActiveModelCache(FIRST)
 
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         for _ in range(QUIET_FAILURES + 2):
             with context.reconnecting():
                 cache.get(context)
@@ -197,7 +201,7 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
         )
         noticed.set()
 
-    with worker_context("detector", server.url) as context:
+    with worker_context("detector", Settings(redis_url=server.url)) as context:
         wait_until(lambda: context.should_run() and lives(server, context), 10, "it lives while its loop turns")
         threading.Thread(target=look).start()
 
@@ -210,7 +214,7 @@ def test_a_process_that_is_stuck_tells_no_longer_that_it_lives(
 
 
 def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None) -> None:
-    with worker_context("camera", server.url, heartbeat=False) as context:
+    with worker_context("camera", Settings(redis_url=server.url), heartbeat=False) as context:
         seconds = itertools.count()
         context.watchdog = Watchdog(lambda: float(next(seconds)))
         context.should_run()
@@ -228,7 +232,7 @@ def test_a_loop_that_waits_for_long_turns_meanwhile(server: Server, quick: None)
 
 
 def test_a_wait_ends_when_the_process_should(server: Server) -> None:
-    with worker_context("camera", server.url, heartbeat=False) as context:
+    with worker_context("camera", Settings(redis_url=server.url), heartbeat=False) as context:
         threading.Timer(0.1, context.stop).start()
 
         assert context.wait(60)
@@ -284,7 +288,7 @@ def test_the_slowest_loop_counts_and_other_threads_do_not() -> None:
 
 def test_redis_found_again_is_counted(server: Server) -> None:
     before = REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") or 0
-    with worker_context("detector", server.url, heartbeat=False) as context:
+    with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
         for _ in range(2):
             with context.reconnecting():
                 raise redis.ConnectionError("away")
@@ -299,13 +303,14 @@ def test_redis_found_again_is_counted(server: Server) -> None:
 TROUBLE = r"""
 import gc, logging, sys, threading, warnings
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import worker_context
 configure_logging(as_json=True)
 logging.getLogger("test").info("before")
 class Unlucky:
     def __del__(self):
         raise RuntimeError("in a destructor")
-with worker_context("detector", sys.argv[1]):
+with worker_context("detector", Settings(redis_url=sys.argv[1])):
     warnings.warn("a warning\nof two lines")
     logging.getLogger("rq.worker").warning("of a %s library", "foreign")
     logging.getLogger("test").error("wrong arguments %d", "one", "two")

@@ -86,8 +86,8 @@ def test_a_url_that_does_not_fit_is_not_shown_for_it_may_hold_a_password(name: s
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["status", "--redis", "redis://detector:se/cret@redis.lan"], "--redis: this URL cannot be read"),
-        (["status", "--redis", "redis://redis.lan/?foo=bar"], "--redis: redis://redis.lan/?foo=bar has a parameter"),
+        (["status", "--redis", "redis://detector:se/cret@redis.lan"], "--redis: this URL cannot be parsed"),
+        (["status", "--redis", "redis://redis.lan/?foo=bar"], "--redis: redis://redis.lan/?foo=bar has an unknown parameter"),
         (["trainer", "--jobs-redis", "redis://redis.lan/?foo=bar"], "--jobs-redis: redis://redis.lan/?foo=bar has"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import Box, Face, Label
-from pipeline.vision.tracks import FORGET_S, TrackedFace, Tracks
+from pipeline.vision.tracks import MAX_GAP_S, TrackedFace, Tracks
 
 HERE = (100.0, 100.0, 200.0, 220.0)
 THERE = (400.0, 100.0, 500.0, 220.0)
@@ -83,8 +83,8 @@ def test_a_face_that_was_away_for_long_is_a_new_one() -> None:
     tracks = Tracks()
     tracks.update([face()], 0.0)
 
-    (back_soon,) = tracks.update([face()], FORGET_S)
-    (back_late,) = tracks.update([face("no_mask")], 2 * FORGET_S + 0.1)
+    (back_soon,) = tracks.update([face()], MAX_GAP_S)
+    (back_late,) = tracks.update([face("no_mask")], 2 * MAX_GAP_S + 0.1)
 
     assert (back_soon.track, back_late.track) == (1, 2)
     assert back_late.label == "no_mask"

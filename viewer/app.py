@@ -19,7 +19,7 @@ from flask import Flask
 
 from pipeline.bus import status
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer import health
 from viewer.metrics import add_metrics
 from viewer.routes import add_routes
@@ -68,7 +68,7 @@ def start(
     settings: Settings, access: Authenticator, refusals: RejectionLog, tidy: ExitStack
 ) -> tuple[WSGIApplication, WorkerContext]:
     """Make the app and start its threads, in the process that serves."""
-    context = tidy.enter_context(worker_context_from("viewer", settings))
+    context = tidy.enter_context(worker_context("viewer", settings))
     app = Flask(__name__)
     seats = ConnectionLimiter(settings.max_viewers)
     sockets = Sockets(app, access, refusals)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
-from pipeline.vision.drawing import draw, offline_picture
+from pipeline.vision.drawing import draw, offline_image
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, encode_jpeg
 from viewer.audience import DisplayFrame, Stream
 
@@ -69,4 +69,4 @@ def part(jpeg: bytes) -> bytes:
 
 def _offline(camera: str, last: DisplayFrame | None) -> bytes:
     frame: Image | None = decode_jpeg(last.jpeg) if last else None
-    return encode_jpeg(offline_picture(frame, f"{camera} is offline"), QUALITY)
+    return encode_jpeg(offline_image(frame, f"{camera} is offline"), QUALITY)

@@ -25,7 +25,7 @@ from pipeline.bus.pixels import PixelsGone
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.jpeg import Image, unpack_crops
 from workers.batcher import Batcher
 from workers.model_reloader import RUNNING, LoadedModel, ModelReloader
@@ -42,7 +42,7 @@ def main(settings: Settings) -> int:
     cv2.setNumThreads(settings.threads)
     reloader = ModelReloader(settings)
     model = reloader.first
-    with worker_context_from("classifier", settings) as context, reloader.polling():
+    with worker_context("classifier", settings) as context, reloader.polling():
         report_model(context, model.classifier)
         reader = Reader(
             context.client, context.clock, stream=messages.FACES, record_type=FaceCrops, consumer=context.id

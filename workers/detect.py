@@ -22,7 +22,7 @@ from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Mod
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, jpeg_size
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def main(settings: Settings) -> int:
     )
     card = model_card(settings.models)  # its crops are cut until a classifier announces its model
     active_model = ActiveModelCache(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
-    with worker_context_from("detector", settings) as context:
+    with worker_context("detector", settings) as context:
         reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)
         metrics.settled.add_reader(messages.FRAMES, reader.outcomes)
         while context.should_run():

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Start Redis with users whose passwords are in the environment (their hashes go into a file in memory, they nowhere),
-# give it the programs' Lua scripts, and only then let clients in: no user may bring scripts of its own.
+# Start Redis with users whose passwords are in the environment (only their hashes are written, into a file in memory),
+# load the programs' Lua scripts, and only then let clients in: no user may load scripts.
 #
 #   start.sh CONF TEMPLATE [FLAG...]
 #
-# /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of PEM)
-# Redis also speaks TLS, on port 6380. A password that is missing, short, or cannot stand in a URL ends it with one line
-# and status 1; from then on it ends as Redis ends. Its users are those of scripts/redis_users.py, without Python.
+# /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of
+# PEM) Redis also serves TLS, on port 6380. If a password is missing, short, or not fit for a URL, the script prints one
+# line and exits with status 1; later it exits with the status of Redis.
 set -eu
 umask 077
 ulimit -c 0 # a core dump would hold pixels
@@ -31,7 +31,7 @@ for role in $(grep -o '{[a-z]*_sha256}' "$users" | sort -u | sed 's/^{//; s/_sha
   wrong=
   [ "${#password}" -ge 16 ] || wrong="is not set or has fewer than 16 characters"
   case $password in
-    *[!A-Za-z0-9._~-]*) wrong="holds other characters than letters, digits and . _ ~ -, which cannot stand in a URL" ;;
+    *[!A-Za-z0-9._~-]*) wrong="holds other characters than letters, digits and . _ ~ -, which are not allowed in a URL" ;;
   esac
   if [ -n "$wrong" ]; then
     echo "start.sh: $name $wrong: take its line out of .env, and \`make env\` draws one" >&2
@@ -42,16 +42,17 @@ for role in $(grep -o '{[a-z]*_sha256}' "$users" | sort -u | sed 's/^{//; s/_sha
   unset "$name" password
 done
 
+# TLS
 if [ -n "${REDIS_TLS_KEY:-}" ]; then
   printf %s "$REDIS_TLS_KEY" | base64 -d >"$run/tls.key"
   printf %s "${REDIS_TLS_CERTIFICATE:-}" | base64 -d >"$run/tls.pem"
   unset REDIS_TLS_KEY REDIS_TLS_CERTIFICATE
-  # clients have passwords instead of certificates; Redis wants an authority of theirs named all the same
+  # clients have passwords instead of certificates, but Redis demands an authority for theirs
   set -- --tls-port 6380 --tls-auth-clients no --tls-key-file "$run/tls.key" \
     --tls-cert-file "$run/tls.pem" --tls-ca-cert-file "$run/tls.pem" "$@"
 fi
 
-# A user of this start alone, by a password that nobody else knows; until it is gone, Redis listens here only.
+# A user for this start, with a random password; until it is deleted, Redis listens on loopback and the socket only.
 starter=$(head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1)
 sha256=$(printf %s "$starter" | sha256sum | cut -d ' ' -f 1)
 echo "user start on #$sha256 -@all +ping +script|load +config|set +acl|deluser" >>"$users"
@@ -64,7 +65,7 @@ redis=$!
 trap 'kill -TERM "$redis" 2>/dev/null || true' TERM INT
 
 until [ "$(ask ping)" = PONG ]; do
-  if ! kill -0 "$redis" 2>/dev/null; then # it has said why
+  if ! kill -0 "$redis" 2>/dev/null; then # it has printed why
     wait "$redis"
     exit 1
   fi
@@ -73,7 +74,7 @@ done
 for script in /scripts/*.lua; do
   answer=$(ask -x script load <"$script") || answer=
   if [ "$answer" != "$(sha1sum <"$script" | cut -d ' ' -f 1)" ]; then
-    echo "start.sh: Redis does not take $script: ${answer:-no answer}" >&2
+    echo "start.sh: Redis does not load $script: ${answer:-no answer}" >&2
     kill -TERM "$redis" 2>/dev/null || true
     wait "$redis" || true
     exit 1

@@ -15,7 +15,7 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import ledger_key
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, Frame, Identity, decode
-from pipeline.bus.scripts import script
+from pipeline.bus.scripts import Script
 
 RECORDS: dict[str, type[Identity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
 
@@ -83,7 +83,7 @@ def replay(client: Redis, id_: str) -> None:
         raise CannotReplay(f"{id_} cannot be put back: it is of a live camera, and its deadline has passed")
     key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
     fields = [part for pair in letter.fields.items() for part in pair]
-    answer = script(client, "replay")(
+    answer = Script(client, "replay")(
         keys=[messages.DEAD, letter.stream, ledger_key(record.camera), key], args=[id_, record.camera, *fields]
     )
     if answer == -1:

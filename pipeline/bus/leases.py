@@ -18,7 +18,7 @@ from pipeline.bus import messages
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import LEASE_MS, lease_key
 from pipeline.bus.messages import Holder, holder_text
-from pipeline.bus.scripts import script
+from pipeline.bus.scripts import Script
 
 RENEW_INTERVAL_S = 0.5
 ACQUIRE_TIMEOUT_S = 2.5
@@ -43,8 +43,8 @@ class Lease:
         self.token = messages.encode(holder)
         self._wait = wait
         self._camera = camera
-        self._lease_script = script(client, "lease")
-        self._release_script = script(client, "release")
+        self._lease_script = Script(client, "lease")
+        self._release_script = Script(client, "release")
         self._released = threading.Event()
 
     def acquire(self) -> None:

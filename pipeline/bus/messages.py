@@ -40,6 +40,7 @@ CropsKey = Annotated[str, Meta(pattern=r"\Acrops:[a-z0-9:-]{1,80}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = dict[str, float]  # spent waiting for a stage, and in it, by name
 
 
 class BadMessage(ValueError):
@@ -83,21 +84,15 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
     scores: Annotated[list[Share], Meta(max_length=MAX_FACES)]
     left_out: Count = 0
     crop_px: Annotated[int, Meta(ge=8, le=512)]
-    seconds: dict[str, float]
+    seconds: Seconds
 
     @classmethod
     def for_frame(
-        cls,
-        frame: Identity,
-        *,
-        boxes: list[Box],
-        scores: list[float],
-        crop_px: int,
-        seconds: dict[str, float],
-        left_out: int = 0,
+        cls, frame: Identity, *, boxes: list[Box], scores: list[float], left_out: int, crop_px: int, seconds: Seconds
     ) -> FaceCrops:
         """Return the record of the faces found in a frame."""
-        return cls(**_identity(frame), boxes=boxes, scores=scores, left_out=left_out, crop_px=crop_px, seconds=seconds)
+        fields = _identity(frame) | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
+        return cls(**fields, boxes=boxes, scores=scores)
 
 
 class Face(Struct, frozen=True, kw_only=True):
@@ -113,7 +108,6 @@ class FrameResult(Identity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
 
     reason: None when labelled. error: a message for people, of dead frames only.
-    seconds: time spent waiting for and in each stage.
     """
 
     outcome: Literal["labelled", "dropped", "dead"]
@@ -122,16 +116,15 @@ class FrameResult(Identity, frozen=True, kw_only=True):
     faces: Annotated[list[Face], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     model: str | None = None
-    seconds: dict[str, float] = {}
+    seconds: Seconds = {}
 
     @classmethod
     def for_frame(
-        cls, frame: Identity, *, faces: Sequence[Face], model: str, seconds: dict[str, float], left_out: int = 0
+        cls, frame: Identity, *, faces: Sequence[Face], model: str, left_out: int = 0, seconds: Seconds | None = None
     ) -> FrameResult:
         """Return the result of a labelled frame."""
-        return cls(
-            **_identity(frame), outcome="labelled", faces=list(faces), left_out=left_out, model=model, seconds=seconds
-        )
+        fields = _identity(frame) | {"left_out": left_out, "model": model, "seconds": seconds or {}}
+        return cls(**fields, outcome="labelled", faces=list(faces))
 
     @classmethod
     def dropped(cls, frame: Identity, reason: Reason) -> FrameResult:

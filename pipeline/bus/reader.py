@@ -22,7 +22,7 @@ from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS, alone_k
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameResult, Identity, Reason
 from pipeline.bus.pixels import PixelsGone
 from pipeline.bus.results import READ_BLOCK_MS, rows_of
-from pipeline.bus.scripts import reading_script, script
+from pipeline.bus.scripts import Script
 from pipeline.bus.settling import Settlement, Settler, dead_letter_output, faces_output, result_output
 from pipeline.vision.jpeg import BadImage
 
@@ -71,14 +71,10 @@ class Reader(Generic[Record]):
         self._remove_idle_at = time.monotonic() + IDLE_CONSUMER_MS / 1000
         self._behind = 0  # newer frames of the same camera behind a frame that was just dropped
         self._settler = Settler(client, stream)
-        self._reclaim_script = script(client, "reclaim")
-        self._retire_script = script(client, "retire")
-        self._overtaken = reading_script(client, "overtaken")
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """How many entries this process settled, by ledger field or "forwarded"."""
-        return self._settler.counts
+        self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
+        self._reclaim_script = Script(client, "reclaim")
+        self._retire_script = Script(client, "retire")
+        self._overtaken = Script(client, "overtaken", read_only=True)
 
     def read(self, count: int) -> list[Entry[Record]]:
         """Return up to `count` entries to work on, or none after 250 ms without any.

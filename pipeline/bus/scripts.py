@@ -21,7 +21,10 @@ LUA = Path(__file__).parent / "lua"
 
 
 class Script(RedisScript):
-    """A script to call with keys and args, also in a pipeline unless it is read-only."""
+    """The script of lua/NAME.lua, to call with keys and args, also in a pipeline unless it is read-only.
+
+    read_only: it only reads, so that users without write permission may call it.
+    """
 
     def __init__(self, client: Redis, name: str, *, read_only: bool = False) -> None:
         super().__init__(client, _source(name))
@@ -43,16 +46,6 @@ class Script(RedisScript):
         except NoScriptError:
             self._client.script_load(self.script)
             return self._client.evalsha_ro(self.sha, len(keys), *keys, *args)
-
-
-def script(client: Redis, name: str) -> Script:
-    """Return the script of lua/NAME.lua, which changes something."""
-    return Script(client, name)
-
-
-def reading_script(client: Redis, name: str) -> Script:
-    """Return the script of lua/NAME.lua, which only reads, so that users without write permission can call it."""
-    return Script(client, name, read_only=True)
 
 
 @functools.cache

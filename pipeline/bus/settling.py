@@ -13,7 +13,7 @@ from pipeline.bus import messages
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import GROUP, RESULTS_RETENTION_MS, alone_key, ledger_key
 from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult
-from pipeline.bus.scripts import script
+from pipeline.bus.scripts import Script
 
 DEAD_LETTER_RETENTION_COUNT = 1_000
 
@@ -47,7 +47,7 @@ class Settler:
         self.counts: dict[str, int] = {}
         self._client = client
         self._stream = stream
-        self._script = script(client, "settle")
+        self._script = Script(client, "settle")
 
     def settle(self, settlement: Settlement) -> bool:
         """Settle one entry; return False when another process had settled it before."""

@@ -18,7 +18,7 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newest_key
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
-from pipeline.bus.scripts import reading_script
+from pipeline.bus.scripts import Script
 
 RECENT_S = 5.0  # period of rates and latencies
 STALE_S = 2.0  # a camera without a new frame for this long is stale
@@ -125,7 +125,7 @@ def read(client: Redis, clock: Clock) -> Status:
 def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
     """Return the ledgers of cameras, read atomically by one script."""
     keys = [messages.FRAMES, messages.FACES, *(ledger_key(name) for name in cameras)]
-    rows = cast(list[Any], reading_script(client, "ledger")(keys=keys, args=cameras))
+    rows = cast(list[Any], Script(client, "ledger", read_only=True)(keys=keys, args=cameras))
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
 

@@ -7,13 +7,13 @@ retries (`WorkerContext.reconnecting`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import LEASE_MS, RESULTS_RETENTION_MS, lease_key, ledger_key, newest_key
 from pipeline.bus.messages import Frame, FrameResult, holder_text
-from pipeline.bus.scripts import script
+from pipeline.bus.scripts import Script
 
 MAX_QUEUED_FRAMES = 64  # frames of one camera on `frames` at which its next frames are dropped at the source
 
@@ -37,7 +37,7 @@ class Writer:
         self._camera = camera
         self._token = token
         self._pixels_ms = pixels_ms
-        self._publish = script(client, "publish")
+        self._publish = Script(client, "publish")
 
     def publish(self, frame: Frame, jpeg: bytes) -> Published:
         """Publish a frame with its JPEG. Calling it again with the same frame changes nothing.
@@ -49,31 +49,14 @@ class Writer:
         Raises:
             NameLost: another process holds the camera's name; names that process.
         """
-        answer = self._publish(
-            keys=[
-                messages.FRAMES,
-                newest_key(self._camera),
-                ledger_key(self._camera),
-                lease_key(self._camera),
-                frame.pixels_key,
-                messages.RESULTS,
-            ],
-            args=[
-                self._token,
-                LEASE_MS,
-                self._camera,
-                f"{frame.start}:{frame.seq}:{frame.attempt}",
-                f"{frame.captured_at:.6f}",
-                frame.seq,
-                messages.encode(frame),
-                jpeg,
-                self._pixels_ms,
-                MAX_QUEUED_FRAMES,
-                messages.encode(FrameResult.dropped(frame, "source_full")),
-                messages.encode(FrameResult.dropped(frame, "memory")),
-                RESULTS_RETENTION_MS,
-            ],
-        )
+        camera, attempt_id = self._camera, f"{frame.start}:{frame.seq}:{frame.attempt}"
+        keys = [messages.FRAMES, newest_key(camera), ledger_key(camera), lease_key(camera)]
+        keys += [frame.pixels_key, messages.RESULTS]
+        args: list[Any] = [self._token, LEASE_MS, camera, attempt_id, f"{frame.captured_at:.6f}", frame.seq]
+        args += [messages.encode(frame), jpeg, self._pixels_ms, MAX_QUEUED_FRAMES]
+        args += [messages.encode(FrameResult.dropped(frame, "source_full"))]
+        args += [messages.encode(FrameResult.dropped(frame, "memory")), RESULTS_RETENTION_MS]
+        answer = self._publish(keys, args)
         if isinstance(answer, list):
             raise NameLost(holder_text(answer[1]))
         return cast(Published, answer.decode())

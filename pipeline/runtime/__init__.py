@@ -1,1 +1,5 @@
-"""The life of a process: settings, signals, heartbeat, logs, metrics and child processes."""
+"""The life of a process.
+
+settings, worker_context (signals, reconnecting), heartbeat, watchdog, logs, metrics, metrics_server; children and
+embedded_server for commands that run a whole pipeline.
+"""

@@ -1,7 +1,7 @@
-"""Processes that start processes: `demo`, `up` and `label` run a whole pipeline on one machine.
+"""Run `maskwatch` subcommands as child processes: `demo`, `up` and `label` run a whole pipeline on one machine.
 
-Each child runs in its own session and holds one end of a pipe; when the parent ends, however it dies, the pipe closes
-and the child stops. A child that dies is started again, with growing pauses.
+Each child runs in its own session and holds one end of a pipe, which closes however the parent dies; then the child
+stops. A child that dies is restarted after a pause that grows.
 """
 
 from __future__ import annotations
@@ -16,91 +16,83 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from pipeline.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
-STOP_S = 2.0  # a child that has not ended by then is killed
-SUPERVISE_INTERVAL_S = 0.1  # how often children are looked after
-RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before a child that died is started again
-REFUSES_WITHIN_S = 15.0  # a child that ends with an error within this time of its first start could not start
-STEADY_S = 30.0  # a child that ran so long starts again at the first pause
+STOP_TIMEOUT_S = 2.0  # a child that has not ended by then is killed
+SUPERVISE_INTERVAL_S = 0.1
+RESTART_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+START_FAILURE_S = 15.0  # a child that ends with an error within this time of its first start cannot start
+STEADY_S = 30.0  # after running for this long a child is restarted after the first pause again
 
-
-NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children are told all they need by flags
+NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children get all settings as flags
 DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models")
 CLASSIFY_FLAGS = ("models", "runtime", "max_batch", "max_wait_ms", "threads")
 
 
 class ChildFailed(Exception):
-    """A process that the others cannot do without has refused to start; it has said why itself, in one line."""
+    """A required child cannot start; it has logged the reason in one line."""
 
 
 @dataclass(slots=True)
 class _Child:
     arguments: list[str]
-    needed: bool
+    required: bool
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at: float | None = None
 
 
-class Children:
-    """Start `maskwatch` subcommands, keep them running, and stop them in the end, in the order they were started.
+class Children(contextlib.AbstractContextManager["Children"]):
+    """Start `maskwatch` subcommands, restart those that die, and stop all in the order of their start.
 
-    A child that is not needed (a camera) and ends with 0, 1 or 2 is done: its file has ended, or it has said what is
-    wrong and would say it again. A needed one that ends with 1 or 2 right after its first start refuses to start. Any
-    other end is an accident, a stop from outside included, and the child is started again.
+    A child that is not required (a camera) and exits with 0, 1 or 2 is finished: its file has ended, or it has logged
+    an error that a restart would repeat. A required child that exits with 1 or 2 right after its first start cannot
+    start. Any other end, including a stop from outside, is followed by a restart.
     """
 
     def __init__(self) -> None:
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
 
-    def __enter__(self) -> Children:
-        """Start nothing yet."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop all children."""
         self.stop()
 
-    def start(self, *arguments: str, needed: bool = True) -> None:
-        """Start `maskwatch ARGUMENTS`. needed: without this child the others have nothing to do."""
-        self._children.append(_Child(list(arguments), needed, self._spawn(arguments)))
+    def start(self, *arguments: str, required: bool = True) -> None:
+        """Start `maskwatch ARGUMENTS`. required: the other children have nothing to do without it."""
+        self._children.append(_Child(list(arguments), required, self._spawn(arguments)))
 
     def supervise(self) -> None:
-        """Start children again that died; call it every now and then.
+        """Restart children that have died; call it repeatedly.
 
         Raises:
-            ChildFailed: a needed child refused to start.
+            ChildFailed: a required child cannot start.
         """
         now = time.monotonic()
         for child in self._children:
             status = child.process.poll()
-            if status is None or (not child.needed and status in (0, 1, 2)):
+            if status is None or (not child.required and status in (0, 1, 2)):
                 continue
-            if status in (1, 2) and child.restarts == 0 and now - child.started_at < REFUSES_WITHIN_S:
+            if status in (1, 2) and child.restarts == 0 and now - child.started_at < START_FAILURE_S:
                 raise ChildFailed(child.arguments[0])
             if child.restart_at is None:
                 if now - child.started_at > STEADY_S:
                     child.restarts = 0
-                pause = RESTART_S[min(child.restarts, len(RESTART_S) - 1)]
-                log.warning("%s ended with status %d, starting it again", child.arguments[0], status)
+                pause = RESTART_PAUSES_S[min(child.restarts, len(RESTART_PAUSES_S) - 1)]
+                log.warning("%s ended with status %d and is restarted", child.arguments[0], status)
                 child.restart_at = now + pause
             elif now >= child.restart_at:
-                kill_session(child.process.pid)  # what a killed child had started may still hold its port
+                kill_session(child.process.pid)  # its own children may still hold its port
                 child.process = self._spawn(child.arguments)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
 
     def stop(self) -> None:
-        """Ask all children to end, and kill those that do not."""
+        """Ask all children to end, and kill those that do not in time."""
         if self._write_end < 0:
             return
         os.close(self._write_end)
@@ -110,12 +102,12 @@ class Children:
         for process in running:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-        ends = time.monotonic() + STOP_S
+        ends = time.monotonic() + STOP_TIMEOUT_S
         for process in running:
             try:
                 process.wait(timeout=max(0.0, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("process %d did not end in %.0f s and is killed", process.pid, STOP_S)
+                log.warning("process %d did not end in %.0f s and is killed", process.pid, STOP_TIMEOUT_S)
                 kill_session(process.pid)
                 process.wait()
 
@@ -132,7 +124,7 @@ class Children:
 def start_workers(
     children: Children, settings: Settings, common: Sequence[str], *, detectors: int, classifiers: int
 ) -> None:
-    """Start as many workers as the settings say, or the given numbers. common: flags of every child."""
+    """Start the workers that the settings ask for, by default these numbers. common: flags of every child."""
     for _ in range(settings.detectors or detectors):
         children.start("detect", *flags_of(settings, *DETECT_FLAGS), *common)
     for _ in range(settings.classifiers or classifiers):
@@ -141,38 +133,38 @@ def start_workers(
 
 @contextlib.contextmanager
 def supervised(children: Children) -> Iterator[None]:
-    """Look after children while the block runs, in a thread; a needed one that refuses to start ends the block.
+    """Supervise children in a thread while the block runs; end the block if a required one cannot start.
 
-    The block's own process gets SIGTERM for that, as if a user had stopped it.
+    To end the block, this process sends itself SIGTERM.
 
     Raises:
-        ChildFailed: a needed child refused to start.
+        ChildFailed: a required child cannot start.
     """
     ended = threading.Event()
-    refused: list[ChildFailed] = []
+    failures: list[ChildFailed] = []
 
-    def tend() -> None:
+    def supervise_until_ended() -> None:
         while not ended.wait(SUPERVISE_INTERVAL_S):
             try:
                 children.supervise()
             except ChildFailed as error:
-                refused.append(error)
+                failures.append(error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    thread = threading.Thread(target=tend, name="children", daemon=True)
+    thread = threading.Thread(target=supervise_until_ended, name="children", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    if refused:
-        raise refused[0]
+    if failures:
+        raise failures[0]
 
 
 def flags_of(settings: Settings, *names: str) -> list[str]:
-    """Return the flags that give a child process these settings."""
+    """Return the flags that pass these settings on to a child."""
     flags: list[str] = []
     for name in names:
         value, flag = getattr(settings, name), "--" + name.replace("_", "-")
@@ -184,6 +176,6 @@ def flags_of(settings: Settings, *names: str) -> list[str]:
 
 
 def kill_session(leader: int) -> None:
-    """Kill a child with everything it started."""
+    """Kill a child and all its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)

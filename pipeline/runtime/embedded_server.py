@@ -1,8 +1,7 @@
-"""The embedded server of `demo`, `up` and `label`: a real Valkey, no port, no persistence, nothing left behind.
+"""The embedded server of `demo`, `up` and `label`: a Valkey without port and persistence.
 
-It is reached by a Unix socket in a folder of mode 0700 and kept by a process of its own, which outlives the workers so
-that they can settle what they hold, starts the server again should it die, and removes the folder in the end, even
-after kill -9 of the command that asked for it.
+Its Unix socket is in a folder of mode 0700. A keeper process outlives the workers, so that they can settle what they
+hold; it restarts the server if it dies, and removes the folder in the end, even after kill -9 of the command.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +27,9 @@ from pipeline.runtime.children import kill_session
 
 log = logging.getLogger(__name__)
 
-LINGERS_S = 2.0  # how long the server waits for its clients when the parent is gone
-START_S = 10.0
-LONGEST_FOLDER = 90  # characters; a Unix socket's whole path has at most 107
+LINGER_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
+START_TIMEOUT_S = 10.0
+MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
 CONFIG = {"save": "", "appendonly": "no", "maxmemory": "1gb", "maxmemory-policy": "noeviction"}
 
@@ -40,7 +40,7 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A server that is starting. wait: returns when it answers; raises ServerFailed when it does not."""
+    """A server that is starting. wait: returns when it answers, or raises ServerFailed."""
 
     url: str
     wait: Callable[[], None]
@@ -48,12 +48,12 @@ class Served:
 
 @contextlib.contextmanager
 def embedded_server() -> Iterator[Served]:
-    """Run a Valkey of our own, reached by a Unix socket in a folder of mode 0700.
+    """Run a Valkey while the block runs.
 
-    It is given while it starts, since workers take as long to load their models and wait for it.
+    The block begins while the server starts: workers load their models in the meantime, and wait for it.
     """
     folder = Path(tempfile.mkdtemp(prefix="maskwatch-"))
-    if len(str(folder)) > LONGEST_FOLDER:
+    if len(str(folder)) > MAX_FOLDER_LENGTH:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
@@ -70,16 +70,16 @@ def embedded_server() -> Iterator[Served]:
     finally:
         os.close(write_end)
         try:
-            keeper.wait(timeout=LINGERS_S + 1)
+            keeper.wait(timeout=LINGER_S + 1)
         except subprocess.TimeoutExpired:
             kill_session(keeper.pid)
             keeper.wait()
         _kill_orphan(folder / PID_NAME)
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve(folder: Path, parent_fd: int) -> int:
-    """Keep a Valkey running in `folder` until the parent is gone and its clients have left."""
+    """Run a Valkey in `folder` until the parent is gone and the clients have left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.set_blocking(parent_fd, False)
@@ -92,16 +92,16 @@ def serve(folder: Path, parent_fd: int) -> int:
         while server.is_running() and _parent_lives(parent_fd):
             time.sleep(0.05)
         if not server.is_running():
-            log.warning("the embedded server died, starting it again: what it held is lost and sent again by senders")
+            log.warning("the embedded server died and is restarted: its data are lost, and senders send theirs again")
             continue
         _wait_for_clients_to_leave(f"unix://{socket}")
         server.terminate()
-    _remove(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
 def _kill_orphan(pid_file: Path) -> None:
-    """Kill the server when its keeper was killed before it could."""
+    """Kill the server if its keeper was killed before it could stop it."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
         if b"valkey-server" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -117,7 +117,7 @@ def _parent_lives(fd: int) -> bool:
 
 def _wait_for_clients_to_leave(url: str) -> None:
     client = connect(url)
-    ends = time.monotonic() + LINGERS_S
+    ends = time.monotonic() + LINGER_S
     with contextlib.suppress(redis.RedisError):
         while time.monotonic() < ends and len(client.client_list()) > 1:  # itself
             time.sleep(0.05)
@@ -126,7 +126,7 @@ def _wait_for_clients_to_leave(url: str) -> None:
 
 def _wait_for_server(url: str, keeper: subprocess.Popen[bytes]) -> None:
     client = connect(url)
-    ends = time.monotonic() + START_S
+    ends = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < ends and keeper.poll() is None:
         with contextlib.suppress(redis.RedisError):
             client.ping()
@@ -134,11 +134,3 @@ def _wait_for_server(url: str, keeper: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.02)
     raise ServerFailed("the embedded server did not start; start a Redis yourself and name it with --redis")
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.glob("*"), reverse=True):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        folder.rmdir()

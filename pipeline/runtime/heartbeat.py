@@ -17,7 +17,7 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import heartbeat_key
 from pipeline.bus.messages import PROCESSES, Heartbeat, encode
-from pipeline.bus.scripts import script
+from pipeline.bus.scripts import Script
 from pipeline.runtime import metrics
 from pipeline.runtime.watchdog import STUCK_S, Watchdog
 
@@ -44,7 +44,7 @@ class HeartbeatSender:
         self._id = process_id
         self._report = report
         self._stuck = False
-        self._script = script(client, "beat")
+        self._script = Script(client, "beat")
 
     def send_until(self, stop: threading.Event) -> None:
         """Send a heartbeat every second until `stop` is set, then delete it."""

@@ -1,7 +1,7 @@
-"""One frozen record of settings, from flags > environment > TOML file > defaults; the one validator of all four.
+"""The settings as one frozen record, from flags > environment > TOML file > defaults, with one validator for all four.
 
-`option("fps")` makes the click option of a field: its flag, MASKWATCH_ variable, default and help come from the record
-below. A value that does not fit raises `BadSettings` with the flag's name and what would fit.
+`options("fps")` returns the click options of fields: flag, MASKWATCH_ variable, default and help come from the record
+below. An invalid value raises `BadSettings` with the flag's name and the valid values.
 """
 
 from __future__ import annotations
@@ -22,80 +22,74 @@ from pipeline.bus.messages import CameraName
 RedisUrl = Annotated[str, Meta(pattern=r"\A(redis|rediss|unix)://.+\Z")]
 Workers = Annotated[int, Meta(ge=1, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
+Score = Annotated[float, Meta(gt=0, lt=1)]
+SessionKey = Annotated[str, Meta(min_length=32)]
+Token = Annotated[str, Meta(min_length=16)]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class BadSettings(ValueError):
-    """A setting that does not fit; the message names it and says what would."""
+    """An invalid setting; names it and its valid values."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may set. Each process reads the fields it needs."""
+    """All settings. Each process reads the fields that it needs."""
 
     redis_url: Annotated[RedisUrl | None, Meta(description="Redis or Valkey, redis:// rediss:// or unix://")] = None
-    jobs_redis: Annotated[
-        RedisUrl | None, Meta(description="Redis that keeps training jobs, with persistence on; default: --redis")
-    ] = None
+    jobs_redis: Annotated[RedisUrl | None, Meta(description="persistent Redis of training jobs; default: --redis")] = (
+        None
+    )
     log_json: Annotated[bool, Meta(description="log JSON lines")] = False
-    log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="least level to log")] = "info"
-    metrics_port: Annotated[
-        Port | None, Meta(description="serve Prometheus metrics on this port; without a token to this machine alone")
-    ] = None
+    log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="minimum level to log")] = "info"
+    metrics_port: Annotated[Port | None, Meta(description="port of the metrics; without a token on loopback only")] = (
+        None
+    )
     parent_fd: Annotated[int | None, Meta(description="end when this pipe closes")] = None
 
     name: Annotated[CameraName | None, Meta(description="the camera's name: a-z 0-9 -, at most 32")] = None
-    fps: Annotated[float, Meta(gt=0, le=240, description="frames a second that a camera publishes at most")] = 20.0
+    fps: Annotated[float, Meta(gt=0, le=240, description="most frames per second that a camera publishes")] = 20.0
     deadline_s: Annotated[float, Meta(gt=0, le=60, description="a live frame older than this is dropped")] = 1.0
     jpeg_quality: Annotated[int, Meta(ge=10, le=100, description="of frames that do not arrive as JPEG")] = 90
-    loop: Annotated[bool, Meta(description="play a file again when it ends")] = True
-    seed: Annotated[int, Meta(ge=0, description="of everything random")] = 0
+    loop: Annotated[bool, Meta(description="restart a file when it ends")] = True
+    seed: Annotated[int, Meta(ge=0, description="seed of all random numbers")] = 0
 
-    detector: Annotated[Literal["yunet", "dnn", "haar"], Meta(description="how faces are found")] = "yunet"
-    detector_px: Annotated[
-        int,
-        Meta(ge=64, le=4096, multiple_of=32, description="longer side a frame is scaled to, to look for distant faces"),
-    ] = 960
-    score_threshold: Annotated[
-        Annotated[float, Meta(gt=0, lt=1)] | None, Meta(description="least score of a face; default: the detector's")
-    ] = None
-    threads: Annotated[int, Meta(ge=1, le=64, description="threads of one worker; more workers scale better")] = 1
+    detector: Annotated[Literal["yunet", "dnn", "haar"], Meta(description="how faces are detected")] = "yunet"
+    detector_px: Annotated[InputPx, Meta(description="longer side of scaled frames; larger for distant faces")] = 960
+    score_threshold: Annotated[Score | None, Meta(description="minimum score of a face; default: the detector's")] = (
+        None
+    )
+    threads: Annotated[int, Meta(ge=1, le=64, description="threads per worker; more workers scale better")] = 1
 
     models: Annotated[
         str | None,
         Meta(description="the classifier: a model's folder, or a registry's folder or URL; default: built in"),
     ] = None
-    runtime: Annotated[Literal["auto", "onnx", "keras"], Meta(description="what runs the classifier")] = "auto"
-    max_batch: Annotated[int, Meta(ge=1, le=512, description="most crops in one model call")] = 64
-    max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="wait so long for a fuller batch")] = 0.0
+    runtime: Annotated[Literal["auto", "onnx", "keras"], Meta(description="runtime of the classifier")] = "auto"
+    max_batch: Annotated[int, Meta(ge=1, le=512, description="maximum crops in one model call")] = 64
+    max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="how long to wait for a fuller batch")] = 0.0
 
     host: Annotated[str, Meta(description="address the viewer listens on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port the viewer listens on; 0 takes a free one")] = 8000
     password_hash: Annotated[
         str | None,
-        Meta(description="of the viewer's login, from `maskwatch password`; without one it serves loopback only"),
+        Meta(description="hash of the viewer's password (`maskwatch password`); without it only loopback is served"),
     ] = None
-    session_key: Annotated[
-        Annotated[str, Meta(min_length=32)] | None,
-        Meta(description="signs sessions; default: drawn at each start, which ends them"),
-    ] = None
+    session_key: Annotated[SessionKey | None, Meta(description="signs sessions; default: random at each start")] = None
     origins: Annotated[str | None, Meta(description="more origins whose pages may use the viewer, with commas")] = None
-    metrics_token: Annotated[
-        Annotated[str, Meta(min_length=16)] | None,
-        Meta(description="what readers of metrics must show as a bearer token"),
-    ] = None
-    max_viewers: Annotated[int, Meta(ge=1, le=120, description="most browsers and MJPEG streams at once")] = 100
+    metrics_token: Annotated[Token | None, Meta(description="bearer token that readers of metrics must send")] = None
+    max_viewers: Annotated[int, Meta(ge=1, le=120, description="maximum number of browsers and MJPEG streams")] = 100
 
     detectors: Annotated[Workers | None, Meta(description="detection workers to start")] = None
     classifiers: Annotated[Workers | None, Meta(description="classification workers to start")] = None
 
 
-URLS = ("redis_url", "jobs_redis")  # the fields that name a Redis
+URLS = ("redis_url", "jobs_redis")  # the fields with a URL of Redis
 _FLAGS = {"redis_url": "--redis"}
 _HINTS = typing.get_type_hints(Settings, include_extras=True)
 
 
-def option(name: str) -> Callable[[Command], Command]:
-    """Return the click option for one field of Settings."""
+def _option(name: str) -> Callable[[Command], Command]:
     hint, default = _HINTS[name], getattr(_DEFAULTS, name)
     choices = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) is Literal else None
     kind = _bare(hint)
@@ -115,21 +109,21 @@ def flag_of(name: str) -> str:
 
 
 def options(*names: str) -> Callable[[Command], Command]:
-    """Return one decorator for the click options of several fields."""
+    """Return a decorator that adds the click options of some fields of Settings."""
 
     def add(command: Command) -> Command:
         for name in reversed(names):
-            command = option(name)(command)
+            command = _option(name)(command)
         return command
 
     return add
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
-    """Return the checked record of what click collected.
+    """Return the record of the values that click has collected.
 
     Raises:
-        BadSettings: a value does not fit.
+        BadSettings: a value is invalid.
     """
     try:
         return msgspec.convert(values, Settings)
@@ -141,7 +135,7 @@ def settings_from(values: dict[str, Any]) -> Settings:
         if "matching regex" in text and name in URLS:  # a URL may hold a password
             text = "does not begin with redis://, rediss:// or unix://"
         elif "matching regex" in text:
-            text = f"{values[name]!r} does not fit; {_description(_HINTS[name])}"
+            text = f"{values[name]!r} is invalid; {_description(_HINTS[name])}"
         raise BadSettings(f"{flag_of(name)}: {text}") from error
 
 
@@ -169,7 +163,7 @@ _DEFAULTS = Settings()
 
 
 def _bare(hint: Any) -> Any:
-    """Return the plain type in Annotated[X | None, ...]."""
+    """Return X of Annotated[X | None, ...]."""
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -160,22 +160,13 @@ class WorkerContext:
 
 @contextlib.contextmanager
 def worker_context(
-    role: str,
-    redis_url: str,
-    *,
-    camera: str | None = None,
-    parent_fd: int | None = None,
-    metrics_port: int | None = None,
-    metrics_token: str | None = None,
-    heartbeat: bool = True,
+    role: str, settings: Settings, *, redis_url: str = "", camera: str | None = None, heartbeat: bool = True
 ) -> Iterator[WorkerContext]:
     """Set a process up, yield its context, and clean up.
 
     Args:
         role: camera, detector, classifier, viewer or trainer.
-        parent_fd: a pipe's end that closes when the parent ends; None for a process without one.
-        metrics_port: where Prometheus metrics are served; None for nowhere.
-        metrics_token: what readers of metrics must send; None serves this machine alone.
+        redis_url: used if the settings name no Redis.
 
     Raises:
         OSError: the metrics port is in use.
@@ -183,13 +174,14 @@ def worker_context(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain pixels
     keep_memory()
     metrics.expose(role)
-    context = WorkerContext(role, redis_url, camera=camera)
+    context = WorkerContext(role, settings.redis_url or redis_url, camera=camera)
     set_log_identity(role, context.id)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         context.stop_soon()
 
-    with serving(metrics_port, metrics_token) if metrics_port is not None else contextlib.nullcontext():
+    port, parent_fd = settings.metrics_port, settings.parent_fd
+    with serving(port, settings.metrics_token) if port is not None else contextlib.nullcontext():
         previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         if parent_fd is not None:
             threading.Thread(target=_watch_parent, args=(parent_fd, context), name="parent", daemon=True).start()
@@ -209,20 +201,6 @@ def worker_context(
                 signal.signal(number, handler)
             context.ended()
             log.info("%s ended", context.id)
-
-
-def worker_context_from(
-    role: str, settings: Settings, *, redis_url: str = "", camera: str | None = None
-) -> AbstractContextManager[WorkerContext]:
-    """Return worker_context() for these settings. redis_url: used if the settings name no Redis."""
-    return worker_context(
-        role,
-        settings.redis_url or redis_url,
-        camera=camera,
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-        metrics_token=settings.metrics_token,
-    )
 
 
 def keep_memory() -> None:

@@ -1,4 +1,4 @@
-"""The overlap of boxes. Pure."""
+"""Intersection over union of boxes. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     """
     a = np.asarray(first, np.float64).reshape(-1, 1, 4)
     b = np.asarray(second, np.float64).reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.prod(np.maximum(sides, 0), axis=-1)
+    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.prod(np.maximum(overlap, 0), axis=-1)
     union = _areas(a) + _areas(b) - intersection
-    shares: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return shares
+    ratio: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return ratio
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

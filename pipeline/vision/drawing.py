@@ -1,9 +1,8 @@
-"""Boxes and texts on a picture. Pure: a new picture comes back, the one given stays as it was.
+"""Draw boxes and texts on a copy of an image. Pure.
 
-The two labels differ in three ways, so that they are told apart without colour vision too: colours of different
-lightness (Okabe and Ito 2008: sky blue and vermillion), one line round a mask and two round a face without, and their
-texts. Everything is sized by the picture; a text without room becomes shorter, and then is left out, that of the
-smallest face first.
+The two labels differ in three ways, so that people with colour blindness can distinguish them: colours of different
+lightness (Okabe and Ito 2008: sky blue and vermillion), one line around a mask and two around a face without, and text.
+Sizes are relative to the image. A text without space is shortened, and then left out, smallest faces first.
 """
 
 from __future__ import annotations
@@ -18,32 +17,31 @@ from pipeline.vision.faces import Box, Label, LabelledFace
 from pipeline.vision.jpeg import Image
 
 COLOURS_BGR: dict[Label, tuple[int, int, int]] = {"mask": (233, 180, 86), "no_mask": (0, 94, 213)}
-WORDS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}
-INK_BGR = (0, 0, 0)  # on both colours at least 5:1
+TEXTS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}
+TEXT_BGR = (0, 0, 0)  # contrast of at least 5:1 on both colours
 NOTE_BGR = (235, 235, 235)
 PANEL_BGR = (48, 44, 40)
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 FONT_PX = 22.0  # height of a capital letter at scale 1
-TEXT_SHARE = 1 / 36  # height of a capital letter as a share of the picture's shorter side
-MIN_TEXT_PX = 9.0  # a smaller letter cannot be read
-LINE_SHARE = 1 / 240  # width of a line as a share of the picture's shorter side
-
+TEXT_SHARE = 1 / 36  # height of a capital letter as a share of the image's shorter side
+MIN_TEXT_PX = 9.0  # smaller letters are not legible
+LINE_SHARE = 1 / 240  # width of a line as a share of the image's shorter side
 
 _Area = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
 
 
 def label_text(label: Label, confidence: float) -> str:
-    """Return what is written beside a face, such as `No Mask (Confidence: 92%)`."""
-    return f"{WORDS[label]} (Confidence: {confidence:.0%})"
+    """Return the text beside a face, such as `No Mask (Confidence: 92%)`."""
+    return f"{TEXTS[label]} (Confidence: {confidence:.0%})"
 
 
 def draw(frame: Image, faces: Sequence[LabelledFace], *, note: str | None = None) -> Image:
-    """Return the picture with a box and a text for each face.
+    """Return a copy of the image with a box and a text for each face.
 
     Args:
-        frame: BGR uint8 H x W x 3, of any size.
-        note: a line for the lower edge, such as `not labelled right now`; None for none.
+        frame: BGR uint8 H x W x 3.
+        note: a text at the lower edge, such as `not labelled right now`.
     """
     drawn = np.array(frame, np.uint8, order="C")
     for face in faces:
@@ -53,17 +51,17 @@ def draw(frame: Image, faces: Sequence[LabelledFace], *, note: str | None = None
         height, width = drawn.shape[:2]
         _draw_tag(drawn, (0, height, width, height), (note,), NOTE_BGR, taken)
     for face in sorted(faces, key=_area, reverse=True):  # after all boxes, so that no line crosses a text
-        short = f"{WORDS[face.label]} {face.confidence:.0%}"
+        short = f"{TEXTS[face.label]} {face.confidence:.0%}"
         texts = (label_text(face.label, face.confidence), short)
         _draw_tag(drawn, face.box, texts, COLOURS_BGR[face.label], taken)
     return drawn
 
 
-def offline_picture(frame: Image | None, text: str) -> Image:
-    """Return a picture that cannot pass as live: the last one grey and dark, or a plain panel, with a text across.
+def offline_image(frame: Image | None, text: str) -> Image:
+    """Return an image that is clearly not live: the last frame in dark grey, or a plain panel, with a text across.
 
     Args:
-        frame: the last picture, BGR uint8 H x W x 3; None when there is none.
+        frame: the last frame, BGR uint8 H x W x 3; None without one.
     """
     if frame is None:
         dark = np.full((360, 640, 3), PANEL_BGR, np.uint8)
@@ -76,20 +74,20 @@ def offline_picture(frame: Image | None, text: str) -> Image:
     return dark
 
 
-def _line_px(picture: Image) -> int:
-    return int(max(1, round(min(picture.shape[:2]) * LINE_SHARE)))
+def _line_px(image: Image) -> int:
+    return int(max(1, round(min(image.shape[:2]) * LINE_SHARE)))
 
 
-def _draw_box(picture: Image, face: LabelledFace) -> None:
-    height, width = picture.shape[:2]
-    line = _line_px(picture)
+def _draw_box(image: Image, face: LabelledFace) -> None:
+    height, width = image.shape[:2]
+    line = _line_px(image)
     x1, y1, x2, y2 = (
         int(np.clip(round(side), -1, limit)) for side, limit in zip(face.box, (width, height) * 2, strict=True)
     )
-    cv2.rectangle(picture, (x1, y1), (x2, y2), COLOURS_BGR[face.label], line)
+    cv2.rectangle(image, (x1, y1), (x2, y2), COLOURS_BGR[face.label], line)
     inset = 3 * line
     if face.label == "no_mask" and min(x2 - x1, y2 - y1) > 4 * inset:
-        cv2.rectangle(picture, (x1 + inset, y1 + inset), (x2 - inset, y2 - inset), COLOURS_BGR[face.label], line)
+        cv2.rectangle(image, (x1 + inset, y1 + inset), (x2 - inset, y2 - inset), COLOURS_BGR[face.label], line)
 
 
 def _area(face: LabelledFace) -> float:
@@ -98,7 +96,7 @@ def _area(face: LabelledFace) -> float:
 
 
 def _draw_tag(
-    picture: Image,
+    image: Image,
     box: Box,
     texts: Sequence[str],
     colour: tuple[int, int, int],
@@ -107,19 +105,19 @@ def _draw_tag(
     larger: float = 1.0,
     centred: bool = False,
 ) -> None:
-    """Write the first text that has room in letters that can be read, and add its area to `taken`."""
-    wanted_px = max(MIN_TEXT_PX, min(picture.shape[:2]) * TEXT_SHARE) * larger
+    """Write the first text that fits in legible letters, and add its area to `taken`."""
+    wanted_px = max(MIN_TEXT_PX, min(image.shape[:2]) * TEXT_SHARE) * larger
     for text in texts:
         for capital_px in (wanted_px, MIN_TEXT_PX):
             (text_px, _), _ = cv2.getTextSize(text, FONT, capital_px / FONT_PX, _thickness(capital_px))
             pad = round(capital_px * 0.4)
             size = (text_px + 2 * pad, round(capital_px) + 2 * pad)
-            area = _free_area(picture, box, size, taken, centred=centred)
+            area = _free_area(image, box, size, taken, centred=centred)
             if area:
                 x, y, right, bottom = area
-                cv2.rectangle(picture, (x, y), (right - 1, bottom - 1), colour, cv2.FILLED)
+                cv2.rectangle(image, (x, y), (right - 1, bottom - 1), colour, cv2.FILLED)
                 at, scale = (x + pad, bottom - pad), capital_px / FONT_PX
-                cv2.putText(picture, text, at, FONT, scale, INK_BGR, _thickness(capital_px), cv2.LINE_AA)
+                cv2.putText(image, text, at, FONT, scale, TEXT_BGR, _thickness(capital_px), cv2.LINE_AA)
                 taken.append(area)
                 return
 
@@ -128,11 +126,9 @@ def _thickness(capital_px: float) -> int:
     return max(1, round(capital_px / 10))
 
 
-def _free_area(
-    picture: Image, box: Box, size: tuple[int, int], taken: Sequence[_Area], *, centred: bool
-) -> _Area | None:
-    """Return where a tag stands in the picture, above the box, below it or in it, clear of others; None if nowhere."""
-    (height, width), (tag_width, tag_height) = picture.shape[:2], size
+def _free_area(image: Image, box: Box, size: tuple[int, int], taken: Sequence[_Area], *, centred: bool) -> _Area | None:
+    """Return a free area for a tag above, below or in the box; None without one."""
+    (height, width), (tag_width, tag_height) = image.shape[:2], size
     if tag_width > width or tag_height > height:
         return None
     x = int(np.clip(round((width - tag_width) / 2 if centred else box[0]), 0, width - tag_width))

@@ -1,4 +1,4 @@
-"""What is said of a face: its box, its label and how sure both are. Types alone."""
+"""Types of labelled faces: a box, a label, and the confidences of both."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the full 
 
 
 class LabelledFace(Protocol):
-    """What can be drawn: a Face, or a TrackedFace."""
+    """What can be drawn and tracked: a Face or a TrackedFace."""
 
     @property
     def box(self) -> Box:
         """x1, y1, x2, y2 in pixels."""
 
     @property
+    def score(self) -> float:
+        """The detector's score, 0 to 1."""
+
+    @property
     def label(self) -> Label:
-        """The label given."""
+        """The label."""
 
     @property
     def confidence(self) -> float:
         """The confidence of that label, 0.5 to 1."""
-
-
-class ScoredFace(LabelledFace, Protocol):
-    """A labelled face that says how sure the detector was of it."""
-
-    @property
-    def score(self) -> float:
-        """The detector's score, 0 to 1."""

@@ -1,7 +1,4 @@
-"""Encode and decode JPEG images, and unpack crops. Sizes are checked before anything is decoded.
-
-`BadImage` says what is wrong with an image.
-"""
+"""Encode and decode JPEG images, and unpack crops. Sizes are checked before decoding; errors raise `BadImage`."""
 
 from __future__ import annotations
 
@@ -12,32 +9,32 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-MAX_PIXELS = 50_000_000  # a picture with more is refused before it is decoded: 150 MB of memory
-MAX_SIDE = 65_500  # libjpeg's own limit
+MAX_PIXELS = 50_000_000  # 150 MB of memory when decoded
+MAX_SIDE_PX = 65_500  # libjpeg's own limit
 
 Image = NDArray[np.uint8]
 
 
 class BadImage(ValueError):
-    """A picture that cannot be decoded, or that is too large to try."""
+    """An image that cannot be decoded, or is too large to be."""
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a picture that is too large.
+    """Check that an image is not too large.
 
     Raises:
-        BadImage: says its size and the limit.
+        BadImage: it is; names its size and the limit.
     """
-    if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if width < 1 or height < 1 or max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         millions = width * height / 1e6
-        raise BadImage(f"{width}x{height} is {millions:.0f} megapixels, at most {MAX_PIXELS // 1_000_000} are taken")
+        raise BadImage(f"{width}x{height} is {millions:.0f} megapixels, the limit is {MAX_PIXELS // 1_000_000}")
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """Return width and height as the JPEG's header says.
+    """Return width and height in the header of a JPEG.
 
     Raises:
-        BadImage: it has no JPEG header, or says it is too large.
+        BadImage: it has no valid header, or is too large.
     """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
@@ -48,14 +45,14 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
 
 
 def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
-    """Return the picture, BGR uint8 H x W x 3; grey and CMYK pictures become BGR.
+    """Return the image, BGR uint8 H x W x 3, also of a grey or CMYK JPEG.
 
     Args:
-        at_least_px: the longer side may be decoded at a half, quarter or eighth as long as it keeps this many pixels;
-            None decodes all of them.
+        at_least_px: decode at a half, quarter or eighth of the size if the longer side keeps this many pixels; None
+            decodes at full size.
 
     Raises:
-        BadImage: it is damaged, cut off or too large.
+        BadImage: it is damaged, truncated or too large.
     """
     width, height = jpeg_size(jpeg)
     factor = max(1, min(8, max(width, height) // at_least_px)) if at_least_px else 1
@@ -77,7 +74,7 @@ def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
 
 
 def encode_jpeg(frame: Image, quality: int) -> bytes:
-    """Return a BGR uint8 H x W x 3 picture as JPEG. quality: 1 to 100."""
+    """Return a BGR uint8 H x W x 3 image as JPEG. quality: 1 to 100."""
     return cast(
         bytes,
         simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, colorspace="BGR", colorsubsampling="420"),
@@ -88,7 +85,7 @@ def unpack_crops(packed: bytes, count: int, crop_px: int) -> Image:
     """Return crops as uint8 count x crop_px x crop_px x 3, RGB.
 
     Raises:
-        BadImage: the bytes are not that many.
+        BadImage: the number of bytes does not match.
     """
     if len(packed) != count * crop_px * crop_px * 3:
         raise BadImage(f"{len(packed)} bytes are not {count} crops of {crop_px} px")
@@ -96,8 +93,8 @@ def unpack_crops(packed: bytes, count: int, crop_px: int) -> Image:
 
 
 def _decode_rare(jpeg: bytes) -> Image:
-    """Decode a JPEG in a colour space that libjpeg-turbo does not turn into BGR (CMYK)."""
+    """Decode a JPEG in a colour space that libjpeg-turbo does not convert to BGR (CMYK)."""
     frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if frame is None:
-        raise BadImage("a damaged JPEG: no decoder reads it")
+        raise BadImage("a damaged JPEG: no decoder can read it")
     return cast(Image, frame)

@@ -91,13 +91,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
     """
     camera = FILE_PREFIX + secrets.token_hex(4)
     started = time.monotonic()
-    with worker_context(
-        "camera",
-        settings.redis_url or "",
-        camera=camera,
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-    ) as context:
+    with worker_context("camera", settings, camera=camera) as context:
         if not own_workers:
             check_workers(context)
         forget_old_runs(context)

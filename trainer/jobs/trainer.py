@@ -19,7 +19,7 @@ from pipeline.bus.connection import connect, hide_password
 from pipeline.runtime import metrics
 from pipeline.runtime.logs import capture_stderr
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context_from
+from pipeline.runtime.worker_context import WorkerContext, worker_context
 from trainer.jobs.device import DeviceLock, devices
 from trainer.jobs.job_spec import find
 from trainer.jobs.worker import TrainingWorker
@@ -41,7 +41,7 @@ def main(settings: Settings, redis_url: str) -> int:
     lock = DeviceLock(devices(os.environ.get("CUDA_VISIBLE_DEVICES")))
     client = connect(redis_url)
     worker: TrainingWorker | None = None
-    with worker_context_from("trainer", settings, redis_url=redis_url) as run:
+    with worker_context("trainer", settings, redis_url=redis_url) as run:
         run.redis_location = hide_password(redis_url)
         following = Following(run, redis_url)
         while run.should_run():
