@@ -1,4 +1,4 @@
-"""Start maskwatch's real processes in tests, and look at what they leave behind."""
+"""Start maskwatch's processes in tests, and check what they leave behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Process = subprocess.Popen[str]
 
 
 class Processes:
-    """Processes of one test, on one Redis; what still runs in the end is killed with all it started."""
+    """Processes of one test; those still running in the end are killed with their children."""
 
     def __init__(self, folder: Path) -> None:
         self.temporary = folder / "t"
@@ -64,7 +64,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def live(server: Server, role: str, count: int = 1) -> bool:
-    """Return whether so many processes of a role are alive."""
+    """Return whether at least `count` processes of a role are alive."""
     return sum(beat.role == role for beat in heartbeats(server.client)) >= count
 
 
@@ -84,8 +84,8 @@ def gone(pids: list[int]) -> bool:
 
 def wait_for_workers(server: Server, detectors: int = 1, classifiers: int = 1) -> None:
     """Wait until workers of both kinds live."""
-    wait_until(lambda: live(server, "detector", detectors), 20, f"{detectors} detectors live")
-    wait_until(lambda: live(server, "classifier", classifiers), 20, f"{classifiers} classifiers live")
+    wait_until(lambda: live(server, "detector", detectors), 60, f"{detectors} detectors live")
+    wait_until(lambda: live(server, "classifier", classifiers), 60, f"{classifiers} classifiers live")
 
 
 def _runs(pid: int) -> bool:

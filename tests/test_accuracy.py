@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from bench.accuracy import main
 from bench.precision import Prediction, mean_average_precision
+from pipeline.vision.faces import Label
 from trainer.data.annotations import AnnotatedFace, WornAs
 
 Box = tuple[float, float, float, float]
@@ -25,8 +26,8 @@ def face(box: Box, worn: WornAs) -> AnnotatedFace:
     return AnnotatedFace(box=box, worn=worn)
 
 
-def says(box: Box, label: str, score: float = 0.9, confidence: float = 1.0) -> Prediction:
-    return Prediction(box=box, label=label, score=score, confidence=confidence)  # type: ignore[arg-type]
+def says(box: Box, label: Label, score: float = 0.9, confidence: float = 1.0) -> Prediction:
+    return Prediction(box=box, label=label, score=score, confidence=confidence)
 
 
 BOTH = (face(LEFT, "mask"), face(RIGHT, "no_mask"))

