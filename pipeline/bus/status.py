@@ -27,6 +27,9 @@ UNLABELLED_S = 1.0  # a live camera without a labelled frame for this long is sh
 FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
 MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it either
 
+WORK_STREAMS = (messages.FRAMES, messages.FACES)
+STREAMS = (*WORK_STREAMS, messages.RESULTS, messages.DEAD)
+
 State = Literal["live", "stale", "offline", "unlabelled"]
 
 
@@ -116,15 +119,14 @@ def read(client: Redis, clock: Clock) -> Status:
             )
             for beat in sorted(beats, key=lambda beat: beat.id)
         ],
-        streams={name: _stream(client, name) for name in (messages.FRAMES, messages.FACES)}
-        | {name: _plain_stream(client, name) for name in (messages.RESULTS, messages.DEAD)},
+        streams={name: _stream(client, name) for name in STREAMS},
         model=", ".join(sorted(models)) or None,
     )
 
 
 def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
     """Return the ledgers of cameras, read atomically by one script."""
-    keys = [messages.FRAMES, messages.FACES, *(ledger_key(name) for name in cameras)]
+    keys = [*WORK_STREAMS, *(ledger_key(name) for name in cameras)]
     rows = cast(list[Any], Script(client, "ledger", read_only=True)(keys=keys, args=cameras))
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
@@ -277,10 +279,8 @@ def _ledger(row: list[Any]) -> Ledger:
 
 def _stream(client: Redis, name: str) -> Stream:
     length = client.xlen(name)
+    if name not in WORK_STREAMS:
+        return Stream(length=length, lag=0, pending=0)
     groups = cast(list[Any], client.xinfo_groups(name)) if length else []
     pending = sum(group["pending"] for group in groups if group["name"] == GROUP.encode())
     return Stream(length=length, lag=max(0, length - pending), pending=pending)
-
-
-def _plain_stream(client: Redis, name: str) -> Stream:
-    return Stream(length=client.xlen(name), lag=0, pending=0)

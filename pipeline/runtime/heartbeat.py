@@ -28,49 +28,40 @@ TTL_MS = 5_000
 PROCESS_RETENTION_S = 60  # how long a dead process stays in the set of processes
 
 
-class HeartbeatSender:
-    """Send heartbeats.
+def send_heartbeats(
+    client: Redis,
+    clock: Clock,
+    watchdog: Watchdog,
+    process_id: str,
+    report: Callable[[float], Heartbeat],
+    stop: threading.Event,
+) -> None:
+    """Send a heartbeat every second until `stop` is set, then delete it.
 
     Args:
         report: returns the heartbeat to send, given the time on Redis' clock.
     """
+    script, stuck = Script(client, "beat"), False
+    while not stop.is_set():
+        stuck = _check_loops(watchdog, process_id, was_stuck=stuck)
+        if not stuck:
+            with contextlib.suppress(redis.RedisError):
+                now = clock.now()
+                args = [encode(report(now)), TTL_MS, process_id, now, now - PROCESS_RETENTION_S]
+                script([heartbeat_key(process_id), PROCESSES], args)
+        stop.wait(INTERVAL_S)
+    with contextlib.suppress(redis.RedisError):
+        client.delete(heartbeat_key(process_id))
+        client.zrem(PROCESSES, process_id)
 
-    def __init__(
-        self, client: Redis, clock: Clock, watchdog: Watchdog, process_id: str, report: Callable[[float], Heartbeat]
-    ) -> None:
-        self._client = client
-        self._clock = clock
-        self._watchdog = watchdog
-        self._id = process_id
-        self._report = report
-        self._stuck = False
-        self._script = Script(client, "beat")
 
-    def send_until(self, stop: threading.Event) -> None:
-        """Send a heartbeat every second until `stop` is set, then delete it."""
-        while not stop.is_set():
-            if not self._is_stuck():
-                with contextlib.suppress(redis.RedisError):
-                    self._send(self._clock.now())
-            stop.wait(INTERVAL_S)
-        with contextlib.suppress(redis.RedisError):
-            self._client.delete(heartbeat_key(self._id))
-            self._client.zrem(PROCESSES, self._id)
-
-    def _send(self, now: float) -> None:
-        beat = encode(self._report(now))
-        self._script(
-            keys=[heartbeat_key(self._id), PROCESSES], args=[beat, TTL_MS, self._id, now, now - PROCESS_RETENTION_S]
-        )
-
-    def _is_stuck(self) -> bool:
-        """Poll the watchdog; log when a loop gets stuck and when it recovers."""
-        age_s = self._watchdog.poll()
-        metrics.loop_age_s.set(age_s)
-        if (age_s > STUCK_S) != self._stuck:
-            self._stuck = age_s > STUCK_S
-            if self._stuck:
-                log.error("%s is stuck and sends no heartbeat; it is in %s", self._id, self._watchdog.slowest_stack())
-            else:
-                log.warning("%s is no longer stuck", self._id)
-        return self._stuck
+def _check_loops(watchdog: Watchdog, process_id: str, *, was_stuck: bool) -> bool:
+    """Return whether a loop is stuck; log when that changes."""
+    age_s = watchdog.poll()
+    metrics.loop_age_s.set(age_s)
+    stuck = age_s > STUCK_S
+    if stuck and not was_stuck:
+        log.error("%s is stuck and sends no heartbeat; it is in %s", process_id, watchdog.slowest_stack())
+    elif was_stuck and not stuck:
+        log.warning("%s is no longer stuck", process_id)
+    return stuck

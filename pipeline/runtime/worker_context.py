@@ -27,7 +27,7 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect, describe_error, hide_password
 from pipeline.bus.messages import Heartbeat
 from pipeline.runtime import metrics
-from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
 from pipeline.runtime.metrics_server import serving
 from pipeline.runtime.settings import Settings
@@ -134,8 +134,7 @@ class WorkerContext:
 
     def send_heartbeats(self) -> None:
         """Send heartbeats until the process should end."""
-        sender = HeartbeatSender(self.client, self.clock, self.watchdog, self.id, self._heartbeat)
-        sender.send_until(self._stop)
+        send_heartbeats(self.client, self.clock, self.watchdog, self.id, self._heartbeat, self._stop)
 
     def _heartbeat(self, now: float) -> Heartbeat:
         self._started_at = self._started_at or now
