@@ -1,4 +1,4 @@
-"""Each user of Redis may do its own work and nothing else, on Redis as on Valkey."""
+"""Each user of Redis has only the permissions of its role, on Redis and on Valkey."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ NO_PROGRAM = [
     "SCRIPT KILL",
     "DEL heartbeat:admin-1",
 ]
-REFUSED = {
+DENIED = {
     "camera": [
         "INFO",
         "GET pixels:door:1:1",
@@ -187,7 +187,7 @@ REFUSED = {
     ],
     "admin": [],
 }
-# Scripts that nobody but the server's start could load, each with keys that its user may name.
+# Calls of scripts that only the server's start can load, each with keys that its user may name.
 SCRIPTED = {
     "camera": [("XRANGE", "results", "-", "+"), ("GET", "pixels:door:1:1"), ("XDEL", "frames", "1-1")],
     "detector": [("XRANGE", "results", "-", "+"), ("GET", "crops:door:1:1"), ("XADD", "frames", "*", "a", "b")],
@@ -199,14 +199,14 @@ SCRIPTED = {
 
 @pytest.fixture(scope="module", params=["redis", "valkey"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Locked]:
-    """A server for tests that leave nothing behind."""
+    """A server shared by tests that leave nothing behind."""
     with locked(request.param) as found:
         yield found
 
 
 @pytest.fixture(params=["redis", "valkey"])
 def own(request: pytest.FixtureRequest) -> Iterator[Locked]:
-    """A server of one test's own."""
+    """A server for one test."""
     with locked(request.param) as found:
         yield found
 
@@ -262,7 +262,7 @@ def labelled(own: Locked, camera: str) -> int:
     return read_ledgers(own.server.client, [camera])[camera].labelled
 
 
-def test_every_process_does_its_whole_work_as_its_own_user(
+def test_every_process_can_do_all_its_work_as_its_own_user(
     own: Locked, processes: Processes, tmp_path: Path, pictures: Path
 ) -> None:
     folder = tmp_path / "street"
@@ -312,14 +312,14 @@ def test_every_process_does_its_whole_work_as_its_own_user(
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_each_user_is_refused_what_is_not_its_work(shared: Locked, user: str) -> None:
+def test_each_user_is_denied_what_its_role_does_not_need(shared: Locked, user: str) -> None:
     client = connect(shared.url(user))
     shared.server.client.script_load(READ_RESULTS)
-    tried = [*NOBODY, *(NO_PROGRAM if user != "admin" else []), *REFUSED[user]]
+    tried = [*NOBODY, *(NO_PROGRAM if user != "admin" else []), *DENIED[user]]
 
     answers = {line: outcome(client, *words(line)) for line in tried}
 
-    assert {line: answer for line, answer in answers.items() if answer != "refused"} == {}
+    assert {line: answer for line, answer in answers.items() if answer != "denied"} == {}
     client.close()
 
 
@@ -335,19 +335,19 @@ def test_no_script_does_what_its_user_may_not(shared: Locked, user: str) -> None
         for named in (keys, [*keys, *command[1:2]]):
             answers[command, len(named)] = outcome(client, "EVALSHA", sha, str(len(named)), *named)
 
-    assert {call: answer for call, answer in answers.items() if answer != "refused"} == {}
+    assert {call: answer for call, answer in answers.items() if answer != "denied"} == {}
     client.close()
 
 
 def outcome(client: redis.Redis, *command: str) -> str:
-    """Return "refused" when the server knows the command and does not let this user do it, else what it answered."""
+    """Return "denied" if this user lacks the permission for a known command, else the answer."""
     try:
         return str(client.execute_command(*command))
     except NoPermissionError:
-        return "refused"
+        return "denied"
     except redis.ResponseError as error:  # from inside a script it has no code of its own
         by_user = "ACL failure" in str(error) or "The user executing the script can't" in str(error)
-        return "refused" if by_user else str(error)
+        return "denied" if by_user else str(error)
 
 
 @pytest.mark.parametrize("user", [*USERS, "default", "nobody"])
@@ -361,7 +361,7 @@ def test_a_wrong_password_opens_nothing(shared: Locked, user: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "label PICTURE --json -"], ids=["status", "label"])
-def test_a_command_with_a_wrong_password_says_so_in_one_line(shared: Locked, command: str, tmp_path: Path) -> None:
+def test_a_command_with_a_wrong_password_reports_it_in_one_line(shared: Locked, command: str, tmp_path: Path) -> None:
     picture = tmp_path / "a.jpg"
     picture.write_bytes(encode_jpeg(numbered_picture(1), 90))
 
@@ -379,14 +379,14 @@ def test_a_command_with_a_wrong_password_says_so_in_one_line(shared: Locked, com
     [("detector", "a-wrong-password", "invalid username-password pair"), ("camera", None, "ermissions to")],
     ids=["wrong password", "wrong user"],
 )
-def test_a_worker_that_is_not_let_in_waits_and_says_why_once(
+def test_a_worker_that_is_denied_waits_and_logs_the_reason_once(
     own: Locked, processes: Processes, user: str, password: str | None, reason: str
 ) -> None:
     worker = processes.start("detect", "--redis", own.url(user, password))
 
     wait_until(lambda: reason in processes.log(), 40, "it says why")
-    tried = refused_times(own)
-    wait_until(lambda: refused_times(own) > tried + 2, 10, "it tries again")
+    tried = denied_times(own)
+    wait_until(lambda: denied_times(own) > tried + 2, 10, "it tries again")
 
     assert worker.poll() is None
     assert processes.log().count(reason) == 1
@@ -394,11 +394,11 @@ def test_a_worker_that_is_not_let_in_waits_and_says_why_once(
     assert "a-wrong-password" not in processes.log()
 
 
-def refused_times(own: Locked) -> int:
+def denied_times(own: Locked) -> int:
     return sum(int(row["count"]) for row in own.denials())
 
 
-def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path, processes: Processes) -> None:
+def test_trainers_and_their_clients_need_one_user_only(tmp_path: Path, processes: Processes) -> None:
     with locked("redis", template=JOBS_TEMPLATE) as jobs:
         client = connect(jobs.url("jobs"))
         settings = TrainSettings(datasets=(str(tmp_path),), out=str(tmp_path / "out"))
@@ -425,11 +425,11 @@ def test_a_trainer_and_those_who_give_it_jobs_need_one_user_alone(tmp_path: Path
             "PUBLISH anything x",
         ]
         answers = {line: outcome(client, *words(line)) for line in tried}
-        assert {line: answer for line, answer in answers.items() if answer != "refused"} == {}
+        assert {line: answer for line, answer in answers.items() if answer != "denied"} == {}
         client.close()
 
 
-def test_looking_what_is_overtaken_needs_reading_only(shared: Locked) -> None:
+def test_checking_for_stale_frames_needs_read_permission_only(shared: Locked) -> None:
     client = connect(shared.url("viewer"))
 
     newer = Script(client, "overtaken", read_only=True)(keys=[messages.FRAMES], args=["door", f"{time.time():.6f}"])
@@ -438,7 +438,7 @@ def test_looking_what_is_overtaken_needs_reading_only(shared: Locked) -> None:
     client.close()
 
 
-def test_a_redis_without_this_versions_scripts_says_what_to_do() -> None:
+def test_the_error_for_a_redis_without_this_versions_scripts_names_the_remedy() -> None:
     with locked("redis", scripts=()) as found:
         viewer, detector = connect(found.url("viewer")), connect(found.url("detector"))
         calls = [
@@ -463,11 +463,11 @@ def test_a_script_that_does_not_end_fails_the_containers_check_and_is_ended_by_t
     wait_until(lambda: outcome(other, "PING").startswith(("BUSY", "Redis is busy")), 5, "everybody waits")
 
     busy = [answers(own, check) for check in checks()]
-    refused, ended = outcome(other, "SCRIPT", "KILL"), outcome(admin, "SCRIPT", "KILL")
+    denied, ended = outcome(other, "SCRIPT", "KILL"), outcome(admin, "SCRIPT", "KILL")
     endless.join()
 
     assert (set(well), set(busy)) == ({True}, {False})
-    assert (refused, ended) == ("refused", "b'OK'")
+    assert (denied, ended) == ("denied", "b'OK'")
     assert other.ping()
     admin.close()
     other.close()

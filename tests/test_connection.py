@@ -1,4 +1,4 @@
-"""Reaching Redis: what people are told when it cannot be used, and that nobody is ever told a password."""
+"""Connecting to Redis: errors say what to do, and no message shows a password."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.bus.connection import (
     hide_password,
 )
 
-# No capital, digit 7 to 9 or sign stands in the rest of the URLs below: whatever of a password is shown is found.
+# The rest of the URLs below contains none of these characters, so that any shown part of a password is detected.
 PASSWORDS = st.text(alphabet="SECRET789@/#?%:&=[] \t\n\u00c4\u2100", min_size=1)
 
 REJECTED = redis.AuthenticationError("invalid username-password pair or user is disabled.")
@@ -62,7 +62,9 @@ RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection 
         ),
     ],
 )
-def test_what_is_wrong_and_what_to_do_are_one_line(error: redis.RedisError, scheme: str, told: str, to_do: str) -> None:
+def test_an_error_is_described_in_one_line_with_what_to_do(
+    error: redis.RedisError, scheme: str, told: str, to_do: str
+) -> None:
     line = describe_error(error, f"{scheme}://detector:***@a:1")
 
     assert told in line
@@ -72,7 +74,7 @@ def test_what_is_wrong_and_what_to_do_are_one_line(error: redis.RedisError, sche
     assert "\n" not in line
 
 
-@settings(deadline=None)  # the machine may be busy
+@settings(deadline=None)
 @given(PASSWORDS)
 @example("abcd@efgh/ijklmnop#q%zz")
 @example("?password=SECRET@7")
@@ -107,7 +109,7 @@ def test_no_character_of_a_password_that_is_a_parameter_is_shown(password: str) 
         ("demo", "demo"),
     ],
 )  # fmt: skip
-def test_all_of_a_url_but_its_passwords_is_shown(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert hide_password(url) == shown
 
 
@@ -117,7 +119,7 @@ def test_all_of_a_url_but_its_passwords_is_shown(url: str, shown: str) -> None:
 @example("SE[CRET")
 @example("SECRET\u2100")
 @example("789/@")
-def test_a_password_is_understood_or_refused_in_one_line_that_does_not_show_it(password: str) -> None:
+def test_a_password_is_parsed_or_rejected_in_one_line_that_does_not_show_it(password: str) -> None:
     try:
         found = connect(f"redis://detector:{password}@redis.lan:6379/0").connection_pool.connection_kwargs
     except BadUrl as error:
@@ -150,7 +152,7 @@ def test_every_password_can_be_written_percent_encoded(password: str) -> None:
         ("rediss://redis.lan/0?ssl_cert_reqs=some", "ssl_cert_reqs=some has an invalid value"),
     ],
 )  # fmt: skip
-def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str, says: str) -> None:
+def test_an_unusable_url_is_rejected_in_one_line(url: str, says: str) -> None:
     with pytest.raises(BadUrl) as error:
         connect(url)
 
@@ -161,7 +163,7 @@ def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str, says: str) -
 
 @dataclass(frozen=True)
 class Secured:
-    """A server that speaks TLS with a certificate for redis.example; files of authorities, good and bad."""
+    """A TLS server with a certificate for redis.example; files of valid and invalid authorities."""
 
     port: int
     folder: Path
@@ -197,7 +199,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         ("?ssl_ca_certs=.", "is a folder", "for a folder of certificates write ssl_ca_path"),
     ],
 )
-def test_what_is_wrong_with_certificates_is_told_as_it_is(secured: Secured, query: str, says: str, to_do: str) -> None:
+def test_each_problem_with_certificates_has_its_own_message(
+    secured: Secured, query: str, says: str, to_do: str
+) -> None:
     url = secured.url(query)
 
     with pytest.raises(Unreachable) as error:
@@ -210,7 +214,7 @@ def test_what_is_wrong_with_certificates_is_told_as_it_is(secured: Secured, quer
 
 
 def make_files(folder: Path) -> None:
-    """Make an authority, a certificate of it for redis.example, a strange authority, and files that are none."""
+    """Make an authority, its certificate for redis.example, another authority, and invalid files."""
     if shutil.which("openssl") is None:
         missing("there is no openssl on this machine")
     (folder / "san").write_text("subjectAltName=DNS:redis.example\n")
@@ -226,7 +230,7 @@ def make_files(folder: Path) -> None:
 
 
 def shake_hands(listening: socket.socket, context: ssl.SSLContext) -> None:
-    """Speak TLS with whoever comes, until the socket is shut down."""
+    """Accept TLS connections until the socket is shut down."""
     with contextlib.suppress(OSError):
         while True:
             came, _ = listening.accept()

@@ -21,7 +21,7 @@ def dead(server: Server, *arguments: str, expect: int = 0) -> subprocess.Complet
 
 
 def die(server: Server) -> str:
-    """Let one frame die; return its letter's id."""
+    """Dead-letter one frame; return the ID of its dead letter."""
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     reader = frames_reader(server)
     (entry,) = read(reader)
@@ -29,7 +29,7 @@ def die(server: Server) -> str:
     return list_dead_letters(server.client)[0].id
 
 
-def test_letters_are_listed_and_shown(server: Server) -> None:
+def test_dead_letters_are_listed_and_shown(server: Server) -> None:
     id_ = die(server)
 
     listed, shown = dead(server, "list"), dead(server, "show", id_)
@@ -38,7 +38,7 @@ def test_letters_are_listed_and_shown(server: Server) -> None:
     assert '"frame_id":"door:7:0"' in shown.stdout
 
 
-def test_a_letter_is_put_back_while_its_pixels_exist(server: Server) -> None:
+def test_a_dead_letter_is_replayed_while_its_pixels_exist(server: Server) -> None:
     id_ = die(server)
 
     dead(server, "replay", id_)
@@ -49,7 +49,7 @@ def test_a_letter_is_put_back_while_its_pixels_exist(server: Server) -> None:
     assert list_dead_letters(server.client) == []
 
 
-def test_a_letter_whose_pixels_are_gone_is_not_put_back(server: Server) -> None:
+def test_a_dead_letter_whose_pixels_are_gone_is_not_replayed(server: Server) -> None:
     id_ = die(server)
     server.client.delete("pixels:door:7:0")
 
@@ -60,7 +60,7 @@ def test_a_letter_whose_pixels_are_gone_is_not_put_back(server: Server) -> None:
     assert ledger(server) == Ledger(produced=1, dropped={"dead": 1})
 
 
-def test_what_never_was_a_record_is_not_put_back(server: Server) -> None:
+def test_an_invalid_message_is_not_replayed(server: Server) -> None:
     reader = frames_reader(server)
     read(reader)
     server.client.xadd("frames", {"foo": "bar"})
@@ -71,6 +71,6 @@ def test_what_never_was_a_record_is_not_put_back(server: Server) -> None:
         replay(server.client, listed.id)
 
 
-def test_a_letter_that_is_not_there_is_told(server: Server) -> None:
+def test_an_unknown_dead_letter_is_an_error(server: Server) -> None:
     with pytest.raises(NoSuchDeadLetter, match="maskwatch dead list"):
         find_dead_letter(server.client, "1-1")

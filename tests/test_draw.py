@@ -25,7 +25,7 @@ def has(picture: Image, colour: tuple[int, int, int]) -> int:
     return int((picture == colour).all(axis=2).sum())
 
 
-def test_the_text_says_label_and_confidence() -> None:
+def test_the_text_contains_label_and_confidence() -> None:
     assert label_text("mask", 0.957) == "Mask (Confidence: 96%)"
     assert label_text("no_mask", 0.92) == "No Mask (Confidence: 92%)"
 
@@ -95,7 +95,7 @@ def test_texts_of_neighbours_do_not_cover_each_other() -> None:
     assert together[1] > 0.9 * alone[1]
 
 
-def test_a_note_stands_at_the_lower_edge() -> None:
+def test_a_note_is_at_the_lower_edge() -> None:
     drawn = draw(grey(), [], note="not labelled right now")
 
     assert has(drawn[-40:], NOTE_BGR) > 500

@@ -105,7 +105,9 @@ def test_demo_shows_labelled_faces_in_a_browser(processes: Processes, browser: B
         assert min(distances) <= 8, face
 
 
-def test_no_frame_is_ever_shown_with_a_foreign_label(server: Server, processes: Processes, browser: Browser) -> None:
+def test_no_frame_is_ever_shown_with_the_label_of_another(
+    server: Server, processes: Processes, browser: Browser
+) -> None:
     counts = ["--detectors", 2, "--classifiers", 3]
     page = opened(browser, processes.start("up", "--camera", "demo=demo:numbered", "--port", 0, *counts, redis=server))
     wait_until(lambda: faces_on(page), 60, "labelled faces are drawn")

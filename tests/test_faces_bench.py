@@ -55,7 +55,7 @@ def test_only_the_listed_files_count(folder: Path, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1].split()[:3] == [folder.name, "3", "100.00%"]
 
 
-def test_faces_of_all_sizes_and_those_of_16_px_are_told_apart(tmp_path: Path, folder: Path) -> None:
+def test_faces_of_16_px_and_more_are_also_measured_separately(tmp_path: Path, folder: Path) -> None:
     for path in sorted((folder / "WithoutMask").iterdir())[:2]:
         shutil.copy(path, tmp_path)
     picture = np.asarray(cv2.imread(str(path)), np.uint8)

@@ -1,4 +1,4 @@
-"""What arrives is checked: a record that does not fit is refused with a reason, and nothing else ever happens."""
+"""Arriving records are validated: invalid bytes always raise BadMessage with a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def changed(**fields: object) -> bytes:
     return msgspec.msgpack.encode(msgspec.to_builtins(FRAME) | fields)
 
 
-def test_a_record_comes_back_as_it_went() -> None:
+def test_an_encoded_record_decodes_to_itself() -> None:
     packed = encode(FRAME)
 
     found = decode(Frame, packed)
@@ -54,14 +54,14 @@ def test_a_record_comes_back_as_it_went() -> None:
         {"deadline_at": []},
     ],
 )
-def test_a_field_that_does_not_fit_is_refused(fields: dict[str, object]) -> None:
+def test_an_invalid_field_is_rejected(fields: dict[str, object]) -> None:
     packed = changed(**fields)
 
     with pytest.raises(BadMessage):
         decode(Frame, packed)
 
 
-def test_more_faces_than_the_limit_are_refused() -> None:
+def test_more_faces_than_the_limit_are_rejected() -> None:
     packed = msgspec.msgpack.encode(
         msgspec.to_builtins(FRAME)
         | {"boxes": [(0, 0, 1, 1)] * 129, "scores": [0.5] * 129, "crop_px": 112, "seconds": {}}
@@ -71,7 +71,7 @@ def test_more_faces_than_the_limit_are_refused() -> None:
         decode(FaceCrops, packed)
 
 
-def test_boxes_without_their_scores_are_refused() -> None:
+def test_boxes_without_their_scores_are_rejected() -> None:
     packed = msgspec.msgpack.encode(
         msgspec.to_builtins(FRAME) | {"boxes": [(0, 0, 1, 1)] * 2, "scores": [0.5], "crop_px": 112, "seconds": {}}
     )

@@ -122,7 +122,7 @@ def test_idle_connections_are_closed_and_free_their_slots(monkeypatch: pytest.Mo
         wait_until(answers, 30, "requests are answered again")
 
 
-def test_work_is_counted_while_it_goes_on() -> None:
+def test_work_is_counted_while_it_is_under_way() -> None:
     busy = BusyTime()
     busy.begin("trainer")
 

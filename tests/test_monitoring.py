@@ -121,7 +121,7 @@ def test_every_alert_is_tested() -> None:
     assert sorted(alerts) == sorted(tested)
 
 
-def test_every_metric_of_alerts_and_dashboard_is_told_by_a_real_process(pipeline: Pipeline) -> None:
+def test_every_metric_of_alerts_and_dashboard_is_exported_by_a_real_process(pipeline: Pipeline) -> None:
     texts = [(MONITORING / "alerts.yml").read_text(), *(expression for _, expression in EXPRESSIONS)]
     named = set(re.findall(r"\b(?:maskwatch|process)_\w+", "\n".join(texts)))
 
@@ -131,7 +131,7 @@ def test_every_metric_of_alerts_and_dashboard_is_told_by_a_real_process(pipeline
 
 
 @pytest.mark.parametrize("role", ["viewer", *ROLES])
-def test_each_process_tells_its_metrics_to_those_who_show_the_token(pipeline: Pipeline, role: str) -> None:
+def test_each_process_serves_its_metrics_to_requests_with_the_token(pipeline: Pipeline, role: str) -> None:
     refused = requests.get(f"http://{pipeline.places[role]}/metrics", timeout=5)
 
     assert refused.status_code == 401
@@ -166,7 +166,7 @@ def test_every_panel_shows_something_on_a_running_pipeline(prometheus: str) -> N
     assert empty() == []
 
 
-def test_every_alert_is_understood_and_says_what_it_means_and_what_to_do(prometheus: str) -> None:
+def test_every_alert_is_valid_and_has_its_meaning_and_what_to_do(prometheus: str) -> None:
     def evaluated() -> list[dict[str, Any]]:
         groups = requests.get(f"{prometheus}/api/v1/rules", timeout=5).json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
@@ -182,7 +182,7 @@ def test_every_alert_is_understood_and_says_what_it_means_and_what_to_do(prometh
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+def test_every_panel_has_a_description(panel: dict[str, Any]) -> None:
     sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
 
     assert all(panel[name] for name in ("title", "description", "targets"))

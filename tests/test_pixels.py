@@ -1,4 +1,4 @@
-"""Pictures on the wire: sizes are checked before decoding, and damage is told."""
+"""JPEG images: sizes are checked before decoding, and damaged images are rejected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def packed(mode: str, size: tuple[int, int] = (64, 48)) -> bytes:
     return file.getvalue()
 
 
-def test_a_picture_comes_back_as_it_went_but_for_compression() -> None:
+def test_an_encoded_image_decodes_to_itself_within_compression() -> None:
     frame = np.full((48, 64, 3), (10, 60, 200), np.uint8)
 
     found = decode_jpeg(encode_jpeg(frame, 90))
@@ -38,13 +38,13 @@ def test_grey_and_four_channel_jpegs_become_bgr(mode: str) -> None:
     assert found.shape == (48, 64, 3)
 
 
-def test_a_picture_of_one_pixel_is_a_picture() -> None:
+def test_an_image_of_one_pixel_is_decoded() -> None:
     found = decode_jpeg(packed("RGB", (1, 1)))
 
     assert found.shape == (1, 1, 3)
 
 
-def test_a_large_picture_is_decoded_smaller_when_that_is_enough() -> None:
+def test_a_large_image_is_decoded_at_a_reduced_size_if_that_is_enough() -> None:
     jpeg = encode_jpeg(picture(2560, 1440), 80)
 
     found = decode_jpeg(jpeg, at_least_px=640)
@@ -52,7 +52,7 @@ def test_a_large_picture_is_decoded_smaller_when_that_is_enough() -> None:
     assert found.shape == (360, 640, 3)
 
 
-def test_a_jpeg_that_is_cut_off_is_refused() -> None:
+def test_a_truncated_jpeg_is_rejected() -> None:
     jpeg = encode_jpeg(picture(640, 480), 90)
 
     with pytest.raises(BadImage, match="damaged"):
@@ -60,12 +60,12 @@ def test_a_jpeg_that_is_cut_off_is_refused() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x00" * 100])
-def test_what_is_no_jpeg_is_refused(junk: bytes) -> None:
+def test_bytes_that_are_no_jpeg_are_rejected(junk: bytes) -> None:
     with pytest.raises(BadImage):
         jpeg_size(junk)
 
 
-def test_a_picture_of_108_megapixels_is_refused_by_its_header_alone() -> None:
+def test_an_image_of_108_megapixels_is_rejected_by_its_header() -> None:
     jpeg = bytearray(encode_jpeg(picture(64, 48), 90))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = (9000).to_bytes(2, "big") + (12000).to_bytes(2, "big")
@@ -75,11 +75,11 @@ def test_a_picture_of_108_megapixels_is_refused_by_its_header_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (65_501, 1), (10_000, 5_001)])
-def test_sizes_out_of_bounds_are_refused(size: tuple[int, int]) -> None:
+def test_sizes_out_of_bounds_are_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(BadImage):
         check_size(*size)
 
 
-def test_crops_of_another_length_are_refused() -> None:
+def test_crops_of_another_length_are_rejected() -> None:
     with pytest.raises(BadImage, match="not 2 crops of 8 px"):
         unpack_crops(b"x" * 100, 2, 8)

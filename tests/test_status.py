@@ -68,7 +68,7 @@ def test_an_empty_redis_has_a_status(server: Server) -> None:
     assert "no classifier is live" in table(status)
 
 
-def test_a_wrong_heartbeat_or_result_breaks_no_status(server: Server) -> None:
+def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None:
     server.client.zadd(messages.PROCESSES, {"x": 1})
     server.client.set("heartbeat:x", b"junk")
     server.client.xadd(messages.RESULTS, {"record": b"junk"})
@@ -78,7 +78,7 @@ def test_a_wrong_heartbeat_or_result_breaks_no_status(server: Server) -> None:
     assert status.processes == []
 
 
-def test_a_name_that_no_camera_can_have_is_left_out(server: Server) -> None:
+def test_an_invalid_camera_name_is_skipped(server: Server) -> None:
     server.client.zadd(messages.CAMERAS, {b"\xff\xfe": 1, "<img>": 1, "door": 1})
 
     status = read(server.client, server.clock)
@@ -87,7 +87,7 @@ def test_a_name_that_no_camera_can_have_is_left_out(server: Server) -> None:
 
 
 @pytest.mark.parametrize("captured_at", ["abc", "nan", "inf", b"\xff", ""])
-def test_a_time_that_is_none_is_no_time(server: Server, captured_at: str) -> None:
+def test_an_invalid_time_counts_as_missing(server: Server, captured_at: str) -> None:
     server.client.zadd(messages.CAMERAS, {"gone": 1})
     server.client.hset("newest:frames:gone", "captured_at", captured_at)
 
@@ -96,7 +96,7 @@ def test_a_time_that_is_none_is_no_time(server: Server, captured_at: str) -> Non
     assert (camera.state, camera.newest_at) == ("offline", None)
 
 
-def test_a_newest_frame_of_another_type_is_missing(server: Server) -> None:
+def test_a_newest_frame_of_another_type_counts_as_missing(server: Server) -> None:
     server.client.zadd(messages.CAMERAS, {"gone": 1})
     server.client.set("newest:frames:gone", "text")
 
@@ -106,7 +106,7 @@ def test_a_newest_frame_of_another_type_is_missing(server: Server) -> None:
 
 
 @pytest.mark.parametrize("count", ["abc", "-3", "1.5", b"\xff", "9" * 5000])
-def test_a_count_that_is_no_number_is_none_at_all(server: Server, count: str) -> None:
+def test_a_count_that_is_no_number_is_zero(server: Server, count: str) -> None:
     server.client.zadd(messages.CAMERAS, {"door": 1})
     server.client.hset("ledger:door", mapping={"produced": count, "labelled": 2, "dropped:stale": count})
 

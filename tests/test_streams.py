@@ -224,7 +224,7 @@ def test_complete_mode_drops_nothing_however_late_or_overtaken(server: Server) -
     assert [entry.record.seq for entry in entries] == list(range(10))
 
 
-def test_another_cameras_frames_overtake_nobody(server: Server) -> None:
+def test_frames_of_another_camera_make_no_frame_stale(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
     other = Writer(server.client, camera="gate", token=TOKEN, pixels_ms=5_000)
     now = server.clock.now()
