@@ -27,6 +27,12 @@ from trainer.data.annotations import AnnotatedFace, AnnotatedPicture, read_annot
 CLEAR_FACE_PX = 16.0  # faces whose shorter side is at least this are also measured separately
 HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
+only_option = click.option(
+    "--only",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Measure only the files in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
+)
+
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a line of `maskwatch label --json` that are used here."""
@@ -91,11 +97,7 @@ def read_hashes(path: Path) -> frozenset[str]:
 @click.command()
 @click.argument("lines", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--only",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Count only the pictures in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
-)
+@only_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def main(lines: Path, folder: Path, only: Path | None, as_json: bool) -> None:
     """Print the mAP of LINES (JSON lines of `maskwatch label --json`) against the annotations in FOLDER."""

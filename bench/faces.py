@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from bench.accuracy import HASH_DIGITS, read_hashes
+from bench.accuracy import HASH_DIGITS, only_option, read_hashes
 from models.classifier.mask_classifier import MaskClassifier, load
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
@@ -28,11 +28,7 @@ COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("datasets", nargs=-1, required=True)
-@click.option(
-    "--only",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Count only the files in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
-)
+@only_option
 def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
     """Print the accuracy of MODEL on the faces of each data set."""
     click.echo("".ljust(36) + "faces".rjust(8) + "".join(name.rjust(16) for name in COLUMNS))

@@ -1,7 +1,7 @@
-"""Objects that Kubernetes does not know by itself: those fields of theirs that we use, as their makers document them.
+"""Schemas of the custom Kubernetes resources in use, limited to the fields in use, after their documentation.
 
-A field that is not here, a number where KEDA takes a string: msgspec refuses it. No package has their schemas without a
-client around them.
+msgspec rejects unknown fields and wrong types, such as a number where KEDA takes a string. No package has these schemas
+without a client.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 
 class Policy(Struct, forbid_unknown_fields=True):
-    """Of a HorizontalPodAutoscaler; checked by Kubernetes' own schema beside."""
+    """Of a HorizontalPodAutoscaler; also checked by Kubernetes' own schema."""
 
     type: Literal["Pods", "Percent"]
     value: int
@@ -42,7 +42,7 @@ class Target(Struct, forbid_unknown_fields=True):
 
 
 class Query(Struct, forbid_unknown_fields=True):
-    """A trigger's metadata: KEDA takes nothing but strings there."""
+    """A trigger's metadata, in which KEDA takes strings only."""
 
     serverAddress: Annotated[str, Meta(pattern=r"^https?://[a-z.-]+:\d+$")]  # noqa: N815
     query: str
@@ -58,7 +58,7 @@ class Trigger(Struct, forbid_unknown_fields=True):
 
 
 class ScaledObject(Struct, forbid_unknown_fields=True):
-    """Those fields of KEDA's keda.sh/v1alpha1 that are used here."""
+    """The fields of KEDA's keda.sh/v1alpha1 that are used here."""
 
     scaleTargetRef: Target  # noqa: N815
     minReplicaCount: Annotated[int, Meta(ge=1)]  # noqa: N815
@@ -84,7 +84,7 @@ class Endpoint(Struct, forbid_unknown_fields=True):
 
 
 class PodMonitor(Struct, forbid_unknown_fields=True):
-    """Those fields of the Prometheus Operator's monitoring.coreos.com/v1 that are used here."""
+    """The fields of the Prometheus Operator's monitoring.coreos.com/v1 that are used here."""
 
     jobLabel: str  # noqa: N815
     selector: dict[str, Any]

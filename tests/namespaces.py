@@ -1,7 +1,7 @@
 """Two hosts on one machine: network namespaces, and a cable between them that delays packets and can be cut.
 
-The cable is a thread that carries packets between two TUN devices: what netem would do, on kernels without it as well.
-A cut cable is silent: neither host is told.
+The cable is a thread that forwards packets between two TUN devices, as netem would on kernels that have it. A cut cable
+drops all packets; neither host gets an error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ TUN = Path("/dev/net/tun")
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN_NO_PI = 0x0001 | 0x1000
 MTU = 9_000
-MAX_QUEUED = 4_096  # packets under way in one direction; more are lost, as in any queue
+MAX_QUEUED = 4_096  # packets in flight in one direction; more are dropped
 WAKE_S = 0.2
-CABLE_NICE = -10  # a real cable does not wait for a processor
+CABLE_NICE = -10  # so that a busy machine does not add to the delay
 
 
 @dataclass(frozen=True)
@@ -44,50 +44,46 @@ class Host:
 
 
 class Cable:
-    """Carry packets between two TUN devices.
-
-    Args:
-        delay_s: how long a packet is under way.
-    """
+    """Forward packets between two TUN devices, each after delay_s."""
 
     def __init__(self, ends: tuple[int, int], delay_s: float) -> None:
-        self.whole = True
-        self.carried = 0
+        self.connected = True
+        self.forwarded = 0
         self._ends = ends
         self._delay_s = delay_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._carry, name="cable", daemon=True)
+        self._thread = threading.Thread(target=self._forward, name="cable", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop carrying, and take the devices away."""
+        """Stop forwarding, and remove the devices."""
         self._stop.set()
         self._thread.join()
         for end in self._ends:
             os.close(end)
 
-    def _carry(self) -> None:
+    def _forward(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), CABLE_NICE)
-        under_way: collections.deque[tuple[float, int, bytes]] = collections.deque(maxlen=2 * MAX_QUEUED)
+        in_flight: collections.deque[tuple[float, int, bytes]] = collections.deque(maxlen=2 * MAX_QUEUED)
         other = dict(zip(self._ends, reversed(self._ends), strict=True))
         while not self._stop.is_set():
-            wait_s = max(0.0, under_way[0][0] - time.monotonic()) if under_way else WAKE_S
+            wait_s = max(0.0, in_flight[0][0] - time.monotonic()) if in_flight else WAKE_S
             readable, _, _ = select.select(self._ends, [], [], wait_s)
             for end in readable:
                 packet = os.read(end, MTU + 100)
-                if self.whole:
-                    under_way.append((time.monotonic() + self._delay_s, other[end], packet))
-            while under_way and under_way[0][0] <= time.monotonic():
-                _, end, packet = under_way.popleft()
-                if self.whole:
-                    self.carried += 1
+                if self.connected:
+                    in_flight.append((time.monotonic() + self._delay_s, other[end], packet))
+            while in_flight and in_flight[0][0] <= time.monotonic():
+                _, end, packet = in_flight.popleft()
+                if self.connected:
+                    self.forwarded += 1
                     with contextlib.suppress(OSError):  # its host is down
                         os.write(end, packet)
 
 
 @contextmanager
 def two_hosts(delay_s: float) -> Iterator[tuple[Host, Host, Cable]]:
-    """Make two hosts with a cable between them, and take all of it away again.
+    """Create two hosts with a cable between them; remove all of it in the end.
 
     Args:
         delay_s: added to each round trip, half of it on each way.
@@ -120,7 +116,7 @@ def ip(*words: str) -> None:
 
 
 def _end(host: Host, peer: Host) -> int:
-    """Give a host its end of the cable; return the descriptor that its packets come out of."""
+    """Create a host's end of the cable; return the descriptor to read its packets from."""
     device = f"{host.name}0"
     end = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH", device.encode(), IFF_TUN_NO_PI))

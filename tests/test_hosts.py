@@ -1,4 +1,4 @@
-"""Two hosts: Redis with TLS, camera and viewer on one, the workers on the other, behind a slow cable that is cut."""
+"""Two hosts: Redis with TLS, camera and viewer on one, workers on the other, with a slow cable between that is cut."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def site() -> Iterator[Site]:
 
 
 def make_certificates(folder: Path, address: str) -> None:
-    """Make an authority, a certificate of it for an address, and another authority that nobody knows."""
+    """Make an authority, its certificate for an address, and an unrelated authority."""
     if shutil.which("openssl") is None:
         missing("there is no openssl on this machine")
     for name in ("ca", "stranger"):
@@ -171,10 +171,10 @@ def test_workers_behind_a_slow_cable_are_back_soon_after_it_was_cut(site: Site) 
     wait_until(lambda: site.live() == everybody, 60, "all live")
     wait_until(lambda: site.ledger().labelled >= 10, 30, "frames are labelled")
 
-    site.cable.whole, cut_at = False, time.monotonic()
+    site.cable.connected, cut_at = False, time.monotonic()
     wait_until(lambda: time.monotonic() > cut_at + CUT_S, CUT_S + 30, "the cable has been cut for long")
     live_when_cut, labelled_when_cut = site.live(), site.ledger().labelled
-    site.cable.whole, mended_at = True, time.monotonic()
+    site.cable.connected, mended_at = True, time.monotonic()
     wait_until(lambda: site.ledger().labelled > labelled_when_cut, 60, "frames are labelled again")
     print(f"labelled again {time.monotonic() - mended_at:.1f} s after the cable was mended")
     wait_until(lambda: fetched(site, "cameras/door/snapshot.jpg")[:2] == b"\xff\xd8", 10, "the viewer shows them")
