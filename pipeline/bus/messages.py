@@ -36,7 +36,6 @@ REASONS: tuple[Reason, ...] = ("source_full", "memory", "stale", "expired", "pix
 CameraName = Annotated[str, Meta(pattern=CAMERA_PATTERN)]
 FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12}\Z")]
 PixelsKey = Annotated[str, Meta(pattern=r"\Apixels:[a-z0-9:-]{1,80}\Z")]
-CropsKey = Annotated[str, Meta(pattern=r"\Acrops:[a-z0-9:-]{1,80}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 Share = Annotated[float, Meta(ge=0, le=1)]
