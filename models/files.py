@@ -1,4 +1,4 @@
-"""Read model files, checked against their SHA-256: what is loaded is what was published or measured."""
+"""Read model files and check them against their SHA-256, so that only the published or measured file is loaded."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class ModelUnusable(Exception):
 
 
 def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
-    """Read a file whole and return its bytes if their hash is the expected one.
+    """Return a file's bytes if their hash is the expected one.
 
     Args:
         path: the file.
         sha256: 64 hexadecimal digits.
-        remedy: ends the error message: what the user can do.
+        remedy: what the user can do; the end of the error message.
 
     Raises:
-        ModelUnusable: the file is missing, cannot be read, or is another one.
+        ModelUnusable: the file is missing, cannot be read, or has another hash.
     """
     try:
         content = path.read_bytes()
@@ -31,10 +31,10 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
 
 
 def checked(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
-    """Return a file's bytes if their hash is the expected one; `where` names the file if not.
+    """Return `content` if its hash is the expected one; `where` names the file in the error.
 
     Raises:
-        ModelUnusable: they are another file's.
+        ModelUnusable: it has another hash.
     """
     found = sha256_of(content)
     if found != sha256:

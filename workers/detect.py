@@ -15,7 +15,7 @@ import redis
 from models.classifier import mask_classifier
 from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
-from models.registry.named import model_card
+from models.registry.resolve import current_card
 from pipeline.bus import messages, pixels
 from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
 from pipeline.bus.streams import Entry, Reader
@@ -149,5 +149,5 @@ def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Image, floa
 
 def _named_model(settings: Settings) -> Model:
     """Return which crops to cut until a classifier announces what it wants."""
-    card = model_card(settings.models)
+    card = current_card(settings.models)
     return Model(version=card.version, crop_px=card.size_px, margin=card.margin)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.vision.faces import Box, Label
+from pipeline.vision.faces import MAX_FACES, Box, Label
 
 FRAMES = "frames"
 FACES = "faces"
@@ -24,7 +24,6 @@ CAMERAS = "cameras"  # sorted set of camera names, scored by when their producer
 PROCESSES = "processes"  # sorted set of process ids, scored by their last heartbeat
 MODEL = "model"  # announces the current model version, its crop size and margin
 
-MAX_FACES = 128  # faces a frame that are labelled; a frame with more says how many were left out
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
 FILE_PREFIX = "file-"  # cameras that are runs of `maskwatch label`
 

@@ -1,0 +1,56 @@
+"""Load a classifier and run it on a few crops before it serves: a model folder in, a working classifier out.
+
+A file with the right hash may still be something else than a classifier: a network that does not return one probability
+for each crop raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from models.classifier import mask_classifier
+from models.classifier.card import RESTORE
+from models.classifier.mask_classifier import Floats, MaskClassifier, Pixels, Runtime
+from models.files import ModelUnusable
+
+# One crop, and several: the network must accept any batch size.
+BATCH_SIZES = (1, 4)
+
+
+def load_verified(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+    """Load a classifier (see mask_classifier.load) and check its answers.
+
+    Raises:
+        ModelUnusable: a file is missing, damaged or no such network, or its answers are not probabilities.
+    """
+    try:
+        classifier = mask_classifier.load(folder, runtime, threads)
+        answers = [classifier.mask_probability(_crops(count, classifier.card.size_px)) for count in BATCH_SIZES]
+    except ModelUnusable:
+        raise
+    except Exception as error:  # each runtime raises errors of its own for a file that is not a network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelUnusable(f"{folder} holds no classifier that runs ({reason}): {RESTORE}") from error
+    for count, answer in zip(BATCH_SIZES, answers, strict=True):
+        if fault := _fault(answer, count):
+            raise ModelUnusable(f"{folder} holds no classifier of masks: {fault}; {RESTORE}")
+    return classifier
+
+
+def _fault(answer: Floats, count: int) -> str | None:
+    if answer.shape != (count,):
+        return f"it gives {answer.size} numbers for {count} faces"
+    if not np.isfinite(answer).all():
+        return "it gives numbers that are none (NaN or infinite)"
+    if answer.min() < 0 or answer.max() > 1:
+        return f"it gives {answer.min():.3g} to {answer.max():.3g}, no probabilities"
+    return None
+
+
+def _crops(count: int, size_px: int) -> Pixels:
+    """Return test crops: noise, the last one white."""
+    crops = np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
+    crops[-1] = 255
+    return crops
