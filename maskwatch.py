@@ -19,15 +19,13 @@ try:  # Ctrl-C ends with one line while these modules load, too
 
     from commands.check import check
     from commands.dead import dead
-    from commands.health import health
-    from commands.jobs import jobs, trainer
     from commands.label import label
     from commands.models import models
     from commands.password import password
     from commands.processes import camera, classify, detect, view
     from commands.shared import command_line, load_config
-    from commands.status import status
-    from commands.train import train
+    from commands.status import health, status
+    from commands.training import jobs, train, trainer
     from commands.up import demo, serve_embedded, up
 except KeyboardInterrupt:
     sys.stderr.write(STOPPED)

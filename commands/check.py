@@ -65,9 +65,8 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
     def server() -> str:
         with server_for(settings) as server:
             server.wait()
-            client = connect(server.url)
-            version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
-            client.close()
+            with connect(server.url) as client:
+                version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
         return f"{hide_password(server.url) if settings.redis_url else 'embedded'}, version {version}"
 
     def port() -> str:

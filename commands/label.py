@@ -10,10 +10,8 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from commands.shared import COMMON, PIPELINE, check_model, common_flags, fail, parsed_source, prepare, run
-from pipeline.bus.connection import check_reachable, connect
+from commands.shared import COMMON, PIPELINE, check_model, common_flags, fail, parsed_source, prepare, run, server_for
 from pipeline.runtime.children import Children, start_workers, supervised
-from pipeline.runtime.embedded_server import embedded_server
 from pipeline.runtime.settings import Settings, options
 
 if TYPE_CHECKING:
@@ -92,10 +90,10 @@ def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[
     from producer.files import label as process
 
     if settings.redis_url:
-        check_reachable(connect(settings.redis_url), settings.redis_url)
-        return process.main(settings, source, outputs, own_workers=False)
+        with server_for(settings):
+            return process.main(settings, source, outputs, own_workers=False)
     check_model(settings)
-    with embedded_server() as server, Children() as children:
+    with server_for(settings) as server, Children() as children:
         cores = os.cpu_count() or 1
         common = common_flags(settings, server.url)
         start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))

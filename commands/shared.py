@@ -164,9 +164,8 @@ def fail(text: str, exit_status: int) -> NoReturn:
 def server_for(settings: Settings) -> Iterator[Served]:
     """Yield the Redis that the settings name, or an embedded one."""
     if settings.redis_url:
-        client = connect(settings.redis_url)
-        check_reachable(client, settings.redis_url)
-        client.close()
+        with connect(settings.redis_url) as client:
+            check_reachable(client, settings.redis_url)
         yield Served(url=settings.redis_url, wait=lambda: None)
     else:
         with embedded_server() as server:
@@ -179,9 +178,8 @@ def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any
     url = checked(values).redis_url or DEFAULT_REDIS
     errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)
     try:
-        client = connect(url)
-        check_reachable(client, url)
-        yield client
-        client.close()
+        with connect(url) as client:
+            check_reachable(client, url)
+            yield client
     except errors as error:
         fail(str(error), 1)

@@ -11,19 +11,19 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import dataclass, field
 from typing import get_args
 
 import redis
 
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
-from pipeline.bus.messages import Frame, frame_id
 from pipeline.bus.streams import NameLost, Published, Writer
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import BadSettings, Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
-from pipeline.vision.jpeg import encode_jpeg
 from producer.feed import CapturedFrame, Feed
+from producer.frames import frame_jpeg, frame_record
 from producer.sources.source import SourceFrame
 from producer.sources.source_spec import SourceSpec
 
@@ -54,7 +54,16 @@ def main(settings: Settings, spec: SourceSpec) -> int:
             may_come_back=spec.may_come_back,
             loop=settings.loop,
         )
-        status = FramePublisher(context, settings, settings.name, spec.name, lease, start).publish_all(feed)
+        publisher = FramePublisher(
+            context=context,
+            settings=settings,
+            camera=settings.name,
+            source_name=spec.name,
+            lease=lease,
+            writer=Writer(context.client, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS),
+            start=start,
+        )
+        status = publisher.publish_all(feed)
     if feed.has_hung_thread:  # it is inside a library and would crash while the interpreter shuts down
         logging.shutdown()
         os._exit(status)
@@ -79,34 +88,31 @@ class RateLimiter:
             self._due = now + self._period_s
 
 
+@dataclass(slots=True, kw_only=True)
 class FramePublisher:
     """Publish a camera's frames under its name.
 
-    Args:
-        source_name: the source, for the log.
-        start: Unix milliseconds, part of every frame's ID.
+    source_name: the source, for the log. start: Unix milliseconds, part of every frame's ID. seq: the next frame's.
+    redis_answered: whether Redis did, the last time it was asked. bad_names: pictures that the log has reported.
     """
 
-    def __init__(
-        self, context: WorkerContext, settings: Settings, camera: str, source_name: str, lease: Lease, start: int
-    ) -> None:
-        self._context = context
-        self._settings = settings
-        self._camera = camera
-        self._source_name = source_name
-        self._lease = lease
-        self._start = start
-        self._seq = 0
-        self._writer = Writer(context.client, camera=camera, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
-        self._bad_names: set[str] = set()
-        self._redis_answered = True  # the last time it was asked
+    context: WorkerContext
+    settings: Settings
+    camera: str
+    source_name: str
+    lease: Lease
+    writer: Writer
+    start: int
+    seq: int = 0
+    redis_answered: bool = True
+    bad_names: set[str] = field(default_factory=set)
 
     def publish_all(self, feed: Feed) -> int:
         """Publish what the feed delivers until it ends or the process is asked to stop; return the exit status."""
-        limiter = RateLimiter(self._settings.fps)
+        limiter = RateLimiter(self.settings.fps)
         try:
-            while self._context.should_run() and not feed.ended:
-                if self._context.wait(limiter.wait_s(time.monotonic())):
+            while self.context.should_run() and not feed.ended:
+                if self.context.wait(limiter.wait_s(time.monotonic())):
                     break
                 captured = feed.take(TAKE_S)
                 self._report_state(feed.state)
@@ -118,60 +124,53 @@ class FramePublisher:
                 else:
                     self._publish(captured)
         except NameLost as error:
-            log.error("camera %s ends: its name is published by %s now; choose another --name", self._camera, error)
+            log.error("camera %s ends: its name is published by %s now; choose another --name", self.camera, error)
             return 1
         finally:
             feed.close()
-            if self._redis_answered:  # otherwise another call would only wait for its time-out
+            if self.redis_answered:  # otherwise another call would only wait for its time-out
                 self._release_name()
         return 0
 
     def _publish(self, captured: CapturedFrame) -> None:
-        self._redis_answered = False
-        with self._context.reconnecting(), self._context.busy():
-            jpeg = _jpeg(captured.source_frame, self._settings.jpeg_quality)
-            published = self._writer.publish(self._frame(captured), jpeg)
-            metrics.published.labels(self._camera, published).inc()
-            self._context.count("frames")
-            self._redis_answered = True
-        if not self._redis_answered:
-            metrics.published.labels(self._camera, UNANSWERED).inc()
-        self._seq += 1  # published or not: two frames never have the same number
-
-    def _frame(self, captured: CapturedFrame) -> Frame:
-        identity = frame_id(self._camera, self._start, self._seq)
-        captured_at = self._context.clock.now() - (time.monotonic() - captured.captured_s)
-        return Frame(
-            frame_id=identity,
-            camera=self._camera,
-            start=self._start,
-            seq=self._seq,
-            width=captured.source_frame.width,
-            height=captured.source_frame.height,
-            pixels_key=f"pixels:{identity}",
-            captured_at=captured_at,
-            deadline_at=captured_at + self._settings.deadline_s,
-        )
+        self.redis_answered = False
+        with self.context.reconnecting(), self.context.busy():
+            captured_at = self.context.clock.now() - (time.monotonic() - captured.captured_s)
+            frame = frame_record(
+                captured.source_frame,
+                self.camera,
+                start=self.start,
+                seq=self.seq,
+                captured_at=captured_at,
+                deadline_s=self.settings.deadline_s,
+            )
+            published = self.writer.publish(frame, frame_jpeg(captured.source_frame, self.settings.jpeg_quality))
+            metrics.published.labels(self.camera, published).inc()
+            self.context.count("frames")
+            self.redis_answered = True
+        if not self.redis_answered:
+            metrics.published.labels(self.camera, UNANSWERED).inc()
+        self.seq += 1  # published or not: two frames never have the same number
 
     def _report_state(self, state: str) -> None:
         """Put the source's state into the heartbeat, and log it when it changes; a new reason alone is not logged."""
-        if state.partition(":")[0] != self._context.state.partition(":")[0]:
+        if state.partition(":")[0] != self.context.state.partition(":")[0]:
             if state == "running":
-                log.info("camera %s: %s delivers frames", self._camera, self._source_name)
+                log.info("camera %s: %s delivers frames", self.camera, self.source_name)
             else:
-                log.warning("camera %s: %s", self._camera, state)
-                metrics.source_failures.labels(self._camera).inc()
-        self._context.state = state
+                log.warning("camera %s: %s", self.camera, state)
+                metrics.source_failures.labels(self.camera).inc()
+        self.context.state = state
 
     def _report_bad_frame(self, source_frame: SourceFrame) -> None:
-        metrics.bad_pictures.labels(self._camera).inc()
-        if source_frame.name not in self._bad_names:
-            self._bad_names.add(source_frame.name)
+        metrics.bad_pictures.labels(self.camera).inc()
+        if source_frame.name not in self.bad_names:
+            self.bad_names.add(source_frame.name)
             log.warning("%s is left out: %s", source_frame.name, source_frame.error)
 
     def _release_name(self) -> None:
         try:
-            self._lease.release()
+            self.lease.release()
         except redis.RedisError:
             log.info("the camera's name could not be released; it is free again in 2 s")
 
@@ -191,11 +190,3 @@ def _take_name(context: WorkerContext, lease: Lease) -> int | None:
             lease.take()
             return int(context.clock.now() * 1000)
     return None
-
-
-def _jpeg(source_frame: SourceFrame, quality: int) -> bytes:
-    if source_frame.jpeg is not None:
-        return source_frame.jpeg
-    if source_frame.image is None:
-        raise ValueError(f"{source_frame.name} has neither an image nor a JPEG")
-    return encode_jpeg(source_frame.image, quality)

@@ -126,7 +126,7 @@ def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
     assert heavy.isdisjoint(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["pathlib", "click", "commands.train", "trainer.settings"])
+@pytest.mark.parametrize("module", ["pathlib", "click", "commands.training", "trainer.settings"])
 def test_ctrl_c_while_modules_load_is_one_line(module: str) -> None:
     program = (
         "import sys\n"

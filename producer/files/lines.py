@@ -8,24 +8,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from pipeline.bus.messages import FrameResult
+from pipeline.bus.messages import Face, FrameResult
 from producer.files.video_out import BadOutput
 from producer.sources.folder import printable
 from producer.sources.source import SourceFrame
 
 
-class LineFace(Struct, frozen=True, kw_only=True):
+class LineFace(Face, frozen=True, kw_only=True):
     """One face of a line. track: the same number for the same face over a video; None for pictures."""
 
-    box: tuple[float, float, float, float]
-    score: float
-    label: Literal["mask", "no_mask"]
-    confidence: float
     track: int | None = None
 
 

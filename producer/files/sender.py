@@ -15,7 +15,6 @@ from typing import cast
 
 import msgspec
 
-from pipeline.bus import messages
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, RESULTS_RETENTION_MS, ledger_key
 from pipeline.bus.messages import Frame, FrameResult
@@ -23,9 +22,9 @@ from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import heartbeats
 from pipeline.bus.streams import Writer
 from pipeline.runtime.worker_context import WorkerContext
-from pipeline.vision import jpeg
 from producer.files.lines import Line, error_line, labelled_line
 from producer.files.outputs import Outputs
+from producer.frames import frame_jpeg, frame_record
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
 log = logging.getLogger(__name__)
@@ -129,23 +128,12 @@ class Sender:
 
     def _prepare(self, pending: _Pending) -> None:
         source_frame = pending.source_frame
-        if source_frame.jpeg is not None:
-            pending.jpeg = source_frame.jpeg
-        else:
-            pending.jpeg = jpeg.encode_jpeg(cast(jpeg.Image, source_frame.image), self._jpeg_quality)
+        pending.jpeg = frame_jpeg(source_frame, self._jpeg_quality)
         if not self._outputs.draws:
             pending.source_frame = msgspec.structs.replace(source_frame, image=None, jpeg=None)
-        frame_id = messages.frame_id(self._camera, self._start, source_frame.index)
-        pending.frame = Frame(
-            frame_id=frame_id,
-            camera=self._camera,
-            start=self._start,
-            seq=source_frame.index,
-            width=source_frame.width,
-            height=source_frame.height,
-            pixels_key=f"pixels:{frame_id}",
-            captured_at=self._context.clock.now(),
-            deadline_at=None,
+        now = self._context.clock.now()
+        pending.frame = frame_record(
+            source_frame, self._camera, start=self._start, seq=source_frame.index, captured_at=now, deadline_s=None
         )
 
     def _send(self) -> bool:

@@ -66,11 +66,7 @@ class SourceSpec:
 
 
 def parse_source(text: str) -> SourceSpec:
-    """Return which source a text names.
-
-    Args:
-        text: `0`, `/dev/video0`, a video file, a picture, a folder of pictures, rtsp(s)://, http(s)://, `demo`, or
-            `demo:` with parameters, such as `demo:numbered,frames=200`.
+    """Return which source a text names, for example `0`, `film.mp4`, `rtsp://camera` or `demo:numbered,frames=200`.
 
     Raises:
         SourceFailed: it can never name one: an unknown scheme or parameter, or a path that does not exist.
