@@ -41,9 +41,9 @@ def models_list(as_json: bool, **values: Any) -> None:
 @options("models")
 def models_show(version: str, **values: Any) -> None:
     """Show a version's card as JSON."""
-    from models.classifier.card import card_text
+    from models.files import indented_json
 
-    with_registry(values, lambda registry: click.echo(card_text(registry.card(registry.known(version))), nl=False))
+    with_registry(values, lambda registry: click.echo(indented_json(registry.card(registry.known(version))), nl=False))
 
 
 @models.command("register")

@@ -11,21 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commands import shared
 from commands.password import check_access
-from commands.shared import (
-    PIPELINE,
-    STARTERS,
-    VIEW,
-    check_model,
-    check_not_a_file_name,
-    checked,
-    common_flags,
-    fail,
-    parsed_source,
-    prepare,
-    run,
-    server_for,
-)
+from commands.shared import PIPELINE, STARTERS, VIEW
 from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, flags_of, start_workers
 from pipeline.runtime.embedded_server import serve
 from pipeline.runtime.logs import configure_logging, is_json
@@ -42,7 +30,7 @@ SECRETS = ("password_hash", "session_key", "metrics_token")
 @options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a camera that needs no camera; print the page's address."""
-    run_all(prepare(values), {"demo": parsed_source("demo")})
+    run_all(shared.prepare(values), {"demo": shared.parsed_source("demo")})
 
 
 @click.command()
@@ -50,17 +38,17 @@ def demo(**values: Any) -> None:
 @options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
-    settings = prepare(values)
+    settings = shared.prepare(values)
     sources: dict[str, SourceSpec] = {}
     for text in cameras:
         name, equals, source = text.partition("=")
         if not equals or not source:
-            fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
-        checked({"name": name})
-        check_not_a_file_name(name, "--camera")
+            shared.fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
+        shared.checked({"name": name})
+        shared.check_not_a_file_name(name, "--camera")
         if name in sources:
-            fail(f"--camera {name}: the name is given twice", 2)
-        sources[name] = parsed_source(source, f"--camera {name}: ")
+            shared.fail(f"--camera {name}: the name is given twice", 2)
+        sources[name] = shared.parsed_source(source, f"--camera {name}: ")
     run_all(settings, sources)
 
 
@@ -82,9 +70,9 @@ def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     from models.files import ModelUnusable
 
     def start() -> int:
-        check_model(settings)
-        with server_for(settings) as server, Children() as children:
-            common = common_flags(settings, server.url)
+        shared.check_model(settings)
+        with shared.server_for(settings) as server, Children() as children:
+            common = shared.common_flags(settings, server.url)
             start_workers(children, settings, common, detectors=1, classifiers=1)
             for name, source in sources.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
@@ -95,7 +83,7 @@ def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
                 children.supervise()
         return 0
 
-    run(start, ModelUnusable)
+    shared.run(start, ModelUnusable)
 
 
 def stop_event() -> threading.Event:

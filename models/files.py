@@ -1,9 +1,11 @@
-"""Read model files and check them against their SHA-256, so that only the published or measured file is loaded."""
+"""Read model files, checked against their SHA-256, and write their JSON."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+
+import msgspec
 
 
 class ModelUnusable(Exception):
@@ -40,6 +42,11 @@ def checked(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
     if found != sha256:
         raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
     return content
+
+
+def indented_json(record: msgspec.Struct) -> bytes:
+    """Return a record as indented JSON, as in card.json and current.json."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def sha256_of(content: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from models.files import ModelUnusable, read_checked
+from models.files import ModelUnusable, indented_json, read_checked
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
 CARD_NAME = "card.json"
@@ -93,11 +93,6 @@ def check_files(folder: Path) -> None:
         read_checked(folder / name, sha256, remedy=RESTORE)
 
 
-def card_text(card: Card) -> bytes:
-    """Return a card as the indented JSON of card.json."""
-    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
-
-
 def write_card(folder: Path, card: Card) -> None:
     """Write the card of a model folder."""
-    (folder / CARD_NAME).write_bytes(card_text(card))
+    (folder / CARD_NAME).write_bytes(indented_json(card))

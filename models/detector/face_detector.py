@@ -8,10 +8,10 @@ distant ones. A model file that is missing or damaged raises ModelUnusable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ from pipeline.vision.jpeg import Image
 Kind = Literal["yunet", "dnn", "haar"]
 # From a BGR image whose sides are multiples of SIZE_MULTIPLE to candidates: boxes float32 n x 4, scores float32 n.
 FindCandidates = Callable[[Image], tuple[Floats, Floats]]
+# From such an image to YuNet's outputs, in the order of OUTPUT_NAMES.
+RunYunet = Callable[[Image], Sequence[Floats]]
 
 YUNET_FILE = Path(__file__).parent.parent / "assets" / "face_detector.onnx"
 # Of the file that scripts/yunet_onnx.py converts the published one to; scripts/fetch_assets.py checks it too.
@@ -126,51 +128,50 @@ def load(
     if input_px < SIZE_MULTIPLE:
         raise ValueError(f"a detector input of {input_px} px is too small: at least {SIZE_MULTIPLE}")
     passes_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
-    if kind == "yunet":
-        return FaceDetector(_yunet(score_threshold, threads), passes_px, YUNET_LOWER)
-    cv2.setNumThreads(threads)
-    if kind == "dnn":
-        return FaceDetector(_yunet_dnn(score_threshold), passes_px, YUNET_LOWER)
-    return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+    if kind == "haar":
+        cv2.setNumThreads(threads)
+        return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+    weights = read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
+    run = _yunet_on_onnxruntime(weights, threads) if kind == "yunet" else _yunet_on_opencv(weights, threads)
+
+    def find_candidates(image: Image) -> tuple[Floats, Floats]:
+        return decode(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
+
+    return FaceDetector(find_candidates, passes_px, YUNET_LOWER)
 
 
-def _yunet(score_threshold: float, threads: int) -> FindCandidates:
+def _yunet_on_onnxruntime(weights: bytes, threads: int) -> RunYunet:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that spin between two frames would take the cores from other workers on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = ort.InferenceSession(_yunet_bytes(), options, providers=["CPUExecutionProvider"])
-
+    session = ort.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
     buffer = np.empty(0, np.float32)
 
-    def find_candidates(image: Image) -> tuple[Floats, Floats]:
+    def run(image: Image) -> Sequence[Floats]:
         nonlocal buffer
         if buffer.size < image.size:  # reused for the next frame: allocating costs more than copying
             buffer = np.empty(image.size, np.float32)
         planes = buffer[: image.size].reshape(1, 3, *image.shape[:2])
         for plane, channel in zip(planes[0], cv2.split(image), strict=True):
             plane[:] = channel
-        outputs = session.run(OUTPUT_NAMES, {"input": planes})
-        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), image.shape[1], score_threshold)
+        outputs: Sequence[Floats] = session.run(OUTPUT_NAMES, {"input": planes})
+        return outputs
 
-    return find_candidates
+    return run
 
 
-def _yunet_dnn(score_threshold: float) -> FindCandidates:
-    network = cv2.dnn.readNetFromONNX(np.frombuffer(_yunet_bytes(), np.uint8))
+def _yunet_on_opencv(weights: bytes, threads: int) -> RunYunet:
+    cv2.setNumThreads(threads)
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(weights, np.uint8))
 
-    def find_candidates(image: Image) -> tuple[Floats, Floats]:
+    def run(image: Image) -> Sequence[Floats]:
         network.setInput(cv2.dnn.blobFromImage(image))
-        outputs = network.forward(OUTPUT_NAMES)
-        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), image.shape[1], score_threshold)
+        return cast(Sequence[Floats], network.forward(OUTPUT_NAMES))
 
-    return find_candidates
-
-
-def _yunet_bytes() -> bytes:
-    return read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
+    return run
 
 
 def _distant(boxes: Floats, scores: Floats, long_side: int) -> tuple[Floats, Floats]:

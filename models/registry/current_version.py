@@ -25,11 +25,6 @@ class CurrentVersion(Promotion, frozen=True, kw_only=True):
     history: list[Promotion] = []
 
 
-def current_text(current: CurrentVersion) -> bytes:
-    """Return a record as the indented JSON of current.json."""
-    return msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n"
-
-
 def now() -> str:
     """Return the time in UTC, ISO 8601, as cards and current.json have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

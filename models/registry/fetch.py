@@ -12,8 +12,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from models.classifier.card import CARD_NAME, RESTORE, card_text, parse_card
-from models.files import ModelUnusable, checked, read_checked
+from models.classifier.card import CARD_NAME, RESTORE, parse_card
+from models.files import ModelUnusable, checked, indented_json, read_checked
 from models.registry.store import Store, StoreFailed, replace_file
 
 
@@ -35,7 +35,7 @@ def fetch(store: Store, folder: str) -> Path:
     for name, sha256 in card.files.items():
         if not _is_intact(here / name, sha256):
             _write(here / name, _read(store, _in(folder, name), sha256, f"{where}/{name}"))
-    _write(here / CARD_NAME, card_text(card))
+    _write(here / CARD_NAME, indented_json(card))
     return here
 
 

@@ -16,20 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from models.classifier.card import (
-    CARD_NAME,
-    DEFAULT_FOLDER,
-    INT8_NAME,
-    KERAS_NAME,
-    Card,
-    card_text,
-    parse_card,
-    read_card,
-)
-from models.files import ModelUnusable, read_checked
-from models.registry.current_version import CurrentVersion, Promotion, current_text, now, user_and_host
+from models.classifier import card as cards
+from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card
+from models.files import ModelUnusable, indented_json, read_checked
+from models.registry.current_version import CurrentVersion, Promotion, now, user_and_host
 from models.registry.fetch import fetch
-from models.registry.store import FileInfo, Store, StoreFailed, open_store
+from models.registry.store import FileInfo, Store, StoreFailed, has_file, open_store
 
 CURRENT_NAME = "current.json"
 VERSIONS = "versions"
@@ -71,7 +63,7 @@ class Registry:
 
     def exists(self) -> bool:
         """Return whether the store holds a registry."""
-        return self._has_current() or bool(self.versions())
+        return has_file(self._store, CURRENT_NAME) or bool(self.versions())
 
     def versions(self) -> list[str]:
         """Return the versions that were registered, by name; the built-in one is not among them."""
@@ -98,11 +90,11 @@ class Registry:
             ModelUnusable: there is none, or it is damaged; StoreFailed when the registry cannot be reached.
         """
         if version == BUILT_IN:
-            return read_card(DEFAULT_FOLDER)
+            return cards.read_card(DEFAULT_FOLDER)
         name = f"{VERSIONS}/{version}/{CARD_NAME}"
         where = f"{self.location}/{name}"
         try:
-            card = parse_card(self._store.read(name), where)
+            card = cards.parse_card(self._store.read(name), where)
         except FileNotFoundError as error:
             raise ModelUnusable(f"{where} is missing: register the version again") from error
         if card.version != version:
@@ -135,7 +127,7 @@ class Registry:
     def set_current(self, version: str, by: str, history: list[Promotion]) -> None:
         """Make a version current, without any check."""
         current = CurrentVersion(version=version, since=now(), by=by, history=history)
-        self._store.write(CURRENT_NAME, current_text(current))
+        self._store.write(CURRENT_NAME, indented_json(current))
 
     def add(self, card: Card, contents: dict[str, bytes]) -> None:
         """Write a version, its card last: a version without a card does not exist.
@@ -144,17 +136,10 @@ class Registry:
         """
         for name, content in contents.items():
             self._store.write(f"{VERSIONS}/{card.version}/{name}", content)
-        self._store.write(f"{VERSIONS}/{card.version}/{CARD_NAME}", card_text(card))
+        self._store.write(f"{VERSIONS}/{card.version}/{CARD_NAME}", indented_json(card))
         with self.locked():
-            if not self._has_current():
+            if not has_file(self._store, CURRENT_NAME):
                 self.set_current(BUILT_IN, user_and_host(), [])
-
-    def _has_current(self) -> bool:
-        try:
-            self._store.read(CURRENT_NAME)
-        except FileNotFoundError:
-            return False
-        return True
 
 
 def register(location: str, run: Path) -> Card:
@@ -170,7 +155,7 @@ def register(location: str, run: Path) -> Card:
         ModelUnusable: the run folder is incomplete or damaged; StoreFailed when the registry cannot be written.
         RegistryError: another model is registered under this version.
     """
-    registry, found = registry_at(location), read_card(run)
+    registry, found = registry_at(location), cards.read_card(run)
     if INT8_NAME not in found.files:
         raise ModelUnusable(f"{run} has no {INT8_NAME}: train again, or take a run folder of training")
     card = msgspec.structs.replace(

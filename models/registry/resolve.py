@@ -12,7 +12,7 @@ from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, Card, read_card
 from models.files import ModelUnusable
 from models.registry.fetch import fetch
 from models.registry.registry import CURRENT_NAME, Registry
-from models.registry.store import Store, open_store
+from models.registry.store import has_file, open_store
 
 
 def resolve_models(location: str | None) -> Path | Registry:
@@ -22,7 +22,7 @@ def resolve_models(location: str | None) -> Path | Registry:
     store = open_store(location)
     if (registry := Registry(store)).exists():
         return registry
-    if not _has_card(store):
+    if not has_file(store, CARD_NAME):
         raise ModelUnusable(
             f"{store.location} is no model folder and no registry: it has neither {CARD_NAME} nor {CURRENT_NAME}; "
             f"`maskwatch models register RUN --models {store.location}` makes a registry"
@@ -40,11 +40,3 @@ def current_card(location: str | None) -> Card:
     """Return the card of the model to use now, without its files."""
     found = resolve_models(location)
     return found.card(found.current().version) if isinstance(found, Registry) else read_card(found)
-
-
-def _has_card(store: Store) -> bool:
-    try:
-        store.read(CARD_NAME)
-    except FileNotFoundError:
-        return False
-    return True

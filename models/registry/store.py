@@ -47,10 +47,7 @@ def open_store(location: str) -> Store:
 
 
 class LocalStore:
-    """A folder of this machine, or one that is mounted.
-
-    location: for people. folder: the path.
-    """
+    """A folder of this machine, or one that is mounted. location: for people. folder: the path."""
 
     def __init__(self, path: str) -> None:
         """Use a folder; see open_store()."""
@@ -185,6 +182,15 @@ class UrlStore:
 
 
 Store = LocalStore | UrlStore
+
+
+def has_file(store: Store, name: str) -> bool:
+    """Return whether a store has a file."""
+    try:
+        store.read(name)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def replace_file(path: Path, content: bytes) -> None:

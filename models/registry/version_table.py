@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME
 from models.files import ModelUnusable
 from models.registry.current_version import CurrentVersion
 from models.registry.promotion import FIGURES
@@ -57,12 +57,6 @@ def table(found: list[Row], current: CurrentVersion) -> str:
     return "\n".join([*lines, "", f"* current since {current.since} by {current.by}{before}"])
 
 
-def headline(card: Card) -> dict[str, float]:
-    """Return for each test of a card the figure that versions are compared by."""
-    found = {test: next((f[name] for name in FIGURES if name in f), None) for test, f in card.measured.items()}
-    return {test: share for test, share in found.items() if share is not None}
-
-
 def _row(registry: Registry, version: str, current: str) -> Row:
     try:
         card = registry.card(version)
@@ -70,19 +64,21 @@ def _row(registry: Registry, version: str, current: str) -> Row:
         raise
     except ModelUnusable as error:
         return Row(version=version, current=version == current, damaged=str(error))
+    if version == BUILT_IN:
+        size_bytes: int | None = (DEFAULT_FOLDER / INT8_NAME).stat().st_size
+    else:
+        file = registry.files(version).get(INT8_NAME)
+        size_bytes = file.size_bytes if file else None
     return Row(
         version=version,
         current=version == current,
         labels_as=card.version,
         arch=card.arch,
-        size_bytes=_size(registry, version),
+        size_bytes=size_bytes,
         created=card.created,
-        figures=headline(card),
+        figures={
+            test: next(figures[name] for name in FIGURES if name in figures)
+            for test, figures in card.measured.items()
+            if set(FIGURES) & figures.keys()
+        },
     )
-
-
-def _size(registry: Registry, version: str) -> int | None:
-    if version == BUILT_IN:
-        return (DEFAULT_FOLDER / INT8_NAME).stat().st_size
-    file = registry.files(version).get(INT8_NAME)
-    return file.size_bytes if file else None
