@@ -33,11 +33,7 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
 
 
 def checked(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
-    """Return `content` if its hash is the expected one; `where` names the file in the error.
-
-    Raises:
-        ModelUnusable: it has another hash.
-    """
+    """Return `content` if its hash is the expected one; `where` names the file in the error."""
     found = sha256_of(content)
     if found != sha256:
         raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")

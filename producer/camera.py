@@ -34,12 +34,7 @@ UNANSWERED = "unanswered"  # the outcome of publishing when Redis did not answer
 
 
 def main(settings: Settings, spec: SourceSpec) -> int:
-    """Publish a source's frames until it ends or the process is asked to stop; return the exit status.
-
-    Raises:
-        SourceFailed: the source can never be opened, or is a file that broke.
-        NameTaken: a live process holds the camera's name.
-    """
+    """Publish a source's frames until it ends or the process is asked to stop; return the exit status."""
     if settings.name is None or settings.redis_url is None:
         raise BadSettings("a camera needs a --name and a --redis")
     with worker_context_from("camera", settings, camera=settings.name) as context:
@@ -92,8 +87,8 @@ class RateLimiter:
 class FramePublisher:
     """Publish a camera's frames under its name.
 
-    source_name: the source, for the log. start: Unix milliseconds, part of every frame's ID. seq: the next frame's.
-    redis_answered: whether Redis did, the last time it was asked. bad_names: pictures that the log has reported.
+    source_name: the source, for the log. start: Unix milliseconds, part of every frame's ID. seq: of the next frame.
+    redis_answered: whether the last call to Redis succeeded. bad_names: pictures that the log has reported.
     """
 
     context: WorkerContext

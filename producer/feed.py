@@ -55,11 +55,7 @@ class Feed:
         self._reader: _ReaderThread | None = _ReaderThread(open_source)
 
     def take(self, within_s: float) -> CapturedFrame | None:
-        """Return the newest frame that was not taken before, waiting for it; None when none came.
-
-        Raises:
-            SourceFailed: the source failed and is not of a kind that comes back.
-        """
+        """Return the newest frame that was not taken before, waiting for it; None when none came."""
         reader = self._reader
         if reader is None:
             time.sleep(min(within_s, max(0.0, self._retry_at - time.monotonic())))

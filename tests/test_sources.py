@@ -8,7 +8,6 @@ import logging
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.vision.jpeg import decode_jpeg
+from producer.sources import video
 from producer.sources.folder import natural_order, read_picture
 from producer.sources.source import SourceFailed
 from producer.sources.source_spec import parse_source
@@ -367,27 +367,30 @@ def test_an_http_camera_plays(mjpeg_camera: MjpegCamera) -> None:
     assert colours[2:] == colours[:2] * 2
 
 
-def test_an_http_camera_that_falls_silent_is_noticed_within_five_seconds(mjpeg_camera: MjpegCamera) -> None:
+def test_an_http_camera_that_falls_silent_is_noticed(
+    mjpeg_camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert video.READ_TIMEOUT_S < 5
+    monkeypatch.setattr(video, "READ_TIMEOUT_S", 1.0)
     mjpeg_camera.most = 100
     source = parse_source(mjpeg_camera.url).open()
 
-    came_at = time.monotonic()
-    with pytest.raises(SourceFailed, match="nothing came for"):
-        for _ in source:
-            came_at = time.monotonic()
+    with pytest.raises(SourceFailed, match="nothing came for 1 s"):
+        list(source)
 
-    assert time.monotonic() - came_at < 5
     source.close()
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_server_that_accepts_and_hangs_is_noticed_within_five_seconds(silent_server: int, scheme: str) -> None:
-    began = time.monotonic()
+def test_a_server_that_accepts_and_hangs_is_noticed(
+    silent_server: int, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert video.OPEN_TIMEOUT_S < 5
+    monkeypatch.setattr(video, "OPEN_TIMEOUT_S", 0.5)
 
-    with pytest.raises(SourceFailed, match="no answer within") as failed:
+    with pytest.raises(SourceFailed, match=r"no answer within 0\.5 s") as failed:
         parse_source(f"{scheme}://user:secret@127.0.0.1:{silent_server}/video").open()
 
-    assert time.monotonic() - began < 5
     assert "user:***@" in str(failed.value)
     assert "secret" not in str(failed.value)
 

@@ -59,11 +59,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card of a model folder.
-
-    Raises:
-        ModelUnusable: there is no card, or it is invalid.
-    """
+    """Read the card of a model folder."""
     path = folder / CARD_NAME
     try:
         return parse_card(path.read_bytes(), str(path))
@@ -72,11 +68,7 @@ def read_card(folder: Path) -> Card:
 
 
 def parse_card(content: bytes, where: str) -> Card:
-    """Return the card in a file's bytes; `where` names the file in the error.
-
-    Raises:
-        ModelUnusable: it is invalid.
-    """
+    """Return the card in a file's bytes; `where` names the file in the error."""
     try:
         return msgspec.json.decode(content, type=Card)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -84,11 +76,7 @@ def parse_card(content: bytes, where: str) -> Card:
 
 
 def check_files(folder: Path) -> None:
-    """Check every file that a model folder's card names.
-
-    Raises:
-        ModelUnusable: there is no card, or a file is missing or damaged.
-    """
+    """Check every file that a model folder's card names."""
     for name, sha256 in read_card(folder).files.items():
         read_checked(folder / name, sha256, remedy=RESTORE)
 

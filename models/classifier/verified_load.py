@@ -12,7 +12,7 @@ import numpy as np
 
 from models.classifier import mask_classifier
 from models.classifier.card import RESTORE
-from models.classifier.mask_classifier import Floats, MaskClassifier, Pixels, Runtime
+from models.classifier.mask_classifier import Floats, MaskClassifier, Runtime
 from models.files import ModelUnusable
 
 # One crop, and several: the network must accept any batch size.
@@ -20,14 +20,13 @@ BATCH_SIZES = (1, 4)
 
 
 def load_verified(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
-    """Load a classifier (see mask_classifier.load) and check its answers.
-
-    Raises:
-        ModelUnusable: a file is missing, damaged or no such network, or its answers are not probabilities.
-    """
+    """Load a classifier (see mask_classifier.load) and check its answers."""
     try:
         classifier = mask_classifier.load(folder, runtime, threads)
-        answers = [classifier.mask_probability(_crops(count, classifier.card.size_px)) for count in BATCH_SIZES]
+        size_px = classifier.card.size_px
+        crops = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), size_px, size_px, 3), np.uint8)
+        crops[-1] = 255  # noise, and one white crop
+        answers = [classifier.mask_probability(crops[-count:]) for count in BATCH_SIZES]
     except ModelUnusable:
         raise
     except Exception as error:  # each runtime raises errors of its own for a file that is not a network
@@ -43,14 +42,7 @@ def _fault(answer: Floats, count: int) -> str | None:
     if answer.shape != (count,):
         return f"it gives {answer.size} numbers for {count} faces"
     if not np.isfinite(answer).all():
-        return "it gives numbers that are none (NaN or infinite)"
+        return "it gives NaN or infinite numbers"
     if answer.min() < 0 or answer.max() > 1:
-        return f"it gives {answer.min():.3g} to {answer.max():.3g}, no probabilities"
+        return f"it gives {answer.min():.3g} to {answer.max():.3g}, which are no probabilities"
     return None
-
-
-def _crops(count: int, size_px: int) -> Pixels:
-    """Return test crops: noise, the last one white."""
-    crops = np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
-    crops[-1] = 255
-    return crops

@@ -22,19 +22,16 @@ def fetch(store: Store, folder: str) -> Path:
 
     Args:
         folder: the model's folder in the store; "" for the store itself.
-
-    Raises:
-        ModelUnusable: it is not there, or damaged; StoreFailed when the store cannot be read.
     """
     where = f"{store.location}/{folder}".rstrip("/")
     try:
-        card = parse_card(store.read(_in(folder, CARD_NAME)), f"{where}/{CARD_NAME}")
+        card = parse_card(store.read(f"{folder}/{CARD_NAME}".lstrip("/")), f"{where}/{CARD_NAME}")
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} has no {CARD_NAME}: it is not a model") from error
     here = cache_folder() / hashlib.sha256(where.encode()).hexdigest()[:16]
     for name, sha256 in card.files.items():
         if not _is_intact(here / name, sha256):
-            _write(here / name, _read(store, _in(folder, name), sha256, f"{where}/{name}"))
+            _write(here / name, _read(store, f"{folder}/{name}".lstrip("/"), sha256, f"{where}/{name}"))
     _write(here / CARD_NAME, indented_json(card))
     return here
 
@@ -42,7 +39,7 @@ def fetch(store: Store, folder: str) -> Path:
 def cache_folder() -> Path:
     """Return the folder of downloaded models: below $XDG_CACHE_HOME, or ~/.cache."""
     home = os.environ.get("HOME") or tempfile.gettempdir()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache") / "maskwatch" / "models"
+    return Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache", "maskwatch", "models")
 
 
 def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
@@ -67,7 +64,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror})"
         raise StoreFailed(f"{reason}: set XDG_CACHE_HOME to a folder that can") from error
-
-
-def _in(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name

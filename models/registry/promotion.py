@@ -51,10 +51,6 @@ def promote(registry: Registry, version: str, *, by: str, force: bool = False) -
         version: one of the registry's versions, or "built-in".
         by: who does it, user@host.
         force: even if it is worse or cannot be compared; a damaged version is always rejected.
-
-    Raises:
-        RegistryError: there is no such version, it is worse, or not comparable.
-        ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
     """
     with registry.locked():
         current = _current(registry, force)
@@ -69,12 +65,7 @@ def promote(registry: Registry, version: str, *, by: str, force: bool = False) -
 
 
 def rollback(registry: Registry, *, by: str) -> PromotionResult:
-    """Make the previous version current again.
-
-    Raises:
-        RegistryError: there is no previous version.
-        ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
-    """
+    """Make the previous version current again."""
     with registry.locked():
         current = registry.current()
         if not current.history:

@@ -48,11 +48,7 @@ class Registry:
         self.is_local = store.folder is not None
 
     def current(self) -> CurrentVersion:
-        """Return which version is current.
-
-        Raises:
-            ModelUnusable: current.json is missing or damaged; StoreFailed when the registry cannot be reached.
-        """
+        """Return which version is current."""
         where = f"{self.location}/{CURRENT_NAME}"
         try:
             return msgspec.json.decode(self._store.read(CURRENT_NAME), type=CurrentVersion)
@@ -84,11 +80,7 @@ class Registry:
         return self._store.list_files(f"{VERSIONS}/{version}")
 
     def card(self, version: str) -> Card:
-        """Return a version's card.
-
-        Raises:
-            ModelUnusable: there is none, or it is damaged; StoreFailed when the registry cannot be reached.
-        """
+        """Return a version's card."""
         if version == BUILT_IN:
             return cards.read_card(DEFAULT_FOLDER)
         name = f"{VERSIONS}/{version}/{CARD_NAME}"
@@ -102,12 +94,7 @@ class Registry:
         return card
 
     def folder(self, version: str) -> Path:
-        """Return a version's model folder on this machine; one behind a URL is downloaded into the cache.
-
-        Raises:
-            ModelUnusable: it has no card of its own, or the download is damaged; StoreFailed when the registry
-                cannot be reached.
-        """
+        """Return a version's model folder on this machine; one behind a URL is downloaded into the cache."""
         self.card(version)
         if version == BUILT_IN:
             return DEFAULT_FOLDER

@@ -74,15 +74,15 @@ class LocalStore:
 
     def check_writable(self) -> None:
         """Write an empty file and remove it, with the folders created for it; raise StoreFailed when that fails."""
-        made: list[Path] = []
+        created: list[Path] = []
         probe = f"{PROBE_NAME}.{secrets.token_hex(4)}"
         try:
             with self._translated_errors(probe, "written"):
-                made += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+                created += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
                 replace_file(self.folder / probe, b"")
                 (self.folder / probe).unlink()
         finally:
-            for folder in made:
+            for folder in created:
                 with suppress(OSError):  # another process uses it already
                     folder.rmdir()
 

@@ -33,12 +33,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rows(registry: Registry) -> list[Row]:
-    """Return the versions, the built-in one first, then oldest first.
-
-    Raises:
-        StoreFailed: the registry cannot be reached.
-        ModelUnusable: current.json is damaged.
-    """
+    """Return the versions, the built-in one first, then oldest first."""
     current = registry.current().version
     found = [_row(registry, version, current) for version in registry.versions()]
     return [_row(registry, BUILT_IN, current), *sorted(found, key=lambda row: row.created or "")]

@@ -19,7 +19,7 @@ from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX
 from pipeline.bus.status import FILES_S
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.worker_context import WorkerContext, worker_context
+from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from producer.files.outputs import Outputs
 from producer.files.sender import Sender, missing_workers
 from producer.sources.source import Source
@@ -49,13 +49,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
     """
     camera = FILE_PREFIX + secrets.token_hex(4)
     started = time.monotonic()
-    with worker_context(
-        "camera",
-        settings.redis_url or "",
-        camera=camera,
-        parent_fd=settings.parent_fd,
-        metrics_port=settings.metrics_port,
-    ) as context:
+    with worker_context_from("camera", settings, camera=camera) as context:
         if not own_workers:
             check_workers(context)
         remove_old_runs(context)

@@ -79,9 +79,6 @@ class LinesFile:
         path: None for stdout.
         known: how many lines to keep; anything after them is cut off.
         created: a folder that will exist before the first write; None for none.
-
-    Raises:
-        BadOutput: it cannot be written.
     """
 
     def __init__(self, path: Path | None, known: int, *, created: Path | None) -> None:
@@ -129,11 +126,7 @@ class LinesFile:
 
 
 def read_lines(path: Path, source: str) -> list[Line]:
-    """Return the complete lines that an earlier run wrote for a source; none when there is no file.
-
-    Raises:
-        BadOutput: the file cannot be read, or its lines are not of this source.
-    """
+    """Return the complete lines that an earlier run wrote for a source; none when there is no file."""
     try:
         complete = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:

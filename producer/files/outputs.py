@@ -60,11 +60,7 @@ class Outputs:
             self._out = PictureFolder(out_path, numbered=spec.kind != "folder")
 
     def known_line(self, source_frame: SourceFrame) -> Line | None:
-        """Return the line that an earlier run wrote for a frame; None when it wrote none.
-
-        Raises:
-            BadOutput: its line is another frame's.
-        """
+        """Return the line that an earlier run wrote for a frame; None when it wrote none."""
         if source_frame.index >= len(self._known):
             return None
         line = self._known[source_frame.index]

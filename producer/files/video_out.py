@@ -36,9 +36,6 @@ class VideoFile:
     Args:
         path: ends in .mp4, .mov or .mkv.
         sound_from: a video file whose sound is copied; None for none.
-
-    Raises:
-        BadOutput: the file cannot be opened, or the sound cannot be read.
     """
 
     def __init__(self, path: Path, *, sound_from: Path | None) -> None:

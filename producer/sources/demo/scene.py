@@ -125,7 +125,8 @@ class Scene:
         period_s = actor.masked_s + actor.bare_s
         at_s = (index / self._fps + self._phases[number][3] * period_s) % period_s
         leaving, coming = (at_s - actor.masked_s) / CHANGE_S, (period_s - at_s) / CHANGE_S
-        return float(_eased(min(max(leaving, 0.0), max(coming, 0.0), 1.0)))
+        progress = min(max(leaving, 0.0), max(coming, 0.0), 1.0)
+        return float(progress * progress * (3 - 2 * progress))  # smooth at both ends
 
 
 class DemoSource:
@@ -135,15 +136,7 @@ class DemoSource:
     is_live = False
 
     def __init__(self, *, numbered: bool, frames: int | None, fps: float, seed: int) -> None:
-        """Prepare the scene.
-
-        Args:
-            numbered: whether each frame shows its index.
-            frames: how many there are; None for no end.
-
-        Raises:
-            SourceFailed: the photograph is missing.
-        """
+        """Prepare the scene; see SourceSpec. A missing photograph raises SourceFailed."""
         self._numbered = numbered
         self.total = frames
         self._scene = Scene(fps=fps, seed=seed)
@@ -159,10 +152,6 @@ class DemoSource:
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
-
-
-def _eased(share: float) -> float:
-    return share * share * (3 - 2 * share)
 
 
 def _room() -> Image:
