@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from commands.shared import checked, parsed_source, server_for
+from commands.shared import checked_settings, parsed_source, server_for
 from pipeline.bus.connection import connect, hide_password
 from pipeline.runtime.settings import Settings, options
 
@@ -20,7 +20,7 @@ from pipeline.runtime.settings import Settings, options
 @options("redis_url", "models", "detector", "port", "host")
 def check(**values: Any) -> None:
     """Check settings and environment; report what is missing and how to get it."""
-    settings = checked(values)
+    settings = checked_settings(values)
     missing = 0
     for part, find in checks(settings):
         try:

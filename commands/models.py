@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import checked, fail, run
+from commands.shared import checked_settings, fail, run
 from pipeline.runtime.settings import options
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool, **values: Any) -> None:
     """List the versions; * marks the current one."""
-    from models.registry.version_table import rows, table
+    from models.registry.version_table import version_rows, version_table
 
     def show(registry: Registry) -> None:
-        found = rows(registry)
-        click.echo(msgspec.json.encode(found).decode() if as_json else table(found, registry.current()))
+        found = version_rows(registry)
+        click.echo(msgspec.json.encode(found).decode() if as_json else version_table(found, registry.current()))
 
     with_registry(values, show)
 
@@ -73,7 +73,7 @@ def models_promote(version: str, force: bool, **values: Any) -> None:
     from models.registry.current_version import user_and_host
     from models.registry.promotion import promote
 
-    with_registry(values, lambda registry: report(promote(registry, version, by=user_and_host(), force=force)))
+    with_registry(values, lambda registry: print_result(promote(registry, version, by=user_and_host(), force=force)))
 
 
 @models.command("rollback")
@@ -83,12 +83,14 @@ def models_rollback(**values: Any) -> None:
     from models.registry.current_version import user_and_host
     from models.registry.promotion import rollback
 
-    with_registry(values, lambda registry: report(rollback(registry, by=user_and_host())))
+    with_registry(values, lambda registry: print_result(rollback(registry, by=user_and_host())))
 
 
 def registry_location(values: dict[str, Any]) -> str:
     """Return the registry's folder or URL; end with status 2 when none was named."""
-    return checked(values).models or fail("which registry? name its folder or URL with --models or MASKWATCH_MODELS", 2)
+    return checked_settings(values).models or fail(
+        "which registry? name its folder or URL with --models or MASKWATCH_MODELS", 2
+    )
 
 
 def with_registry(values: dict[str, Any], act: Callable[[Registry], None]) -> None:
@@ -111,7 +113,7 @@ def with_registry(values: dict[str, Any], act: Callable[[Registry], None]) -> No
     run(start, ModelUnusable, RegistryError)
 
 
-def report(result: PromotionResult) -> None:
+def print_result(result: PromotionResult) -> None:
     """Print which version has become current, and by which figures."""
     if result.version == result.before:
         click.echo(f"{result.version} is current already")

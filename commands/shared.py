@@ -75,7 +75,7 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
     }
 
 
-def checked(values: dict[str, Any]) -> Settings:
+def checked_settings(values: dict[str, Any]) -> Settings:
     """Return settings, or end with status 2 and one line."""
     try:
         settings = settings_from(values)
@@ -94,7 +94,7 @@ def prepare(values: dict[str, Any]) -> Settings:
     """Return the checked settings of a process and configure its logging."""
     if values["log_json"]:  # a settings file may ask for it; errors in the other settings become JSON lines then
         configure_logging(as_json=True)
-    settings = checked(values)
+    settings = checked_settings(values)
     configure_logging(as_json=settings.log_json, level=settings.log_level.upper())
     return settings
 
@@ -175,7 +175,7 @@ def server_for(settings: Settings) -> Iterator[Served]:
 @contextmanager
 def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
     """Yield a client of the Redis that the settings name; end with one line when it fails."""
-    url = checked(values).redis_url or DEFAULT_REDIS
+    url = checked_settings(values).redis_url or DEFAULT_REDIS
     errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)
     try:
         with connect(url) as client:

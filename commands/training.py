@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
+from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare, redis_of, run
 from pipeline.bus.connection import Redis
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, options
@@ -179,9 +179,9 @@ def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -
 
 def jobs_url(values: dict[str, Any]) -> str:
     """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
-    settings: Settings = checked({name: values[name] for name in ("redis_url", "jobs_redis")})
+    settings: Settings = checked_settings({name: values[name] for name in ("redis_url", "jobs_redis")})
     if settings.jobs_redis:
-        checked({"redis_url": settings.jobs_redis})
+        checked_settings({"redis_url": settings.jobs_redis})
     return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
 
 

@@ -44,7 +44,7 @@ def up(cameras: tuple[str, ...], **values: Any) -> None:
         name, equals, source = text.partition("=")
         if not equals or not source:
             shared.fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
-        shared.checked({"name": name})
+        shared.checked_settings({"name": name})
         shared.check_not_a_file_name(name, "--camera")
         if name in sources:
             shared.fail(f"--camera {name}: the name is given twice", 2)

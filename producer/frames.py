@@ -1,4 +1,4 @@
-"""Turn a source's frame into what is published: the record and the JPEG."""
+"""Convert a source's frame to what is published: the record and the JPEG."""
 
 from __future__ import annotations
 

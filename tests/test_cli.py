@@ -125,8 +125,11 @@ def test_a_damaged_model_is_one_line(damaged_model: Path, pictures: Path, comman
 def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
     heavy = {"av", "cv2", "flask", "fsspec", "keras", "numpy", "onnxruntime", "PIL", "rq", "simplejpeg", "tensorflow"}
 
-    look = "import sys, maskwatch; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    program = (
+        "import sys, maskwatch; from commands.shared import parsed_source; "
+        "parsed_source('demo'); parsed_source('rtsp://door/live'); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
 
     assert "pipeline.runtime.settings" in done.stdout.split()
     assert heavy.isdisjoint(done.stdout.split())

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 from models.classifier.card import CARD_NAME, RESTORE, parse_card
-from models.files import ModelUnusable, checked, indented_json, read_checked
+from models.files import ModelUnusable, indented_json, read_checked, verified
 from models.registry.store import Store, StoreFailed, replace_file
 
 
-def fetch(store: Store, folder: str) -> Path:
+def fetch_model(store: Store, folder: str) -> Path:
     """Return a local folder with the card and files of a model in a store.
 
     Args:
@@ -47,7 +47,7 @@ def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
         content = store.read(name)
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
-    return checked(content, sha256, where, remedy=RESTORE)
+    return verified(content, sha256, where, remedy=RESTORE)
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

@@ -20,7 +20,7 @@ from models.classifier import card as cards
 from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card
 from models.files import ModelUnusable, indented_json, read_checked
 from models.registry.current_version import CurrentVersion, Promotion, now, user_and_host
-from models.registry.fetch import fetch
+from models.registry.fetch import fetch_model
 from models.registry.store import FileInfo, Store, StoreFailed, has_file, open_store
 
 CURRENT_NAME = "current.json"
@@ -100,7 +100,7 @@ class Registry:
             return DEFAULT_FOLDER
         if self._store.folder is not None:
             return self._store.folder / VERSIONS / version
-        return fetch(self._store, f"{VERSIONS}/{version}")
+        return fetch_model(self._store, f"{VERSIONS}/{version}")
 
     def locked(self) -> AbstractContextManager[None]:
         """Let no other process change which version is current while a block runs; a URL cannot be locked."""

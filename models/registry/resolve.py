@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, Card, read_card
 from models.files import ModelUnusable
-from models.registry.fetch import fetch
+from models.registry.fetch import fetch_model
 from models.registry.registry import CURRENT_NAME, Registry
 from models.registry.store import has_file, open_store
 
@@ -27,7 +27,7 @@ def resolve_models(location: str | None) -> Path | Registry:
             f"{store.location} is no model folder and no registry: it has neither {CARD_NAME} nor {CURRENT_NAME}; "
             f"`maskwatch models register RUN --models {store.location}` makes a registry"
         )
-    return store.folder or fetch(store, "")
+    return store.folder or fetch_model(store, "")
 
 
 def current_folder(location: str | None) -> Path:

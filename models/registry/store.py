@@ -101,7 +101,7 @@ class LocalStore:
 
     @contextmanager
     def _translated_errors(self, name: str, done: str) -> Iterator[None]:
-        """Turn OSError into FileNotFoundError or StoreFailed. done: "read", "written" or "locked", for the message."""
+        """Translate OSError into FileNotFoundError or StoreFailed. done: what failed, "read", "written" or "locked"."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -170,7 +170,7 @@ class UrlStore:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Turn a driver's errors into StoreFailed; FileNotFoundError stays."""
+        """Translate a driver's errors into StoreFailed; FileNotFoundError stays."""
         try:
             yield
         except FileNotFoundError:

@@ -32,14 +32,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     damaged: str | None = None
 
 
-def rows(registry: Registry) -> list[Row]:
+def version_rows(registry: Registry) -> list[Row]:
     """Return the versions, the built-in one first, then oldest first."""
     current = registry.current().version
     found = [_row(registry, version, current) for version in registry.versions()]
     return [_row(registry, BUILT_IN, current), *sorted(found, key=lambda row: row.created or "")]
 
 
-def table(found: list[Row], current: CurrentVersion) -> str:
+def version_table(found: list[Row], current: CurrentVersion) -> str:
     """Return rows as text for people."""
     lines = [f"  {'VERSION':<24} {'ARCH':<10} {'SIZE':>8}  {'CREATED':<16}  MEASURED (balanced, or bare faces alone)"]
     for row in found:
