@@ -188,6 +188,8 @@ def test_a_redis_that_is_not_there_is_one_line(command: list[str]) -> None:
         (["camera", "demo", "--name", "file-door"], "file-"),
         (["up", "--camera", "file-a=demo"], "file-"),
         (["up", "--camera", "a=no-such-film.mp4"], "no-such-film.mp4"),
+        (["camera", "no-such-film.mp4", "--name", "a"], "no-such-film.mp4"),
+        (["camera", "demo:colour", "--name", "a"], "'colour' is not a parameter"),
         (["status", "--redis", "redis://h:abc"], "port"),
         (["up", "--camera", "door"], "NAME=SOURCE"),
         (["up", "--camera", "a=demo", "--camera", "a=demo"], "given twice"),

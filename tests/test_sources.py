@@ -126,6 +126,22 @@ def test_a_text_that_can_name_no_source_fails_in_one_line_without_the_password(t
     assert "secret" not in str(failed.value)
 
 
+def test_what_is_shown_of_a_source_has_no_password() -> None:
+    spec = parse_source("rtsp://user:secret@camera.local/live")
+
+    assert (spec.name, spec.text) == ("rtsp://user:***@camera.local/live", "rtsp://user:secret@camera.local/live")
+    assert "secret" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbered", "frames"), [("demo", False, None), ("demo:numbered", True, None), ("demo:frames=7", False, 7)]
+)
+def test_the_parameters_of_the_demo_are_parsed_once(text: str, numbered: bool, frames: int | None) -> None:
+    spec = parse_source(text)
+
+    assert (spec.kind, spec.numbered, spec.frames) == ("demo", numbered, frames)
+
+
 def test_a_video_gives_every_frame_that_it_decodes_with_its_time(pictures: Path) -> None:
     source = parse_source(str(pictures / "hand-over-face" / "bird.mkv")).open()
 
