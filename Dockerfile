@@ -58,7 +58,7 @@ COPY --from=serving /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 # A registry whose current version is the built-in one: what a new volume here begins with.
 RUN python -c "from models.registry.registry import BUILT_IN, Registry; from models.registry.store import open_store; \
-Registry(open_store('/models')).point(BUILT_IN, 'image', [])"
+Registry(open_store('/models')).set_current(BUILT_IN, 'image', [])"
 
 # ...and what training never does: headers, and a compiler's library that TensorFlow names but does not load.
 FROM packages AS train-packages

@@ -19,7 +19,7 @@ from models.detector import face_detector
 from pipeline.bus.messages import Face
 from pipeline.runtime.worker_context import keep_memory
 from pipeline.vision.tracks import Tracks
-from producer.sources.open_source import open_source
+from producer.sources.source_spec import parse_source
 
 
 def main(source_text: str, lines: Path, threads: int = 1) -> None:
@@ -30,8 +30,8 @@ def main(source_text: str, lines: Path, threads: int = 1) -> None:
     classifier = mask_classifier.load(threads=threads)
     card, tracks = classifier.card, Tracks()
     with lines.open("wb") as file:
-        for source_frame in open_source(source_text):
-            frame = np.asarray(source_frame.frame)
+        for source_frame in parse_source(source_text).open():
+            frame = np.asarray(source_frame.image)
             found = detector.find(frame)
             crops = mask_classifier.crop_faces(frame, found.boxes, card.size_px, card.margin)
             labels, confidences = mask_classifier.label_of(classifier.mask_probability(crops), card.threshold)

@@ -1,1 +1,1 @@
-"""The command line's families of commands; maskwatch.py lists them."""
+"""The command line: a file for each family of commands, and what they share; maskwatch.py lists them."""

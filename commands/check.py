@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from commands.command import checked, server_for
+from commands.shared import checked_settings, parsed_source, server_for
 from pipeline.bus.connection import connect, hide_password
 from pipeline.runtime.settings import Settings, options
 
@@ -19,20 +19,20 @@ from pipeline.runtime.settings import Settings, options
 @click.command()
 @options("redis_url", "models", "detector", "port", "host")
 def check(**values: Any) -> None:
-    """Check settings and environment; say what is missing and how to get it."""
-    settings = checked(values)
+    """Check settings and environment; report what is missing and how to get it."""
+    settings = checked_settings(values)
     missing = 0
-    for what, look in checks(settings):
+    for part, find in checks(settings):
         try:
-            click.echo(f"ok       {what}: {look()}")
-        except Exception as error:  # noqa: BLE001 -- whatever a part raises is what the user must know
+            click.echo(f"ok       {part}: {find()}")
+        except Exception as error:  # noqa: BLE001 -- each library has errors of its own, and the user must see them all
             missing += 1
-            click.echo(f"MISSING  {what}: {' '.join(str(error).split()) or type(error).__name__}")
+            click.echo(f"MISSING  {part}: {' '.join(str(error).split()) or type(error).__name__}")
     sys.exit(1 if missing else 0)
 
 
 def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
-    """Return what a working installation has, each with a look that says what is there or raises."""
+    """Return the parts of a working installation, each with a function that describes what it finds, or raises."""
 
     def detector() -> str:
         from models.detector import face_detector
@@ -41,15 +41,13 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
         return settings.detector
 
     def classifier() -> str:
-        from models.classifier.trial import load_tried
-        from models.registry.named import model_folder
+        from models.classifier.verified_load import load_verified
+        from models.registry.resolve import current_folder
 
-        return load_tried(model_folder(settings.models)).card.version
+        return load_verified(current_folder(settings.models)).card.version
 
     def photograph() -> str:
-        from producer.sources.open_source import open_source
-
-        open_source("demo").close()
+        parsed_source("demo").open().close()
         return "the demo has its photograph"
 
     def page() -> str:
@@ -67,9 +65,8 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
     def server() -> str:
         with server_for(settings) as server:
             server.wait()
-            client = connect(server.url)
-            version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
-            client.close()
+            with connect(server.url) as client:
+                version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
         return f"{hide_password(server.url) if settings.redis_url else 'embedded'}, version {version}"
 
     def port() -> str:

@@ -1,4 +1,4 @@
-"""`maskwatch dead`: list, show and replay entries that could not be worked on."""
+"""`maskwatch dead`: list, show and replay dead letters, the entries that could not be processed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from commands.command import redis_of
+from commands.shared import redis_of
 from pipeline.runtime.settings import options
 
 
 @click.group()
 def dead() -> None:
-    """Look at entries that could not be worked on."""
+    """Inspect and replay entries that could not be processed."""
 
 
 @dead.command("list")
@@ -30,7 +30,7 @@ def dead_list(**values: Any) -> None:
 @click.argument("letter_id")
 @options("redis_url")
 def dead_show(letter_id: str, **values: Any) -> None:
-    """Show one dead letter whole."""
+    """Show one dead letter with all its fields."""
     from pipeline.bus.dead_letters import NoSuchDeadLetter, describe, find_dead_letter
 
     with redis_of(values, NoSuchDeadLetter) as client:
@@ -41,7 +41,7 @@ def dead_show(letter_id: str, **values: Any) -> None:
 @click.argument("letter_id")
 @options("redis_url")
 def dead_replay(letter_id: str, **values: Any) -> None:
-    """Put one dead entry back where it died, while its pixels exist."""
+    """Put one dead entry back on its stream, while its pixels exist."""
     from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, replay
 
     with redis_of(values, NoSuchDeadLetter, CannotReplay) as client:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from click.core import ParameterSource
 
-from commands.command import COMMON, PIPELINE, check_model, common_flags, fail, prepare, run
-from pipeline.bus.connection import check_reachable, connect, hide_password
+from commands.shared import COMMON, PIPELINE, check_model, common_flags, fail, parsed_source, prepare, run, server_for
 from pipeline.runtime.children import Children, start_workers, supervised
-from pipeline.runtime.embedded_server import embedded_server
 from pipeline.runtime.settings import Settings, options
+
+if TYPE_CHECKING:
+    from producer.files.outputs import Outputs
+    from producer.sources.source import Source
+    from producer.sources.source_spec import SourceSpec
 
 
 @click.command()
@@ -28,73 +31,73 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
     from models.files import ModelUnusable
     from pipeline.bus.leases import NameTaken
     from pipeline.bus.writer import NameLost
-    from producer.files import label as process
-    from producer.files.outputs import BadOutput
+    from producer.files.label import NoWorkers
+    from producer.files.video_out import BadOutput
     from producer.sources.source import SourceFailed
 
     if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
-        values["log_level"] = "warning"  # a progress bar and a summary are what this command says
+        values["log_level"] = "warning"  # this command has a progress bar and a summary instead
     settings = prepare(values)
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
         fail("--resume goes on from the lines of --json FILE: name the file", 2)
+    spec = parsed_source(source)
     run(
-        lambda: label_all(process, settings, source, json_path, out_path, resume),
+        lambda: label_all(settings, spec, json_path, out_path, resume),
         SourceFailed,
         BadOutput,
         NameTaken,
         NameLost,
         ModelUnusable,
-        process.NoWorkers,
+        NoWorkers,
     )
 
 
-def label_all(
-    process: Any,
-    settings: Settings,
-    source_text: str,
-    json_path: str | None,
-    out_path: Path | None,
-    resume: bool,
-) -> int:
-    """Label a source with workers of our own, or with those of the Redis that was named."""
-    from producer.files.outputs import BadOutput, Outputs
-    from producer.sources.open_source import open_source
+def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_path: Path | None, resume: bool) -> int:
+    """Label a source, print a summary and return the exit status."""
+    from producer.files.outputs import Outputs
+    from producer.files.video_out import BadOutput
     from producer.sources.source import SourceFailed
 
-    source = open_source(source_text, seed=settings.seed)
-    if source.is_live or source.kind == "demo":
-        raise SourceFailed(
-            f"{hide_password(source_text)} never ends: `maskwatch camera` watches it, label takes files and folders"
-        )
-    outputs = Outputs(source, hide_password(source_text), json_path=json_path, out_path=out_path, resume=resume)
+    source = spec.open(seed=settings.seed)
+    if source.is_live or spec.kind == "demo":
+        raise SourceFailed(f"{spec.name} never ends: `maskwatch camera` watches it, label takes files and folders")
+    outputs = Outputs(spec, json_path=json_path, out_path=out_path, resume=resume)
     complete = False
     try:
-        if settings.redis_url:
-            check_reachable(connect(settings.redis_url), settings.redis_url)
-            summary = process.main(settings, source, outputs, own_workers=False)
-        else:
-            check_model(settings)
-            with embedded_server() as server, Children() as children:
-                common = common_flags(settings, server.url)
-                cores = os.cpu_count() or 1
-                start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
-                own = msgspec.structs.replace(settings, redis_url=server.url)
-                server.wait()
-                with supervised(children):
-                    summary = process.main(own, source, outputs, own_workers=True)
-        complete = not summary.interrupted
+        seconds, complete = label_source(settings, source, outputs)
     finally:
         source.close()
         outputs.close(complete=complete)
-    rate = summary.frames / summary.seconds if summary.seconds > 0 else 0.0
     click.echo(
-        f"{summary.frames} frames, {summary.faces} faces: {summary.masks} with a mask, "
-        f"{summary.faces - summary.masks} without; {summary.errors} frames could not be labelled; "
-        f"{summary.seconds:.1f} s, {rate:.1f} frames/s",
+        f"{outputs.frames} frames, {outputs.faces} faces: {outputs.masks} with a mask, "
+        f"{outputs.faces - outputs.masks} without; {outputs.errors} frames could not be labelled; "
+        f"{seconds:.1f} s, {outputs.frames / max(seconds, 1e-9):.1f} frames/s",
         err=True,
     )
-    if summary.interrupted:
+    if not complete:
         raise BadOutput("stopped before the end" + ("; --resume goes on" if json_path not in (None, "-") else ""))
-    return 1 if summary.errors else 0
+    return 1 if outputs.errors else 0
+
+
+def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[float, bool]:
+    """Label with the workers of the Redis that the settings name, or with child processes.
+
+    Returns:
+        how long it took, seconds, and whether the whole source was labelled.
+    """
+    from producer.files import label as process
+
+    if settings.redis_url:
+        with server_for(settings):
+            return process.main(settings, source, outputs, own_workers=False)
+    check_model(settings)
+    with server_for(settings) as server, Children() as children:
+        cores = os.cpu_count() or 1
+        common = common_flags(settings, server.url)
+        start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
+        server.wait()
+        with supervised(children):
+            own = msgspec.structs.replace(settings, redis_url=server.url)
+            return process.main(own, source, outputs, own_workers=True)

@@ -1,4 +1,4 @@
-"""`maskwatch password`: the hash of the viewer's password; and the check that none is open to others without one."""
+"""`maskwatch password`: a password in, its hash for the viewer out; and the check that every open viewer has one."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import sys
 
 import click
 
-from commands.command import fail
+from commands.shared import fail
 from pipeline.runtime.settings import BadSettings, Settings
 
-LEAST, MOST = 8, 1024  # characters
+MIN_CHARACTERS, MAX_CHARACTERS = 8, 1024
 
 
 @click.command()
 def password() -> None:
-    """Ask for a password, or read it from stdin; print what MASKWATCH_PASSWORD_HASH is to be."""
+    """Ask for a password, or read it from stdin; print the value for MASKWATCH_PASSWORD_HASH."""
     from viewer.security.authenticator import password_hash
 
     if sys.stdin.isatty():
         text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        text = sys.stdin.readline(MOST + 2).rstrip("\r\n")
-    if not LEAST <= len(text) <= MOST:
-        fail(f"the password has {len(text)} characters; take {LEAST} to {MOST}", 2)
+        text = sys.stdin.readline(MAX_CHARACTERS + 2).rstrip("\r\n")
+    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+        fail(f"the password has {len(text)} characters; take {MIN_CHARACTERS} to {MAX_CHARACTERS}", 2)
     click.echo(password_hash(text))
 
 
 def check_access(settings: Settings) -> None:
-    """End with status 2 and one line when a viewer with these settings would let others in without a password."""
+    """End with status 2 and one line when these settings would let other machines use the viewer without a password."""
     from viewer.security.authenticator import check
 
     try:

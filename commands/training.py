@@ -1,4 +1,4 @@
-"""`maskwatch train`, `trainer` and `jobs`: data sets in, a model folder out, here or as a job that a trainer does."""
+"""`maskwatch train`, `trainer` and `jobs`: data sets in, a model folder out, trained here or as a job by a trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.command import COMMON, DEFAULT_REDIS, checked, fail, prepare, redis_of, run
+from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare, redis_of, run
 from pipeline.bus.connection import Redis
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, options
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.jobs.job_list import TrainingRun
     from trainer.settings import TrainSettings
 
-START_ONE = "start one with `maskwatch trainer`"
+START_TRAINER = "start one with `maskwatch trainer`"
 NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip install 'maskwatch[train]'"
 
 
@@ -40,7 +40,7 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip insta
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, folder or URL: the model is added to it.")
-@click.option("--queue", is_flag=True, help="Leave it to a trainer (`maskwatch trainer`), and return at once.")
+@click.option("--queue", is_flag=True, help="Queue it as a job for `maskwatch trainer`, and return at once.")
 @click.option("--time-limit-h", type=click.IntRange(1, 8760), default=168, show_default=True, help="With --queue.")
 @options("redis_url", "jobs_redis")
 def train(
@@ -66,7 +66,7 @@ def train(
     try:
         run(lambda: train_here(settings, models), ModelUnusable, ValueError)
     except KeyboardInterrupt:
-        click.echo(f"maskwatch: stopped: {how_to_go_on(Path(settings.out))}", err=True)
+        click.echo(f"maskwatch: stopped: {resume_hint(Path(settings.out))}", err=True)
         os._exit(130)  # TensorFlow's threads, which feed the training, abort an interpreter that shuts down
 
 
@@ -74,11 +74,11 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
     """Train in this process, with a line for each epoch."""
     from trainer.jobs.work_horse import train_and_register
 
-    def tell(progress: Progress) -> None:
+    def print_epoch(progress: Progress) -> None:
         if progress.is_epoch_end:
             click.echo(progress.text())
 
-    outcome = train_and_register(settings, models, tell)
+    outcome = train_and_register(settings, models, print_epoch)
     click.echo(f"{Path(outcome.folder) / 'card.json'}: what it is and how well it does")
     if outcome.registered_at:
         click.echo(
@@ -88,8 +88,8 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
     return 0
 
 
-def how_to_go_on(out: Path) -> str:
-    """Say what the same command does after a training was stopped."""
+def resume_hint(out: Path) -> str:
+    """Return what the same command does after a training was stopped."""
     from models.classifier.card import CARD_NAME
     from trainer.fitting.run_folder import CHECKPOINT_NAME
 
@@ -101,7 +101,7 @@ def how_to_go_on(out: Path) -> str:
 
 
 def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
-    """Check what can be checked at once, and leave the training to a trainer."""
+    """Check the settings and put the training into the queue as a job."""
     from models.files import ModelUnusable
     from models.registry.registry import registry_at
     from trainer.checks import check_is_new, check_run
@@ -117,12 +117,12 @@ def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redi
         check_run(order.settings)
         if order.models is not None:
             check_place(order.models, order.settings.out)
-            registry_at(order.models).try_to_write()
+            registry_at(order.models).check_writable()
     except (ModelUnusable, ValueError) as error:
         fail(str(error), 1)
     with redis_of({"redis_url": redis_url}, JobRefused) as client:
         id_ = enqueue(client, order, time_limit_s=time_limit_h * 3600)
-        hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_ONE}"
+        hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_TRAINER}"
     click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows how far it is, --cancel ends it{hint}")
 
 
@@ -142,11 +142,11 @@ def trainer(**values: Any) -> None:
 
 @click.command()
 @click.argument("job_id", required=False, metavar="[ID]")
-@click.option("--cancel", "cancels", is_flag=True, help="Cancel the job, whether it waits or runs.")
+@click.option("--cancel", "cancels", is_flag=True, help="Cancel the job, waiting or running.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @options("redis_url", "jobs_redis")
 def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> None:
-    """List training jobs and how far they are, or show or cancel one."""
+    """List training jobs with their progress, or show or cancel one."""
     from trainer.jobs.enqueue import cancel
     from trainer.jobs.job_list import run_of, runs
     from trainer.jobs.job_spec import JobRefused
@@ -164,7 +164,7 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
 
 
 def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
-    """Print jobs, or one of them whole; say so when they wait and no trainer is there to do them."""
+    """Print jobs, or one of them in full; on stderr, warn when jobs wait and no trainer is alive."""
     from trainer.jobs.job_list import has_trainer
     from trainer.jobs.job_table import table, whole
 
@@ -174,20 +174,20 @@ def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -
     else:
         click.echo(table(found) if isinstance(found, list) else whole(found))
     if any(run.state in ("queued", "lost") for run in listed) and not has_trainer(client):
-        click.echo(f"no trainer is alive: {START_ONE}", err=True)
+        click.echo(f"no trainer is alive: {START_TRAINER}", err=True)
 
 
 def jobs_url(values: dict[str, Any]) -> str:
-    """Return the Redis that keeps the jobs: its own, or that of everything else."""
-    settings: Settings = checked({name: values[name] for name in ("redis_url", "jobs_redis")})
+    """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
+    settings: Settings = checked_settings({name: values[name] for name in ("redis_url", "jobs_redis")})
     if settings.jobs_redis:
-        checked({"redis_url": settings.jobs_redis})
+        checked_settings({"redis_url": settings.jobs_redis})
     return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
 
 
-def check_registry(place: str | None) -> None:
-    """End with status 2 when models are to be added to a place that is a model's own folder."""
+def check_registry(location: str | None) -> None:
+    """End with status 2 when the registry that was named is a model's own folder."""
     from models.classifier.card import CARD_NAME
 
-    if place is not None and (Path(place) / CARD_NAME).is_file():
-        fail(f"--models {place} is a model's folder: models are added to a registry, another folder or a URL", 2)
+    if location is not None and (Path(location) / CARD_NAME).is_file():
+        fail(f"--models {location} is a model's folder: models are added to a registry, another folder or a URL", 2)

@@ -1,7 +1,6 @@
-"""The networks: find faces, tell masks, and the weights both use."""
+"""The networks: the face detector, the mask classifier, and the registry of classifier versions."""
 
 import os
 
-# ONNX Runtime's official builds report to their maker unless told otherwise before they are imported. A program that
-# looks at faces tells nobody.
+# ONNX Runtime's official builds send telemetry to their maker unless this is set before they are imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

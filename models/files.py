@@ -1,9 +1,11 @@
-"""Read model files, checked against their SHA-256: what is loaded is what was published or measured."""
+"""Read model files, checked against their SHA-256, and write their JSON."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+
+import msgspec
 
 
 class ModelUnusable(Exception):
@@ -11,15 +13,15 @@ class ModelUnusable(Exception):
 
 
 def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
-    """Read a file whole and return its bytes if their hash is the expected one.
+    """Return a file's bytes if their hash is the expected one.
 
     Args:
         path: the file.
         sha256: 64 hexadecimal digits.
-        remedy: ends the error message: what the user can do.
+        remedy: what the user can do; the end of the error message.
 
     Raises:
-        ModelUnusable: the file is missing, cannot be read, or is another one.
+        ModelUnusable: the file is missing, cannot be read, or has another hash.
     """
     try:
         content = path.read_bytes()
@@ -27,19 +29,20 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
         raise ModelUnusable(f"{path} is missing: {remedy}") from error
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    return checked(content, sha256, str(path), remedy=remedy)
+    return verified(content, sha256, str(path), remedy=remedy)
 
 
-def checked(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
-    """Return a file's bytes if their hash is the expected one; `where` names the file if not.
-
-    Raises:
-        ModelUnusable: they are another file's.
-    """
+def verified(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
+    """Return `content` if its hash is the expected one; `where` names the file in the error."""
     found = sha256_of(content)
     if found != sha256:
         raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
     return content
+
+
+def indented_json(record: msgspec.Struct) -> bytes:
+    """Return a record as indented JSON, as in card.json and current.json."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def sha256_of(content: bytes) -> str:

@@ -1,8 +1,8 @@
-"""Keep a live view of a source: it is read in a thread, opened again when it fails, and given up when it hangs.
+"""Keep a live view of a source: a thread reads it, it is reopened when it fails, and abandoned when it hangs.
 
-Pictures come out by `take`. A camera, and a video that plays at its own speed, leave only their newest picture here, so
-no delay can grow. A source without times of its own (a folder, the demo) waits until each picture is taken. What may
-come back (a camera, a stream) is tried for ever; of anything else `take` raises the SourceFailed.
+Frames come out by `take`. A camera, and a video that plays at its own speed, leave only their newest frame here, so the
+delay cannot grow. A source without timestamps (a folder, the demo) waits until each frame is taken. A source that may
+come back (a camera, a stream) is reopened for ever; for any other, `take` raises its SourceFailed.
 """
 
 from __future__ import annotations
@@ -14,199 +14,190 @@ from dataclasses import dataclass
 
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
-RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is opened again; a picture starts them anew
+RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
 SILENT_S = 4.0  # a camera that delivers nothing for so long hangs
-FIRST_S = 15.0  # a stream may send its first whole picture so late; if it is silent, the network's time-out says so
-OPENING_S = 15.0  # opening may take so long: a name server that does not answer, a disk that spins up
+FIRST_S = 15.0  # limit for a stream's first frame; if the stream is silent, the network's time-out comes first
+OPENING_S = 15.0  # limit for opening: a name server that does not answer, a disk that spins up
 CLOSE_S = 0.5
-MAX_HUNG = 4  # hung threads at which no more are started: the driver hangs, and more threads do not help
+MAX_HUNG = 4  # with so many hung threads no more are started: the driver hangs, and more threads do not help
 JUMP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A picture, and when it was captured on the monotonic clock."""
+class CapturedFrame:
+    """A frame, and when it was captured, on the monotonic clock."""
 
-    picture: SourceFrame
+    source_frame: SourceFrame
     captured_s: float
 
 
 class Feed:
-    """A source's pictures, from now to `close()`. One thread uses it.
+    """A source's frames, from now to `close()`. One thread uses it.
 
     state: "opening", "running", or "retrying: " and why; for the heartbeat.
-    ended: a source that is not played again has given its last picture.
+    ended: the source has delivered its last frame and is not played again.
 
     Args:
-        open_it: opens the source.
-        may_come_back: a source that fails is opened again, for ever.
-        loop: a source that ends is opened again.
+        open_source: opens the source.
+        may_come_back: whether a source that fails is reopened, for ever.
+        loop: whether a source that ends is opened again.
     """
 
-    def __init__(self, open_it: Callable[[], Source], *, may_come_back: bool, loop: bool) -> None:
+    def __init__(self, open_source: Callable[[], Source], *, may_come_back: bool, loop: bool) -> None:
         self.state = "opening"
         self.ended = False
-        self._open_it = open_it
+        self._open_source = open_source
         self._may_come_back = may_come_back
         self._loop = loop
         self._failures = 0
         self._retry_at = 0.0
-        self._hung: list[_Reading] = []
-        self._reading: _Reading | None = _Reading(open_it)
+        self._hung: list[_ReaderThread] = []
+        self._reader: _ReaderThread | None = _ReaderThread(open_source)
 
-    def take(self, within_s: float) -> Taken | None:
-        """Return the newest picture that was not taken before, waiting for it; None when none came.
-
-        Raises:
-            SourceFailed: the source failed and is not of a kind that comes back.
-        """
-        reading = self._reading
-        if reading is None:
+    def take(self, within_s: float) -> CapturedFrame | None:
+        """Return the newest frame that was not taken before, waiting for it; None when none came."""
+        reader = self._reader
+        if reader is None:
             time.sleep(min(within_s, max(0.0, self._retry_at - time.monotonic())))
-            self._open_again()
+            self._reopen()
             return None
-        taken = reading.take(within_s)
-        if taken:
+        captured = reader.take(within_s)
+        if captured:
             self._failures = 0
             self.state = "running"
-        elif reading.error:
-            self._failed(reading.error)
-        elif reading.done:
-            self._ended()
-        elif reading.hangs():
-            self._hung.append(reading)
-            self._failed(SourceFailed("it hangs: nothing came from it"))
-        return taken
+        elif reader.finished:
+            self._on_end(reader.error)
+        elif reader.hangs():
+            self._hung.append(reader)
+            self._on_failure(SourceFailed("it hangs: nothing came from it"))
+        return captured
 
     def close(self) -> None:
-        """Stop reading; a thread that hangs is left behind."""
-        if self._reading:
-            self._reading.stop()
-            self._reading.thread.join(CLOSE_S)
+        """Stop reading; a thread that hangs is abandoned."""
+        if self._reader:
+            self._reader.stop()
+            self._reader.join(CLOSE_S)
 
     @property
-    def left_behind(self) -> bool:
-        """Whether a thread is left behind."""
-        return any(reading.thread.is_alive() for reading in (*self._hung, self._reading) if reading)
+    def has_hung_thread(self) -> bool:
+        """Whether an abandoned thread is still alive."""
+        return any(reader.is_alive() for reader in (*self._hung, self._reader) if reader)
 
-    def _failed(self, error: SourceFailed) -> None:
+    def _on_end(self, error: SourceFailed | None) -> None:
+        if error:
+            self._on_failure(error)
+        else:
+            self.ended = not self._loop
+            self._reader = _ReaderThread(self._open_source) if self._loop else None
+
+    def _on_failure(self, error: SourceFailed) -> None:
         if not self._may_come_back:
             raise error
-        if self._reading:
-            self._reading.stop()
-        self._reading = None
+        if self._reader:
+            self._reader.stop()
+        self._reader = None
         self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S) - 1)]
         self._failures += 1
         self.state = f"retrying: {error}"
 
-    def _ended(self) -> None:
-        self.ended = not self._loop
-        self._reading = _Reading(self._open_it) if self._loop else None
-
-    def _open_again(self) -> None:
-        self._hung = [reading for reading in self._hung if reading.thread.is_alive()]
+    def _reopen(self) -> None:
+        self._hung = [reader for reader in self._hung if reader.is_alive()]
         if not self.ended and time.monotonic() >= self._retry_at and len(self._hung) < MAX_HUNG:
-            self._reading = _Reading(self._open_it)
+            self._reader = _ReaderThread(self._open_source)
 
 
-class _Reading:
-    """One opening of a source, read by a thread of its own to its end.
+class _ReaderThread(threading.Thread):
+    """A thread that opens a source once and reads it to its end.
 
-    error: why it failed. done: it gave its last picture. Both only after that picture is taken.
+    finished: it will deliver no more, and its last frame was taken. error: why it ended; None when the source ended.
     """
 
-    def __init__(self, open_it: Callable[[], Source]) -> None:
-        self._open_it = open_it
+    def __init__(self, open_source: Callable[[], Source]) -> None:
+        super().__init__(name="source", daemon=True)
+        self.finished = False
+        self.error: SourceFailed | None = None
+        self._open_source = open_source
         self._changed = threading.Condition()
-        self._newest: Taken | None = None
-        self._outcome: SourceFailed | None = None
-        self._finished = False
-        self._over = threading.Event()
-        self._silent_s = OPENING_S
+        self._newest: CapturedFrame | None = None
+        self._stopping = threading.Event()
+        self._max_silence_s = OPENING_S
         self._blocked_since: float | None = None  # None while the thread itself waits
-        self._own_times = False
-        self._zero_s: float | None = None  # when a picture of at_s 0 is due
-        self.thread = threading.Thread(target=self._read, name="source", daemon=True)
-        self.thread.start()
-
-    @property
-    def error(self) -> SourceFailed | None:
-        return self._outcome if self._finished else None
-
-    @property
-    def done(self) -> bool:
-        return self._finished
+        self._has_times = False
+        self._zero_s: float | None = None  # when a frame of at_s 0 is due
+        self.start()
 
     def hangs(self) -> bool:
         """Return whether the source has blocked the thread for too long."""
         since = self._blocked_since
-        return since is not None and time.monotonic() - since > self._silent_s
+        return since is not None and time.monotonic() - since > self._max_silence_s
 
-    def take(self, within_s: float) -> Taken | None:
+    def take(self, within_s: float) -> CapturedFrame | None:
+        """Return the newest frame, waiting for it; None when none came."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest or self._finished, within_s)
-            taken, self._newest = self._newest, None
+            self._changed.wait_for(lambda: self._newest or self.finished, within_s)
+            captured, self._newest = self._newest, None
             self._changed.notify_all()
-        if taken and not self._own_times:
-            return Taken(picture=taken.picture, captured_s=time.monotonic())
-        return taken
+        if captured and not self._has_times:
+            return CapturedFrame(source_frame=captured.source_frame, captured_s=time.monotonic())
+        return captured
 
     def stop(self) -> None:
-        """Ask the thread to close the source and end; pictures that still come are dropped."""
-        self._over.set()
+        """Ask the thread to close the source and end; frames that still come are dropped."""
+        self._stopping.set()
         with self._changed:
             self._changed.notify_all()
 
-    def _read(self) -> None:
+    def run(self) -> None:
+        """Read the source to its end; Thread.start() calls it."""
         try:
-            self._read_through()
+            self._read_source()
         except SourceFailed as error:
-            self._outcome = error
+            self.error = error
         with self._changed:
             self._wait_until_taken()
-            self._finished = True
+            self.finished = True
             self._changed.notify_all()
 
-    def _read_through(self) -> None:
+    def _read_source(self) -> None:
         self._blocked_since = time.monotonic()
-        source = self._open_it()
+        source = self._open_source()
         try:
-            self._silent_s = _silence_allowed_s(source, delivered=False)
-            for picture in source:
+            self._max_silence_s = _max_silence_s(source, delivered=False)
+            for source_frame in source:
                 self._blocked_since = None
-                self._silent_s = _silence_allowed_s(source, delivered=True)
-                self._own_times = source.is_live or picture.at_s is not None
+                self._max_silence_s = _max_silence_s(source, delivered=True)
+                self._has_times = source.is_live or source_frame.at_s is not None
                 if not source.is_live:
-                    self._wait_until_due(picture)
-                self._offer(picture)
-                if self._over.is_set():
+                    self._wait_until_due(source_frame)
+                self._offer(source_frame)
+                if self._stopping.is_set():
                     return
                 self._blocked_since = time.monotonic()
         finally:
             self._blocked_since = None
-            source.close()  # only here: to close what another thread reads from crashes in the libraries below
+            source.close()  # only here: closing what another thread reads from crashes in the libraries below
 
-    def _offer(self, picture: SourceFrame) -> None:
+    def _offer(self, source_frame: SourceFrame) -> None:
         with self._changed:
-            if not self._own_times:
+            if not self._has_times:
                 self._wait_until_taken()
-            self._newest = Taken(picture=picture, captured_s=time.monotonic())
+            self._newest = CapturedFrame(source_frame=source_frame, captured_s=time.monotonic())
             self._changed.notify_all()
 
     def _wait_until_taken(self) -> None:
-        self._changed.wait_for(lambda: self._newest is None or self._over.is_set())
+        self._changed.wait_for(lambda: self._newest is None or self._stopping.is_set())
 
-    def _wait_until_due(self, picture: SourceFrame) -> None:
-        """Play at the source's own speed, counted from its first picture or from behind a jump in its times."""
-        if picture.at_s is None:
+    def _wait_until_due(self, source_frame: SourceFrame) -> None:
+        """Play at the source's own speed, counted from its first frame or from the last jump in its times."""
+        if source_frame.at_s is None:
             return
         now = time.monotonic()
-        if self._zero_s is None or abs(self._zero_s + picture.at_s - now) > JUMP_S:
-            self._zero_s = now - picture.at_s
-        self._over.wait(max(0.0, self._zero_s + picture.at_s - now))
+        if self._zero_s is None or abs(self._zero_s + source_frame.at_s - now) > JUMP_S:
+            self._zero_s = now - source_frame.at_s
+        self._stopping.wait(max(0.0, self._zero_s + source_frame.at_s - now))
 
 
-def _silence_allowed_s(source: Source, *, delivered: bool) -> float:
+def _max_silence_s(source: Source, *, delivered: bool) -> float:
     """Return how long a source may block before it counts as hanging."""
     if not source.is_live:
         return float("inf")

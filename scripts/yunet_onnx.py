@@ -1,8 +1,8 @@
-"""Free YuNet's ONNX file of its fixed input size: bytes in, bytes out, nothing else.
+"""Convert YuNet's ONNX file to accept any input size: bytes in, bytes out.
 
-Used at set-up only (it needs the package onnx). The published file takes exactly 1 x 3 x 640 x 640; the converted one
-takes any n x 3 x h x w with h and w multiples of 32, with identical outputs. The same bytes in give the same bytes out,
-so both ends are checked by hash.
+Only set-up uses it, because it needs the package onnx. The published file accepts 1 x 3 x 640 x 640; the converted one
+n x 3 x h x w with h and w multiples of 32, with the same outputs. The conversion is deterministic, so that the hashes
+of both files can be checked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SOURCE_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa
 def with_any_size(onnx_bytes: bytes) -> bytes:
     """Return the model with a symbolic batch, height and width.
 
-    The shapes noted for inner values are dropped, since they are those of 640 x 640, and each Reshape keeps its batch
-    dimension (0) where it had 1.
+    The shapes of inner values are removed, because they are those of 640 x 640, and each Reshape copies its batch size
+    from its input (0) instead of setting it to 1.
     """
     model = onnx.load_from_string(onnx_bytes)
     graph = model.graph
@@ -30,7 +30,7 @@ def with_any_size(onnx_bytes: bytes) -> bytes:
     for output in graph.output:
         batch, anchors, _ = output.type.tensor_type.shape.dim
         batch.dim_param = "n"
-        anchors.Clear()  # h/8 * w/8 for stride 8 and so on: left unknown
+        anchors.Clear()  # unknown: h/8 * w/8 for stride 8, and so on
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
     for constant in graph.initializer:
         if constant.name in shapes:

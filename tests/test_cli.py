@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -98,9 +100,13 @@ def test_a_picture_of_a_hundred_faces_is_labelled_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("detector", ["dnn", "haar"])
 def test_other_detectors_find_faces_too(pictures: Path, tmp_path: Path, detector: str) -> None:
-    clip = pictures / "hand-over-face" / "yes.mkv"
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    with av.open(str(pictures / "hand-over-face" / "yes.mkv")) as file:
+        for number, frame in enumerate(itertools.islice(file.decode(video=0), 12)):
+            frame.to_image().save(frames / f"{number}.png")
 
-    maskwatch("label", clip, "--json", tmp_path / "out.jsonl", "--detector", detector)
+    maskwatch("label", frames, "--json", tmp_path / "out.jsonl", "--detector", detector)
 
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert sum(bool(line["faces"]) for line in lines) > len(lines) / 2
@@ -119,8 +125,11 @@ def test_a_damaged_model_is_one_line(damaged_model: Path, pictures: Path, comman
 def test_the_command_line_starts_without_what_only_its_processes_need() -> None:
     heavy = {"av", "cv2", "flask", "fsspec", "keras", "numpy", "onnxruntime", "PIL", "rq", "simplejpeg", "tensorflow"}
 
-    look = "import sys, maskwatch; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    program = (
+        "import sys, maskwatch; from commands.shared import parsed_source; "
+        "parsed_source('demo'); parsed_source('rtsp://door/live'); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
 
     assert "pipeline.runtime.settings" in done.stdout.split()
     assert heavy.isdisjoint(done.stdout.split())
@@ -179,6 +188,8 @@ def test_a_redis_that_is_not_there_is_one_line(command: list[str]) -> None:
         (["camera", "demo", "--name", "file-door"], "file-"),
         (["up", "--camera", "file-a=demo"], "file-"),
         (["up", "--camera", "a=no-such-film.mp4"], "no-such-film.mp4"),
+        (["camera", "no-such-film.mp4", "--name", "a"], "no-such-film.mp4"),
+        (["camera", "demo:colour", "--name", "a"], "'colour' is not a parameter"),
         (["status", "--redis", "redis://h:abc"], "port"),
         (["up", "--camera", "door"], "NAME=SOURCE"),
         (["up", "--camera", "a=demo", "--camera", "a=demo"], "given twice"),

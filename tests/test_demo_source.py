@@ -14,11 +14,11 @@ from models.classifier import mask_classifier
 from models.detector import face_detector
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from producer.sources.demo import people
-from producer.sources.demo.frame_number import BLOCK_PX, LARGEST, read_number, write_number
+from producer.sources.demo.frame_number import BLOCK_PX, MAX_NUMBER, read_number, write_number
 from producer.sources.demo.people import PHOTOGRAPH
-from producer.sources.demo.scene import Scene, Truth
-from producer.sources.open_source import open_source
+from producer.sources.demo.scene import GroundTruth, Scene
 from producer.sources.source import SourceFailed
+from producer.sources.source_spec import parse_source
 
 FPS = 20.0
 LOOKED_AT = range(0, 600, 12)  # half a minute of the scene, in which every mask goes off and on
@@ -47,7 +47,7 @@ def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return shared / (sum(areas) - shared)
 
 
-def nearest(truth: Truth, boxes: np.ndarray) -> int | None:
+def nearest(truth: GroundTruth, boxes: np.ndarray) -> int | None:
     """Return which of the boxes is the face, None when none is."""
     overlaps = [overlap(truth.box, tuple(box)) for box in boxes]
     return int(np.argmax(overlaps)) if overlaps and max(overlaps) > 0.4 else None
@@ -73,11 +73,11 @@ def test_rendering_a_frame_leaves_no_trace_in_the_next(scene: Scene) -> None:
 
 
 def test_every_face_of_the_demo_is_found(scene: Scene, detector: face_detector.FaceDetector) -> None:
-    found = np.zeros(len(scene.truths(0)))
+    found = np.zeros(len(scene.ground_truths(0)))
 
     for index in LOOKED_AT:
         boxes = detector.find(scene.render(index)).boxes
-        found += [nearest(truth, boxes) is not None for truth in scene.truths(index)]
+        found += [nearest(truth, boxes) is not None for truth in scene.ground_truths(index)]
 
     assert (found / len(LOOKED_AT) > 0.95).all()
 
@@ -93,7 +93,7 @@ def test_the_demo_s_masks_are_labelled_mask_and_its_bare_faces_no_mask(
         boxes = detector.find(frame).boxes
         crops = mask_classifier.crop_faces(frame, boxes, classifier.card.size_px, classifier.card.margin)
         masked = classifier.mask_probability(crops) > 0.5
-        for truth in scene.truths(index):
+        for truth in scene.ground_truths(index):
             at = nearest(truth, boxes)
             if truth.masked is not None and at is not None:
                 right[truth.masked].append(bool(masked[at] == truth.masked))
@@ -103,18 +103,18 @@ def test_the_demo_s_masks_are_labelled_mask_and_its_bare_faces_no_mask(
 
 
 def test_every_numbered_frame_carries_its_index_and_the_scene_otherwise_stays() -> None:
-    numbered, plain = open_source("demo:numbered,frames=3"), open_source("demo:frames=3")
+    numbered, plain = parse_source("demo:numbered,frames=3").open(), parse_source("demo:frames=3").open()
 
     pairs = list(zip(numbered, plain, strict=True))
 
     assert numbered.total == 3
-    assert [read_number(picture.frame) for picture, _ in pairs] == [0, 1, 2]
-    assert [read_number(picture.frame) for _, picture in pairs] == [None] * 3
-    assert all(np.array_equal(one.frame[2 * BLOCK_PX :], two.frame[2 * BLOCK_PX :]) for one, two in pairs)
+    assert [read_number(source_frame.image) for source_frame, _ in pairs] == [0, 1, 2]
+    assert [read_number(source_frame.image) for _, source_frame in pairs] == [None] * 3
+    assert all(np.array_equal(one.image[2 * BLOCK_PX :], two.image[2 * BLOCK_PX :]) for one, two in pairs)
 
 
 @settings(deadline=None)
-@given(number=st.integers(0, LARGEST), quality=st.integers(40, 100), seed=st.integers(0, 2**32 - 1))
+@given(number=st.integers(0, MAX_NUMBER), quality=st.integers(40, 100), seed=st.integers(0, 2**32 - 1))
 def test_a_number_survives_jpeg_over_any_picture(number: int, quality: int, seed: int) -> None:
     frame = np.random.default_rng(seed).integers(0, 256, (48, 400, 3), np.uint8)
 
@@ -124,7 +124,7 @@ def test_a_number_survives_jpeg_over_any_picture(number: int, quality: int, seed
 
 
 @settings(deadline=None)
-@given(one=st.integers(0, LARGEST), other=st.integers(0, LARGEST))
+@given(one=st.integers(0, MAX_NUMBER), other=st.integers(0, MAX_NUMBER))
 def test_a_mixture_of_two_frames_reads_as_one_of_them_or_as_none(one: int, other: int) -> None:
     torn = np.zeros((40, 400, 3), np.uint8)
     below = torn.copy()
@@ -144,7 +144,7 @@ def test_a_frame_without_a_number_has_none(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("text", ["demo:colour", "demo:frames=0", "demo:frames=many"])
 def test_an_unknown_parameter_of_the_demo_is_named(text: str) -> None:
     with pytest.raises(SourceFailed, match="is not a parameter of the demo"):
-        open_source(text)
+        parse_source(text).open()
 
 
 def test_a_missing_photograph_says_how_to_get_it(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from processes import Processes, descendants, live, processes
 from redis.exceptions import AuthenticationError, NoPermissionError
 from werkzeug.security import check_password_hash
 
-from commands.health import health
+from commands.status import health
 from pipeline.bus.connection import Redis, connect
 from viewer.security.authenticator import plain_hash
 

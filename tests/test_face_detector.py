@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.detector import face_detector
-from models.detector.face_detector import MAX_FACES, YUNET_FILE, YUNET_SHA256, Faces
+from models.detector.face_detector import YUNET_FILE, YUNET_SHA256, Faces
 from models.detector.yunet_decode import OUTPUT_NAMES, decode
 from models.files import ModelUnusable, sha256_of
+from pipeline.vision.faces import MAX_FACES
 from pipeline.vision.jpeg import Image
 from scripts import yunet_onnx
 
@@ -214,7 +215,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_unknown_detectors_and_tiny_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown detector 'yolo'"):
-        face_detector.load("yolo")  # type: ignore[arg-type]
+        face_detector.load("yolo")
     with pytest.raises(ValueError, match="too small"):
         face_detector.load(input_px=16)
 

@@ -188,7 +188,7 @@ def test_the_keras_runtime_needs_a_run_folder() -> None:
 
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown runtime 'torch'"):
-        mask_classifier.load(runtime="torch")  # type: ignore[arg-type]
+        mask_classifier.load(runtime="torch")
 
 
 def test_the_default_card_says_what_was_measured() -> None:

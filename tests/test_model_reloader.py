@@ -110,8 +110,8 @@ class Watched:
 @pytest.fixture
 def watched(server: Server, processes: Processes, versions: Versions) -> Watched:
     for _ in range(2):
-        processes.start("classify", "--models", versions.registry.place, redis=server)
-    processes.start("detect", "--models", versions.registry.place, "--detector-px", 320, redis=server)
+        processes.start("classify", "--models", versions.registry.location, redis=server)
+    processes.start("detect", "--models", versions.registry.location, "--detector-px", 320, redis=server)
     wait_for_workers(server, 1, 2)
     processes.start("camera", "demo", "--name", CAMERA, "--fps", 20, redis=server)
     found = Watched(server, versions)
@@ -190,7 +190,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
 ) -> None:
     registry, first, second = watched.versions.registry, watched.versions.first, watched.versions.second
     flip_a_byte(registry.folder(second) / INT8_NAME)
-    registry.point(second, BY, [])
+    registry.set_current(second, BY, [])
 
     def rejected() -> bool:
         return all(f"refused {second}: " in state and model == first for model, state in watched.classifiers())
@@ -199,7 +199,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
     shown = table(read(watched.server.client, watched.server.clock))
     rejected_at = watched.server.clock.now()
     wait_until(lambda: watched.labelled_with(first, rejected_at) >= 20, 10, "the first version still labels")
-    register(registry.place, tmp_path / "second")
+    register(registry.location, tmp_path / "second")
     wait_until(lambda: watched.classifiers() == [(second, RUNNING)] * 2, 10, "both use it once it is repaired")
 
     assert shown.count(f"refused {second}: ") == 2
@@ -208,7 +208,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
 
 
 def reloader_at(registry: Registry) -> ModelReloader:
-    return ModelReloader(Settings(models=registry.place, runtime="onnx"))
+    return ModelReloader(Settings(models=registry.location, runtime="onnx"))
 
 
 @pytest.mark.parametrize("versions", ["folder", "memory", "unsteady"], indirect=True)
@@ -238,7 +238,7 @@ def test_the_model_in_use_labels_while_another_version_is_being_loaded(versions:
     Unsteady.fast.clear()
     Unsteady.asked.clear()
 
-    versions.registry.point(versions.second, BY, [])
+    versions.registry.set_current(versions.second, BY, [])
     with reloader.polling():
         wait_until(Unsteady.asked.is_set, 10, "the new version is being loaded")
         meanwhile = reloader.take()
@@ -270,7 +270,7 @@ def test_a_rejected_version_is_not_tried_again_until_one_of_its_files_changes(
     reloader, folder = reloader_at(versions.registry), versions.registry.folder(versions.second)
     content = (folder / INT8_NAME).read_bytes()
     flip_a_byte(folder / INT8_NAME)
-    versions.registry.point(versions.second, BY, [])
+    versions.registry.set_current(versions.second, BY, [])
     states = []
     for _ in range(2):
         reloader.poll(versions.registry)
@@ -290,11 +290,11 @@ def test_a_rejected_version_is_not_tried_again_until_one_of_its_files_changes(
 def test_going_back_from_a_rejected_version_changes_nothing(versions: Versions) -> None:
     reloader = reloader_at(versions.registry)
     (versions.registry.folder(versions.second) / INT8_NAME).unlink()
-    versions.registry.point(versions.second, BY, [])
+    versions.registry.set_current(versions.second, BY, [])
     reloader.poll(versions.registry)
     rejected = reloader.state
 
-    versions.registry.point(versions.first, BY, [])
+    versions.registry.set_current(versions.first, BY, [])
     reloader.poll(versions.registry)
 
     assert f"{INT8_NAME} is missing" in rejected
@@ -304,7 +304,7 @@ def test_going_back_from_a_rejected_version_changes_nothing(versions: Versions) 
 
 @pytest.mark.parametrize("harm", ["junk", None])
 def test_a_pointer_that_is_lost_or_damaged_changes_nothing(versions: Versions, harm: str | None) -> None:
-    reloader, pointer = reloader_at(versions.registry), Path(versions.registry.place) / "current.json"
+    reloader, pointer = reloader_at(versions.registry), Path(versions.registry.location) / "current.json"
     before = pointer.read_text()
     pointer.write_text(harm) if harm else pointer.unlink()
     reloader.poll(versions.registry)
@@ -329,7 +329,7 @@ def test_a_registry_that_is_away_is_reported_and_polled_again(versions: Versions
     Unsteady.away = False
     reloader.poll(versions.registry)
 
-    assert state == f"registry unreachable: {versions.registry.place} cannot be used: no route to host"
+    assert state == f"registry unreachable: {versions.registry.location} cannot be used: no route to host"
     assert meanwhile is None
     taken = reloader.take()
     assert taken is not None

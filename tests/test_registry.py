@@ -27,11 +27,11 @@ from models.classifier.card import (
     read_card,
     write_card,
 )
-from models.classifier.trial import load_tried
+from models.classifier.verified_load import load_verified
 from models.files import ModelUnusable, sha256_of
-from models.registry.named import model_card, model_folder
 from models.registry.promotion import Comparison, compare, promote, rollback
 from models.registry.registry import BUILT_IN, CURRENT_NAME, Registry, RegistryError, register, registry_at
+from models.registry.resolve import current_card, current_folder
 from models.registry.store import StoreFailed, open_store
 
 BY = "tester@here"
@@ -88,9 +88,9 @@ def test_a_registered_version_is_there_whole_and_not_yet_current(place: str, tmp
     found = registry_at(place)
     folder = found.folder(card.version)
     assert read_card(folder) == card
-    assert load_tried(folder).card == card
-    assert found.pointer().version == BUILT_IN
-    assert model_folder(place) == DEFAULT_FOLDER
+    assert load_verified(folder).card == card
+    assert found.current().version == BUILT_IN
+    assert current_folder(place) == DEFAULT_FOLDER
     assert not any(path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -102,14 +102,14 @@ def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path:
 
     promote(registry, first.version, by=BY, force=True)
     step = promote(registry, second.version, by=BY, force=True)
-    seen = [model_card(place).version]
+    seen = [current_card(place).version]
     for _ in range(2):
         rollback(registry, by=BY)
-        seen.append(registry.pointer().version)
+        seen.append(registry.current().version)
 
     assert (step.version, step.before) == (second.version, first.version)
     assert seen == [second.version, first.version, BUILT_IN]
-    assert registry.pointer().by == BY
+    assert registry.current().by == BY
     with pytest.raises(RegistryError, match="there is none to go back to"):
         rollback(registry, by=BY)
 
@@ -154,10 +154,10 @@ def test_the_same_version_may_come_again_and_mends_what_was_damaged(registry: Re
     before = registry.card(first)
     flip_a_byte(registry.folder(first) / INT8_NAME)
 
-    register(registry.place, tmp_path / "first")
+    register(registry.location, tmp_path / "first")
 
-    assert load_tried(registry.folder(first)).card == before
-    assert registry.pointer().version == first
+    assert load_verified(registry.folder(first)).card == before
+    assert registry.current().version == first
 
 
 def test_another_model_under_the_same_version_is_refused(registry: Registry, tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_another_model_under_the_same_version_is_refused(registry: Registry, tmp
     write_version(tmp_path / "other", "other", version=first, **measured(balanced_accuracy=0.9))
 
     with pytest.raises(RegistryError, match=f"{first} is registered at .* already and differs in files"):
-        register(registry.place, tmp_path / "other")
+        register(registry.location, tmp_path / "other")
 
-    assert load_tried(registry.folder(first)).card == read_card(tmp_path / "first")
+    assert load_verified(registry.folder(first)).card == read_card(tmp_path / "first")
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing", "no card", "no int8"])
@@ -218,37 +218,37 @@ def test_only_tests_with_the_same_pictures_count(tmp_path: Path) -> None:
 
 
 def test_a_worse_version_is_refused_and_can_be_forced(registry: Registry, tmp_path: Path) -> None:
-    current = registry.pointer().version
+    current = registry.current().version
     worse = write_version(tmp_path / "worse", "worse", **measured(balanced_accuracy=0.85)).version
-    register(registry.place, tmp_path / "worse")
+    register(registry.location, tmp_path / "worse")
 
-    line = one_line(ask("promote", worse, "--models", registry.place))
-    after_refusal = registry.pointer().version
-    forced = ask("promote", worse, "--force", "--models", registry.place)
+    line = one_line(ask("promote", worse, "--models", registry.location))
+    after_refusal = registry.current().version
+    forced = ask("promote", worse, "--force", "--models", registry.location)
 
     assert f"{worse} is worse than {current}" in line
     assert "85.00% against 90.00%, mean over street" in line
     assert "--force" in line
     assert after_refusal == current
     assert forced.exit_code == 0
-    assert registry.pointer().version == worse
-    assert registry.pointer().by.startswith(f"{getpass.getuser()}@")
+    assert registry.current().version == worse
+    assert registry.current().by.startswith(f"{getpass.getuser()}@")
 
 
 def test_a_version_that_is_as_good_becomes_current(registry: Registry, tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
 
-    result = ask("promote", second, "--models", registry.place)
+    result = ask("promote", second, "--models", registry.location)
 
     assert result.output == f"{second} is current, before it was {first}: 90.00% against 90.00%, mean over street\n"
-    assert registry.pointer().version == second
+    assert registry.current().version == second
 
 
 def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(registry: Registry, tmp_path: Path) -> None:
     unknown = write_version(tmp_path / "unknown", "unknown", tests={}).version
-    register(registry.place, tmp_path / "unknown")
+    register(registry.location, tmp_path / "unknown")
 
-    line = one_line(ask("promote", unknown, "--models", registry.place))
+    line = one_line(ask("promote", unknown, "--models", registry.location))
 
     assert "no test in common" in line
     assert "--test" in line
@@ -269,20 +269,20 @@ def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(registr
 def test_a_version_that_cannot_serve_is_refused_whatever_it_says_of_itself(
     registry: Registry, tmp_path: Path, content: bytes, says: str
 ) -> None:
-    current = registry.pointer()
+    current = registry.current()
     broken = write_model(tmp_path / "broken", content, **measured(balanced_accuracy=1)).version
-    register(registry.place, tmp_path / "broken")
+    register(registry.location, tmp_path / "broken")
 
-    line = one_line(ask("promote", broken, "--force", "--models", registry.place))
+    line = one_line(ask("promote", broken, "--force", "--models", registry.location))
 
     assert says in line
-    assert registry.pointer() == current
+    assert registry.current() == current
 
 
 def test_a_network_that_answers_probabilities_is_taken(tmp_path: Path) -> None:
     write_model(tmp_path / "constant", network(112, [0.5]))
 
-    classifier = load_tried(tmp_path / "constant")
+    classifier = load_verified(tmp_path / "constant")
 
     assert classifier.card.size_px == 112
 
@@ -292,26 +292,26 @@ def test_a_damaged_version_is_refused_even_by_force_and_by_going_back(registry: 
     promote(registry, second, by=BY)
     flip_a_byte(registry.folder(first) / INT8_NAME)
 
-    forced = one_line(ask("promote", first, "--force", "--models", registry.place))
-    back = one_line(ask("rollback", "--models", registry.place))
+    forced = one_line(ask("promote", first, "--force", "--models", registry.location))
+    back = one_line(ask("rollback", "--models", registry.location))
 
     assert "classifier.int8.onnx is damaged" in forced
     assert "classifier.int8.onnx is damaged" in back
-    assert registry.pointer().version == second
+    assert registry.current().version == second
 
 
 def test_a_way_on_is_named_when_the_version_before_is_damaged(registry: Registry, tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
     third = write_version(tmp_path / "third", "third").version
-    register(registry.place, tmp_path / "third")
+    register(registry.location, tmp_path / "third")
     promote(registry, second, by=BY)
     flip_a_byte(registry.folder(first) / INT8_NAME)
 
-    line = one_line(ask("rollback", "--models", registry.place))
+    line = one_line(ask("rollback", "--models", registry.location))
 
     assert "classifier.int8.onnx is damaged" in line
     assert line.endswith(f"; or make another version current, with `maskwatch models promote`: built-in, {third}")
-    assert registry.pointer().version == second
+    assert registry.current().version == second
 
 
 def test_every_file_that_serves_is_looked_at(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_card_in_a_foreign_folder_is_refused(registry: Registry, tmp_path: Pat
 
 @pytest.mark.parametrize("version", ["lite-none", "../first", ""])
 def test_a_version_that_is_not_there_is_one_line_with_those_that_are(registry: Registry, version: str) -> None:
-    lines = [one_line(ask(command, version, "--models", registry.place)) for command in ("promote", "show")]
+    lines = [one_line(ask(command, version, "--models", registry.location)) for command in ("promote", "show")]
 
     assert all(f"has no version {version}" in line and "built-in, lite-" in line for line in lines)
 
@@ -346,8 +346,8 @@ def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registr
     first, second = versions_of(tmp_path)
     (registry.folder(second) / CARD_NAME).write_text("junk")
 
-    table = ask("list", "--models", registry.place).output.splitlines()
-    rows = {row["version"]: row for row in json.loads(ask("list", "--json", "--models", registry.place).output)}
+    table = ask("list", "--models", registry.location).output.splitlines()
+    rows = {row["version"]: row for row in json.loads(ask("list", "--json", "--models", registry.location).output)}
 
     (current,) = [line for line in table if line.startswith("* lite")]
     assert first in current
@@ -363,8 +363,8 @@ def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registr
 def test_show_prints_the_whole_card(registry: Registry, tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
 
-    shown = ask("show", first, "--models", registry.place).output
-    built_in = ask("show", BUILT_IN, "--models", registry.place).output.encode()
+    shown = ask("show", first, "--models", registry.location).output
+    built_in = ask("show", BUILT_IN, "--models", registry.location).output.encode()
 
     assert shown == (tmp_path / "first" / CARD_NAME).read_text()
     assert parse_card(built_in, "what is shown") == read_card(DEFAULT_FOLDER)
@@ -381,17 +381,17 @@ def test_a_run_folder_is_registered_from_the_command_line(tmp_path: Path) -> Non
 
 def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry, tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
-    pointer = Path(registry.place) / CURRENT_NAME
+    pointer = Path(registry.location) / CURRENT_NAME
     said = []
 
     for harm in (pointer.unlink, lambda: pointer.write_text("junk")):
         harm()
-        said.append(one_line(ask("promote", first, "--models", registry.place)))
-        assert ask("promote", first, "--force", "--models", registry.place).exit_code == 0
+        said.append(one_line(ask("promote", first, "--models", registry.location)))
+        assert ask("promote", first, "--force", "--models", registry.location).exit_code == 0
 
     assert "current.json is missing" in said[0]
     assert "current.json is damaged" in said[1]
-    assert registry.pointer().version == first
+    assert registry.current().version == first
 
 
 def test_versions_promoted_at_once_are_all_in_the_history(tmp_path: Path) -> None:
@@ -408,10 +408,10 @@ def test_versions_promoted_at_once_are_all_in_the_history(tmp_path: Path) -> Non
     with ThreadPoolExecutor(len(versions)) as threads:
         befores = list(threads.map(promote_one, versions))
 
-    pointer = registry_at(place).pointer()
-    history = [turn.version for turn in pointer.history]
+    current = registry_at(place).current()
+    history = [promotion.version for promotion in current.history]
     assert history[0] == BUILT_IN
-    assert sorted([*history[1:], pointer.version]) == sorted(versions)
+    assert sorted([*history[1:], current.version]) == sorted(versions)
     assert sorted(history) == sorted(str(before) for before in befores)
 
 
@@ -421,7 +421,7 @@ class Slow(Registry):
     meanwhile = BUILT_IN
 
     def folder(self, version: str) -> Path:
-        self.point(self.meanwhile, "somebody@there", [])
+        self.set_current(self.meanwhile, "somebody@there", [])
         return super().folder(version)
 
 
@@ -439,16 +439,16 @@ def test_behind_a_url_a_version_is_not_promoted_over_what_somebody_else_has_just
     with pytest.raises(RegistryError, match=f"somebody@there made {theirs} current meanwhile"):
         promote(registry, ours, by=BY, force=True)
 
-    assert registry.pointer().version == theirs
+    assert registry.current().version == theirs
 
 
 def test_looking_whether_a_registry_can_be_written_leaves_nothing(place: str) -> None:
     registry = registry_at(place)
 
-    registry.try_to_write()
+    registry.check_writable()
 
     assert not registry.exists()
-    assert open_store(place).listing("") == {}
+    assert open_store(place).list_files("") == {}
 
 
 @pytest.mark.parametrize("named", ["/proc/registry", "{file}/registry", "what://ever", "http://127.0.0.1:1/registry"])
@@ -456,7 +456,7 @@ def test_a_registry_that_cannot_be_written_is_told(tmp_path: Path, named: str) -
     (tmp_path / "file").touch()
 
     with pytest.raises(StoreFailed, match=r"registry|Protocol not known"):
-        registry_at(named.format(file=tmp_path / "file")).try_to_write()
+        registry_at(named.format(file=tmp_path / "file")).check_writable()
 
 
 def test_a_registry_that_is_a_file_is_told_and_not_the_run_that_was_to_be_added(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_a_run_that_was_trained_for_another_job_too_is_the_same_version(registry
     card = read_card(tmp_path / "first")
     write_card(tmp_path / "first", msgspec.structs.replace(card, job="0123abcd", created="2026-01-01T00:00:00+00:00"))
 
-    registered = register(registry.place, tmp_path / "first")
+    registered = register(registry.location, tmp_path / "first")
 
     assert (registered.version, registered.job) == (first, "")
 
@@ -508,9 +508,9 @@ def test_a_model_folder_may_lie_behind_a_url(tmp_path: Path, monkeypatch: pytest
     card = write_version(tmp_path / "run", "a")
     fsspec.filesystem("memory").put(str(tmp_path / "run"), f"{tmp_path}/models/a", recursive=True)
 
-    folder = model_folder(f"memory:/{tmp_path}/models/a")
+    folder = current_folder(f"memory:/{tmp_path}/models/a")
 
-    assert load_tried(folder).card == card
+    assert load_verified(folder).card == card
 
 
 def test_what_was_fetched_is_checked_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,7 +521,7 @@ def test_what_was_fetched_is_checked_and_mended(tmp_path: Path, monkeypatch: pyt
     registry = registry_at(place)
     flip_a_byte(registry.folder(version) / INT8_NAME)
 
-    mended = load_tried(registry.folder(version)).card
+    mended = load_verified(registry.folder(version)).card
 
     assert mended.version == version
 

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 import maskwatch
-from commands.command import asks_for_json
+from commands import up
+from commands.shared import asks_for_json
 from pipeline.runtime.settings import BadSettings, Settings, flag_of, read_file, settings_from
 
 
@@ -22,7 +23,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monk
     monkeypatch.setenv("MASKWATCH_FPS", "7")
     monkeypatch.setenv("MASKWATCH_DEADLINE_S", "4")
     seen: list[Settings] = []
-    monkeypatch.setattr(maskwatch, "run_all", lambda settings, _cameras: seen.append(settings))
+    monkeypatch.setattr(up, "run_all", lambda settings, _cameras: seen.append(settings))
 
     result = CliRunner().invoke(maskwatch.cli, ["--config", str(file), "demo", "--fps", "9"])
 
@@ -135,7 +136,7 @@ def test_what_is_no_error_is_as_it_always_is_where_lines_are_json() -> None:
 
 
 def maskwatch_where(command: list[str], log_json: str) -> subprocess.CompletedProcess[str]:
-    program = "import maskwatch; from commands.command import command_line; command_line(maskwatch.cli)"
+    program = "import maskwatch; from commands.shared import command_line; command_line(maskwatch.cli)"
     return subprocess.run(
         [sys.executable, "-c", program, *command],
         capture_output=True,

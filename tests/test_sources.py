@@ -8,7 +8,6 @@ import logging
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.vision.jpeg import decode_jpeg
+from producer.sources import video
 from producer.sources.folder import natural_order, read_picture
-from producer.sources.open_source import SourceFailed, kind_of, open_source
+from producer.sources.source import SourceFailed
+from producer.sources.source_spec import parse_source
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)  # BGR
 
@@ -58,7 +59,7 @@ class _MjpegRequest(http.server.BaseHTTPRequestHandler):
                 return
         self.server.closing.wait()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name it has in the standard library
+    def log_message(self, *_arguments: object) -> None:
         pass
 
 
@@ -102,14 +103,14 @@ def middle(frame: np.ndarray) -> list[int]:
     ],
 )
 def test_a_text_names_its_kind_of_source(text: str, kind: str) -> None:
-    assert kind_of(text) == kind
+    assert parse_source(text).kind == kind
 
 
 def test_a_file_is_a_video_or_a_picture_and_a_directory_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "film.mkv").touch()
     (tmp_path / "photo.JPG").touch()
 
-    kinds = [kind_of(str(path)) for path in (tmp_path / "film.mkv", tmp_path / "photo.JPG", tmp_path)]
+    kinds = [parse_source(str(path)).kind for path in (tmp_path / "film.mkv", tmp_path / "photo.JPG", tmp_path)]
 
     assert kinds == ["video", "folder", "folder"]
 
@@ -119,22 +120,38 @@ def test_a_file_is_a_video_or_a_picture_and_a_directory_is_a_folder(tmp_path: Pa
 )
 def test_a_text_that_can_name_no_source_fails_in_one_line_without_the_password(text: str) -> None:
     with pytest.raises(SourceFailed) as failed:
-        open_source(text)
+        parse_source(text).open()
 
     assert "\n" not in str(failed.value)
     assert "secret" not in str(failed.value)
 
 
+def test_what_is_shown_of_a_source_has_no_password() -> None:
+    spec = parse_source("rtsp://user:secret@camera.local/live")
+
+    assert (spec.name, spec.text) == ("rtsp://user:***@camera.local/live", "rtsp://user:secret@camera.local/live")
+    assert "secret" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbered", "frames"), [("demo", False, None), ("demo:numbered", True, None), ("demo:frames=7", False, 7)]
+)
+def test_the_parameters_of_the_demo_are_parsed_once(text: str, numbered: bool, frames: int | None) -> None:
+    spec = parse_source(text)
+
+    assert (spec.kind, spec.numbered, spec.frames) == ("demo", numbered, frames)
+
+
 def test_a_video_gives_every_frame_that_it_decodes_with_its_time(pictures: Path) -> None:
-    source = open_source(str(pictures / "hand-over-face" / "bird.mkv"))
+    source = parse_source(str(pictures / "hand-over-face" / "bird.mkv")).open()
 
     found = list(source)
     source.close()
 
     assert source.total == 64  # as the file claims
-    assert [picture.index for picture in found] == list(range(63))
-    assert {(picture.width, picture.height, picture.frame.shape) for picture in found} == {(640, 480, (480, 640, 3))}
-    assert [picture.at_s for picture in found] == pytest.approx([0.033 + i / 30 for i in range(63)], abs=0.002)
+    assert [one.index for one in found] == list(range(63))
+    assert {(one.width, one.height, one.image.shape) for one in found} == {(640, 480, (480, 640, 3))}
+    assert [one.at_s for one in found] == pytest.approx([0.033 + i / 30 for i in range(63)], abs=0.002)
     assert not source.is_live
 
 
@@ -148,11 +165,11 @@ def test_a_video_that_says_it_is_turned_is_shown_upright(tmp_path: Path) -> None
 
     subprocess.run(["ffmpeg", "-v", "error", "-i", turned, "-frames:v", "1", shown], check=True)
 
-    first = next(iter(open_source(str(turned))))
+    first = next(iter(parse_source(str(turned)).open()))
 
     expected = np.asarray(Image.open(shown).convert("RGB"))[:, :, ::-1]  # as FFmpeg itself turns it
     assert (first.width, first.height) == (96, 128)
-    assert np.abs(first.frame.astype(int) - expected).max() < 12
+    assert np.abs(first.image.astype(int) - expected).max() < 12
 
 
 def test_a_damaged_video_gives_what_is_left_and_says_so_once(
@@ -165,7 +182,7 @@ def test_a_damaged_video_gives_what_is_left_and_says_so_once(
     damaged = tmp_path / "damaged.mkv"
     damaged.write_bytes(content)
 
-    found = list(open_source(str(damaged)))
+    found = list(parse_source(str(damaged)).open())
 
     assert 20 < len(found) <= 63
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 2
@@ -176,7 +193,7 @@ def test_a_video_that_is_cut_off_gives_its_beginning(pictures: Path, tmp_path: P
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(content[: len(content) // 2])
 
-    found = list(open_source(str(cut)))
+    found = list(parse_source(str(cut)).open())
 
     assert 20 < len(found) < 63
 
@@ -187,7 +204,7 @@ def test_a_file_that_is_no_video_fails_in_one_line(tmp_path: Path, content: byte
     path.write_bytes(content)
 
     with pytest.raises(SourceFailed, match=r"film\.mkv") as failed:
-        list(open_source(str(path)))
+        list(parse_source(str(path)).open())
 
     assert "\n" not in str(failed.value)
 
@@ -198,7 +215,7 @@ def test_a_file_whose_name_looks_like_a_url_is_a_file(
     monkeypatch.chdir(tmp_path)
     Path("concat:a.mkv").write_bytes((pictures / "hand-over-face" / "bird.mkv").read_bytes())
 
-    assert len(list(open_source("concat:a.mkv"))) == 63
+    assert len(list(parse_source("concat:a.mkv").open())) == 63
 
 
 def test_a_folder_gives_its_pictures_in_natural_order_and_counts_the_rest(
@@ -210,9 +227,9 @@ def test_a_folder_gives_its_pictures_in_natural_order_and_counts_the_rest(
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "album.jpg").mkdir()
 
-    source = open_source(str(tmp_path))
+    source = parse_source(str(tmp_path)).open()
 
-    assert [picture.name for picture in source] == ["a.png", "B1.JPEG", "b9.jpg", "b10.jpg"]
+    assert [source_frame.name for source_frame in source] == ["a.png", "B1.JPEG", "b9.jpg", "b10.jpg"]
     assert source.total == 4
     assert [record.message for record in caplog.records] == [f"{tmp_path}: 4 pictures; 3 other entries are left out"]
 
@@ -228,16 +245,16 @@ def test_a_folder_without_pictures_fails(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
 
     with pytest.raises(SourceFailed, match="holds no pictures"):
-        open_source(str(tmp_path))
+        parse_source(str(tmp_path)).open()
 
 
 def test_a_jpeg_travels_as_its_own_bytes(tmp_path: Path) -> None:
     jpeg = jpeg_of(RED, (5, 3))
     (tmp_path / "one.jpg").write_bytes(jpeg)
 
-    (found,) = open_source(str(tmp_path / "one.jpg"))
+    (found,) = parse_source(str(tmp_path / "one.jpg")).open()
 
-    assert (found.jpeg, found.frame, found.error) == (jpeg, None, None)
+    assert (found.jpeg, found.image, found.error) == (jpeg, None, None)
     assert (found.width, found.height) == (5, 3)
 
 
@@ -254,7 +271,7 @@ def test_a_jpeg_that_exif_says_is_turned_becomes_upright(tmp_path: Path, orienta
     # where the red half, which is stored on the left, is seen
     seen = {2: (16, 48), 3: (16, 48), 4: (16, 16), 5: (16, 16), 6: (16, 16), 7: (48, 16), 8: (48, 16)}[orientation]
     assert (found.width, found.height) == ((64, 32) if orientation < 5 else (32, 64))
-    assert found.frame[seen].tolist() == pytest.approx(RED, abs=12)
+    assert found.image[seen].tolist() == pytest.approx(RED, abs=12)
 
 
 @pytest.mark.parametrize(
@@ -287,17 +304,17 @@ def test_a_picture_of_any_mode_becomes_bgr(
     found = read_picture(tmp_path / f"a.{suffix}", 0)
 
     assert found.error is None
-    assert (found.frame.dtype, found.frame.shape, found.jpeg) == (np.uint8, (21, 33, 3), None)
-    assert middle(found.frame) == pytest.approx(bgr, abs=6)
+    assert (found.image.dtype, found.image.shape, found.jpeg) == (np.uint8, (21, 33, 3), None)
+    assert middle(found.image) == pytest.approx(bgr, abs=6)
 
 
 def test_a_grey_jpeg_and_one_of_one_pixel_are_pictures(tmp_path: Path) -> None:
     Image.new("L", (40, 30), 90).save(tmp_path / "grey.jpg")
     Image.new("RGB", (1, 1)).save(tmp_path / "tiny.jpg")
 
-    found = list(open_source(str(tmp_path)))
+    found = list(parse_source(str(tmp_path)).open())
 
-    decoded = [decode_jpeg(picture.jpeg).shape for picture in found]
+    decoded = [decode_jpeg(source_frame.jpeg).shape for source_frame in found]
     assert decoded == [(30, 40, 3), (1, 1, 3)]
 
 
@@ -312,10 +329,10 @@ def test_bad_pictures_in_a_folder_are_told_one_by_one_and_the_good_ones_still_co
     (tmp_path / "6-header.jpg").write_bytes(jpeg_of(RED)[:20])
     (tmp_path / "7-good.jpg").write_bytes(jpeg_of(RED))
 
-    found = list(open_source(str(tmp_path)))
+    found = list(parse_source(str(tmp_path)).open())
 
-    assert [bool(picture.error) for picture in found] == [True] * 6 + [False]
-    assert all("\n" not in picture.error for picture in found[:-1])
+    assert [bool(source_frame.error) for source_frame in found] == [True] * 6 + [False]
+    assert all("\n" not in source_frame.error for source_frame in found[:-1])
     assert "108 megapixels" in found[2].error
     assert "108 megapixels" in found[3].error
 
@@ -323,10 +340,10 @@ def test_bad_pictures_in_a_folder_are_told_one_by_one_and_the_good_ones_still_co
 def test_a_picture_that_may_not_be_read_or_has_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_of(RED))
     (tmp_path / "b.jpg").write_bytes(jpeg_of(RED))
-    source = open_source(str(tmp_path))
+    source = parse_source(str(tmp_path)).open()
 
     (tmp_path / "a.jpg").unlink()
-    errors = [picture.error for picture in source]
+    errors = [source_frame.error for source_frame in source]
 
     assert errors == ["cannot be read: No such file or directory", None]
 
@@ -350,13 +367,13 @@ def test_no_damage_to_a_picture_stops_a_folder(
 
     found = read_picture(tmp_path / "a.png", 0)
 
-    assert (found.frame is None) + (found.jpeg is None) + (found.error is None) == 2
+    assert (found.image is None) + (found.jpeg is None) + (found.error is None) == 2
 
 
 def test_an_http_camera_plays(mjpeg_camera: MjpegCamera) -> None:
-    source = open_source(mjpeg_camera.url)
+    source = parse_source(mjpeg_camera.url).open()
 
-    colours = [middle(picture.frame) for picture, _ in zip(source, range(6), strict=False)]
+    colours = [middle(source_frame.image) for source_frame, _ in zip(source, range(6), strict=False)]
     source.close()
 
     assert (source.kind, source.is_live, source.total) == ("http", True, None)
@@ -366,31 +383,34 @@ def test_an_http_camera_plays(mjpeg_camera: MjpegCamera) -> None:
     assert colours[2:] == colours[:2] * 2
 
 
-def test_an_http_camera_that_falls_silent_is_noticed_within_five_seconds(mjpeg_camera: MjpegCamera) -> None:
+def test_an_http_camera_that_falls_silent_is_noticed(
+    mjpeg_camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert video.READ_TIMEOUT_S < 5
+    monkeypatch.setattr(video, "READ_TIMEOUT_S", 1.0)
     mjpeg_camera.most = 100
-    source = open_source(mjpeg_camera.url)
+    source = parse_source(mjpeg_camera.url).open()
 
-    came_at = time.monotonic()
-    with pytest.raises(SourceFailed, match="nothing came for"):
-        for _ in source:
-            came_at = time.monotonic()
+    with pytest.raises(SourceFailed, match="nothing came for 1 s"):
+        list(source)
 
-    assert time.monotonic() - came_at < 5
     source.close()
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_server_that_accepts_and_hangs_is_noticed_within_five_seconds(silent_server: int, scheme: str) -> None:
-    began = time.monotonic()
+def test_a_server_that_accepts_and_hangs_is_noticed(
+    silent_server: int, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert video.OPEN_TIMEOUT_S < 5
+    monkeypatch.setattr(video, "OPEN_TIMEOUT_S", 0.5)
 
-    with pytest.raises(SourceFailed, match="no answer within") as failed:
-        open_source(f"{scheme}://user:secret@127.0.0.1:{silent_server}/video")
+    with pytest.raises(SourceFailed, match=r"no answer within 0\.5 s") as failed:
+        parse_source(f"{scheme}://user:secret@127.0.0.1:{silent_server}/video").open()
 
-    assert time.monotonic() - began < 5
     assert "user:***@" in str(failed.value)
     assert "secret" not in str(failed.value)
 
 
 def test_a_camera_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFailed, match="there is no camera /dev/video63"):
-        open_source("63")
+        parse_source("63").open()

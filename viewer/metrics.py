@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from pipeline.bus import messages, status
 from pipeline.bus.status import Camera, Status
 from pipeline.runtime import metrics
-from pipeline.runtime.metrics import InRedis
+from pipeline.runtime.metrics import RedisMetric
 from pipeline.runtime.metrics_server import RejectionCounter, allowed, exposition
 from pipeline.runtime.worker_context import WorkerContext
 
@@ -53,9 +53,9 @@ def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[InRedis, Samples]:
+def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[RedisMetric, Samples]:
     """Return what is told of a status. seen: when each camera's producer was last seen; it and now on Redis' clock."""
-    told: dict[InRedis, Samples] = {metric: [] for metric in metrics.IN_REDIS}
+    told: dict[RedisMetric, Samples] = {metric: [] for metric in metrics.REDIS_METRICS}
     for camera in _listed(found.cameras, seen, now):
         for metric, labels, value in _of_camera(camera, now):
             told[metric].append(((camera.name, *labels), value))
@@ -69,7 +69,7 @@ def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[InRedi
     return told
 
 
-def _of_camera(camera: Camera, now: float) -> Iterator[tuple[InRedis, tuple[str, ...], float]]:
+def _of_camera(camera: Camera, now: float) -> Iterator[tuple[RedisMetric, tuple[str, ...], float]]:
     ledger = camera.ledger
     yield metrics.produced, (), ledger.produced
     yield metrics.labelled, (), ledger.labelled
@@ -121,7 +121,7 @@ def _seen(context: WorkerContext) -> dict[str, float]:
     return {name.decode(errors="replace"): at for name, at in rows}
 
 
-def _memory(context: WorkerContext) -> dict[InRedis, Samples]:
+def _memory(context: WorkerContext) -> dict[RedisMetric, Samples]:
     """Return how much memory Redis uses; nothing where this user may not ask."""
     try:
         found = cast(dict[str, int], context.client.info("memory"))

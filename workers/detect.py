@@ -16,7 +16,7 @@ import redis
 from models.classifier import mask_classifier
 from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
-from models.registry.named import model_card
+from models.registry.resolve import current_card
 from pipeline.bus import messages, pixels
 from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
 from pipeline.bus.reader import Entry, Reader
@@ -38,7 +38,7 @@ def main(settings: Settings) -> int:
     detector = face_detector.load(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
-    card = model_card(settings.models)  # its crops are cut until a classifier announces its model
+    card = current_card(settings.models)  # its crops are cut until a classifier announces its model
     active_model = ActiveModelCache(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
     with worker_context("detector", settings) as context:
         reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from models.classifier.mask_classifier import MaskClassifier
-from models.classifier.trial import load_tried
+from models.classifier.verified_load import load_verified
 from models.files import ModelUnusable
-from models.registry.named import named_models
 from models.registry.registry import Registry
-from models.registry.store import Listed, StoreFailed
+from models.registry.resolve import resolve_models
+from models.registry.store import FileInfo, StoreFailed
 from pipeline.runtime.settings import Settings
 from workers.batcher import Batcher
 
@@ -51,7 +51,7 @@ class RejectedVersion:
     """A version that does not load, its files at that time, and the reason."""
 
     version: str
-    files: dict[str, Listed]
+    files: dict[str, FileInfo]
     reason: str
 
 
@@ -70,9 +70,9 @@ class ModelReloader:
             ModelUnusable: it is damaged, missing, or cannot be reached.
         """
         self._settings = settings
-        self._models = named_models(settings.models)
+        self._models = resolve_models(settings.models)
         if isinstance(self._models, Registry):
-            version = self._models.pointer().version
+            version = self._models.current().version
             self.first = self._load(version, self._models.folder(version))
         else:
             self.first = self._load(str(self._models), self._models)
@@ -110,7 +110,7 @@ class ModelReloader:
     def poll(self, registry: Registry) -> None:
         """Check the registry once: load its current version if it is new, or set `state` to what is wrong."""
         try:
-            version = registry.pointer().version
+            version = registry.current().version
             if version == self._newest:
                 self._rejected = None
                 self.state = RUNNING
@@ -142,7 +142,7 @@ class ModelReloader:
 
     def _load(self, version: str, folder: Path) -> LoadedModel:
         settings = self._settings
-        classifier = load_tried(folder, settings.runtime, settings.threads)
+        classifier = load_verified(folder, settings.runtime, settings.threads)
         batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
         warm_up(classifier, batcher)
         return LoadedModel(version=version, classifier=classifier, batcher=batcher)

@@ -1,1 +1,1 @@
-"""Tell masked faces from bare ones: crops in, probabilities out."""
+"""The mask classifier: face crops in, probabilities of a mask out."""

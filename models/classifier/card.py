@@ -1,7 +1,7 @@
 """The card of a trained classifier: card.json beside its files, read and checked.
 
-It says what the network wants (crop size and margin), what it was trained on and how, what was measured, and the hash
-of each file. A card that is missing or does not fit raises ModelUnusable.
+It describes the network's input (crop size and margin), the training data and settings, the measured figures, and the
+hash of each file. A card that is missing or invalid raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from models.files import ModelUnusable, read_checked
+from models.files import ModelUnusable, indented_json, read_checked
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
 CARD_NAME = "card.json"
@@ -23,23 +23,23 @@ RESTORE = "restore it, train again or take another model"
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Version = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{0,63}\Z")]
-# A card may come from elsewhere: what it names stays in its folder.
+# A card may come from another machine: the files that it names must be in its own folder.
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trained classifier is.
+    """Describe a trained classifier.
 
     version: arch and the first 8 digits of the int8 file's hash.
-    size_px: side S of its crops. margin: what a crop shows beyond the face's box at each side, as a share of the box.
-    threshold: the probability of a mask from which a face is labelled mask.
+    size_px: side S of its crops. margin: added to the face's box at each side of a crop, as a share of the box.
+    threshold: the lowest probability of a mask at which a face is labelled mask.
     data: pictures by data folder ("face-mask-12k/Train": 10004). settings: how it was trained.
     measured: figures by name for each test folder; shares 0..1.
-    last_epoch: the number of the last epoch and its figures. calibration: the temperature, and by how many faces.
-    tests: for each test folder in measured, a digest of what it held: figures of two cards compare where it is equal.
+    last_epoch: the number of the last epoch and its figures. calibration: the temperature, and the number of faces.
+    tests: for each test folder in measured, a digest of its contents: two cards are compared where it is equal.
     files: SHA-256 by file name. created: date and time in UTC, ISO 8601.
-    job: the id of the training job that it comes from; empty when it was trained by hand.
+    job: the ID of its training job; empty when it was trained without one.
     """
 
     version: Version
@@ -59,11 +59,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card of a model folder.
-
-    Raises:
-        ModelUnusable: there is no card, or it does not fit.
-    """
+    """Read the card of a model folder."""
     path = folder / CARD_NAME
     try:
         return parse_card(path.read_bytes(), str(path))
@@ -72,11 +68,7 @@ def read_card(folder: Path) -> Card:
 
 
 def parse_card(content: bytes, where: str) -> Card:
-    """Return the card in a file's bytes; `where` names the file if it does not fit.
-
-    Raises:
-        ModelUnusable: it does not fit.
-    """
+    """Return the card in a file's bytes; `where` names the file in the error."""
     try:
         return msgspec.json.decode(content, type=Card)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -84,20 +76,11 @@ def parse_card(content: bytes, where: str) -> Card:
 
 
 def check_files(folder: Path) -> None:
-    """Read every file that a model folder's card names.
-
-    Raises:
-        ModelUnusable: there is no card, or a file is missing or damaged.
-    """
+    """Check every file that a model folder's card names."""
     for name, sha256 in read_card(folder).files.items():
         read_checked(folder / name, sha256, remedy=RESTORE)
 
 
-def card_text(card: Card) -> bytes:
-    """Return what card.json holds, for reading by people too."""
-    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
-
-
 def write_card(folder: Path, card: Card) -> None:
     """Write the card of a model folder."""
-    (folder / CARD_NAME).write_bytes(card_text(card))
+    (folder / CARD_NAME).write_bytes(indented_json(card))

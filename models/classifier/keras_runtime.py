@@ -1,7 +1,7 @@
-"""Run a .keras classifier on TensorFlow, compiled. Imported only by who asks for the Keras runtime.
+"""Run a .keras classifier on TensorFlow, compiled. Imported only when the Keras runtime is chosen.
 
 XLA compiles once for each batch size, so batches are padded to powers of two. Memory grows as needed, so that several
-classifiers share one GPU. The model's file is loaded in safe mode: no code in it is run.
+classifiers share one GPU. The model's file is loaded in safe mode, which runs no code from it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Floats = NDArray[np.float32]
 
 
 def load_compiled(path: Path, threads: int) -> Callable[[Pixels], Floats]:
-    """Load a network and return its function: uint8 n x S x S x 3 RGB (n from 1 on) to float32 n, 0..1."""
+    """Load a network and return its function: uint8 n x S x S x 3 RGB (n at least 1) to float32 n, 0..1."""
     import keras
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    with suppress(RuntimeError):  # TensorFlow already runs in this process: its settings stand
+    with suppress(RuntimeError):  # TensorFlow already runs in this process: its settings cannot change
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

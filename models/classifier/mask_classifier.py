@@ -1,9 +1,8 @@
-"""Tell faces with a mask from faces without: crops in, probabilities of a mask out.
+"""Classify faces as masked or not: crops in, probabilities of a mask out.
 
-A model is a folder with card.json (see card.py) and the files it names. Two runtimes give the same answers: `onnx`,
-the int8 network on ONNX Runtime's CPU provider, and `keras`, the float network on TensorFlow, for GPUs. A folder that
-is incomplete or damaged raises ModelUnusable. crop_faces() is the one way from frame and boxes to crops, for training
-and serving alike.
+A model is a folder with card.json (see card.py) and the files it names. There are two runtimes with the same results:
+`onnx`, the int8 network on ONNX Runtime's CPU provider, and `keras`, the float network on TensorFlow, for GPUs. An
+incomplete or damaged folder raises ModelUnusable. Training and serving both cut crops with crop_faces().
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from pipeline.vision.faces import Label
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Runtime = Literal["auto", "onnx", "keras"]
-# uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
+# From uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
 Classify = Callable[[Pixels], Floats]
 
-# More crops go through the network in several calls, so that one call's time and memory stay bounded.
+# More crops are classified in several calls, which bounds the time and memory of a call.
 MAX_BATCH = 64
-# There when NVIDIA's driver is loaded.
+# It exists when NVIDIA's driver is loaded.
 GPU_DEVICE = Path("/dev/nvidiactl")
 
 
@@ -45,7 +44,7 @@ class MaskClassifier:
     def mask_probability(self, crops: Pixels) -> Floats:
         """Return for each crop (uint8 n x S x S x 3, RGB) the probability of a mask: float32 n, 0..1.
 
-        n may be 0. Crops of a size other than the card's (made for the model before this one) are resized.
+        n may be 0. Crops of another size than the card's (made for the previous model) are resized.
         """
         if len(crops) == 0:
             return np.empty(0, np.float32)
@@ -59,9 +58,9 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
     """Load a classifier.
 
     Args:
-        folder: of the model, with its card.json.
-        runtime: onnx, keras, or auto: keras where there are a GPU, TensorFlow and the model's .keras file, else onnx.
-        threads: for one batch. TensorFlow's setting holds for the whole process, and only if made before its first use.
+        folder: the model folder.
+        runtime: onnx, keras, or auto: keras if there are a GPU, TensorFlow and the model's .keras file, else onnx.
+        threads: for one batch. For TensorFlow it applies to the whole process, if set before its first use.
 
     Raises:
         ModelUnusable: a file is missing or damaged, or the model has none for this runtime.
@@ -83,27 +82,27 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
 
 
 def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
-    """Name the label of each face and how sure it is.
+    """Return the label of each face and its confidence.
 
     Args:
         probability: float32 n, of a mask, 0..1.
-        threshold: above 0 and below 1; from it on a face is labelled mask.
+        threshold: above 0 and below 1; the lowest probability that is labelled mask.
 
     Returns:
-        n labels, and float32 n confidences of the label given, 0.5..1: max(p, 1 - p) at the threshold 0.5, stretched
-        likewise on both sides of another one.
+        n labels, and the confidence of each, float32 n, 0.5..1: max(p, 1 - p) at the threshold 0.5, scaled linearly on
+        each side of any other threshold.
     """
     has_mask = probability >= threshold
-    sure = np.where(has_mask, (probability - threshold) / (1 - threshold), (threshold - probability) / threshold)
+    margin = np.where(has_mask, (probability - threshold) / (1 - threshold), (threshold - probability) / threshold)
     labels: list[Label] = ["mask" if yes else "no_mask" for yes in has_mask]
-    return labels, (0.5 + 0.5 * sure).astype(np.float32)
+    return labels, (0.5 + 0.5 * margin).astype(np.float32)
 
 
 def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pixels:
-    """Cut faces out of a frame as the classifier wants them.
+    """Cut square crops of faces out of a frame, as the classifier expects them.
 
-    A crop is the square round the box's centre whose side is the box's longer side, plus `margin` of it at each side.
-    Beyond the frame its edge is repeated. (Squares keep a face's proportions, at any distance from the border.)
+    A crop is a square round the box's centre. Its side is the box's longer side, plus `margin` of it at each side; a
+    square keeps the face's proportions. Outside the frame, the frame's edge is repeated.
 
     Args:
         frame: uint8 H x W x 3, BGR.
@@ -127,7 +126,7 @@ def onnx_network(content: bytes, threads: int) -> Classify:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads take the cores away from the other workers of the machine between two batches.
+    # Threads that spin between two batches would take the cores from other workers on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -143,7 +142,7 @@ def _square(frame: Pixels, box: Sequence[float], margin: float) -> Pixels:
     height, width = frame.shape[:2]
     x1, y1, x2, y2 = box
     side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
-    # At least one pixel of the frame must be inside, or there is no edge to repeat.
+    # At least one pixel must be inside the frame, so that there is an edge to repeat.
     left = min(max(round((x1 + x2 - side) / 2), 1 - side), width - 1)
     top = min(max(round((y1 + y2 - side) / 2), 1 - side), height - 1)
     right, bottom = left + side, top + side
@@ -161,6 +160,6 @@ def _resized(crops: Pixels, size_px: int) -> Pixels:
 
 
 def _keras(path: Path, threads: int) -> Classify:
-    from models.classifier.keras_runtime import load_compiled  # TensorFlow takes seconds and a GPU: only who asks pays
+    from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
 
     return load_compiled(path, threads)

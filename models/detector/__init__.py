@@ -1,1 +1,1 @@
-"""Find faces: an image in, boxes and scores out."""
+"""The face detector: an image in, boxes and scores out."""

@@ -1,17 +1,17 @@
-"""Find the faces in a picture: BGR frame in, boxes and scores out.
+"""Find the faces in a frame: BGR image in, boxes and scores out.
 
-Three detectors, one result: `yunet` (YuNet by ONNX Runtime, the default), `dnn` (the same network by OpenCV, where ONNX
-Runtime is not to be had) and `haar` (OpenCV's cascade of 2001, for comparison). A frame of any size is scaled, small
-ones up as well, and looked at twice: with a long side of FIRST_PX for every face, then of input_px for the distant
-ones. A model file that is missing or damaged raises ModelUnusable.
+There are three detectors with one interface: `yunet` (YuNet on ONNX Runtime, the default), `dnn` (the same network on
+OpenCV, where ONNX Runtime is not available) and `haar` (OpenCV's cascade of 2001, for comparison). A frame of any size
+is scaled, up or down, and searched in two passes: with a long side of FIRST_PX for every face, then of input_px for the
+distant ones. A model file that is missing or damaged raises ModelUnusable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -21,30 +21,32 @@ from models.detector import haar
 from models.detector.merge import merge
 from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode
 from models.files import read_checked
+from pipeline.vision.faces import MAX_FACES
 from pipeline.vision.jpeg import Image
 
 Kind = Literal["yunet", "dnn", "haar"]
-# Proposes faces in a BGR picture whose sides are multiples of SIZE_MULTIPLE: boxes float32 n x 4, scores float32 n.
-FindIn = Callable[[Image], tuple[Floats, Floats]]
+# From a BGR image whose sides are multiples of SIZE_MULTIPLE to candidates: boxes float32 n x 4, scores float32 n.
+FindCandidates = Callable[[Image], tuple[Floats, Floats]]
+# From such an image to YuNet's outputs, in the order of OUTPUT_NAMES.
+RunYunet = Callable[[Image], Sequence[Floats]]
 
 YUNET_FILE = Path(__file__).parent.parent / "assets" / "face_detector.onnx"
-# What scripts/yunet_onnx.py makes of the published file.
+# Of the file that scripts/yunet_onnx.py converts the published one to; scripts/fetch_assets.py checks it too.
 YUNET_SHA256 = "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185"
 
-MAX_FACES = 128
-# Long sides of the picture at the two looks; models/README.md has what other sizes find and cost.
+# Long sides of the image in the two passes; models/README.md has the accuracy and cost of other sizes.
 FIRST_PX = 640
 INPUT_PX = 960
-# The second look is for faces up to this share of the frame's long side. Of larger ones it sees parts, and takes hands
-# for faces; the first look has them all.
+# The second pass is for faces up to this share of the frame's long side. It splits larger faces into parts and takes
+# hands for faces; the first pass finds all of them.
 DISTANT_SHARE = 0.1
-# OpenCV's demos of YuNet use 0.6 to 0.9, for bare faces at arm's length. A mask hides half a face, and distance does
-# the rest: such faces score 0.3 to 0.6. Below a half, though, hands count as faces too (models/README.md).
+# OpenCV's demos of YuNet use 0.6 to 0.9, for bare faces at arm's length. Masked and distant faces score 0.3 to 0.6, but
+# below 0.5 hands are found as faces, too (models/README.md).
 SCORE_THRESHOLD = 0.5
-# What shows less of itself lies in the padding, or at the frame's edge.
+# A candidate with a shorter side inside the frame is in the padding, or at the frame's edge.
 MIN_SIDE_PX = 1.0
-# YuNet's boxes reach from the forehead to the chin, as in WIDER FACE. Those who annotated face-mask-detection drew
-# theirs lower, by about this share of the height, whatever a face's size (models/README.md).
+# YuNet's boxes reach from the forehead to the chin, as in WIDER FACE. The annotations of face-mask-detection are lower
+# by about this share of the height, for faces of every size (models/README.md).
 YUNET_LOWER = 0.125
 
 
@@ -52,10 +54,10 @@ YUNET_LOWER = 0.125
 class Faces:
     """The faces of one frame, best first.
 
-    boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the frame, inside it; 0 x 4 without a face. Crops are cut by them.
-    outlines: float32 n x 4, likewise: what a person would draw round each face. To be shown and compared, not cut by.
+    boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the frame, inside it; 0 x 4 without a face. For cutting crops.
+    outlines: float32 n x 4, likewise, as a person would draw them round the faces. For showing and measuring.
     scores: float32 n, 0..1.
-    left_out: how many more were found than MAX_FACES.
+    left_out: how many faces were found beyond MAX_FACES.
     """
 
     boxes: Floats
@@ -67,21 +69,22 @@ class Faces:
 class FaceDetector:
     """A loaded detector. One thread at a time may use it."""
 
-    def __init__(self, find_in: FindIn, looks_px: tuple[int, ...], lower: float) -> None:
-        """Wrap a function that proposes faces in pictures of a bounded size; see load().
+    def __init__(self, find_candidates: FindCandidates, passes_px: tuple[int, ...], lower: float) -> None:
+        """Wrap a detector's function; see load().
 
-        looks_px: the long side of the picture at each look. lower: how far an outline lies below its box, as a share of
-        the box's height.
+        Args:
+            passes_px: the long side of the image in each pass.
+            lower: how far an outline is below its box, as a share of the box's height.
         """
-        self._find_in = find_in
-        self._looks_px = looks_px
+        self._find_candidates = find_candidates
+        self._passes_px = passes_px
         self._lower = lower
 
     def find(self, frame: Image) -> Faces:
-        """Find the faces in a frame (uint8 H x W x 3, BGR), of any size from 1 x 1 on."""
-        boxes, scores = self._look(frame, self._looks_px[0])
-        for long_side in self._looks_px[1:]:
-            more_boxes, more_scores = _distant(*self._look(frame, long_side), max(frame.shape[:2]))
+        """Find the faces in a frame (uint8 H x W x 3, BGR), of at least 1 x 1 pixel."""
+        boxes, scores = self._search(frame, self._passes_px[0])
+        for long_side in self._passes_px[1:]:
+            more_boxes, more_scores = _distant(*self._search(frame, long_side), max(frame.shape[:2]))
             boxes, scores = np.concatenate([boxes, more_boxes]), np.concatenate([scores, more_scores])
         boxes, scores, left_out = merge(boxes, scores, MAX_FACES)
         boxes = _inside(boxes, frame)
@@ -89,15 +92,15 @@ class FaceDetector:
         outlines[:, [1, 3]] += self._lower * (boxes[:, 3:] - boxes[:, 1:2])
         return Faces(boxes=boxes, outlines=_inside(outlines, frame), scores=scores, left_out=left_out)
 
-    def _look(self, frame: Image, long_side: int) -> tuple[Floats, Floats]:
-        """Return the candidates at one size, their boxes in pixels of the frame and inside it."""
+    def _search(self, frame: Image, long_side: int) -> tuple[Floats, Floats]:
+        """Return the candidates of one pass, their boxes in pixels of the frame and inside it."""
         height, width = frame.shape[:2]
-        picture = _scaled(frame, long_side)
-        boxes, scores = self._find_in(_padded(picture))
-        boxes = boxes * np.tile([width / picture.shape[1], height / picture.shape[0]], 2).astype(np.float32)
+        scaled = _scaled(frame, long_side)
+        boxes, scores = self._find_candidates(_padded(scaled))
+        boxes = boxes * np.tile([width / scaled.shape[1], height / scaled.shape[0]], 2).astype(np.float32)
         boxes = _inside(boxes, frame)
-        real = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
-        return boxes[real], scores[real]
+        visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
+        return boxes[visible], scores[visible]
 
 
 def load(
@@ -111,65 +114,64 @@ def load(
 
     Args:
         kind: yunet, dnn or haar.
-        input_px: the long side a frame is scaled to; more finds smaller faces and takes longer. Up to FIRST_PX it is
-            the only look (for haar, which searches all sizes by itself, always).
+        input_px: the long side a frame is scaled to; more finds smaller faces and takes longer. Up to FIRST_PX, and
+            for haar, which searches all sizes by itself, there is one pass only.
         score_threshold: 0..1; faces below are left out.
-        threads: for one frame. For dnn and haar it is OpenCV's setting, which holds for the whole process.
+        threads: for one frame. For dnn and haar it is OpenCV's setting, which applies to the whole process.
 
     Raises:
         ModelUnusable: the model file is missing or damaged.
-        ValueError: an unknown kind, or a size no face fits in.
+        ValueError: an unknown kind, or a size that is too small.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"unknown detector {kind!r}: choose one of {', '.join(get_args(Kind))}")
     if input_px < SIZE_MULTIPLE:
         raise ValueError(f"a detector input of {input_px} px is too small: at least {SIZE_MULTIPLE}")
-    looks_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
-    if kind == "yunet":
-        return FaceDetector(_yunet(score_threshold, threads), looks_px, YUNET_LOWER)
-    cv2.setNumThreads(threads)
-    if kind == "dnn":
-        return FaceDetector(_yunet_dnn(score_threshold), looks_px, YUNET_LOWER)
-    return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+    passes_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
+    if kind == "haar":
+        cv2.setNumThreads(threads)
+        return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+    weights = read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
+    run = _yunet_on_onnxruntime(weights, threads) if kind == "yunet" else _yunet_on_opencv(weights, threads)
+
+    def find_candidates(image: Image) -> tuple[Floats, Floats]:
+        return decode(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
+
+    return FaceDetector(find_candidates, passes_px, YUNET_LOWER)
 
 
-def _yunet(score_threshold: float, threads: int) -> FindIn:
+def _yunet_on_onnxruntime(weights: bytes, threads: int) -> RunYunet:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads take the cores away from the other workers of the machine between two frames.
+    # Threads that spin between two frames would take the cores from other workers on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = ort.InferenceSession(_yunet_bytes(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+    buffer = np.empty(0, np.float32)
 
-    memory = np.empty(0, np.float32)
-
-    def find_in(picture: Image) -> tuple[Floats, Floats]:
-        nonlocal memory
-        if memory.size < picture.size:  # kept for the next frame: fresh memory costs more than the copying
-            memory = np.empty(picture.size, np.float32)
-        planes = memory[: picture.size].reshape(1, 3, *picture.shape[:2])
-        for plane, channel in zip(planes[0], cv2.split(picture), strict=True):
+    def run(image: Image) -> Sequence[Floats]:
+        nonlocal buffer
+        if buffer.size < image.size:  # reused for the next frame: allocating costs more than copying
+            buffer = np.empty(image.size, np.float32)
+        planes = buffer[: image.size].reshape(1, 3, *image.shape[:2])
+        for plane, channel in zip(planes[0], cv2.split(image), strict=True):
             plane[:] = channel
-        outputs = session.run(OUTPUT_NAMES, {"input": planes})
-        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), picture.shape[1], score_threshold)
+        outputs: Sequence[Floats] = session.run(OUTPUT_NAMES, {"input": planes})
+        return outputs
 
-    return find_in
-
-
-def _yunet_dnn(score_threshold: float) -> FindIn:
-    network = cv2.dnn.readNetFromONNX(np.frombuffer(_yunet_bytes(), np.uint8))
-
-    def find_in(picture: Image) -> tuple[Floats, Floats]:
-        network.setInput(cv2.dnn.blobFromImage(picture))
-        outputs = network.forward(OUTPUT_NAMES)
-        return decode(dict(zip(OUTPUT_NAMES, outputs, strict=True)), picture.shape[1], score_threshold)
-
-    return find_in
+    return run
 
 
-def _yunet_bytes() -> bytes:
-    return read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
+def _yunet_on_opencv(weights: bytes, threads: int) -> RunYunet:
+    cv2.setNumThreads(threads)
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(weights, np.uint8))
+
+    def run(image: Image) -> Sequence[Floats]:
+        network.setInput(cv2.dnn.blobFromImage(image))
+        return cast(Sequence[Floats], network.forward(OUTPUT_NAMES))
+
+    return run
 
 
 def _distant(boxes: Floats, scores: Floats, long_side: int) -> tuple[Floats, Floats]:
@@ -192,11 +194,11 @@ def _scaled(frame: Image, long_side: int) -> Image:
     return scaled
 
 
-def _padded(picture: Image) -> Image:
-    """Add black at the right and at the bottom up to multiples of SIZE_MULTIPLE."""
-    height, width = picture.shape[:2]
+def _padded(image: Image) -> Image:
+    """Pad an image with black at the right and at the bottom, to multiples of SIZE_MULTIPLE."""
+    height, width = image.shape[:2]
     down, right = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
     if not (down or right):
-        return picture
-    padded: Image = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_CONSTANT)
+        return image
+    padded: Image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT)
     return padded

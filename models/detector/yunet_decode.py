@@ -16,18 +16,18 @@ Floats = NDArray[np.float32]
 STRIDES = (8, 16, 32)
 # Height and width of YuNet's input must be multiples of its largest stride.
 SIZE_MULTIPLE = STRIDES[-1]
-# The logarithm of the largest box, in cells: what a picture of noise may claim must not overflow.
+# Logarithm of the largest box side, in cells; the output for an image of noise must not overflow.
 MAX_LOG_SIZE = 10.0
 OUTPUT_NAMES = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES)
 
 
 def decode(outputs: Mapping[str, Floats], width: int, score_threshold: float) -> tuple[Floats, Floats]:
-    """Decode the outputs for one picture.
+    """Decode the outputs for one image.
 
     Args:
         outputs: by name, cls_* and obj_* float32 1 x cells x 1 in 0..1, bbox_* float32 1 x cells x 4 (centre's offset
             from the cell in cells, logarithm of width and height in cells).
-        width: of the network's input in pixels; tells the rows of a grid apart.
+        width: of the network's input in pixels, which gives the row length of each grid.
         score_threshold: 0..1, candidates below are left out; score = sqrt(cls * obj).
 
     Returns:
@@ -45,7 +45,7 @@ def decode(outputs: Mapping[str, Floats], width: int, score_threshold: float) ->
 
 
 def _boxes(offsets: Floats, cells: NDArray[np.intp], columns: int, stride: int) -> Floats:
-    """Decode the boxes of some cells: float32 n x 4, x1, y1, x2, y2."""
+    """Return the boxes of the given cells: float32 n x 4, x1, y1, x2, y2."""
     corner = np.stack([cells % columns, cells // columns], axis=1)
     centre = (corner + offsets[:, :2]) * stride
     half = np.exp(np.minimum(offsets[:, 2:], MAX_LOG_SIZE)) * (stride / 2)

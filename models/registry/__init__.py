@@ -1,1 +1,1 @@
-"""Versions of the classifier in a folder or behind a URL, and which of them is current."""
+"""The model registry: versions of the classifier in a folder or behind a URL, and which of them is current."""

@@ -1,8 +1,8 @@
-"""Bring a model that lies elsewhere to this machine: a store and a folder in it in, a local model folder out.
+"""Download a model to this machine: a store and a folder in it in, a local model folder out.
 
-Files are kept in the user's cache folder and checked against the card's hashes; only what is missing or damaged is
-fetched again. Several processes may fetch the same model at once. What is not as its card says raises ModelUnusable,
-and nothing of it is kept.
+Files are kept in the user's cache folder and checked against the card's hashes; only missing or damaged files are
+downloaded. Several processes may fetch the same model at once. A file with another hash raises ModelUnusable and is not
+kept.
 """
 
 from __future__ import annotations
@@ -12,38 +12,34 @@ import os
 import tempfile
 from pathlib import Path
 
-from models.classifier.card import CARD_NAME, RESTORE, card_text, parse_card
-from models.files import ModelUnusable, checked, read_checked
+from models.classifier.card import CARD_NAME, RESTORE, parse_card
+from models.files import ModelUnusable, indented_json, read_checked, verified
 from models.registry.store import Store, StoreFailed, replace_file
 
 
-def fetch(store: Store, folder: str) -> Path:
-    """Return a local folder with a model of a store, card and files.
+def fetch_model(store: Store, folder: str) -> Path:
+    """Return a local folder with the card and files of a model in a store.
 
     Args:
-        store: where it lies.
-        folder: where in the store; "" for the store itself.
-
-    Raises:
-        ModelUnusable: it is not there, or damaged; StoreFailed when it cannot be had.
+        folder: the model's folder in the store; "" for the store itself.
     """
-    where = f"{store.place}/{folder}".rstrip("/")
+    where = f"{store.location}/{folder}".rstrip("/")
     try:
-        card = parse_card(store.read(_in(folder, CARD_NAME)), f"{where}/{CARD_NAME}")
+        card = parse_card(store.read(f"{folder}/{CARD_NAME}".lstrip("/")), f"{where}/{CARD_NAME}")
     except FileNotFoundError as error:
-        raise ModelUnusable(f"{where} has no {CARD_NAME}: it is no model") from error
+        raise ModelUnusable(f"{where} has no {CARD_NAME}: it is not a model") from error
     here = cache_folder() / hashlib.sha256(where.encode()).hexdigest()[:16]
     for name, sha256 in card.files.items():
-        if not _is_there(here / name, sha256):
-            _keep(here / name, _read(store, _in(folder, name), sha256, f"{where}/{name}"))
-    _keep(here / CARD_NAME, card_text(card))
+        if not _is_intact(here / name, sha256):
+            _write(here / name, _read(store, f"{folder}/{name}".lstrip("/"), sha256, f"{where}/{name}"))
+    _write(here / CARD_NAME, indented_json(card))
     return here
 
 
 def cache_folder() -> Path:
-    """Return where fetched models are kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    """Return the folder of downloaded models: below $XDG_CACHE_HOME, or ~/.cache."""
     home = os.environ.get("HOME") or tempfile.gettempdir()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache") / "maskwatch" / "models"
+    return Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache", "maskwatch", "models")
 
 
 def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
@@ -51,10 +47,10 @@ def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
         content = store.read(name)
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
-    return checked(content, sha256, where, remedy=RESTORE)
+    return verified(content, sha256, where, remedy=RESTORE)
 
 
-def _is_there(path: Path, sha256: str) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     try:
         read_checked(path, sha256, remedy=RESTORE)
     except ModelUnusable:
@@ -62,13 +58,9 @@ def _is_there(path: Path, sha256: str) -> bool:
     return True
 
 
-def _keep(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror})"
         raise StoreFailed(f"{reason}: set XDG_CACHE_HOME to a folder that can") from error
-
-
-def _in(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name

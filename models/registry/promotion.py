@@ -1,10 +1,10 @@
-"""Change which version of a registry is current: forward by promote(), when it is no worse; back by rollback().
+"""Change which version of a registry is current: promote() one that is no worse, or rollback() to the previous one.
 
 Two versions are compared on the tests that both were measured on: the same name and the same digest on both cards.
-Whatever is made current has been read whole and has answered a few crops. What is refused raises RegistryError
-(worse, not comparable, not there, or somebody else was faster) or ModelUnusable (damaged); current.json is written
-last and atomically. In a folder one process at a time does all this. Behind a URL nothing can be locked: current.json
-is read again just before it is written, and of two that write in the very same moment one is lost.
+Before a version becomes current, its files are checked and it classifies a few crops. A rejected version raises
+RegistryError (worse, not comparable, unknown, or changed by another process meanwhile) or ModelUnusable (damaged).
+current.json is written last and atomically. A folder is locked meanwhile. A URL cannot be locked: current.json is read
+again just before it is written, and when two processes write at the same moment, one change is lost.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from models.classifier.card import Card, check_files
-from models.classifier.trial import load_tried
+from models.classifier.verified_load import load_verified
 from models.files import ModelUnusable
-from models.registry.pointer import Pointer, Promotion
+from models.registry.current_version import CurrentVersion, Promotion
 from models.registry.registry import BUILT_IN, Registry, RegistryError
 from models.registry.store import StoreFailed
 
-# What versions are compared by: the first of these that both cards have for a test. A set in which nobody wears a mask
-# has no balanced accuracy.
+# Versions are compared by the first of these that both cards have for a test. A test without masks has no balanced
+# accuracy.
 FIGURES = ("balanced_accuracy_int8", "no_mask_recall_int8")
-# How many steps back are kept.
-HISTORY_RETENTION_COUNT = 100
+# So many previous versions are kept for rollback.
+MAX_HISTORY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How two versions do on the tests both were measured on: names, and the mean of each one's figures, 0..1."""
+    """Two versions on the tests that both were measured on: names, and the mean of each one's figures, 0..1."""
 
     tests: tuple[str, ...]
     new: float
@@ -36,64 +36,55 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A change of the current version. before: None when nobody knows. comparison: None where none was made."""
+class PromotionResult:
+    """A change of the current version. before: None when it was lost. comparison: None when none was made."""
 
     version: str
     before: str | None
     comparison: Comparison | None = None
 
 
-def promote(registry: Registry, version: str, *, by: str, force: bool = False) -> Step:
-    """Make a version current, from the next batch of every classifier on.
+def promote(registry: Registry, version: str, *, by: str, force: bool = False) -> PromotionResult:
+    """Make a version current. Running classifiers load it and use it from one of their next batches on.
 
     Args:
-        registry: where.
-        version: one of its versions, or "built-in".
-        by: who does it.
-        force: even if it is worse, or nobody knows. A damaged version is refused all the same.
-
-    Raises:
-        RegistryError: there is no such version, it is worse, or not comparable.
-        ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
+        version: one of the registry's versions, or "built-in".
+        by: who does it, user@host.
+        force: even if it is worse or cannot be compared; a damaged version is always rejected.
     """
-    with registry.changing():
-        pointer = _pointer(registry, force)
-        before = pointer.version if pointer else None
+    with registry.locked():
+        current = _current(registry, force)
+        before = current.version if current else None
         if version == before:
-            return Step(version=version, before=before)
-        _try(registry, registry.known(version))
-        comparison = None if force or before is None else _no_worse(registry, version, before)
-        history = [*pointer.history, _turn(pointer)][-HISTORY_RETENTION_COUNT:] if pointer else []
-        _check_unchanged(registry, pointer)
-        registry.point(version, by, history)
-    return Step(version=version, before=before, comparison=comparison)
+            return PromotionResult(version=version, before=before)
+        _check_works(registry, registry.known(version))
+        comparison = None if force or before is None else _check_no_worse(registry, version, before)
+        _check_unchanged(registry, current)
+        registry.set_current(version, by, _history_with(current) if current else [])
+    return PromotionResult(version=version, before=before, comparison=comparison)
 
 
-def rollback(registry: Registry, *, by: str) -> Step:
-    """Make the version current again that was so before this one.
-
-    Raises:
-        RegistryError: there was none before.
-        ModelUnusable: it is damaged; StoreFailed when the registry cannot be reached or written.
-    """
-    with registry.changing():
-        pointer = registry.pointer()
-        if not pointer.history:
+def rollback(registry: Registry, *, by: str) -> PromotionResult:
+    """Make the previous version current again."""
+    with registry.locked():
+        current = registry.current()
+        if not current.history:
             raise RegistryError(
-                f"{pointer.version} is the first version of {registry.place}: there is none to go back to"
+                f"{current.version} is the first version of {registry.location}: there is none to go back to"
             )
-        before = pointer.history[-1].version
+        previous = current.history[-1].version
         try:
-            _try(registry, before)
+            _check_works(registry, previous)
         except StoreFailed:
             raise
         except ModelUnusable as error:
-            others = [one for one in (BUILT_IN, *registry.versions()) if one not in (before, pointer.version)]
-            raise ModelUnusable(f"{error}; {_another_way(others)}") from error
-        _check_unchanged(registry, pointer)
-        registry.point(before, by, pointer.history[:-1])
-    return Step(version=before, before=pointer.version)
+            others = [one for one in (BUILT_IN, *registry.versions()) if one not in (previous, current.version)]
+            raise ModelUnusable(
+                f"{error}; or make another version current, with `maskwatch models promote`: {', '.join(others)}"
+            ) from error
+        _check_unchanged(registry, current)
+        registry.set_current(previous, by, current.history[:-1])
+    return PromotionResult(version=previous, before=current.version)
 
 
 def compare(new: Card, current: Card) -> Comparison | None:
@@ -106,14 +97,14 @@ def compare(new: Card, current: Card) -> Comparison | None:
             pairs[test] = ours[figure], theirs[figure]
     if not pairs:
         return None
-    means = [fmean(side) for side in zip(*pairs.values(), strict=True)]
+    means = [fmean(figures) for figures in zip(*pairs.values(), strict=True)]
     return Comparison(tests=tuple(pairs), new=means[0], current=means[1])
 
 
-def _pointer(registry: Registry, force: bool) -> Pointer | None:
-    """Return which version is current; None when current.json is lost or damaged and is to be written anew by force."""
+def _current(registry: Registry, force: bool) -> CurrentVersion | None:
+    """Return which version is current; None when current.json is lost or damaged and `force` is to rewrite it."""
     try:
-        return registry.pointer()
+        return registry.current()
     except StoreFailed:
         raise
     except ModelUnusable:
@@ -122,25 +113,23 @@ def _pointer(registry: Registry, force: bool) -> Pointer | None:
         return None
 
 
-def _check_unchanged(registry: Registry, read: Pointer | None) -> None:
-    """Raise RegistryError if somebody else has changed which version is current since that was read."""
-    if read is None:  # there was nothing to read, and it is written anew by force
+def _check_unchanged(registry: Registry, before: CurrentVersion | None) -> None:
+    """Raise RegistryError if another process has changed which version is current since `before` was read."""
+    if before is None:  # it could not be read, and force rewrites it
         return
-    now = registry.pointer()
-    if now != read:
-        raise RegistryError(
-            f"{now.by} made {now.version} current meanwhile: look at it, and try again if you still want to"
-        )
+    now = registry.current()
+    if now != before:
+        raise RegistryError(f"{now.by} made {now.version} current meanwhile: check that before you try again")
 
 
-def _try(registry: Registry, version: str) -> None:
-    """Make sure that every file of a version is what its card says and that it answers."""
+def _check_works(registry: Registry, version: str) -> None:
+    """Raise ModelUnusable unless a version's files have the hashes on its card and it classifies crops."""
     folder = registry.folder(version)
     check_files(folder)
-    load_tried(folder, "onnx")
+    load_verified(folder, "onnx")
 
 
-def _no_worse(registry: Registry, version: str, current: str) -> Comparison:
+def _check_no_worse(registry: Registry, version: str, current: str) -> Comparison:
     try:
         found = compare(registry.card(version), registry.card(current))
     except StoreFailed:
@@ -162,9 +151,7 @@ def _no_worse(registry: Registry, version: str, current: str) -> Comparison:
     return found
 
 
-def _another_way(versions: list[str]) -> str:
-    return f"or make another version current, with `maskwatch models promote`: {', '.join(versions)}"
-
-
-def _turn(pointer: Pointer) -> Promotion:
-    return Promotion(version=pointer.version, since=pointer.since, by=pointer.by)
+def _history_with(current: CurrentVersion) -> list[Promotion]:
+    """Return the history after `current` has been replaced."""
+    replaced = Promotion(version=current.version, since=current.since, by=current.by)
+    return [*current.history, replaced][-MAX_HISTORY:]

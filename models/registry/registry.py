@@ -3,9 +3,9 @@
     versions/<version>/card.json    beside the files it names; never changed once it is there
     current.json                    the current version, since when, by whom, and those that were current before it
 
-Registering copies a run folder; it never changes which version is current (promotion.py does). "built-in" is
-the version that the program itself carries: it is current in a new registry, and one can go back to it. What cannot be
-reached raises StoreFailed, a damaged version ModelUnusable, a step that the registry does not take RegistryError.
+Registering copies a run folder; only promotion.py changes which version is current. "built-in" is the model that the
+program itself includes: it is current in a new registry. A registry that cannot be reached raises StoreFailed, a
+damaged version ModelUnusable, an operation that is not allowed RegistryError.
 """
 
 from __future__ import annotations
@@ -16,92 +16,77 @@ from pathlib import Path
 
 import msgspec
 
-from models.classifier.card import (
-    CARD_NAME,
-    DEFAULT_FOLDER,
-    INT8_NAME,
-    KERAS_NAME,
-    Card,
-    card_text,
-    parse_card,
-    read_card,
-)
-from models.files import ModelUnusable, read_checked
-from models.registry.fetch import fetch
-from models.registry.pointer import Pointer, Promotion, now, pointer_text, who
-from models.registry.store import Listed, Store, StoreFailed, open_store
+from models.classifier import card as cards
+from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card
+from models.files import ModelUnusable, indented_json, read_checked
+from models.registry.current_version import CurrentVersion, Promotion, now, user_and_host
+from models.registry.fetch import fetch_model
+from models.registry.store import FileInfo, Store, StoreFailed, has_file, open_store
 
 CURRENT_NAME = "current.json"
 VERSIONS = "versions"
 REPORT = "report"
 BUILT_IN = "built-in"
-# What of a run folder serves; the float ONNX file is for looking at.
-SERVED = (INT8_NAME, KERAS_NAME)
-ANEW = "`maskwatch models promote VERSION --force` writes it anew"
-# Cards that differ in these alone describe the same model.
-TOLD_APART_BY = {"created", "job"}
+# The files of a run folder that a version has; the float ONNX file is not used for serving.
+SERVED_FILES = (INT8_NAME, KERAS_NAME)
+REWRITE = "`maskwatch models promote VERSION --force` writes it anew"
+# Cards that differ only in these fields describe the same model.
+FIELDS_THAT_MAY_DIFFER = {"created", "job"}
 
 
 class RegistryError(ValueError):
-    """A registry does not take a step; the message is one line that says why and what to do."""
+    """An operation is not allowed; the message is one line that says why and what to do."""
 
 
 class Registry:
-    """A registry at a place; opening it touches nothing."""
+    """The registry in a store; nothing is read or written before it is used."""
 
     def __init__(self, store: Store) -> None:
-        """Take the place; see registry_at()."""
+        """Use a store; see registry_at()."""
         self._store = store
-        self.place = store.place
+        self.location = store.location
         self.is_local = store.folder is not None
 
-    def pointer(self) -> Pointer:
-        """Return which version is current.
-
-        Raises:
-            ModelUnusable: current.json is missing or damaged; StoreFailed when the registry cannot be reached.
-        """
+    def current(self) -> CurrentVersion:
+        """Return which version is current."""
+        where = f"{self.location}/{CURRENT_NAME}"
         try:
-            return msgspec.json.decode(self._store.read(CURRENT_NAME), type=Pointer)
+            return msgspec.json.decode(self._store.read(CURRENT_NAME), type=CurrentVersion)
         except FileNotFoundError as error:
-            raise ModelUnusable(f"{self.place}/{CURRENT_NAME} is missing: mount the registry, or {ANEW}") from error
+            raise ModelUnusable(f"{where} is missing: mount the registry, or {REWRITE}") from error
         except msgspec.DecodeError as error:
-            raise ModelUnusable(f"{self.place}/{CURRENT_NAME} is damaged ({error}): {ANEW}") from error
+            raise ModelUnusable(f"{where} is damaged ({error}): {REWRITE}") from error
 
     def exists(self) -> bool:
-        """Return whether there is a registry at the place."""
-        return self._has_pointer() or bool(self.versions())
+        """Return whether the store holds a registry."""
+        return has_file(self._store, CURRENT_NAME) or bool(self.versions())
 
     def versions(self) -> list[str]:
         """Return the versions that were registered, by name; the built-in one is not among them."""
-        return sorted(self._store.listing(VERSIONS))
+        return sorted(self._store.list_files(VERSIONS))
 
     def known(self, version: str) -> str:
-        """Return a version that is there, the built-in one included.
+        """Return `version` if it exists; the built-in one does.
 
         Raises:
-            RegistryError: it is not; says which are.
+            RegistryError: it does not; lists those that do.
         """
-        if version != BUILT_IN and version not in (there := self.versions()):
-            raise RegistryError(f"{self.place} has no version {version}: it has {', '.join([BUILT_IN, *there])}")
+        if version != BUILT_IN and version not in (versions := self.versions()):
+            raise RegistryError(f"{self.location} has no version {version}: it has {', '.join([BUILT_IN, *versions])}")
         return version
 
-    def files(self, version: str) -> dict[str, Listed]:
-        """Return what lies in a version's folder, with what changes when a file does."""
-        return self._store.listing(f"{VERSIONS}/{version}")
+    def files(self, version: str) -> dict[str, FileInfo]:
+        """Return the files in a version's folder by name."""
+        return self._store.list_files(f"{VERSIONS}/{version}")
 
     def card(self, version: str) -> Card:
-        """Return a version's card.
-
-        Raises:
-            ModelUnusable: there is none, or it is damaged; StoreFailed when the registry cannot be reached.
-        """
+        """Return a version's card."""
         if version == BUILT_IN:
-            return read_card(DEFAULT_FOLDER)
+            return cards.read_card(DEFAULT_FOLDER)
         name = f"{VERSIONS}/{version}/{CARD_NAME}"
-        where = f"{self.place}/{name}"
+        where = f"{self.location}/{name}"
         try:
-            card = parse_card(self._store.read(name), where)
+            card = cards.parse_card(self._store.read(name), where)
         except FileNotFoundError as error:
             raise ModelUnusable(f"{where} is missing: register the version again") from error
         if card.version != version:
@@ -109,89 +94,82 @@ class Registry:
         return card
 
     def folder(self, version: str) -> Path:
-        """Return a version's model folder on this machine; one that lies elsewhere is fetched into the cache.
-
-        Raises:
-            ModelUnusable: it has no card of its own, or was fetched and is damaged; StoreFailed when the registry
-                cannot be reached.
-        """
+        """Return a version's model folder on this machine; one behind a URL is downloaded into the cache."""
         self.card(version)
         if version == BUILT_IN:
             return DEFAULT_FOLDER
         if self._store.folder is not None:
             return self._store.folder / VERSIONS / version
-        return fetch(self._store, f"{VERSIONS}/{version}")
+        return fetch_model(self._store, f"{VERSIONS}/{version}")
 
-    def changing(self) -> AbstractContextManager[None]:
-        """Be the only one who changes which version is current while a block runs; behind a URL that is not sure."""
+    def locked(self) -> AbstractContextManager[None]:
+        """Let no other process change which version is current while a block runs; a URL cannot be locked."""
         return self._store.locked()
 
-    def try_to_write(self) -> None:
-        """Make sure that versions can be added; raise StoreFailed when they cannot."""
+    def check_writable(self) -> None:
+        """Raise StoreFailed when versions cannot be added."""
         self.versions()
-        self._store.try_to_write()
+        self._store.check_writable()
 
-    def point(self, version: str, by: str, history: list[Promotion]) -> None:
+    def set_current(self, version: str, by: str, history: list[Promotion]) -> None:
         """Make a version current, without any check."""
-        self._store.write(CURRENT_NAME, pointer_text(Pointer(version=version, since=now(), by=by, history=history)))
+        current = CurrentVersion(version=version, since=now(), by=by, history=history)
+        self._store.write(CURRENT_NAME, indented_json(current))
 
     def add(self, card: Card, contents: dict[str, bytes]) -> None:
-        """Write a version; its card comes last, so that it is there whole or not at all.
+        """Write a version, its card last: a version without a card does not exist.
 
-        A registry that is new gets its current.json then, with the built-in version.
+        In a new registry, the built-in version becomes current.
         """
         for name, content in contents.items():
             self._store.write(f"{VERSIONS}/{card.version}/{name}", content)
-        self._store.write(f"{VERSIONS}/{card.version}/{CARD_NAME}", card_text(card))
-        with self.changing():
-            if not self._has_pointer():
-                self.point(BUILT_IN, who(), [])
-
-    def _has_pointer(self) -> bool:
-        try:
-            self._store.read(CURRENT_NAME)
-        except FileNotFoundError:
-            return False
-        return True
+        self._store.write(f"{VERSIONS}/{card.version}/{CARD_NAME}", indented_json(card))
+        with self.locked():
+            if not has_file(self._store, CURRENT_NAME):
+                self.set_current(BUILT_IN, user_and_host(), [])
 
 
-def register(place: str, run: Path) -> Card:
-    """Register a run folder of training; return the card of the version, which is not current by that.
+def register(location: str, run: Path) -> Card:
+    """Register a run folder of training and return the card of the version; it does not become current.
 
-    The same version may be registered again: what was damaged is mended, nothing else changes.
+    When a version is registered again, damaged files are replaced and nothing else changes.
 
     Args:
-        place: the registry, a folder or URL; one that is not there yet is made.
+        location: the registry, a folder or URL; it is created if it does not exist.
         run: a model folder with card and int8 file.
 
     Raises:
         ModelUnusable: the run folder is incomplete or damaged; StoreFailed when the registry cannot be written.
-        RegistryError: a different model is registered under this version.
+        RegistryError: another model is registered under this version.
     """
-    registry, found = registry_at(place), read_card(run)
+    registry, found = registry_at(location), cards.read_card(run)
     if INT8_NAME not in found.files:
         raise ModelUnusable(f"{run} has no {INT8_NAME}: train again, or take a run folder of training")
-    card = msgspec.structs.replace(found, files={name: found.files[name] for name in SERVED if name in found.files})
+    card = msgspec.structs.replace(
+        found, files={name: found.files[name] for name in SERVED_FILES if name in found.files}
+    )
     contents = {name: read_checked(run / name, sha256, remedy="train again") for name, sha256 in card.files.items()}
-    there = _registered(registry, card)
-    if there is None:
-        contents |= {str(path.relative_to(run)): path.read_bytes() for path in _files_below(run / REPORT)}
-    registry.add(there or card, contents)
-    return there or card
+    registered = _registered(registry, card)
+    if registered is None:
+        contents |= {
+            str(path.relative_to(run)): path.read_bytes() for path in (run / REPORT).rglob("*") if path.is_file()
+        }
+    registry.add(registered or card, contents)
+    return registered or card
 
 
-def register_line(place: str, run: Path) -> str:
+def register_line(location: str, run: Path) -> str:
     """Return the command that registers a run folder."""
-    return shlex.join(["maskwatch", "models", "register", str(run), "--models", place])
+    return shlex.join(["maskwatch", "models", "register", str(run), "--models", location])
 
 
-def registry_at(place: str) -> Registry:
-    """Return the registry at a folder or URL, whether it is there yet or not."""
-    return Registry(open_store(place))
+def registry_at(location: str) -> Registry:
+    """Return the registry at a folder or URL; it need not exist yet."""
+    return Registry(open_store(location))
 
 
 def _registered(registry: Registry, card: Card) -> Card | None:
-    """Return the card under which a model is registered already, None when it is not or its card is damaged."""
+    """Return the card under which a model is registered already; None when there is none or it is damaged."""
     try:
         there = registry.card(card.version)
     except StoreFailed:
@@ -199,13 +177,9 @@ def _registered(registry: Registry, card: Card) -> Card | None:
     except ModelUnusable:
         return None
     differ = [name for name in Card.__struct_fields__ if getattr(there, name) != getattr(card, name)]
-    if set(differ) - TOLD_APART_BY:
+    if set(differ) - FIELDS_THAT_MAY_DIFFER:
         raise RegistryError(
-            f"{card.version} is registered at {registry.place} already and differs in {', '.join(differ)}: a version "
-            "is never changed; remove its folder if nobody needs it"
+            f"{card.version} is registered at {registry.location} already and differs in {', '.join(differ)}: a "
+            "version is never changed; remove its folder if nobody needs it"
         )
     return there
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())

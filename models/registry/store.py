@@ -1,9 +1,9 @@
-"""Where models lie: a folder, or what an fsspec URL names (s3://, gs://, sftp://, memory:// and so on).
+"""Stores of models: a folder, or an fsspec URL (s3://, gs://, sftp://, memory:// and so on).
 
-Files are named by their path below the place, with slashes. One that is to be read and is not there raises
-FileNotFoundError; whatever else goes wrong (no network, no rights, a place that is gone) raises StoreFailed. A write is
-whole or not at all: in a folder a new file takes the old one's place, and object stores show a file once it is there.
-Only folders can be locked: what lies behind a URL has no lock that all its drivers know.
+Files are named by their path below the store's location, with slashes. Reading a file that does not exist raises
+FileNotFoundError; every other failure (no network, no permission, a location that is gone) raises StoreFailed. Writes
+are atomic: in a folder a new file is renamed over the old one, and object stores show only complete files. Only folders
+can be locked: fsspec's drivers have no common lock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from models.files import ModelUnusable
@@ -25,108 +24,84 @@ PROBE_NAME = ".probe"
 
 
 class StoreFailed(ModelUnusable):
-    """A place cannot be reached, read or written; the message is one line that says which, why and what to do."""
+    """A store cannot be reached, read or written; the message is one line that says which, why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """What a listing tells of a file or folder. stamp changes when a file does. size_bytes: None when not known."""
+class FileInfo:
+    """A file or folder. stamp changes when the file does. size_bytes: None when not known."""
 
     size_bytes: int | None
     stamp: str
 
 
-class Store(Protocol):
-    """A place with files; `place` names it for people."""
-
-    place: str
-
-    @property
-    def folder(self) -> Path | None:
-        """Its path on this machine; None for a URL."""
-
-    def read(self, name: str) -> bytes:
-        """Return what a file holds."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, and the folders above it."""
-
-    def listing(self, name: str) -> dict[str, Listed]:
-        """Return what lies in a folder, by name; nothing when there is no such folder."""
-
-    def try_to_write(self) -> None:
-        """Write a small file and remove it again; raise StoreFailed when it cannot be written."""
-
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep everybody else who asks for the lock out while a block runs; where there are no locks, do nothing."""
-
-
-def open_store(named: str) -> Store:
-    """Return the place that a path or URL names; nothing needs to be there yet.
+def open_store(location: str) -> Store:
+    """Return the store at a path or URL; it need not exist yet.
 
     Raises:
         StoreFailed: the URL is of no known kind, or its driver is not installed.
     """
-    if named.startswith("file://"):
-        return LocalStore(unquote(urlsplit(named).path))
-    return UrlStore(named) if "://" in named else LocalStore(named)
+    if location.startswith("file://"):
+        return LocalStore(unquote(urlsplit(location).path))
+    return UrlStore(location) if "://" in location else LocalStore(location)
 
 
 class LocalStore:
-    """A folder of this machine, or one that is mounted."""
+    """A folder of this machine, or one that is mounted. location: for people. folder: the path."""
 
     def __init__(self, path: str) -> None:
-        """Name the folder; see open_store()."""
-        self.place = path
-        self.folder: Path = Path(path)
+        """Use a folder; see open_store()."""
+        self.location = path
+        self.folder = Path(path)
 
     def read(self, name: str) -> bytes:
-        """Return what a file holds."""
-        with self._told(name, "read"):
+        """Return a file's content."""
+        with self._translated_errors(name, "read"):
             return (self.folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, and the folders above it."""
-        with self._told(name, "written"):
+        with self._translated_errors(name, "written"):
             replace_file(self.folder / name, content)
 
-    def listing(self, name: str) -> dict[str, Listed]:
-        """Return what lies in a folder, by name; nothing when there is no such folder."""
+    def list_files(self, name: str) -> dict[str, FileInfo]:
+        """Return the files and folders in a folder, by name; nothing when there is no such folder."""
         try:
-            with self._told(name, "read"), os.scandir(self.folder / name) as entries:
-                return {one.name: _listed(one.stat()) for one in entries if not one.name.startswith(".")}
+            with self._translated_errors(name, "read"), os.scandir(self.folder / name) as entries:
+                return {one.name: _file_info(one.stat()) for one in entries if not one.name.startswith(".")}
         except FileNotFoundError:
             return {}
 
-    def try_to_write(self) -> None:
-        """Write a small file and remove it again, with the folders that were made for it."""
-        made: list[Path] = []
+    def check_writable(self) -> None:
+        """Write an empty file and remove it, with the folders created for it; raise StoreFailed when that fails."""
+        created: list[Path] = []
         probe = f"{PROBE_NAME}.{secrets.token_hex(4)}"
         try:
-            with self._told(probe, "written"):
-                made += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+            with self._translated_errors(probe, "written"):
+                created += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
                 replace_file(self.folder / probe, b"")
                 (self.folder / probe).unlink()
         finally:
-            for folder in made:
-                with suppress(OSError):  # somebody else uses it already
+            for folder in created:
+                with suppress(OSError):  # another process uses it already
                     folder.rmdir()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock while a block runs; the kernel lets go of it however its process dies."""
-        with self._told(LOCK_NAME, "written"):
+        with self._translated_errors(LOCK_NAME, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = _opened(self.folder / LOCK_NAME)
         try:
-            with self._told(LOCK_NAME, "locked"):
+            with self._translated_errors(LOCK_NAME, "locked"):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
 
     @contextmanager
-    def _told(self, name: str, done: str) -> Iterator[None]:
+    def _translated_errors(self, name: str, done: str) -> Iterator[None]:
+        """Translate OSError into FileNotFoundError or StoreFailed. done: what failed, "read", "written" or "locked"."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -138,21 +113,21 @@ class LocalStore:
 
 
 class UrlStore:
-    """What an fsspec URL names."""
+    """The files behind an fsspec URL. location: for people. folder: None, it is not on this machine."""
 
     def __init__(self, url: str) -> None:
         """Open the URL's driver; see open_store()."""
-        import fsspec.core  # only who names a URL pays for it
+        import fsspec.core  # here, because most processes need no URL
 
-        self.place = _without_password(url)
+        self.location = _without_password(url)
         self.folder = None
-        with self._told():
+        with self._translated_errors():
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = root.rstrip("/")
 
     def read(self, name: str) -> bytes:
-        """Return what a file holds."""
-        with self._told():
+        """Return a file's content."""
+        with self._translated_errors():
             content: bytes = self._files.cat_file(f"{self._root}/{name}")
             return content
 
@@ -160,66 +135,80 @@ class UrlStore:
         """Write a file, and the folders above it."""
         path = f"{self._root}/{name}"
         try:
-            with self._told():
+            with self._translated_errors():
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.pipe_file(path, content)
         except FileNotFoundError as error:
-            raise StoreFailed(f"{self.place} cannot be made: choose another place") from error
+            raise StoreFailed(f"{self.location} cannot be made: choose another location") from error
 
-    def listing(self, name: str) -> dict[str, Listed]:
-        """Return what lies in a folder, by name; nothing when there is no such folder."""
+    def list_files(self, name: str) -> dict[str, FileInfo]:
+        """Return the files and folders in a folder, by name; nothing when there is no such folder."""
         path = f"{self._root}/{name}"
         try:
-            with self._told():
+            with self._translated_errors():
                 self._files.invalidate_cache(path)
                 found = self._files.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        names = {
-            one["name"].rstrip("/").rpartition("/")[2]: one
+        return {
+            one["name"].rstrip("/").rpartition("/")[2]: FileInfo(
+                size_bytes=one.get("size"), stamp=str(sorted(one.items()))
+            )
             for one in found
             if one["name"].strip("/") != path.strip("/")
         }
-        return {name: Listed(size_bytes=one.get("size"), stamp=str(sorted(one.items()))) for name, one in names.items()}
 
-    def try_to_write(self) -> None:
-        """Write a small file and remove it again; where nothing may be removed, it stays."""
+    def check_writable(self) -> None:
+        """Write an empty file and remove it; where removing is not permitted, it stays."""
         self.write(PROBE_NAME, b"")
-        with suppress(StoreFailed, FileNotFoundError), self._told():
+        with suppress(StoreFailed, FileNotFoundError), self._translated_errors():
             self._files.rm_file(f"{self._root}/{PROBE_NAME}")
 
     def locked(self) -> AbstractContextManager[None]:
-        """Do nothing: see above."""
+        """Do nothing: a URL cannot be locked."""
         return nullcontext()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
+        """Translate a driver's errors into StoreFailed; FileNotFoundError stays."""
         try:
             yield
         except FileNotFoundError:
             raise
         except ImportError as error:
-            raise StoreFailed(f"{self.place} needs a driver that is not installed: {_line(error)}") from error
-        except Exception as error:  # each driver has errors of its own, and none of them may stop a worker
-            raise StoreFailed(f"{self.place} cannot be used: {_line(error)}") from error
+            raise StoreFailed(f"{self.location} needs a driver that is not installed: {_one_line(error)}") from error
+        except Exception as error:  # each driver raises errors of its own, and none of them may stop a worker
+            raise StoreFailed(f"{self.location} cannot be used: {_one_line(error)}") from error
+
+
+Store = LocalStore | UrlStore
+
+
+def has_file(store: Store, name: str) -> bool:
+    """Return whether a store has a file."""
+    try:
+        store.read(name)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under another name beside its own and rename it: readers see the old one or the new one, whole.
+    """Write a file under a temporary name and rename it: readers see the old content or the new one, never a part.
 
     Raises:
-        OSError: it cannot be written; the old one stands.
+        OSError: it cannot be written; the old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -231,8 +220,8 @@ def _opened(lock: Path) -> int:
         return os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
 
 
-def _listed(found: os.stat_result) -> Listed:
-    return Listed(size_bytes=found.st_size, stamp=f"{found.st_mtime_ns} {found.st_size} {found.st_ino}")
+def _file_info(found: os.stat_result) -> FileInfo:
+    return FileInfo(size_bytes=found.st_size, stamp=f"{found.st_mtime_ns} {found.st_size} {found.st_ino}")
 
 
 def _without_password(url: str) -> str:
@@ -242,5 +231,5 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

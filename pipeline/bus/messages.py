@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.vision.faces import Box, Label
+from pipeline.vision.faces import MAX_FACES, Box, Label
 
 FRAMES = "frames"
 FACES = "faces"
@@ -26,7 +26,6 @@ CAMERAS = "cameras"  # sorted set of camera names, scored by the time their prod
 PROCESSES = "processes"  # sorted set of process ids, scored by their last heartbeat
 MODEL = "model"  # the current model version, its crop size and margin
 
-MAX_FACES = 128  # faces labelled per frame; a record counts the faces that were left out
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
 FILE_PREFIX = "file-"  # of the camera names that `maskwatch label` uses for its runs
 

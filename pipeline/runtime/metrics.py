@@ -1,8 +1,8 @@
 """All metrics: their names, their meaning, and the processes that export them.
 
 The objects are global, because a process has one of each; `expose(role)` registers those of a role. The totals of all
-processes are in Redis and exported by the viewer (IN_REDIS). Label values are few: a camera process exports its own
-camera only, the viewer the cameras listed in Redis.
+processes are in Redis and exported by the viewer (REDIS_METRICS). Labels have few values: a camera process exports its
+own camera only, the viewer the cameras listed in Redis.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ ROLES: dict[str, tuple[Collector, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class InRedis:
+class RedisMetric:
     """A metric that the viewer reads from Redis. A name that ends in _total is a counter's."""
 
     name: str
@@ -153,23 +153,25 @@ class InRedis:
 
 CAMERA = ("camera",)
 STREAM = ("stream",)
-produced = InRedis("maskwatch_frames_produced_total", "Frames a camera has produced", CAMERA)
-labelled = InRedis("maskwatch_frames_labelled_total", "... of them labelled", CAMERA)
-dropped = InRedis("maskwatch_frames_dropped_total", "... of them dropped, by reason", ("camera", "reason"))
-in_flight = InRedis("maskwatch_frames_in_flight", "... of them in flight", CAMERA)
-camera_up = InRedis("maskwatch_camera_up", "1 for a live camera; state holds its state", ("camera", "state"))
-camera_age_s = InRedis("maskwatch_camera_age_seconds", "Since a camera's newest frame was captured", CAMERA)
-camera_latency_s = InRedis(
+produced = RedisMetric("maskwatch_frames_produced_total", "Frames a camera has produced", CAMERA)
+labelled = RedisMetric("maskwatch_frames_labelled_total", "... of them labelled", CAMERA)
+dropped = RedisMetric("maskwatch_frames_dropped_total", "... of them dropped, by reason", ("camera", "reason"))
+in_flight = RedisMetric("maskwatch_frames_in_flight", "... of them in flight", CAMERA)
+camera_up = RedisMetric("maskwatch_camera_up", "1 for a live camera; state holds its state", ("camera", "state"))
+camera_age_s = RedisMetric("maskwatch_camera_age_seconds", "Since a camera's newest frame was captured", CAMERA)
+camera_latency_s = RedisMetric(
     "maskwatch_camera_latency_seconds", "Capture to labelled, median of the last seconds", CAMERA
 )
-processes = InRedis("maskwatch_processes", "Live processes by role, and by model if they use one", ("role", "model"))
-stream_length = InRedis("maskwatch_stream_length", "Entries in a stream", STREAM)
-stream_lag = InRedis("maskwatch_stream_lag", "... of them not read yet", STREAM)
-stream_pending = InRedis("maskwatch_stream_pending", "... of them being worked on", STREAM)
-redis_bytes = InRedis("maskwatch_redis_memory_bytes", "Memory that Redis uses")
-redis_limit_bytes = InRedis("maskwatch_redis_memory_limit_bytes", "Memory that Redis may use; 0 without a limit")
+processes = RedisMetric(
+    "maskwatch_processes", "Live processes by role, and by model if they use one", ("role", "model")
+)
+stream_length = RedisMetric("maskwatch_stream_length", "Entries in a stream", STREAM)
+stream_lag = RedisMetric("maskwatch_stream_lag", "... of them not read yet", STREAM)
+stream_pending = RedisMetric("maskwatch_stream_pending", "... of them being worked on", STREAM)
+redis_bytes = RedisMetric("maskwatch_redis_memory_bytes", "Memory that Redis uses")
+redis_limit_bytes = RedisMetric("maskwatch_redis_memory_limit_bytes", "Memory that Redis may use; 0 without a limit")
 
-IN_REDIS = (
+REDIS_METRICS = (
     *(produced, labelled, dropped, in_flight, camera_up, camera_age_s, camera_latency_s, processes),
     *(stream_length, stream_lag, stream_pending, redis_bytes, redis_limit_bytes),
 )

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 Label = Literal["mask", "no_mask"]
 LABELS: tuple[Label, ...] = ("mask", "no_mask")
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the full frame
+MAX_FACES = 128  # faces of a frame that are labelled; a frame with more reports how many were left out
 
 
 class LabelledFace(Protocol):

@@ -1,6 +1,6 @@
 """Write a labelled video: H.264 yuv420p, which browsers play, with the source's timestamps and sound.
 
-The file gets its name when it is complete; until then it is NAME.part, removed when the run ends early.
+The file gets its name when it is complete; until then it is NAME.part, which is removed when the run stops early.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from typing import Any
 import av
 import av.error
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.vision.jpeg import Image
 from producer.sources.source import SourceFrame
 
 TIME_BASE = Fraction(1, 90_000)  # the customary clock of video timestamps
 CRF = "20"  # x264's constant quality; 18 to 28 is the sane range
 PRESET = "veryfast"
 FALLBACK_FPS = 25.0  # of a source without timestamps
-COPIED_SOUND = ("aac", "mp3", "ac3")  # what MP4 players take as it is; other sound becomes AAC
+COPIED_SOUND = ("aac", "mp3", "ac3")  # codecs that MP4 players support; other sound is converted to AAC
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -31,18 +30,15 @@ class BadOutput(Exception):
     """Something cannot be written; says what and why."""
 
 
-class Video:
-    """One labelled video.
+class VideoFile:
+    """A labelled video.
 
     Args:
         path: ends in .mp4, .mov or .mkv.
-        sound_from: a video file whose sound goes along; None for none.
-
-    Raises:
-        BadOutput: the file cannot be opened, or the sound cannot be read.
+        sound_from: a video file whose sound is copied; None for none.
     """
 
-    def __init__(self, path: Path, sound_from: Path | None) -> None:
+    def __init__(self, path: Path, *, sound_from: Path | None) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._stream: Any = None
@@ -59,10 +55,10 @@ class Video:
             self._part.unlink(missing_ok=True)
             raise BadOutput(f"--out {path}: the sound of {sound_from} cannot be read: {error.strerror}") from error
 
-    def write(self, picture: SourceFrame, frame: NDArray[np.uint8]) -> None:
-        """Write one frame, BGR, at the source's time; sides are made even by repeating the last row or column."""
-        even = cv2.copyMakeBorder(frame, 0, frame.shape[0] % 2, 0, frame.shape[1] % 2, cv2.BORDER_REPLICATE)
-        at_s = picture.at_s if picture.at_s is not None else picture.index / FALLBACK_FPS
+    def write(self, source_frame: SourceFrame, image: Image) -> None:
+        """Write one frame at the source's time; odd sides are made even by repeating the last row or column."""
+        even = cv2.copyMakeBorder(image, 0, image.shape[0] % 2, 0, image.shape[1] % 2, cv2.BORDER_REPLICATE)
+        at_s = source_frame.at_s if source_frame.at_s is not None else source_frame.index / FALLBACK_FPS
         out = av.VideoFrame.from_ndarray(even, format="bgr24")
         out.pts = self._last_pts = max(self._last_pts + 1, round(at_s / TIME_BASE))
         out.time_base = TIME_BASE
@@ -99,7 +95,7 @@ class Video:
 
 
 class _Sound:
-    """The source's sound, read a second time and written along with the pictures; nothing when it has none."""
+    """The source's sound, read by a second demuxer and written along with the frames; nothing when it has none."""
 
     def __init__(self, source: Path | None, file: Any) -> None:
         self._file = file

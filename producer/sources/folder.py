@@ -1,7 +1,7 @@
-"""Read a folder of pictures, or one picture: files in, JPEG bytes or BGR frames out, in natural order of their names.
+"""Read a folder of pictures, or one picture: files in, JPEG bytes or BGR images out, in natural order of their names.
 
-A JPEG travels as its own bytes unless its EXIF orientation says that it must be turned. A file that is damaged or too
-large gives a SourceFrame with an error and the next one follows; only a folder without any picture raises SourceFailed.
+A JPEG is passed on as its own bytes unless its EXIF orientation says that it must be rotated. A file that is damaged or
+too large yields a SourceFrame with an error; only a folder without any picture raises SourceFailed.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from pipeline.vision import jpeg
 from pipeline.vision.jpeg import Image
-from producer.sources.source import Kind, SourceFailed, SourceFrame
+from producer.sources.source import PICTURE_SUFFIXES, Kind, SourceFailed, SourceFrame
 
 log = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 JPEG_START = b"\xff\xd8\xff"
-ORIENTATION_TAG = 0x0112  # EXIF; 1 is upright, 2 to 8 are turned or mirrored
-MAX_FILE_BYTES = 512 * 1024 * 1024  # more than 50 megapixels of any kind take
+ORIENTATION_TAG = 0x0112  # EXIF; 1 is upright, 2 to 8 are rotated or mirrored
+MAX_FILE_BYTES = 512 * 1024 * 1024  # more than 50 megapixels need in any format
 
-# What Pillow raises on damaged files, found by feeding it some: its plugins do not agree on one error.
+# What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError,
     struct.error, zlib.error,
 )  # fmt: skip
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past; what it cannot read raises
-PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size refuses
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about damage that it can read past
+PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
 
 
 class FolderSource:
@@ -46,14 +45,9 @@ class FolderSource:
 
     kind: Kind = "folder"
     is_live = False
-    path: Path | None = None
 
     def __init__(self, path: Path) -> None:
-        """Find the pictures.
-
-        Raises:
-            SourceFailed: there is none, or the folder cannot be read.
-        """
+        """Find the pictures."""
         self._paths = [path] if path.is_file() else _pictures_in(path)
         self.total: int | None = len(self._paths)
 
@@ -62,15 +56,15 @@ class FolderSource:
             yield read_picture(path, index)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: nothing is open."""
 
 
 def read_picture(path: Path, index: int) -> SourceFrame:
-    """Return the picture in a file, or why there is none."""
+    """Return the picture in a file, or a SourceFrame that says why it cannot be read."""
     name = printable(path.name)
     try:
         content = _content(path)
-        return _jpeg(name, index, content) if content.startswith(JPEG_START) else _other(name, index, content)
+        return _jpeg(name, index, content) if content.startswith(JPEG_START) else _decoded(name, index, content)
     except jpeg.BadImage as error:
         return SourceFrame(name=name, index=index, error=_one_line(error))
     except OSError as error:
@@ -85,7 +79,7 @@ def printable(name: str) -> str:
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """Return a sort key by which picture2 comes before picture10."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if at % 2 else part for at, part in enumerate(parts)], name
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -110,7 +104,7 @@ def _content(path: Path) -> bytes:
     if size == 0:
         raise jpeg.BadImage("the file is empty")
     if size > MAX_FILE_BYTES:
-        raise jpeg.BadImage(f"the file has {size} bytes, at most {MAX_FILE_BYTES} are taken")
+        raise jpeg.BadImage(f"the file has {size} bytes, at most {MAX_FILE_BYTES} are allowed")
     return path.read_bytes()
 
 
@@ -118,7 +112,7 @@ def _jpeg(name: str, index: int, content: bytes) -> SourceFrame:
     width, height = jpeg.jpeg_size(content)
     if _orientation(content) == 1:
         return SourceFrame(name=name, index=index, width=width, height=height, jpeg=content)
-    return _other(name, index, content)
+    return _decoded(name, index, content)
 
 
 def _orientation(jpeg: bytes) -> int:
@@ -126,27 +120,27 @@ def _orientation(jpeg: bytes) -> int:
         with PillowImage.open(io.BytesIO(jpeg)) as image:
             found = image.getexif().get(ORIENTATION_TAG, 1)
     except _DAMAGED:
-        return 1  # the pixels may be fine all the same; decoding them tells
+        return 1  # the pixels may be intact; decoding will tell
     return found if found in range(2, 9) else 1
 
 
-def _other(name: str, index: int, content: bytes) -> SourceFrame:
+def _decoded(name: str, index: int, content: bytes) -> SourceFrame:
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             jpeg.check_size(*image.size)
-            frame = _bgr(ImageOps.exif_transpose(image))
+            bgr = _bgr(ImageOps.exif_transpose(image))
     except jpeg.BadImage:
         raise
-    except UnidentifiedImageError as error:  # its own text holds an address in memory
+    except UnidentifiedImageError as error:  # its own text holds a memory address
         raise jpeg.BadImage("not a picture that can be decoded: no picture format that is known") from error
     except _DAMAGED as error:
         raise jpeg.BadImage(f"not a picture that can be decoded: {_one_line(error)}") from error
-    height, width = frame.shape[:2]
-    return SourceFrame(name=name, index=index, width=width, height=height, frame=frame)
+    height, width = bgr.shape[:2]
+    return SourceFrame(name=name, index=index, width=width, height=height, image=bgr)
 
 
 def _bgr(image: PillowImage.Image) -> Image:
-    """Return any picture's first frame as BGR uint8; what is transparent becomes white."""
+    """Return the first frame of a picture of any mode as BGR uint8; transparent pixels become white."""
     if image.mode.startswith("I"):  # 16 bit grey: keep the upper 8
         image = PillowImage.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     elif image.mode == "F":

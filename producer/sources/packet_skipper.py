@@ -1,32 +1,32 @@
-"""Decide which packets of a live stream are decoded, so that no delay can grow. Pure: times in, yes or no out.
+"""Decide which packets of a live stream are decoded, so that its delay cannot grow. Pure: times in, a decision out.
 
-A stream that is decoded more slowly than it comes waits in the network's buffers, and is shown later and later. Once it
-is late, packets are let go undecoded, which is fast, until one had to be waited for: then nothing stands in the buffers
-any more. Decoding begins again with the next packet that needs no earlier one.
+When decoding is slower than the stream, packets collect in the network's buffers, and the picture falls further and
+further behind. Once it is late, packets are skipped without decoding, which is fast, until the reader had to wait for
+one: then the buffers are empty. Decoding starts again with the next key frame.
 """
 
 from __future__ import annotations
 
-LATE_S = 1.0  # behind the best time so far; less comes from the network
-DRIFT = 0.001  # of the camera's clock against ours, at most: it must not look like a delay
+LATE_S = 1.0  # behind the best time so far; smaller delays come from the network itself
+DRIFT = 0.001  # largest drift of the camera's clock against ours, which must not count as a delay
 
 
-class CatchUp:
-    """Follow one stream's timestamps against this machine's clock."""
+class PacketSkipper:
+    """Compare one stream's timestamps with this machine's clock."""
 
     def __init__(self) -> None:
-        self._least_s: float | None = None  # the least difference between our clock and the stream's
+        self._min_difference_s: float | None = None  # the smallest difference between our clock and the stream's
         self._last_at_s = 0.0
         self._last_came = 0.0
         self._skipping = False
         self._drained = False
 
-    def wants(self, *, at_s: float, is_key: bool, came: float, waited_s: float) -> bool:
-        """Return whether a packet is to be decoded.
+    def should_decode(self, *, at_s: float, is_key: bool, came: float, waited_s: float) -> bool:
+        """Return whether to decode a packet.
 
         Args:
             at_s: its time by the stream, in the order of decoding.
-            is_key: decoding can begin with it.
+            is_key: decoding can start with it.
             came: when it was read, on the monotonic clock.
             waited_s: how long reading it took.
         """
@@ -39,13 +39,14 @@ class CatchUp:
         if not (self._drained and is_key):
             return False
         self._skipping = False
-        self._least_s = came - at_s
+        self._min_difference_s = came - at_s
         return True
 
     def _late_s(self, difference_s: float, came: float) -> float:
-        if self._least_s is None:
-            self._least_s = difference_s
+        if self._min_difference_s is None:
+            self._min_difference_s = difference_s
         else:
-            self._least_s = min(difference_s, self._least_s + DRIFT * (came - self._last_came))
+            drifted_s = self._min_difference_s + DRIFT * (came - self._last_came)
+            self._min_difference_s = min(difference_s, drifted_s)
         self._last_came = came
-        return difference_s - self._least_s
+        return difference_s - self._min_difference_s

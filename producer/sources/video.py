@@ -1,7 +1,7 @@
 """Read video through FFmpeg: a file, an RTSP camera, an HTTP stream in; BGR frames with exact timestamps out.
 
-Every frame that a file decodes is given. A damaged packet is skipped, with one log line for the first. What cannot be
-opened, holds no video, or breaks raises SourceFailed; a network that falls silent does so within 5 seconds.
+Every frame of a file that can be decoded is yielded. A damaged packet is skipped, with one log line for the first. A
+source that cannot be opened, holds no video, or breaks raises SourceFailed; so does a stream that is silent for 4 s.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import av
 import av.error
 import numpy as np
 
-from pipeline.bus.connection import hide_password
 from pipeline.vision import jpeg
 from pipeline.vision.jpeg import Image
-from producer.sources.packet_skipper import CatchUp
+from producer.sources.packet_skipper import PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame
+from producer.sources.source_spec import SourceSpec
 
 log = logging.getLogger(__name__)
 
-OPEN_S = 4.0  # a connection that is not up by then is not coming
-READ_S = 4.0  # a camera that sends nothing for so long is gone
-MAX_DAMAGED = 100  # damaged packets in a row after which there is nothing more to hope for
+OPEN_TIMEOUT_S = 4.0
+READ_TIMEOUT_S = 4.0
+MAX_DAMAGED = 100  # damaged packets in a row, after which reading fails
 
 _LIVE_OPTIONS = {"fflags": "nobuffer+discardcorrupt", "max_delay": "500000"}  # microseconds to wait for lost packets
 _OPTIONS: dict[Kind, dict[str, str]] = {
     "video": {},
-    "rtsp": {"rtsp_transport": "tcp", **_LIVE_OPTIONS},  # UDP loses packets, which shows as smeared pictures
+    "rtsp": {"rtsp_transport": "tcp", **_LIVE_OPTIONS},  # UDP loses packets, which smears the picture
     "http": _LIVE_OPTIONS,
 }
 _ADVICE: dict[Kind, str] = {
@@ -42,28 +41,24 @@ _ADVICE: dict[Kind, str] = {
 
 
 class VideoSource:
-    """An open video. An HTTP stream that says how long it is counts as a file: it can be read again."""
+    """An open video. An HTTP stream of known duration counts as a file: it can be read again."""
 
-    def __init__(self, text: str, kind: Kind) -> None:
-        """Open it.
-
-        Raises:
-            SourceFailed: it is not there, does not answer, or is not video.
-        """
-        self.kind = kind
-        self.path = Path(text) if kind == "video" else None
-        self._name = Path(text).name if kind == "video" else hide_password(text)
-        self._place = text if kind == "video" else self._name
+    def __init__(self, spec: SourceSpec) -> None:
+        """Open it."""
+        self.kind = spec.kind
+        self._name = spec.path.name if spec.path else spec.name
+        self._location = str(spec.path) if spec.path else spec.name
         self._damaged = 0
         self._skipped = 0
-        self._catch_up = CatchUp() if kind == "rtsp" else None  # over HTTP, FFmpeg makes up the times of a live stream
-        self._container = _open(text, kind, self._place)
+        # over HTTP, FFmpeg invents the timestamps of a live stream
+        self._skipper = PacketSkipper() if spec.kind == "rtsp" else None
+        self._container = _open(spec, self._location)
         streams = self._container.streams.video
         if not streams or streams[0].codec_context is None:
             self._container.close()
-            raise SourceFailed(f"{self._place} holds no video that can be decoded")
+            raise SourceFailed(f"{self._location} holds no video that can be decoded")
         self._stream = streams[0]
-        self.is_live = kind != "video" and not self._container.duration
+        self.is_live = spec.kind != "video" and not self._container.duration
         self.total = None if self.is_live else _estimate(self._stream)
 
     def __iter__(self) -> Iterator[SourceFrame]:
@@ -71,24 +66,24 @@ class VideoSource:
         try:
             for packet in self._packets():
                 for decoded in self._decode(packet):
-                    yield self._picture(index, decoded)
+                    yield self._source_frame(index, decoded)
                     index += 1
         except (av.error.FFmpegError, jpeg.BadImage) as error:
-            reason = f"nothing came for {READ_S:g} s" if _timed_out(error) else _reason(error)
-            raise SourceFailed(f"{self._place} broke off: {reason}") from error
+            reason = f"nothing came for {READ_TIMEOUT_S:g} s" if _timed_out(error) else _reason(error)
+            raise SourceFailed(f"{self._location} broke off: {reason}") from error
         if self._damaged:
-            log.warning("%s: %d damaged packets were left out, %d frames decoded", self._place, self._damaged, index)
+            log.warning("%s: %d damaged packets were skipped, %d frames decoded", self._location, self._damaged, index)
         if self.is_live:
-            raise SourceFailed(f"{self._place} ended the stream")
+            raise SourceFailed(f"{self._location} ended the stream")
         if index == 0:
-            raise SourceFailed(f"{self._place} holds no frame that can be decoded")
+            raise SourceFailed(f"{self._location} holds no frame that can be decoded")
 
     def close(self) -> None:
-        """Let go of the file or connection."""
+        """Close the file or connection."""
         self._container.close()
 
     def _packets(self) -> Iterator[Any]:
-        """Give the packets, going on behind places where a file is damaged, and at last the one that flushes."""
+        """Yield the packets, resuming after damaged parts of a file, and at last the empty packet that flushes."""
         in_a_row = 0
         packets = self._container.demux(self._stream)
         while True:
@@ -105,20 +100,20 @@ class VideoSource:
                 packets = self._container.demux(self._stream)
                 continue
             in_a_row = 0
-            if self._in_time(packet, asked):
+            if self._should_decode(packet, asked):
                 yield packet
 
-    def _in_time(self, packet: Any, asked: float) -> bool:
-        """Return whether to decode a packet, that was asked for at `asked`, or to let it go and catch up."""
-        if self._catch_up is None or packet.dts is None:
+    def _should_decode(self, packet: Any, asked: float) -> bool:
+        """Return whether to decode a packet, which was asked for at `asked`, or to skip it to catch up."""
+        if self._skipper is None or packet.dts is None:
             return True
         came = time.monotonic()
         at_s = float(packet.dts * packet.time_base)
-        wanted = self._catch_up.wants(at_s=at_s, is_key=packet.is_keyframe, came=came, waited_s=came - asked)
-        if not wanted and not self._skipped:
-            log.warning("%s comes faster than it is decoded here; pictures are left out to stay in time", self._place)
-        self._skipped += not wanted
-        return wanted
+        decode = self._skipper.should_decode(at_s=at_s, is_key=packet.is_keyframe, came=came, waited_s=came - asked)
+        if not decode and not self._skipped:
+            log.warning("%s comes faster than it is decoded here; frames are skipped to keep up", self._location)
+        self._skipped += not decode
+        return decode
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
@@ -129,26 +124,27 @@ class VideoSource:
 
     def _note_damage(self, error: Exception) -> None:
         if self._damaged == 0:
-            log.warning("%s: a damaged packet is left out: %s", self._place, _reason(error))
+            log.warning("%s: a damaged packet is skipped: %s", self._location, _reason(error))
         self._damaged += 1
 
-    def _picture(self, index: int, decoded: Any) -> SourceFrame:
+    def _source_frame(self, index: int, decoded: Any) -> SourceFrame:
         jpeg.check_size(decoded.width, decoded.height)
-        frame = _upright(decoded.to_ndarray(format="bgr24"), decoded.rotation)
-        height, width = frame.shape[:2]
-        return SourceFrame(name=self._name, index=index, width=width, height=height, frame=frame, at_s=decoded.time)
+        image = _upright(decoded.to_ndarray(format="bgr24"), decoded.rotation)
+        height, width = image.shape[:2]
+        return SourceFrame(name=self._name, index=index, width=width, height=height, image=image, at_s=decoded.time)
 
 
-def _open(text: str, kind: Kind, place: str) -> Any:
-    file = f"file:{text}" if kind == "video" else text  # a file's name may look like a URL
+def _open(spec: SourceSpec, location: str) -> Any:
+    url = f"file:{spec.path}" if spec.path else spec.text  # a file's name may look like a URL
+    timeout = None if spec.path else (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
     began = time.monotonic()
     try:
-        return av.open(file, options=dict(_OPTIONS[kind]), timeout=None if kind == "video" else (OPEN_S, READ_S))
+        return av.open(url, options=dict(_OPTIONS[spec.kind]), timeout=timeout)
     except av.error.FFmpegError as error:
-        # FFmpeg has no one error for it: protocols turn the interrupted wait into what they make of missing data
-        late = kind != "video" and time.monotonic() - began >= OPEN_S
-        reason = f"no answer within {OPEN_S:g} s" if late else _reason(error)
-        raise SourceFailed(f"{place} cannot be opened: {reason}; {_ADVICE[kind]}") from error
+        # FFmpeg has no error of its own for a time-out: each protocol reports missing data in its own way
+        late = timeout is not None and time.monotonic() - began >= OPEN_TIMEOUT_S
+        reason = f"no answer within {OPEN_TIMEOUT_S:g} s" if late else _reason(error)
+        raise SourceFailed(f"{location} cannot be opened: {reason}; {_ADVICE[spec.kind]}") from error
 
 
 def _estimate(stream: Any) -> int | None:
@@ -159,10 +155,10 @@ def _estimate(stream: Any) -> int | None:
     return round(duration_s * stream.average_rate) or None if stream.average_rate else None
 
 
-def _upright(frame: Image, rotation: int) -> Image:
-    """Rotate a frame by a multiple of 90 degrees, counter-clockwise, as the file says that it must be shown."""
-    turns = round(rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame, turns)) if turns else frame
+def _upright(image: Image, rotation: int) -> Image:
+    """Rotate an image counter-clockwise by the multiple of 90 degrees that the file asks for."""
+    quarters = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
 def _timed_out(error: Exception) -> bool:
@@ -170,5 +166,5 @@ def _timed_out(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return FFmpeg's reason without its number and without the URL, which may hold a password."""
+    """Return FFmpeg's reason without its number, and without the URL, which may hold a password."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""Read a webcam through Video4Linux: device number or path in, frames out.
+"""Read a webcam through Video4Linux: a device's path in, frames out.
 
-A missing device, one that may not be opened, and one that stops delivering raise SourceFailed. A read may block for as
-long as the driver likes; whoever reads live watches for that (`producer.feed`).
+A missing device, one that may not be opened, and one that stops delivering raise SourceFailed. A read may block without
+a limit; `producer.feed` notices that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cv2
 from pipeline.vision.jpeg import Image
 from producer.sources.source import Kind, SourceFailed, SourceFrame
 
-# What is asked for; the driver takes the nearest it has. MJPEG, as raw pictures this size do not fit through USB 2.
+# The format asked for; the driver uses the nearest it has. MJPEG, because raw frames of this size exceed USB 2.
 WIDTH, HEIGHT = 1280, 720
 FOURCC = "MJPG"
 
@@ -27,11 +27,11 @@ class WebcamSource:
     kind: Kind = "webcam"
     is_live = True
     total: int | None = None
-    path: Path | None = None
 
-    def __init__(self, text: str) -> None:
-        self._device = f"/dev/video{int(text)}" if text.isdecimal() else text
-        _check_device(Path(self._device))
+    def __init__(self, path: Path) -> None:
+        """Open the device."""
+        self._device = str(path)
+        _check_device(path)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # each retry would write to stderr
         self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
@@ -44,16 +44,16 @@ class WebcamSource:
     def __iter__(self) -> Iterator[SourceFrame]:
         index = 0
         while True:
-            delivered, frame = self._capture.read()
+            delivered, image = self._capture.read()
             if not delivered:
                 raise SourceFailed(f"{self._device} delivers no pictures any more; is it still plugged in?")
-            height, width = frame.shape[:2]
-            frame = cast(Image, frame)
-            yield SourceFrame(name=self._device, index=index, width=width, height=height, frame=frame)
+            height, width = image.shape[:2]
+            image = cast(Image, image)
+            yield SourceFrame(name=self._device, index=index, width=width, height=height, image=image)
             index += 1
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
         self._capture.release()
 
 

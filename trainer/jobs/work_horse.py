@@ -65,7 +65,7 @@ def train_and_register(
     if not (job and _is_finished(out, job)):
         if models is not None:
             check_registry(models, settings.out)
-            registry_at(models).try_to_write()  # hours before it is needed
+            registry_at(models).check_writable()  # hours before it is needed
         check_settings(settings)  # before TensorFlow is loaded, which takes seconds
         from trainer.networks.quiet_start import load_tensorflow
 

@@ -1,7 +1,7 @@
-"""Draw masks for the demo's people: cloth of some colour on the face in the photograph, as a picture of its own.
+"""Draw masks for the demo's people: a coloured cloth, as an image with an opacity mask that is laid over the face.
 
-A mask is drawn four times as large as the photograph, over the part of it that CANVAS names, and scaled down with its
-wearer. All coordinates are the photograph's.
+A mask covers the part CANVAS of the photograph at four times its size, and is scaled down with its wearer. All
+coordinates are the photograph's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FACE_LEFT, FACE_RIGHT = 184.0, 268.0
 class Cloth:
     """What a mask is made of.
 
-    colour: BGR. pleats: it has folds across, as surgical masks do; else a seam down the middle.
+    colour: BGR. pleats: horizontal folds, as surgical masks have; else a vertical seam in the middle.
     """
 
     colour: tuple[int, int, int]
@@ -69,7 +69,7 @@ def canvas_size() -> tuple[int, int]:
 
 
 def _light(x: Floats, y: Floats) -> Floats:
-    """Return the light on the cloth: from the upper left, less at the cheeks and under the chin, more on the nose."""
+    """Return the light on the cloth, from the upper left: darker at the cheeks and chin, brighter on the nose."""
     across = (x - (FACE_LEFT + FACE_RIGHT) / 2) / ((FACE_RIGHT - FACE_LEFT) / 2)
     light = 1.0 - 0.26 * np.abs(across) ** 2.2 - 0.07 * across
     nose = np.exp(-(((x - NOSE[0]) / 9) ** 2) - ((y - NOSE[1]) / 15) ** 2)
@@ -79,7 +79,7 @@ def _light(x: Floats, y: Floats) -> Floats:
 
 
 def _pleats(x: Floats, y: Floats) -> Floats:
-    """Return the light that three folds across leave; they hang a little, as cloth does."""
+    """Return the shading of three horizontal folds that sag a little, as cloth does."""
     light = np.ones(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for middle_y in (134.0, 148.0, 161.0):
         fold_y = middle_y + 3.0 * (1 - ((x - 226) / 42) ** 2)
@@ -91,14 +91,14 @@ def _pleats(x: Floats, y: Floats) -> Floats:
 
 
 def _seam(x: Floats, y: Floats) -> Floats:
-    """Return the light that a seam down the middle leaves, with the cloth rounded to both sides of it."""
+    """Return the shading of a vertical seam in the middle, with the cloth rounded on both sides of it."""
     seam_x = 222 + 3.0 * np.sin((y - 107) / 76 * np.pi)
     light = 1 - 0.30 * np.exp(-(((x - seam_x) / 0.9) ** 2)) + 0.25 * np.exp(-(((x - seam_x + 7) / 6) ** 2))
     return np.asarray(light, np.float32)
 
 
 def _hem(cover: Image) -> Floats:
-    """Return the shade along the edge."""
+    """Return the shading along the edge."""
     inside = cv2.distanceTransform((cover > 127).astype(np.uint8), cv2.DIST_L2, 3) / DRAWN_AT
     return np.asarray(0.14 * np.exp(-((inside - 2.6) ** 2) / 0.35) + 0.12 * np.exp(-inside / 0.8), np.float32)
 
@@ -119,13 +119,13 @@ def _filled(points: Floats) -> Image:
 
 
 def _fixed(points: Floats) -> NDArray[np.int32]:
-    """Return the photograph's coordinates as the canvas' own, in sixteenths of a pixel as cv2's shift=4 takes them."""
+    """Convert the photograph's coordinates to the canvas, in sixteenths of a pixel, as cv2's shift=4 expects."""
     moved: NDArray[Any] = (points - np.array(CANVAS[:2], np.float32)) * DRAWN_AT * 16
     return np.round(moved).astype(np.int32)
 
 
 def _smooth(corners: list[tuple[int, int]]) -> Floats:
-    """Return a closed outline with its corners cut three times (Chaikin's algorithm)."""
+    """Return a closed outline, smoothed by three rounds of Chaikin's algorithm."""
     points = np.array(corners, np.float32)
     for _ in range(3):
         following = np.roll(points, -1, axis=0)

@@ -1,6 +1,6 @@
-"""The demo's people: one photograph, cut out, in other sizes, light and clothes, with and without a mask.
+"""The demo's people: one photograph, cut out, in different sizes, light and clothes, with and without a mask.
 
-`Person.draw` puts a person into a frame, turned about the neck and with the mask on, off, or on its way.
+`Person.draw` draws a person into a frame, rotated about the neck, with the mask on, off, or moving.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PHOTOGRAPH_PX = 512
 
 BUST = (14, 10, 366, 346)  # x1, y1, x2, y2 of head and shoulders in the photograph
 FACE = (178.2, 62.9, 268.1, 176.2)  # the face's box
-NECK = (222.0, 185.0)  # about which the person turns
+NECK = (222.0, 185.0)  # about which the person rotates
 SILHOUETTE = [
     (251, 19), (238, 18), (227, 16), (214, 21), (205, 21), (193, 29), (189, 35), (174, 43), (156, 58), (153, 68),
     (155, 98), (157, 104), (167, 115), (170, 121), (174, 128), (182, 132), (182, 141), (186, 150), (176, 151),
@@ -38,9 +38,9 @@ BARE_HEAD = [
     (170, 119), (180, 117), (183, 96), (186, 80), (190, 75), (197, 81), (214, 80), (232, 82), (250, 88), (262, 91),
     (268, 98), (269, 119), (274, 130), (281, 126), (290, 180), (160, 180),
 ]  # fmt: skip
-HAIR_ENDS_Y = 140
+HAIR_BOTTOM_Y = 140
 SUIT_HUES = (0, 14)  # OpenCV's hue, 0..179, of the orange suit
-SUIT_STARTS_Y = 195
+SUIT_TOP_Y = 195
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,56 +73,56 @@ class Person:
         shrunk = self._scale / masks.DRAWN_AT
         self._mask = _Layer(mask, mask_cover, (masks.CANVAS[0], masks.CANVAS[1]), self._scale, shrunk)
 
-    def draw(self, frame: Image, *, x: float, y: float, turned_degrees: float, mask_off: float) -> None:
+    def draw(self, frame: Image, *, x: float, y: float, rotation_degrees: float, mask_off: float) -> None:
         """Draw the person into a BGR frame, in place.
 
         Args:
-            x, y: where the middle of the face comes.
-            mask_off: 0 the mask is on, 1 it is off, between them it is on its way.
+            x, y: where the middle of the face is, pixels.
+            mask_off: 0 the mask is on, 1 it is off; between them it moves.
         """
-        to_frame = self._to_frame(x, y, turned_degrees)
+        to_frame = self._to_frame(x, y, rotation_degrees)
         self._body.draw(frame, to_frame, 1.0)
         if mask_off < 1:
             slid = to_frame.copy()
             slid[:, 2] += to_frame[:, 1] * (FACE[3] - FACE[1]) * 0.8 * mask_off**2
             self._mask.draw(frame, slid, min(1.0, 2 - 2 * mask_off))
 
-    def face_box(self, x: float, y: float, turned_degrees: float) -> tuple[float, float, float, float]:
+    def face_box(self, x: float, y: float, rotation_degrees: float) -> tuple[float, float, float, float]:
         """Return the box of the face in the frame, x1, y1, x2, y2."""
-        to_frame = self._to_frame(x, y, turned_degrees)
+        to_frame = self._to_frame(x, y, rotation_degrees)
         corners = np.array([(FACE[0], FACE[1]), (FACE[2], FACE[1]), (FACE[2], FACE[3]), (FACE[0], FACE[3])], np.float32)
         middle_x, middle_y = (corners @ to_frame[:, :2].T + to_frame[:, 2]).mean(axis=0)
         half_width, half_height = self._scale * (FACE[2] - FACE[0]) / 2, self._scale * (FACE[3] - FACE[1]) / 2
         return middle_x - half_width, middle_y - half_height, middle_x + half_width, middle_y + half_height
 
-    def _to_frame(self, x: float, y: float, turned_degrees: float) -> NDArray[np.float64]:
+    def _to_frame(self, x: float, y: float, rotation_degrees: float) -> NDArray[np.float64]:
         """Return the affine map from the photograph to the frame, 2 x 3."""
-        turned = np.deg2rad(turned_degrees)
+        angle = np.deg2rad(rotation_degrees)
         flip = -1.0 if self._mirrored else 1.0
-        turn = self._scale * np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
-        turn = turn @ np.array([[flip, 0.0], [0.0, 1.0]])
+        rotation = self._scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        rotation = rotation @ np.array([[flip, 0.0], [0.0, 1.0]])
         face = np.array([(FACE[0] + FACE[2]) / 2, (FACE[1] + FACE[3]) / 2])
         upright = self._scale * np.array([flip * (face[0] - NECK[0]), face[1] - NECK[1]])
-        neck = np.array([x, y]) - upright  # the neck stays where it is while the head tilts
-        return np.hstack([turn, (neck - turn @ np.array(NECK))[:, None]])
+        neck = np.array([x, y]) - upright  # the neck stays in place while the head tilts
+        return np.hstack([rotation, (neck - rotation @ np.array(NECK))[:, None]])
 
 
 class _Layer:
-    """A cut-out at its final size, multiplied by its cover, so that drawing it is one product and one sum."""
+    """A cut-out at its final size, premultiplied by its opacity, so that drawing is one product and one sum."""
 
     def __init__(self, bgr: Image, cover: Image, corner: tuple[float, float], scale: float, resized_by: float) -> None:
         size = (max(1, round(bgr.shape[1] * resized_by)), max(1, round(bgr.shape[0] * resized_by)))
         how = cv2.INTER_AREA if resized_by < 1 else cv2.INTER_CUBIC
-        share = cv2.resize(cover, size, interpolation=how).astype(np.float32)[:, :, None] / 255
-        ink = cv2.resize(bgr, size, interpolation=how) * share
-        # three channels of ink and one of how much shows through: warped together, half the time of two pictures
-        self._ink_and_gaps = np.round(np.dstack([ink, 255 - 255 * share])).astype(np.uint8)
+        opacity = cv2.resize(cover, size, interpolation=how).astype(np.float32)[:, :, None] / 255
+        colour = cv2.resize(bgr, size, interpolation=how) * opacity
+        # three channels of colour and one of transparency: warping them together takes half the time of two images
+        self._pixels = np.round(np.dstack([colour, 255 - 255 * opacity])).astype(np.uint8)
         # from this layer's pixels to the photograph's
         self._to_photograph = np.array([[1 / scale, 0, corner[0]], [0, 1 / scale, corner[1]], [0, 0, 1]])
 
     def draw(self, frame: Image, to_frame: NDArray[np.float64], opacity: float) -> None:
         full = np.vstack([to_frame, [0, 0, 1]]) @ self._to_photograph
-        height, width = self._ink_and_gaps.shape[:2]
+        height, width = self._pixels.shape[:2]
         corners = full[:2] @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
         x1, y1 = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
         x2, y2 = np.minimum(np.ceil(corners.max(axis=1)).astype(int), (frame.shape[1], frame.shape[0]))
@@ -131,19 +131,19 @@ class _Layer:
         shift = full[:2].copy()
         shift[:, 2] -= (x1, y1)
         size = (int(x2 - x1), int(y2 - y1))
-        warped = cv2.warpAffine(self._ink_and_gaps, shift, size, flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0, 255))
+        warped = cv2.warpAffine(self._pixels, shift, size, flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0, 255))
         if opacity < 1:
             warped = cv2.addWeighted(warped, opacity, np.full_like(warped, (0, 0, 0, 255)), 1 - opacity, 0)
-        gaps = cv2.cvtColor(cv2.extractChannel(warped, 3), cv2.COLOR_GRAY2BGR)
+        transparency = cv2.cvtColor(cv2.extractChannel(warped, 3), cv2.COLOR_GRAY2BGR)
         part = frame[y1:y2, x1:x2]
-        cv2.add(cv2.multiply(part, gaps, scale=1 / 255), cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), dst=part)
+        cv2.add(cv2.multiply(part, transparency, scale=1 / 255), cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), dst=part)
 
 
 def load_photograph(path: Path = PHOTOGRAPH) -> Image:
     """Return the photograph, BGR.
 
     Raises:
-        SourceFailed: it is not there; says how to get it.
+        SourceFailed: it is missing or damaged; says how to get it.
     """
     photograph = cv2.imread(str(path)) if path.is_file() else None
     if photograph is None or photograph.shape != (PHOTOGRAPH_PX, PHOTOGRAPH_PX, 3):
@@ -152,7 +152,7 @@ def load_photograph(path: Path = PHOTOGRAPH) -> Image:
 
 
 def _cut_out(photograph: Image, look: Look) -> tuple[Image, Image]:
-    """Return head and shoulders in their own light and clothes, and their cover."""
+    """Return head and shoulders with the light and clothes of a look, and their opacity."""
     cover = np.zeros(photograph.shape[:2], np.uint8)
     cv2.fillPoly(cover, [np.array(SILHOUETTE, np.int32)], 255, cv2.LINE_AA)
     cover = np.asarray(cv2.GaussianBlur(cv2.erode(cover, np.ones((3, 3), np.uint8)), (0, 0), 1.3), np.uint8)
@@ -162,22 +162,22 @@ def _cut_out(photograph: Image, look: Look) -> tuple[Image, Image]:
 
 
 def _dressed(photograph: Image, suit_hue: int) -> Image:
-    """Return the photograph with the suit in another, duller colour; 0 leaves it as it is."""
+    """Return the photograph with the suit in another, duller colour; 0 changes nothing."""
     if suit_hue == 0:
         return photograph
     hsv = cv2.cvtColor(photograph, cv2.COLOR_BGR2HSV).astype(np.int32)
     suit = (hsv[:, :, 0] >= SUIT_HUES[0]) & (hsv[:, :, 0] <= SUIT_HUES[1]) & (hsv[:, :, 1] > 90)
-    suit[:SUIT_STARTS_Y] = False
+    suit[:SUIT_TOP_Y] = False
     hsv[suit] = np.stack([(hsv[suit, 0] + suit_hue) % 180, hsv[suit, 1] * 0.55, hsv[suit, 2] * 0.72], axis=1)
     return np.asarray(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2BGR), np.uint8)
 
 
 def _dyed(photograph: Image, gains: tuple[float, float, float]) -> Image:
     hair = np.zeros(photograph.shape[:2], np.float32)
-    hair[:HAIR_ENDS_Y] = 1
+    hair[:HAIR_BOTTOM_Y] = 1
     cv2.fillPoly(hair, [np.array(BARE_HEAD, np.int32)], 0.0)
-    share = cv2.GaussianBlur(hair, (0, 0), 2.0)[:, :, None]
-    return np.asarray(np.clip(photograph * (1 - share + share * np.array(gains)), 0, 255), np.uint8)
+    weight = cv2.GaussianBlur(hair, (0, 0), 2.0)[:, :, None]
+    return np.asarray(np.clip(photograph * (1 - weight + weight * np.array(gains)), 0, 255), np.uint8)
 
 
 def _in_light(bgr: Image, light: float, warmth: float) -> Image:

@@ -1,7 +1,7 @@
-"""The demo's scene: five people before a softly lit room, some masked, some taking the mask off and putting it on.
+"""The demo's scene: five people in a softly lit room, some masked, some taking the mask off and putting it on.
 
 It needs no camera and no data. `Scene.render` is a pure function of the frame's index: the same seed, rate and index
-give the same frame. `demo:numbered` writes each frame's index into it (frame_number.py), `demo:frames=200` ends.
+give the same frame.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import pi, sin
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,21 +18,19 @@ from pipeline.vision.jpeg import Image
 from producer.sources.demo.frame_number import write_number
 from producer.sources.demo.masks import BLACK, SURGICAL, WHITE
 from producer.sources.demo.people import Look, Person, load_photograph
-from producer.sources.source import Kind, SourceFailed, SourceFrame
+from producer.sources.source import Kind, SourceFrame
 
 WIDTH, HEIGHT = 1280, 720
-COUNTER_Y = 432  # upper edge of the counter that the people in the back stand behind
-CHANGE_S = 0.6  # how long a mask is on its way
-
-PARAMETERS = "demo:numbered and demo:frames=N, parted by commas"
+COUNTER_Y = 432  # upper edge of the counter, which hides the lower part of the people behind it
+CHANGE_S = 0.6  # how long it takes to put a mask on or off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a person moves, and when the mask is on.
+class Actor:
+    """A person in the scene: where they move, and when the mask is on.
 
-    x, y: the middle of the face's way, pixels. sway: how far it goes to either side, pixels.
-    bare_s, masked_s: how long the mask is off and on, in turn; masked_s 0 for never on, bare_s 0 for never off.
+    x, y: the middle of the face's path, pixels. sway: how far it goes to either side, pixels.
+    bare_s, masked_s: how long the mask is off and on, alternating; masked_s 0 for never on, bare_s 0 for never off.
     """
 
     look: Look
@@ -45,39 +42,29 @@ class Place:
     masked_s: float
 
 
-PLACES = (
-    Place(
-        look=Look(
-            face_px=72, mirrored=True, suit_hue=100,
-            hair=(0.60, 0.50, 0.46), light=0.86, warmth=-0.6, cloth=WHITE,
-        ),
+# Those in the back first: the counter is drawn over them, and then those in front of it.
+ACTORS = (
+    Actor(
+        look=Look(face_px=72, mirrored=True, suit_hue=100, hair=(0.6, 0.5, 0.46), light=0.86, warmth=-0.6, cloth=WHITE),
         behind_counter=True, x=120, y=322, sway=(48, 5), bare_s=0, masked_s=1,
     ),
-    Place(
+    Actor(
         look=Look(
-            face_px=64, mirrored=False, suit_hue=40,
-            hair=(0.85, 0.72, 0.90), light=0.80, warmth=0.2, cloth=SURGICAL,
+            face_px=64, mirrored=False, suit_hue=40, hair=(0.85, 0.72, 0.9), light=0.8, warmth=0.2, cloth=SURGICAL
         ),
         behind_counter=True, x=672, y=330, sway=(52, 4), bare_s=1, masked_s=0,
     ),
-    Place(
-        look=Look(
-            face_px=92, mirrored=False, suit_hue=165,
-            hair=(0.45, 0.40, 0.38), light=1.0, warmth=0.5, cloth=BLACK,
-        ),
+    Actor(
+        look=Look(face_px=92, mirrored=False, suit_hue=165, hair=(0.45, 0.40, 0.38), light=1, warmth=0.5, cloth=BLACK),
         behind_counter=True, x=1168, y=296, sway=(36, 6), bare_s=5, masked_s=7,
     ),
-    Place(
-        look=Look(
-            face_px=200, mirrored=False, suit_hue=0,
-            hair=(1, 1, 1), light=1.02, warmth=0.1, cloth=SURGICAL,
-        ),
+    Actor(
+        look=Look(face_px=200, mirrored=False, suit_hue=0, hair=(1, 1, 1), light=1.02, warmth=0.1, cloth=SURGICAL),
         behind_counter=False, x=392, y=372, sway=(46, 10), bare_s=4, masked_s=8,
     ),
-    Place(
+    Actor(
         look=Look(
-            face_px=150, mirrored=True, suit_hue=85,
-            hair=(0.66, 0.62, 0.70), light=0.92, warmth=-0.3, cloth=BLACK,
+            face_px=150, mirrored=True, suit_hue=85, hair=(0.66, 0.62, 0.7), light=0.92, warmth=-0.3, cloth=BLACK
         ),
         behind_counter=False, x=926, y=436, sway=(54, 9), bare_s=1, masked_s=0,
     ),
@@ -85,115 +72,90 @@ PLACES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
-    """What the scene knows about a face. masked: None while the mask is on its way."""
+class GroundTruth:
+    """What a detector should find. masked: None while the mask is being put on or taken off."""
 
     box: tuple[float, float, float, float]
     masked: bool | None
 
 
 class Scene:
-    """The scene at a frame rate, from a seed: it shifts when people move and change."""
+    """The scene at a frame rate. seed: shifts the times at which people move and change."""
 
     def __init__(self, *, fps: float, seed: int) -> None:
         photograph = load_photograph()
         self._fps = fps
         self._room = _room()
         self._counter = self._room[COUNTER_Y:].copy()
-        self._people = [Person(photograph, place.look) for place in PLACES]
-        self._phases = np.random.default_rng(seed).uniform(0, 1, (len(PLACES), 4))
+        self._people = [Person(photograph, actor.look) for actor in ACTORS]
+        self._phases = np.random.default_rng(seed).uniform(0, 1, (len(ACTORS), 4))
 
     def render(self, index: int) -> Image:
         """Return frame `index`, BGR uint8 720 x 1280 x 3."""
         frame = self._room.copy()
-        for number, place in enumerate(PLACES):
-            if number and PLACES[number - 1].behind_counter and not place.behind_counter:
+        for number, actor in enumerate(ACTORS):
+            if number and ACTORS[number - 1].behind_counter and not actor.behind_counter:
                 frame[COUNTER_Y:] = self._counter
-            x, y, turned = self._pose(number, index)
+            x, y, rotation = self._pose(number, index)
             mask_off = self._mask_off(number, index)
-            self._people[number].draw(frame, x=x, y=y, turned_degrees=turned, mask_off=mask_off)
+            self._people[number].draw(frame, x=x, y=y, rotation_degrees=rotation, mask_off=mask_off)
         return frame
 
-    def truths(self, index: int) -> list[Truth]:
-        """Return what there is to find in frame `index`."""
+    def ground_truths(self, index: int) -> list[GroundTruth]:
+        """Return the faces in frame `index`, in the order of ACTORS."""
         found = []
         for number, person in enumerate(self._people):
             mask_off = self._mask_off(number, index)
             masked = None if 0 < mask_off < 1 else mask_off == 0
-            found.append(Truth(box=person.face_box(*self._pose(number, index)), masked=masked))
+            found.append(GroundTruth(box=person.face_box(*self._pose(number, index)), masked=masked))
         return found
 
     def _pose(self, number: int, index: int) -> tuple[float, float, float]:
-        """Return where a person's face is and how far it is turned, degrees."""
-        place, phases, at_s = PLACES[number], self._phases[number], index / self._fps
-        x = place.x + place.sway[0] * sin(2 * pi * (at_s / (9 + 2 * number) + phases[0]))
-        y = place.y + place.sway[1] * sin(2 * pi * (at_s / (3.5 + 0.4 * number) + phases[1]))
+        """Return where a person's face is and how far it is rotated, degrees."""
+        actor, phases, at_s = ACTORS[number], self._phases[number], index / self._fps
+        x = actor.x + actor.sway[0] * sin(2 * pi * (at_s / (9 + 2 * number) + phases[0]))
+        y = actor.y + actor.sway[1] * sin(2 * pi * (at_s / (3.5 + 0.4 * number) + phases[1]))
         return x, y, 4.0 * sin(2 * pi * (at_s / (5 + 0.7 * number) + phases[2]))
 
     def _mask_off(self, number: int, index: int) -> float:
-        """Return 0 for a mask that is on, 1 for off, between while it is on its way."""
-        place = PLACES[number]
-        if not place.bare_s or not place.masked_s:
-            return 0.0 if place.masked_s else 1.0
-        period_s = place.masked_s + place.bare_s
+        """Return 0 for a mask that is on, 1 for off, and a value between while it moves."""
+        actor = ACTORS[number]
+        if not actor.bare_s or not actor.masked_s:
+            return 0.0 if actor.masked_s else 1.0
+        period_s = actor.masked_s + actor.bare_s
         at_s = (index / self._fps + self._phases[number][3] * period_s) % period_s
-        leaving, coming = (at_s - place.masked_s) / CHANGE_S, (period_s - at_s) / CHANGE_S
-        return float(_eased(min(max(leaving, 0.0), max(coming, 0.0), 1.0)))
-
-
-def parameters_of(text: str) -> tuple[bool, int | None]:
-    """Return whether the demo is numbered, and after how many frames it ends; None for never.
-
-    Raises:
-        SourceFailed: a parameter is unknown.
-    """
-    numbered, frames = False, None
-    for parameter in filter(None, text.removeprefix("demo").removeprefix(":").split(",")):
-        name, _, value = parameter.partition("=")
-        if parameter == "numbered":
-            numbered = True
-        elif name == "frames" and value.isdecimal() and int(value) > 0:
-            frames = int(value)
-        else:
-            raise SourceFailed(f"{text}: {parameter!r} is not a parameter of the demo; there are {PARAMETERS}")
-    return numbered, frames
+        leaving, coming = (at_s - actor.masked_s) / CHANGE_S, (period_s - at_s) / CHANGE_S
+        progress = min(max(leaving, 0.0), max(coming, 0.0), 1.0)
+        return float(progress * progress * (3 - 2 * progress))  # smooth at both ends
 
 
 class DemoSource:
-    """The scene as a source: a picture whenever one is asked for."""
+    """The scene as a source: it renders a frame whenever one is asked for."""
 
     kind: Kind = "demo"
     is_live = False
-    path: Path | None = None
 
-    def __init__(self, text: str = "demo", *, fps: float = 20.0, seed: int = 0) -> None:
-        """Prepare the scene.
-
-        Raises:
-            SourceFailed: a parameter is unknown, or the photograph is missing.
-        """
-        self._numbered, self.total = parameters_of(text)
+    def __init__(self, *, numbered: bool, frames: int | None, fps: float, seed: int) -> None:
+        """Prepare the scene; see SourceSpec. A missing photograph raises SourceFailed."""
+        self._numbered = numbered
+        self.total = frames
         self._scene = Scene(fps=fps, seed=seed)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         index = 0
         while self.total is None or index < self.total:
-            frame = self._scene.render(index)
+            image = self._scene.render(index)
             if self._numbered:
-                write_number(frame, index)
-            yield SourceFrame(name=f"demo-{index:06d}", index=index, width=WIDTH, height=HEIGHT, frame=frame)
+                write_number(image, index)
+            yield SourceFrame(name=f"demo-{index:06d}", index=index, width=WIDTH, height=HEIGHT, image=image)
             index += 1
 
     def close(self) -> None:
-        """Nothing is held open."""
-
-
-def _eased(share: float) -> float:
-    return share * share * (3 - 2 * share)
+        """Do nothing: nothing is open."""
 
 
 def _room() -> Image:
-    """Return the room: a wall in soft light, a window, a door, shelves, a counter; all a little out of focus."""
+    """Return the room, a little out of focus: a wall, a window, a door, shelves and a counter."""
     room = np.full((HEIGHT, WIDTH, 3), (168, 182, 190), np.float32)
     cv2.rectangle(room, (500, 40), (860, 300), (232, 226, 214), -1)  # window
     for x in (500, 620, 740, 860):
@@ -222,7 +184,7 @@ def _room() -> Image:
 
 
 def _lit(room: NDArray[np.float32]) -> Image:
-    """Return the room with light from the window and darker corners, and a little grain, which hides banding."""
+    """Return the room with light from the window, darker corners, and a little grain, which hides banding."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     away = ((x - 680) / 760) ** 2 + ((y - 220) / 560) ** 2
     light = 0.70 + 0.36 * np.exp(-away)

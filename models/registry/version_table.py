@@ -1,25 +1,25 @@
-"""Show a registry's versions: a registry in, a row for each version out, and a table of them for people.
+"""List a registry's versions: a registry in, a row for each version out, and a table of the rows for people.
 
-A version whose card is missing or damaged has a row that says so.
+The row of a version whose card is missing or damaged reports that.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME
 from models.files import ModelUnusable
-from models.registry.pointer import Pointer
+from models.registry.current_version import CurrentVersion
 from models.registry.promotion import FIGURES
 from models.registry.registry import BUILT_IN, Registry
 from models.registry.store import StoreFailed
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. Of one that is damaged, only its name, whether it is current, and what is wrong with it.
+    """One version. For a damaged one, only version, current and damaged (the reason) are set.
 
-    labels_as: the version that its results carry; differs for the built-in one alone. size_bytes: of the int8 file.
-    figures: for each test, what versions are compared by, 0..1.
+    labels_as: the version in its results; it differs for the built-in one only. size_bytes: of the int8 file.
+    figures: for each test, the figure that versions are compared by, 0..1.
     """
 
     version: str
@@ -32,19 +32,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     damaged: str | None = None
 
 
-def rows(registry: Registry) -> list[Row]:
-    """Return the versions, the built-in one first, then oldest first.
-
-    Raises:
-        StoreFailed: the registry cannot be reached.
-        ModelUnusable: current.json is damaged.
-    """
-    current = registry.pointer().version
+def version_rows(registry: Registry) -> list[Row]:
+    """Return the versions, the built-in one first, then oldest first."""
+    current = registry.current().version
     found = [_row(registry, version, current) for version in registry.versions()]
     return [_row(registry, BUILT_IN, current), *sorted(found, key=lambda row: row.created or "")]
 
 
-def table(found: list[Row], pointer: Pointer) -> str:
+def version_table(found: list[Row], current: CurrentVersion) -> str:
     """Return rows as text for people."""
     lines = [f"  {'VERSION':<24} {'ARCH':<10} {'SIZE':>8}  {'CREATED':<16}  MEASURED (balanced, or bare faces alone)"]
     for row in found:
@@ -53,14 +48,8 @@ def table(found: list[Row], pointer: Pointer) -> str:
         what = row.damaged or f"{row.arch:<10} {size:>8}  {(row.created or '')[:16].replace('T', ' '):<16}  {figures}"
         name = f"{row.version} ({row.labels_as})" if row.version == BUILT_IN else row.version
         lines.append(f"{'*' if row.current else ' '} {name:<24} {what}")
-    before = f"; before it: {pointer.history[-1].version}" if pointer.history else ""
-    return "\n".join([*lines, "", f"* current since {pointer.since} by {pointer.by}{before}"])
-
-
-def headline(card: Card) -> dict[str, float]:
-    """Return for each test of a card the figure that versions are compared by."""
-    found = {test: next((f[name] for name in FIGURES if name in f), None) for test, f in card.measured.items()}
-    return {test: share for test, share in found.items() if share is not None}
+    before = f"; before it: {current.history[-1].version}" if current.history else ""
+    return "\n".join([*lines, "", f"* current since {current.since} by {current.by}{before}"])
 
 
 def _row(registry: Registry, version: str, current: str) -> Row:
@@ -70,19 +59,21 @@ def _row(registry: Registry, version: str, current: str) -> Row:
         raise
     except ModelUnusable as error:
         return Row(version=version, current=version == current, damaged=str(error))
+    if version == BUILT_IN:
+        size_bytes: int | None = (DEFAULT_FOLDER / INT8_NAME).stat().st_size
+    else:
+        file = registry.files(version).get(INT8_NAME)
+        size_bytes = file.size_bytes if file else None
     return Row(
         version=version,
         current=version == current,
         labels_as=card.version,
         arch=card.arch,
-        size_bytes=_size(registry, version),
+        size_bytes=size_bytes,
         created=card.created,
-        figures=headline(card),
+        figures={
+            test: next(figures[name] for name in FIGURES if name in figures)
+            for test, figures in card.measured.items()
+            if set(FIGURES) & figures.keys()
+        },
     )
-
-
-def _size(registry: Registry, version: str) -> int | None:
-    if version == BUILT_IN:
-        return (DEFAULT_FOLDER / INT8_NAME).stat().st_size
-    found = registry.files(version).get(INT8_NAME)
-    return found.size_bytes if found else None

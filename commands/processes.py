@@ -1,0 +1,69 @@
+"""`maskwatch camera`, `detect`, `classify` and `view`: the pipeline's processes, each started by itself.
+
+Settings in; the process runs in the foreground until SIGTERM or Ctrl-C, and its exit status is the command's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commands.password import check_access
+from commands.shared import COMMON, VIEW, check_not_a_file_name, fail, parsed_source, process_settings, run
+from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
+from pipeline.runtime.settings import options
+
+
+@click.command()
+@click.argument("source", envvar="MASKWATCH_SOURCE")
+@options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+def camera(source: str, **values: Any) -> None:
+    """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
+
+    Without SOURCE, the variable MASKWATCH_SOURCE names it, which other users of this machine cannot read.
+    """
+    from pipeline.bus.leases import NameTaken
+    from pipeline.bus.writer import NameLost
+    from producer import camera as process
+    from producer.sources.source import SourceFailed
+
+    settings = process_settings(values)
+    if settings.name is None:
+        fail("--name is missing: give the camera a name, for example --name door", 2)
+    check_not_a_file_name(settings.name, "--name")
+    spec = parsed_source(source)
+    run(lambda: process.main(settings, spec), SourceFailed, NameTaken, NameLost)
+
+
+@click.command()
+@options(*COMMON, *DETECT_FLAGS)
+def detect(**values: Any) -> None:
+    """Find faces in frames; start more to go faster."""
+    from models.files import ModelUnusable
+    from workers import detect as process
+
+    settings = process_settings(values)
+    run(lambda: process.main(settings), ModelUnusable)
+
+
+@click.command()
+@options(*COMMON, *CLASSIFY_FLAGS)
+def classify(**values: Any) -> None:
+    """Label faces in batches; start more to go faster."""
+    from models.files import ModelUnusable
+    from workers import classify as process
+
+    settings = process_settings(values)
+    run(lambda: process.main(settings), ModelUnusable)
+
+
+@click.command()
+@options(*COMMON, *VIEW)
+def view(**values: Any) -> None:
+    """Show labelled live video in a browser."""
+    from viewer import app as process
+
+    settings = process_settings(values)
+    check_access(settings)
+    run(lambda: process.main(settings), process.PortInUse)

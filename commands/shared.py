@@ -1,0 +1,185 @@
+"""What commands share: check settings, reach Redis, and end with one line on stderr when something is wrong.
+
+Exit status: 0 done, 1 failed while running, 2 wrong usage or settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import msgspec
+import redis
+
+from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
+from pipeline.bus.messages import FILE_PREFIX
+from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
+from pipeline.runtime.embedded_server import Served, ServerFailed, embedded_server
+from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read_file, settings_from
+
+if TYPE_CHECKING:
+    from producer.sources.source_spec import SourceSpec
+
+log = logging.getLogger(__name__)
+
+DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
+# The settings of every process, of commands that start child processes, of the workers, and of the viewer.
+COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
+STARTERS = tuple(name for name in COMMON if name != "metrics_port")
+PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
+VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
+
+
+def command_line(cli: click.Group) -> NoReturn:
+    """Run the command line. With --log-json, click's own usage errors become JSON lines, too."""
+    if not asks_for_json(sys.argv[1:], os.environ):
+        sys.exit(cli.main(prog_name="maskwatch"))
+    configure_logging(as_json=True, level="WARNING")  # until a process sets its own
+    try:
+        sys.exit(cli.main(prog_name="maskwatch", standalone_mode=False))
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        sys.exit(1)
+
+
+def asks_for_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Return whether JSON lines are asked for, before click has read anything."""
+    flags = [word for word in arguments if word in ("--log-json", "--no-log-json")]
+    if flags:
+        return flags[-1] == "--log-json"
+    try:
+        return bool(click.BOOL.convert(environment.get("MASKWATCH_LOG_JSON") or "false", None, None))
+    except click.BadParameter:  # the command that takes the variable reports it
+        return False
+
+
+def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Take the defaults of every command, in groups too, from a TOML file."""
+    if path is None or not isinstance(context.command, click.Group):
+        return
+    try:
+        values = read_file(path)
+    except BadSettings as error:
+        fail(str(error), 2)
+    context.default_map = {
+        name: dict.fromkeys(command.commands, values) if isinstance(command, click.Group) else values
+        for name, command in context.command.commands.items()
+    }
+
+
+def checked_settings(values: dict[str, Any]) -> Settings:
+    """Return settings, or end with status 2 and one line."""
+    try:
+        settings = settings_from(values)
+    except BadSettings as error:
+        fail(str(error), 2)
+    for name in URLS:
+        if url := getattr(settings, name):
+            try:
+                connect(url).close()
+            except BadUrl as error:
+                fail(f"{flag_of(name)}: {error}", 2)
+    return settings
+
+
+def prepare(values: dict[str, Any]) -> Settings:
+    """Return the checked settings of a process and configure its logging."""
+    if values["log_json"]:  # a settings file may ask for it; errors in the other settings become JSON lines then
+        configure_logging(as_json=True)
+    settings = checked_settings(values)
+    configure_logging(as_json=settings.log_json, level=settings.log_level.upper())
+    return settings
+
+
+def process_settings(values: dict[str, Any]) -> Settings:
+    """Return the checked settings of one process, which needs a running Redis; the default one unless named."""
+    settings = prepare(values)
+    return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=DEFAULT_REDIS)
+
+
+def parsed_source(text: str, prefix: str = "") -> SourceSpec:
+    """Return the source that a text names, or end with status 2 and one line, which begins with `prefix`."""
+    from producer.sources.source import SourceFailed
+    from producer.sources.source_spec import parse_source
+
+    try:
+        return parse_source(text)
+    except SourceFailed as error:
+        fail(f"{prefix}{error}", 2)
+
+
+def check_not_a_file_name(camera: str, flag: str) -> None:
+    """End with status 2 when a camera has a name that `maskwatch label` would give to a file."""
+    if camera.startswith(FILE_PREFIX):
+        fail(f"{flag} {camera}: names beginning with {FILE_PREFIX} are reserved for files that are labelled", 2)
+
+
+def check_model(settings: Settings) -> None:
+    """Check the classifier's files once, before several processes start that would each report the same fault.
+
+    Raises:
+        ModelUnusable: the model is incomplete, damaged, or its registry cannot be reached.
+    """
+    from models.classifier.card import check_files
+    from models.registry.resolve import current_folder
+
+    check_files(current_folder(settings.models))
+
+
+def common_flags(settings: Settings, redis_url: str) -> list[str]:
+    """Return the flags that every child process gets."""
+    return ["--redis", redis_url, *flags_of(settings, "log_level", "log_json")]
+
+
+def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
+    """Run a process to its end; the errors that it is expected to raise become one line and status 1."""
+    errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, redis.RedisError, OSError, *expected)
+    try:
+        sys.exit(start())
+    except ChildFailed:
+        sys.exit(1)
+    except errors as error:
+        fail(str(error), 1)
+
+
+def fail(text: str, exit_status: int) -> NoReturn:
+    """End with one line on stderr."""
+    line = " ".join(text.split())
+    if is_json():
+        log.error("%s", line)
+    else:
+        click.echo(f"maskwatch: {line}", err=True)
+    sys.exit(exit_status)
+
+
+@contextmanager
+def server_for(settings: Settings) -> Iterator[Served]:
+    """Yield the Redis that the settings name, or an embedded one."""
+    if settings.redis_url:
+        with connect(settings.redis_url) as client:
+            check_reachable(client, settings.redis_url)
+        yield Served(url=settings.redis_url, wait=lambda: None)
+    else:
+        with embedded_server() as server:
+            yield server
+
+
+@contextmanager
+def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
+    """Yield a client of the Redis that the settings name; end with one line when it fails."""
+    url = checked_settings(values).redis_url or DEFAULT_REDIS
+    errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)
+    try:
+        with connect(url) as client:
+            check_reachable(client, url)
+            yield client
+    except errors as error:
+        fail(str(error), 1)

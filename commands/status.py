@@ -1,0 +1,50 @@
+"""`maskwatch status` and `health`: what runs, and whether a process of this host works.
+
+`health` is for the supervisor that restarts a process. Exit status 0: a process of that role on this host has a fresh
+heartbeat in Redis, which it sends only while its main loop makes progress. Else 1, with one line. It runs every few
+seconds beside each process, so this module imports nothing that handles images.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, cast
+
+import click
+import msgspec
+
+from commands.shared import fail, redis_of
+from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.keys import heartbeat_key
+from pipeline.runtime.settings import options
+
+ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
+
+
+@click.command()
+@options("redis_url")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, the same as GET /api/status.")
+def status(as_json: bool, **values: Any) -> None:
+    """Show cameras with their ledgers, processes and streams."""
+    from pipeline.bus.status import read, table
+
+    with redis_of(values) as client:
+        found = read(client, Clock(client))
+        click.echo(msgspec.json.encode(found).decode() if as_json else table(found))
+
+
+@click.command()
+@click.argument("role", type=click.Choice(ROLES))
+@options("redis_url")
+def health(role: str, **values: Any) -> None:
+    """Exit with status 0 if a process of ROLE on this host is alive and working."""
+    prefix = f"{role}-{socket.gethostname()}-"  # of the ids of this host's processes
+    with redis_of(values) as client:
+        ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
+        ids = [id_ for id_ in ids if id_.startswith(prefix)]
+        beats = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
+    live = [id_ for id_, beat in zip(ids, beats, strict=True) if beat]
+    if not live:
+        fail(f"no {role} of this host has a fresh heartbeat ({prefix}...): it is starting, hangs, or has ended", 1)
+    click.echo("\n".join(live))

@@ -1,0 +1,94 @@
+"""`maskwatch demo` and `maskwatch up`: cameras in; Redis, workers, cameras and the viewer as child processes, out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands import shared
+from commands.password import check_access
+from commands.shared import PIPELINE, STARTERS, VIEW
+from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, flags_of, start_workers
+from pipeline.runtime.embedded_server import serve
+from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.settings import Settings, options
+
+if TYPE_CHECKING:
+    from producer.sources.source_spec import SourceSpec
+
+# Children get these through the environment, because every user of the machine can read command lines.
+SECRETS = ("password_hash", "session_key", "metrics_token")
+
+
+@click.command()
+@options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
+def demo(**values: Any) -> None:
+    """Run everything on this machine, with a camera that needs no camera; print the page's address."""
+    run_all(shared.prepare(values), {"demo": shared.parsed_source("demo")})
+
+
+@click.command()
+@click.option("--camera", "cameras", multiple=True, metavar="NAME=SOURCE", help="A camera; may be given several times.")
+@options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+def up(cameras: tuple[str, ...], **values: Any) -> None:
+    """Run everything on this machine with your own cameras."""
+    settings = shared.prepare(values)
+    sources: dict[str, SourceSpec] = {}
+    for text in cameras:
+        name, equals, source = text.partition("=")
+        if not equals or not source:
+            shared.fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
+        shared.checked_settings({"name": name})
+        shared.check_not_a_file_name(name, "--camera")
+        if name in sources:
+            shared.fail(f"--camera {name}: the name is given twice", 2)
+        sources[name] = shared.parsed_source(source, f"--camera {name}: ")
+    run_all(settings, sources)
+
+
+@click.command("serve-embedded", hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+@options("parent_fd")
+def serve_embedded(folder: Path, parent_fd: int) -> None:
+    """Run the embedded server of `demo`, `up` and `label`."""
+    configure_logging(as_json=is_json())
+    sys.exit(serve(folder, parent_fd))
+
+
+def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
+    """Run server, workers, cameras and viewer until SIGTERM or Ctrl-C. sources: by the camera's name."""
+    check_access(settings)
+    stop = stop_event()
+    os.environ.update({f"MASKWATCH_{name.upper()}": value for name in SECRETS if (value := getattr(settings, name))})
+
+    from models.files import ModelUnusable
+
+    def start() -> int:
+        shared.check_model(settings)
+        with shared.server_for(settings) as server, Children() as children:
+            common = shared.common_flags(settings, server.url)
+            start_workers(children, settings, common, detectors=1, classifiers=1)
+            for name, source in sources.items():
+                flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+                children.start("camera", source.text, "--name", name, *flags, *common, required=source.kind == "demo")
+            children.start("view", *flags_of(settings, *(name for name in VIEW if name not in SECRETS)), *common)
+            server.wait()
+            while not stop.wait(SUPERVISE_INTERVAL_S):
+                children.supervise()
+        return 0
+
+    shared.run(start, ModelUnusable)
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGTERM and Ctrl-C set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop

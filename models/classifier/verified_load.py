@@ -1,0 +1,48 @@
+"""Load a classifier and run it on a few crops before it serves: a model folder in, a working classifier out.
+
+A file with the right hash may still be something else than a classifier: a network that does not return one probability
+for each crop raises ModelUnusable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from models.classifier import mask_classifier
+from models.classifier.card import RESTORE
+from models.classifier.mask_classifier import Floats, MaskClassifier, Runtime
+from models.files import ModelUnusable
+
+# One crop, and several: the network must accept any batch size.
+BATCH_SIZES = (1, 4)
+
+
+def load_verified(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+    """Load a classifier (see mask_classifier.load) and check its answers."""
+    try:
+        classifier = mask_classifier.load(folder, runtime, threads)
+        size_px = classifier.card.size_px
+        crops = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), size_px, size_px, 3), np.uint8)
+        crops[-1] = 255  # noise, and one white crop
+        answers = [classifier.mask_probability(crops[-count:]) for count in BATCH_SIZES]
+    except ModelUnusable:
+        raise
+    except Exception as error:  # each runtime raises errors of its own for a file that is not a network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelUnusable(f"{folder} holds no classifier that runs ({reason}): {RESTORE}") from error
+    for count, answer in zip(BATCH_SIZES, answers, strict=True):
+        if fault := _fault(answer, count):
+            raise ModelUnusable(f"{folder} holds no classifier of masks: {fault}; {RESTORE}")
+    return classifier
+
+
+def _fault(answer: Floats, count: int) -> str | None:
+    if answer.shape != (count,):
+        return f"it gives {answer.size} numbers for {count} faces"
+    if not np.isfinite(answer).all():
+        return "it gives NaN or infinite numbers"
+    if answer.min() < 0 or answer.max() > 1:
+        return f"it gives {answer.min():.3g} to {answer.max():.3g}, which are no probabilities"
+    return None

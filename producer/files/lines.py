@@ -1,0 +1,149 @@
+"""The JSON lines of `label`: a record for each frame, the file that they are written to, and those of an earlier run.
+
+A line is written in full or not at all. BadOutput says what cannot be written, or why a run cannot be resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from pipeline.bus.messages import Face, FrameResult
+from producer.files.video_out import BadOutput
+from producer.sources.folder import printable
+from producer.sources.source import SourceFrame
+
+
+class LineFace(Face, frozen=True, kw_only=True):
+    """One face of a line. track: the same number for the same face over a video; None for pictures."""
+
+    track: int | None = None
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """One frame of the JSON lines.
+
+    model: None when it was not labelled. latency_ms: from capture to labelled; None when it was not.
+    error: why it could not be labelled; absent when it was.
+    """
+
+    source: str
+    frame: int
+    name: str
+    width: int
+    height: int
+    faces: list[LineFace] = []
+    model: str | None = None
+    latency_ms: float | None = None
+    error: str | UnsetType = UNSET
+
+
+def labelled_line(source: str, source_frame: SourceFrame, result: FrameResult) -> Line:
+    """Return the line of a labelled frame, without tracks."""
+    faces = [
+        LineFace(
+            box=(round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),
+            score=round(face.score, 4),
+            label=face.label,
+            confidence=round(face.confidence, 4),
+        )
+        for face in result.faces
+        for x1, y1, x2, y2 in [face.box]
+    ]
+    latency_ms = round(1000 * sum(result.seconds.values()), 1)
+    line = error_line(source, source_frame, UNSET)
+    return msgspec.structs.replace(line, faces=faces, model=result.model, latency_ms=latency_ms)
+
+
+def error_line(source: str, source_frame: SourceFrame, error: str | UnsetType) -> Line:
+    """Return the line of a frame that could not be labelled."""
+    return Line(
+        source=source,
+        frame=source_frame.index,
+        name=printable(source_frame.name),
+        width=source_frame.width,
+        height=source_frame.height,
+        error=error,
+    )
+
+
+class LinesFile:
+    """Append JSON lines to the complete lines of an earlier run; the file does not change before the first write.
+
+    Args:
+        path: None for stdout.
+        known: how many lines to keep; anything after them is cut off.
+        created: a folder that will exist before the first write; None for none.
+    """
+
+    def __init__(self, path: Path | None, known: int, *, created: Path | None) -> None:
+        self._path = path
+        self._known = known
+        self._file: BinaryIO | None = sys.stdout.buffer if path is None else None
+        if path is None:
+            return
+        if path.is_dir():
+            raise BadOutput(f"--json {path}: that is a folder")
+        if not path.exists() and path.parent == created:
+            return
+        if not path.parent.is_dir():
+            raise BadOutput(f"--json {path}: the folder {path.parent} does not exist")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise BadOutput(f"--json {path}: cannot be written, permission is denied")
+
+    def write(self, line: Line) -> None:
+        """Write one line in full."""
+        try:
+            file = self._open()
+            file.write(msgspec.json.encode(line) + b"\n")
+            file.flush()
+        except OSError as error:
+            raise BadOutput(f"--json {self._path or '-'}: {error.strerror}") from error
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file; after a complete run it ends with a whole line, even when no line was written."""
+        try:
+            if complete:
+                self._open()
+            if self._file is not None and self._path is not None:
+                self._file.close()
+        except OSError as error:
+            raise BadOutput(f"--json {self._path}: {error.strerror}") from error
+
+    def _open(self) -> BinaryIO:
+        if self._file is None and self._path is not None:
+            self._file = self._path.open("r+b" if self._known else "wb")
+            for _ in range(self._known):
+                self._file.readline()
+            if self._known:
+                self._file.truncate()
+        return cast(BinaryIO, self._file)
+
+
+def read_lines(path: Path, source: str) -> list[Line]:
+    """Return the complete lines that an earlier run wrote for a source; none when there is no file."""
+    try:
+        complete = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadOutput(f"--json {path}: {error.strerror}") from error
+    try:
+        lines = [msgspec.json.decode(line, type=Line) for line in complete]
+    except msgspec.DecodeError as error:
+        raise BadOutput(f"--resume: {path} holds a line that maskwatch did not write: {error}") from error
+    for other in dict.fromkeys(line.source for line in lines):
+        if not _same_source(other, source):
+            raise BadOutput(f"--resume: {path} was written for {other}, not for {source}")
+    return lines
+
+
+def _same_source(one: str, other: str) -> bool:
+    if one == other or "://" in one or "://" in other:
+        return one == other
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

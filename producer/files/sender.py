@@ -1,0 +1,243 @@
+"""Send the frames of a file or folder to the workers and write their results: the loop of complete mode.
+
+A window of unfinished frames is kept in memory until each has its result. A frame is sent again only when its pixels
+had expired or Redis had no room, when Redis lost its memory, or when results may have been trimmed before they were
+read; never because of a time-out.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from pipeline.bus.connection import Redis
+from pipeline.bus.keys import COMPLETE_PIXELS_MS, RESULTS_RETENTION_MS, ledger_key
+from pipeline.bus.messages import Frame, FrameResult
+from pipeline.bus.results import ResultConsumer
+from pipeline.bus.status import heartbeats
+from pipeline.bus.writer import Writer
+from pipeline.runtime.worker_context import WorkerContext
+from producer.files.lines import Line, error_line, labelled_line
+from producer.files.outputs import Outputs
+from producer.frames import frame_jpeg, frame_record
+from producer.sources.source import Source, SourceFailed, SourceFrame
+
+log = logging.getLogger(__name__)
+
+WINDOW = 32  # frames read ahead of the oldest one that is not written yet
+MAX_HELD_BYTES = 512_000_000  # memory for these frames; whichever limit is reached first counts
+RENEW_INTERVAL_S = 10.0  # between renewals of the pixels of unfinished frames
+CHECK_INTERVAL_S = 1.0  # between checks that Redis still has its memory
+SILENT_S = 5.0  # without a result for so long, check whether there are workers
+NO_ROOM_S = 0.1  # pause before a frame that Redis had no room for is sent again
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A frame that was read but is not written yet: its record while it is labelled, its line afterwards."""
+
+    source_frame: SourceFrame
+    frame: Frame | None = None
+    jpeg: bytes = b""
+    line: Line | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it holds."""
+        return len(self.jpeg) + (self.source_frame.image.nbytes if self.source_frame.image is not None else 0)
+
+    @property
+    def unfinished(self) -> Frame | None:
+        """The record, while its result is awaited."""
+        return self.frame if self.line is None else None
+
+    def next_attempt(self) -> None:
+        """Make the record one to be sent again."""
+        if self.frame is not None:
+            self.frame = msgspec.structs.replace(self.frame, attempt=self.frame.attempt + 1)
+
+
+class Sender:
+    """Send a source's frames, read their results, and write them in order: call `step()` until `done`.
+
+    source_error: why the source broke off; None when it did not.
+    """
+
+    def __init__(
+        self, context: WorkerContext, token: bytes, camera: str, jpeg_quality: int, source: Source, outputs: Outputs
+    ) -> None:
+        self.done = False
+        self.source_error: SourceFailed | None = None
+        self._context = context
+        self._camera = camera
+        self._jpeg_quality = jpeg_quality
+        self._source_frames = iter(source)
+        self._read_all = False
+        self._outputs = outputs
+        self._writer = Writer(context.client, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
+        self._results = ResultConsumer(context.client)
+        self._start = int(context.clock.now() * 1000)
+        self._window: dict[int, _Pending] = {}
+        self._to_send: collections.deque[int] = collections.deque()
+        self._send_at = 0.0
+        self._redis_id = _redis_id(context.client)
+        self._checked_at = self._renewed_at = self._polled_at = self._result_at = time.monotonic()
+        self._warned = False
+        self._sent = False
+
+    def step(self) -> int:
+        """Make progress by about one result; return how many frames were written.
+
+        Raises:
+            redis.RedisError: Redis failed; the next step continues from here.
+        """
+        self._check_redis_memory()
+        while self._send() and self._has_room():
+            self._read()
+        self._renew_pixels()
+        self._poll_results()
+        written = self._write()
+        self.done = self._read_all and not self._window
+        return written
+
+    def _has_room(self) -> bool:
+        held = sum(pending.held_bytes for pending in self._window.values())
+        return not self._read_all and len(self._window) < WINDOW and held < MAX_HELD_BYTES
+
+    def _read(self) -> None:
+        self._context.watchdog.kick()
+        try:
+            source_frame = next(self._source_frames, None)
+        except SourceFailed as error:
+            self.source_error, source_frame = error, None
+        if source_frame is None:
+            self._read_all = True
+            return
+        pending = self._window[source_frame.index] = _Pending(source_frame)
+        pending.line = self._outputs.known_line(source_frame)
+        if pending.line is None and source_frame.error is not None:
+            pending.line = error_line(self._outputs.source, source_frame, source_frame.error)
+        if pending.line is None:
+            self._prepare(pending)
+            self._to_send.append(source_frame.index)
+
+    def _prepare(self, pending: _Pending) -> None:
+        source_frame = pending.source_frame
+        pending.jpeg = frame_jpeg(source_frame, self._jpeg_quality)
+        if not self._outputs.draws:
+            pending.source_frame = msgspec.structs.replace(source_frame, image=None, jpeg=None)
+        now = self._context.clock.now()
+        pending.frame = frame_record(
+            source_frame, self._camera, start=self._start, seq=source_frame.index, captured_at=now, deadline_s=None
+        )
+
+    def _send(self) -> bool:
+        """Publish the frames that are to be sent; return False while Redis has no room."""
+        while self._to_send:
+            if time.monotonic() < self._send_at:
+                return False
+            pending = self._window[self._to_send[0]]
+            published = self._writer.publish(cast(Frame, pending.frame), pending.jpeg)
+            if published in ("source_full", "memory"):
+                self._send_at = time.monotonic() + NO_ROOM_S
+                pending.next_attempt()
+                return False
+            self._context.count("frames")
+            self._sent = True
+            self._to_send.popleft()
+        return True
+
+    def _poll_results(self) -> None:
+        waiting = any(pending.line is None for pending in self._window.values())
+        results = self._results.read() if waiting else []
+        self._polled_at = time.monotonic()
+        self._warn_about_missing_workers(waiting and not results)
+        finished = [frame for result in results if (frame := self._apply(result))]
+        if finished:
+            self._writer.delete_pixels(finished)
+
+    def _apply(self, result: FrameResult) -> Frame | None:
+        """Apply a result to its frame; return the frame when it is finished."""
+        pending = self._window.get(result.seq) if result.camera == self._camera else None
+        frame = pending.unfinished if pending else None
+        if pending is None or frame is None or (result.start, result.attempt) != (frame.start, frame.attempt):
+            return None
+        source, source_frame = self._outputs.source, pending.source_frame
+        if result.outcome == "labelled":
+            pending.line = labelled_line(source, source_frame, result)
+        elif result.reason == "pixels_gone":
+            self._send_again(pending)
+        elif result.reason not in ("source_full", "memory"):  # those were known when it was published
+            pending.line = error_line(source, source_frame, result.error or f"dropped: {result.reason}")
+        return frame if pending.line is not None else None
+
+    def _warn_about_missing_workers(self, nothing_came: bool) -> None:
+        """Log once when no result comes because there is no detector or no classifier."""
+        now = time.monotonic()
+        if not nothing_came:
+            self._result_at, self._warned = now, False
+        elif now - self._result_at > SILENT_S and not self._warned and (missing := missing_workers(self._context)):
+            roles = " and no live ".join(missing)
+            log.warning("waiting for workers: no live %s at %s", roles, self._context.redis_location)
+            self._warned = True
+
+    def _send_again(self, pending: _Pending) -> None:
+        pending.next_attempt()
+        if pending.source_frame.index not in self._to_send:
+            self._to_send.append(pending.source_frame.index)
+
+    def _write(self) -> int:
+        """Write the finished frames at the front of the window; return how many."""
+        written = 0
+        for index, pending in list(self._window.items()):
+            if pending.line is None:
+                break
+            self._outputs.write(pending.source_frame, pending.jpeg, pending.line)
+            self._context.watchdog.kick()
+            del self._window[index]
+            written += 1
+        return written
+
+    def _renew_pixels(self) -> None:
+        if time.monotonic() - self._renewed_at > RENEW_INTERVAL_S:
+            self._writer.renew_pixels(self._unfinished())
+            self._renewed_at = time.monotonic()
+
+    def _check_redis_memory(self) -> None:
+        """Send all unfinished frames again when Redis lost them, or when results may have been trimmed unread."""
+        now = time.monotonic()
+        if now - self._checked_at > CHECK_INTERVAL_S:
+            redis_id = _redis_id(self._context.client)
+            self._checked_at = now
+            flushed = self._sent and not self._context.client.exists(ledger_key(self._camera))
+            if redis_id != self._redis_id or flushed:
+                log.warning("Redis has lost its memory, sending %d frames again", len(self._unfinished()))
+                self._redis_id = redis_id
+                self._context.clock.measure()
+                self._send_all_again()
+        if now - self._polled_at > 0.8 * RESULTS_RETENTION_MS / 1000:
+            log.warning("this process was suspended and may have missed results, sending the unfinished frames again")
+            self._send_all_again()
+
+    def _send_all_again(self) -> None:
+        for pending in self._window.values():
+            if pending.unfinished:
+                self._send_again(pending)
+
+    def _unfinished(self) -> list[Frame]:
+        return [frame for pending in self._window.values() if (frame := pending.unfinished)]
+
+
+def missing_workers(context: WorkerContext) -> list[str]:
+    """Return which of the roles detector and classifier no live process has."""
+    roles = {beat.role for beat in heartbeats(context.client)}
+    return [role for role in ("detector", "classifier") if role not in roles]
+
+
+def _redis_id(client: Redis) -> str:
+    return str(client.info("server")["run_id"])

@@ -1,0 +1,118 @@
+"""Which source a text names: a camera's number, a file, a folder, a URL, or `demo`; parsed once into a record.
+
+`parse_source` checks the text without opening anything, `SourceSpec.open` opens the source. Both raise SourceFailed,
+with one line for people. The modules that read sources are imported when one is opened: they load OpenCV and FFmpeg.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.bus.connection import hide_password
+from producer.sources.source import PICTURE_SUFFIXES, Kind, Source, SourceFailed
+
+_SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """A source that a user named.
+
+    text: as the user wrote it; a URL may hold a password.
+    name: the text for logs and outputs, its password hidden.
+    path: the file, folder or device; None for a URL and the demo.
+    numbered, frames: of the demo: each frame shows its index; how many frames there are, None for no end.
+    """
+
+    text: str = field(repr=False)
+    name: str
+    kind: Kind
+    path: Path | None = None
+    numbered: bool = False
+    frames: int | None = None
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether a source of this kind is worth opening again after it failed."""
+        return self.kind in ("webcam", "rtsp", "http")
+
+    def open(self, *, fps: float = 20.0, seed: int = 0) -> Source:
+        """Open the source.
+
+        Args:
+            fps: frame rate of a source that can produce frames at any rate (the demo).
+            seed: of what is random in the demo.
+
+        Raises:
+            SourceFailed: it cannot be opened; says what to do.
+        """
+        if self.kind == "demo":
+            from producer.sources.demo.scene import DemoSource
+
+            return DemoSource(numbered=self.numbered, frames=self.frames, fps=fps, seed=seed)
+        if self.kind == "webcam" and self.path:
+            from producer.sources.webcam import WebcamSource
+
+            return WebcamSource(self.path)
+        if self.kind == "folder" and self.path:
+            from producer.sources.folder import FolderSource
+
+            return FolderSource(self.path)
+        from producer.sources.video import VideoSource
+
+        return VideoSource(self)
+
+
+def parse_source(text: str) -> SourceSpec:
+    """Return which source a text names, for example `0`, `film.mp4`, `rtsp://camera` or `demo:numbered,frames=200`.
+
+    Raises:
+        SourceFailed: it can never name one: an unknown scheme or parameter, or a path that does not exist.
+    """
+    if text == "demo" or text.startswith("demo:"):
+        return _parse_demo(text)
+    if "://" in text:
+        return SourceSpec(text=text, name=hide_password(text), kind=_kind_of_url(text))
+    if text.isdecimal() or text.startswith("/dev/"):
+        device = Path(f"/dev/video{int(text)}" if text.isdecimal() else text)
+        return SourceSpec(text=text, name=text, kind="webcam", path=device)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise SourceFailed(
+            f"there is no file or folder {text!r}; a source is a camera's number, a video file, a folder of pictures, "
+            "an rtsp:// or http:// URL, or demo"
+        )
+    kind: Kind = "folder" if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES else "video"
+    return SourceSpec(text=text, name=text, kind=kind, path=path)
+
+
+def _parse_demo(text: str) -> SourceSpec:
+    numbered, frames = False, None
+    for parameter in filter(None, text.removeprefix("demo").removeprefix(":").split(",")):
+        name, _, value = parameter.partition("=")
+        if parameter == "numbered":
+            numbered = True
+        elif name == "frames" and value.isdecimal() and int(value) > 0:
+            frames = int(value)
+        else:
+            raise SourceFailed(
+                f"{text}: {parameter!r} is not a parameter of the demo; its parameters are numbered and frames=N, "
+                "separated by commas"
+            )
+    return SourceSpec(text=text, name=text, kind="demo", numbered=numbered, frames=frames)
+
+
+def _kind_of_url(text: str) -> Kind:
+    try:
+        parts = urlsplit(text)
+        kind, host = _SCHEMES.get(parts.scheme.lower()), parts.hostname
+        _ = parts.port  # raises when it is not a number
+    except ValueError as error:
+        raise SourceFailed(f"{text.partition('://')[0]}://... is not a URL: {error}") from error
+    if kind is None:
+        raise SourceFailed(f"{hide_password(text)}: sources have the schemes {', '.join(sorted(_SCHEMES))}")
+    if not host:
+        raise SourceFailed(f"{hide_password(text)} names no host")
+    return kind
