@@ -145,15 +145,14 @@ class Deployment:
     def sign_in(self) -> str:
         """Sign in as a person does; return the header with the session's cookie."""
         browser = requests.Session()
-        browser.verify = self.verify()
-        page = browser.get(self.url + "login", timeout=10).text
+        page = browser.get(self.url + "login", timeout=10, verify=self.verify()).text
         token = re.search(r'name="token" value="([^"]+)"', page)
         assert token is not None, page
         form = {"token": token[1], "password": self.secrets["VIEWER_PASSWORD"]}
-        answer = browser.post(self.url + "login", form, allow_redirects=False, timeout=10)
+        answer = browser.post(self.url + "login", form, allow_redirects=False, timeout=10, verify=self.verify())
         assert answer.status_code == 303, answer.text
-        (name,) = [name for name in browser.cookies if name.endswith("maskwatch-session")]
-        return f"{name}={browser.cookies[name]}"
+        (session,) = [cookie for cookie in browser.cookies if cookie.name.endswith("maskwatch-session")]
+        return f"{session.name}={session.value}"
 
     def answers(self) -> bool:
         """Return whether the viewer does."""
