@@ -22,10 +22,10 @@ from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from viewer import health
 from viewer.metrics import add_metrics
-from viewer.routes import add_routes
+from viewer.routes import add_api_routes, add_media_routes
 from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
-from viewer.security.middleware import SecurityMiddleware
+from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import ConnectionLimiter
 from viewer.serving.server import PortInUse, listen, serve, url
@@ -71,10 +71,13 @@ def start(
     """Create the application and start its threads, in the worker process."""
     context = cleanup.enter_context(worker_context_from("viewer", settings))
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
     limiter = ConnectionLimiter(settings.max_viewers)
     sockets = Sockets(app, rejections)
     watch = Watch(context, sockets.audience)
-    add_routes(app, context, watch, limiter, authenticator, rejections)
+    add_api_routes(app, context, authenticator, rejections)
+    add_media_routes(app, context, watch, limiter, authenticator, rejections)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (watch.follow, lambda: broadcast_status(context, sockets)):

@@ -15,27 +15,9 @@ from viewer.health import Health
 from viewer.mjpeg import BOUNDARY, AnnotatedJpegEncoder, parts
 from viewer.security.authenticator import Authenticator, session_of
 from viewer.security.login import sign_out_token
-from viewer.security.middleware import MAX_BODY
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import FULL, ConnectionLimiter
 from viewer.watch import Watch
-
-AWAY = "Redis cannot be reached"
-
-
-def add_routes(
-    app: Flask,
-    context: WorkerContext,
-    watch: Watch,
-    limiter: ConnectionLimiter,
-    authenticator: Authenticator,
-    rejections: RejectionLog,
-) -> None:
-    """Add all routes but those of signing in and of metrics."""
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
-    add_api_routes(app, context, authenticator, rejections)
-    add_media_routes(app, context, watch, limiter, authenticator, rejections)
 
 
 def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authenticator, rejections: RejectionLog) -> None:
@@ -57,7 +39,7 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 
     @app.errorhandler(redis.RedisError)
     def redis_error(error: redis.RedisError) -> Response:
-        return _line(f"{AWAY}: {error}", 503)
+        return _line(f"Redis cannot be reached: {error}", 503)
 
     @app.errorhandler(NotFound)
     def not_found(_: NotFound) -> Response:

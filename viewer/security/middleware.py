@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 from werkzeug.sansio.http import parse_cookie
+from werkzeug.utils import redirect
+from werkzeug.wrappers import Response
 
 from viewer.security.authenticator import SESSION, Authenticator
 from viewer.security.rejection_log import RejectionLog
@@ -73,10 +75,9 @@ class SecurityMiddleware:
         if denial is None:
             return self._app(environ, start)
         if denial is NOT_SIGNED_IN and environ["PATH_INFO"] == "/":
-            start("303 See Other", [("Location", LOGIN), ("Content-Length", "0")])
-            return []
+            return redirect(LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
         self._rejections.log(environ, denial.text)
-        return _deny(environ, start, denial)
+        return _response(environ, denial)(environ, start)
 
     def _denial(self, environ: WSGIEnvironment) -> Denial | None:
         """Return what is wrong with a request apart from its session."""
@@ -164,13 +165,8 @@ def _with_headers(environ: WSGIEnvironment, start_response: StartResponse) -> St
     return start
 
 
-def _deny(environ: WSGIEnvironment, start: StartResponse, denial: Denial) -> list[bytes]:
-    """Answer with the reason in one line, or as JSON below /api/."""
-    is_api = environ["PATH_INFO"].startswith("/api/")
-    body = msgspec.json.encode({"error": denial.text}) if is_api else f"{denial.text}\n".encode()
-    kind = "application/json" if is_api else "text/plain; charset=utf-8"
-    start(
-        f"{denial.status.value} {denial.status.phrase}",
-        [("Content-Type", kind), ("Content-Length", str(len(body)))],
-    )
-    return [body]
+def _response(environ: WSGIEnvironment, denial: Denial) -> Response:
+    """Return the answer with the reason: one line, or JSON below /api/."""
+    if environ["PATH_INFO"].startswith("/api/"):
+        return Response(msgspec.json.encode({"error": denial.text}), denial.status, mimetype="application/json")
+    return Response(f"{denial.text}\n", denial.status)

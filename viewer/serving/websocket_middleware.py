@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.wrappers import Response
+
 from viewer.security.authenticator import Authenticator, session_of
 from viewer.security.rejection_log import RejectionLog
 from viewer.security.token_bucket import TokenBucket
@@ -48,8 +50,7 @@ class WebSocketMiddleware:
         if not environ.get("PATH_INFO", "").startswith(WEBSOCKETS):
             return self._app(environ, start_response)
         if not self._limiter.acquire():
-            start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Retry-After", "5")])
-            return [FULL.encode()]
+            return Response(FULL, 503, {"Retry-After": "5"})(environ, start_response)
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # compressing JPEG again would only cost time
         environ[SOCKET] = _GuardedSocket(environ, self._authenticator, self._rejections)
         try:
