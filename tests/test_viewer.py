@@ -404,15 +404,16 @@ def test_a_port_that_is_about_to_become_free_is_waited_for() -> None:
         assert listening.getsockname()[1] == port
 
 
-def test_a_killed_viewer_leaves_its_port_at_once(server: Server) -> None:
+def test_a_killed_viewer_ends_and_leaves_its_port(server: Server) -> None:
     with viewing(server.url) as viewer:
         port = int(viewer.url.rstrip("/").rpartition(":")[2])
         assert requests.get(viewer.url, timeout=5).ok
         worker = worker_of(viewer)
 
         viewer.process.kill()
+        wait_until(lambda: not lives(worker), 10, "the worker is gone")
+
         listen("127.0.0.1", port).close()
-        wait_until(lambda: not lives(worker), 5, "the worker is gone")
 
 
 def test_a_camera_whose_data_is_broken_ends_nothing(server: Server, viewer: Viewer) -> None:
