@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def ask(
     viewer: Viewer,
     path: str,
     method: str = "GET",
-    body: object = None,
+    body: dict[str, str] | str | Iterable[bytes] | None = None,
     *,
     cookie: str | None = None,
     at: str = "127.0.0.1",
@@ -225,9 +225,10 @@ def ask(
     if cookie:
         named["Cookie"] = f"maskwatch-session={cookie}"
     if isinstance(body, dict):
-        body, named["Content-Type"] = urlencode(body), "application/x-www-form-urlencoded"
+        named["Content-Type"] = "application/x-www-form-urlencoded"
+    sent = urlencode(body) if isinstance(body, dict) else body
     with contextlib.closing(connection):
-        connection.request(method, path, body, named)  # type: ignore[arg-type]
+        connection.request(method, path, sent, named)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read(100_000).decode(errors="replace")
 

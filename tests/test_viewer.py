@@ -250,14 +250,14 @@ def test_the_page_stays_up_without_redis_and_pictures_come_back_by_themselves() 
         health = wait_until(lambda: reasons_of(viewer, "cannot be reached"), 5, "health tells")
         front = requests.get(viewer.url, timeout=5)
         status = requests.get(viewer.url + "api/status", timeout=5)
-        told = wait_until(lambda: "cannot be reached" in str(page.next("health")), 5, "the page is told")
+        reported = wait_until(lambda: "cannot be reached" in str(page.next("health")), 5, "the page is told")
         away.rename(folder / "s")
         with feeding([Feed(server)], [face()]):
             metadata, _ = page.wait_for("frame", 10)
 
         page.close()
 
-    assert health and told
+    assert health and reported
     assert (front.status_code, status.status_code) == (200, 503)
     assert metadata["labelled"]
 
@@ -343,7 +343,7 @@ def pictures_of(viewer: Viewer, count: int) -> list[np.ndarray]:
     raise AssertionError("the stream ended")
 
 
-def test_one_viewer_too_many_is_told_so_and_a_seat_that_is_left_is_free(server: Server) -> None:
+def test_one_viewer_too_many_is_rejected_and_a_closed_connection_makes_room(server: Server) -> None:
     with viewing(server.url, max_viewers=2) as viewer, feeding([Feed(server)], [face()]):
         page = Page(viewer.url)
         stream = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
@@ -351,7 +351,7 @@ def test_one_viewer_too_many_is_told_so_and_a_seat_that_is_left_is_free(server: 
         refused = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
         no_socket = socket_status(viewer)
         page.close()
-        wait_until(lambda: free(viewer), 5, "the page's seat is free")
+        wait_until(lambda: free(viewer), 5, "there is room again")
         stream.close()
 
     assert stream.status_code == 200
