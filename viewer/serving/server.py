@@ -166,7 +166,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
 
 
 def _stop_with(context: WorkerContext, master: int) -> None:
-    """Wait until the context stops, then stop the master, which stops this worker: QUIT does not wait for open connections."""
+    """Wait until the context stops, then stop the master and with it this worker; QUIT waits for no open connection."""
     context.wait(threading.TIMEOUT_MAX)
     if os.getppid() == master:  # otherwise it was killed
         os.kill(master, signal.SIGQUIT)
