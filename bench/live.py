@@ -54,7 +54,7 @@ def measure() -> Live:
         median_ms=round(statistics.median(latencies), 1),
         p95_ms=round(latencies[int(0.95 * len(latencies))], 1),
         max_ms=round(latencies[-1], 1),
-        dropped=Counter(after.dropped) - Counter(before.dropped),
+        dropped=dict(Counter(after.dropped) - Counter(before.dropped)),
     )
 
 
