@@ -15,7 +15,7 @@ import pytest
 
 from trainer.data.annotations import read_annotations
 from trainer.data.decoding import frames
-from trainer.data.listing import shown
+from trainer.data.listing import printable
 from trainer.data.prepare import DatasetUnusable, Prepared, prepare
 from trainer.data.sources import read_source
 
@@ -74,7 +74,7 @@ def write_clip(path: Path, count: int, *, live: bool) -> None:
 def ready(*datasets: Path | str) -> tuple[Prepared, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
-    found = prepare([str(dataset) for dataset in datasets], size_px=32, margin=0.05, say=said.append)
+    found = prepare([read_source(str(dataset)) for dataset in datasets], size_px=32, margin=0.05, warn=said.append)
     return found, said
 
 
@@ -124,7 +124,7 @@ def test_a_face_of_which_nothing_lies_in_the_picture_is_left_out_with_a_line(tmp
 
     found, said = ready(folder)
 
-    assert [line.endswith("odd.png: less than 3 px of its face 2 lie in it: left out") for line in said] == [True]
+    assert [line.endswith("odd.png: less than 3 px of its face 2 are inside it: left out") for line in said] == [True]
     assert [(row.number, row.label) for row in found.manifest if row.file == "odd.png"] == [(0, "mask")]
     assert found.counts["left out"] == 1
 
@@ -262,7 +262,7 @@ def test_a_name_that_is_not_utf_8_is_left_out_with_a_line_that_any_terminal_can_
     assert said == [f"{folder}/bad\\udcff\\udcfe.png has a name that is not UTF-8, rename it: left out"]
     assert said[0].isprintable()
     assert {"line\nbreak.png", "ünï 😀.png"} <= {row.file for row in found.manifest}
-    assert shown(folder / "line\nbreak.png").endswith("/line\\nbreak.png")
+    assert printable(folder / "line\nbreak.png").endswith("/line\\nbreak.png")
 
 
 def test_a_data_set_whose_own_name_is_not_utf_8_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from models.classifier.mask_classifier import Pixels
 from trainer.data.copies import candidates, finder
 from trainer.data.copies.finder import near_copies
-from trainer.data.copies.perceptual_hash import PerceptualHash, print_of
-from trainer.data.faces import look_at
+from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
+from trainer.data.faces import find_faces
 from trainer.data.names import original_name
 from trainer.data.sources import Item
 from trainer.data.split import connected
@@ -41,7 +41,7 @@ def people(pictures: Path) -> list[Pixels]:
 def whole(picture: Pixels) -> PerceptualHash:
     """Take the print of a picture that is a face by itself."""
     height, width = picture.shape[:2]
-    return print_of(picture, (0, 0, width, height), is_alone=True)
+    return perceptual_hash(picture, (0, 0, width, height), is_alone=True)
 
 
 def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
@@ -128,7 +128,7 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
             height, width = picture.shape[:2]
             cv2.imwrite(str(path), picture[: round(0.85 * height), round(0.15 * width) :] if copy else picture)
             items.append(Item(path=path, label="mask"))
-    prints = [look.prints[0] for look in look_at(items, "toy", "toy")]
+    prints = [found.hashes[0] for found in find_faces(items, "toy", "toy")]
 
     found = in_order(copies_among(prints))
 

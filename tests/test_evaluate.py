@@ -61,7 +61,7 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
 def test_a_network_whose_answers_are_no_probabilities_is_refused(answer: float) -> None:
     faces = some_faces([True, False])
 
-    with pytest.raises(ValueError, match="network int8 does not give one probability a face on toy"):
+    with pytest.raises(ValueError, match="network int8 does not give one probability per face on toy"):
         score({"int8": lambda crops: np.full(len(crops), answer, np.float32)}, faces, "toy")
 
 

@@ -21,7 +21,7 @@ from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
 from trainer.fitting.fit import fit
-from trainer.fitting.progress import EVERY_S, Progress, Reporting
+from trainer.fitting.progress import INTERVAL_S, Progress, ReportProgress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import LOCK_NAME, locked, tidy
 from trainer.networks.architectures import build
@@ -113,7 +113,7 @@ def test_a_fit_learns_and_repeats_to_the_last_bit(
 def test_a_fit_cancelled_within_an_epoch_goes_on_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
     seen: list[Progress] = []
 
     def cancel(now: Progress) -> None:
@@ -133,10 +133,10 @@ def test_a_fit_killed_within_an_epoch_goes_on_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from trainer import progress; import test_fit as toy\n"
+        "import sys; from pathlib import Path; from trainer.fitting import progress; import test_fit as toy\n"
         "def wait(now):\n"
         "    if (now.epoch, now.step) == (3, 2): print('there', flush=True); sys.stdin.read()\n"
-        "progress.EVERY_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait)"
+        "progress.INTERVAL_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait)"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -233,13 +233,13 @@ def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None
 def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
     figures = {"loss": 0.5, "accuracy": 0.75}
 
     for epoch in range(2):
         reporting.on_epoch_begin(epoch)
         for batch in range(5):
-            now_s[0] += EVERY_S / 2
+            now_s[0] += INTERVAL_S / 2
             reporting.on_train_batch_end(batch, figures)
         reporting.on_epoch_end(epoch, figures | {"val_loss": 0.6, "val_accuracy": 0.7})
 
@@ -259,7 +259,7 @@ def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
 def test_time_left_is_told_by_the_steps_of_this_process() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(2)
     for batch, took_s in enumerate((30, 2, 2)):  # the first step includes what is done once
@@ -272,13 +272,13 @@ def test_time_left_is_told_by_the_steps_of_this_process() -> None:
 def test_validation_that_takes_long_is_reported_too() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(0)
     for batch in range(2):
         reporting.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.75})
     for batch in range(3):
-        now_s[0] += EVERY_S
+        now_s[0] += INTERVAL_S
         reporting.on_test_batch_end(batch)
 
     assert [(now.step, now.is_epoch_end) for now in told] == [(2, False)] * 3
@@ -342,28 +342,6 @@ def test_quantization_sees_each_data_set_and_label_as_often() -> None:
     lower = crops[: CALIBRATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
     assert crops.shape == (CALIBRATION_PICTURES, SIDE, SIDE, 3)
     assert np.mean(lower < 90) == pytest.approx(0.5, abs=0.06)  # a third of the faces wear a mask
-
-
-def test_tensorflow_is_loaded_without_a_word() -> None:
-    program = "from trainer.networks.quiet_start import load_tensorflow; load_tensorflow()"
-
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_what_is_no_known_note_comes_through_even_when_the_process_dies() -> None:
-    program = (
-        "import os; from trainer.networks.quiet_start import without_notes\n"
-        "with without_notes():\n"
-        "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 no such instruction\\n')\n"
-        "    os.write(2, b'F0000 aborted'); os.abort()"
-    )
-
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-
-    assert done.returncode == -signal.SIGABRT
-    assert done.stderr == "E0000 no such instruction\nF0000 aborted"
 
 
 def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:

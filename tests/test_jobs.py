@@ -24,7 +24,7 @@ from models.classifier.card import DEFAULT_FOLDER
 from models.registry.registry import RegistryError, register, registry_at
 from models.registry.store import StoreFailed
 from trainer.jobs.device import CPU, Device, DeviceLock, devices
-from trainer.jobs.enqueue import cancel, enqueue
+from trainer.jobs.enqueue import cancel, checked_spec, enqueue
 from trainer.jobs.job_fetcher import JobFetcher
 from trainer.jobs.job_list import run_of, runs
 from trainer.jobs.job_spec import (
@@ -33,14 +33,13 @@ from trainer.jobs.job_spec import (
     PAUSES_S,
     QUEUE,
     ForeignFunction,
-    JobRefused,
+    JobRejected,
     JobSpec,
     TrainingJob,
     find,
     queue_of,
 )
-from trainer.jobs.job_table import table, whole
-from trainer.jobs.paths import absolute
+from trainer.jobs.job_table import details, table
 from trainer.jobs.work_horse import train_and_register
 from trainer.settings import TrainSettings
 
@@ -100,7 +99,7 @@ def test_what_cannot_be_trained_is_told_before_it_is_put(
 def test_two_unfinished_jobs_do_not_write_to_one_folder(server: Server, data: Path) -> None:
     first = enqueue(server.client, order(data), time_limit_s=60)
 
-    with pytest.raises(JobRefused, match=f"job {first} \\(queued\\) is to write {data.parent}/run"):
+    with pytest.raises(JobRejected, match=f"job {first} \\(queued\\) writes to {data.parent}/run"):
         enqueue(server.client, order(data), time_limit_s=60)
     cancel(server.client, first)
     second = enqueue(server.client, order(data), time_limit_s=60)
@@ -170,7 +169,7 @@ def test_a_job_with_a_name_that_cannot_be_written_down_is_refused_and_hides_no_o
     server.client.zadd(INDEX, {"0bad": 1})
     good = enqueue(server.client, order(data), time_limit_s=60)
 
-    with pytest.raises(JobRefused, match="a path has a name that is not UTF-8"):
+    with pytest.raises(JobRejected, match="a path has a name that is not UTF-8"):
         enqueue(server.client, bad, time_limit_s=60)
     as_json, as_table, whole_job = (maskwatch(server, "jobs", *arguments) for arguments in (["--json"], [], ["0bad"]))
 
@@ -186,7 +185,7 @@ def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) ->
     first = enqueue(server.client, order(data), time_limit_s=60)
 
     for name in ("toy/../run", "link/run"):
-        with pytest.raises(JobRefused, match=f"job {first} "):
+        with pytest.raises(JobRejected, match=f"job {first} "):
             enqueue(server.client, order(data, name), time_limit_s=60)
 
     assert [run.id for run in runs(server.client)] == [first]
@@ -207,7 +206,7 @@ def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(ser
         pauses.append(server.client.zscore(scheduled, id_) - time.time())
         waiting = run_of(server.client, id_)
         server.client.zadd(scheduled, {id_: 1})
-        JobFetcher(queue_of(server.client)).put_back_due()
+        JobFetcher(queue_of(server.client)).requeue_due()
 
     back = run_of(server.client, id_)
     assert pauses == pytest.approx(PAUSES_S, abs=2)
@@ -218,7 +217,7 @@ def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(ser
 
 def taken(server: Server, id_: str) -> TrainingJob:
     """Take a job from the queue."""
-    job = JobFetcher(queue_of(server.client)).take()
+    job = JobFetcher(queue_of(server.client)).fetch()
     assert job is not None
     assert job.id == id_
     return job
@@ -265,7 +264,7 @@ def test_a_model_that_is_refused_in_the_end_lies_whole_in_its_folder_and_the_lin
         train_and_register(settings, place, lambda _: None, job="0123abcd")
 
     line = f"`maskwatch models register {tmp_path / 'run'} --models {place}` adds it"
-    assert str(refused.value).startswith(f"the model lies whole in {tmp_path / 'run'}, {line}: {first.version} is ")
+    assert str(refused.value).startswith(f"the model in {tmp_path / 'run'} is complete, {line}: {first.version} is ")
     assert "differs in files" in str(refused.value)
 
 
@@ -279,7 +278,7 @@ def test_a_registry_that_is_gone_in_the_end_leaves_the_model_in_its_folder_and_t
 
     line = f"`maskwatch models register {tmp_path / 'run'} --models {tmp_path / 'registry'}` adds it"
     why = f"{tmp_path / 'registry'} cannot be made: choose another folder"
-    assert str(failed.value) == f"the model lies whole in {tmp_path / 'run'}, {line}: {why}"
+    assert str(failed.value) == f"the model in {tmp_path / 'run'} is complete, {line}: {why}"
 
 
 def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> None:
@@ -361,7 +360,7 @@ def test_the_table_tells_how_far_a_job_is_and_why_another_failed(server: Server,
         f"{data.parent.name}/toy",
     ]
     assert second.endswith("failed: toy: none of its 6 files can be used")
-    assert f"datasets             {data}" in whole(run_of(server.client, running)).splitlines()
+    assert f"datasets             {data}" in details(run_of(server.client, running)).splitlines()
 
 
 def test_damaged_records_are_left_out_of_the_list(server: Server, data: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -379,14 +378,24 @@ def test_damaged_records_are_left_out_of_the_list(server: Server, data: Path, ca
     ]
 
 
-def test_paths_are_made_absolute_and_words_are_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    given = TrainSettings(datasets=("a", "no_mask=b"), tests=("/c",), out="o", arch="resnet50", weights="imagenet")
+def test_paths_are_made_absolute_and_words_are_not(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    monkeypatch.chdir(data.parent)
+    (data.parent / "more").mkdir()
+    (data.parent / "more" / "a.png").write_bytes(b"a picture")
+    test = f"mask={data / 'with_mask'}"
+    settings = TrainSettings(
+        datasets=("toy", "no_mask=more"), tests=(test,), out="o", arch="resnet50", weights="imagenet"
+    )
 
-    settings = absolute(given)
+    spec = checked_spec(settings, "memory://registry")
 
-    assert settings.datasets == (f"{tmp_path}/a", f"no_mask={tmp_path}/b")
-    assert (settings.tests, settings.out, settings.weights) == (("/c",), f"{tmp_path}/o", "imagenet")
+    assert spec.models == "memory://registry"
+    assert spec.settings.datasets == (str(data), f"no_mask={data.parent}/more")
+    assert (spec.settings.tests, spec.settings.out, spec.settings.weights) == (
+        (test,),
+        f"{data.parent}/o",
+        "imagenet",
+    )
 
 
 def test_the_devices_are_the_gpus_that_may_be_used_or_else_the_processors(tmp_path: Path) -> None:
@@ -404,7 +413,7 @@ def test_a_device_is_given_to_one_trainer_until_that_ends(monkeypatch: pytest.Mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     hold = (
         "import sys; from trainer.jobs.device import *; "
-        "lock = DeviceLock([CPU]); print(lock.take(), flush=True); sys.stdin.read()"
+        "lock = DeviceLock([CPU]); print(lock.acquire(), flush=True); sys.stdin.read()"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(
@@ -414,10 +423,10 @@ def test_a_device_is_given_to_one_trainer_until_that_ends(monkeypatch: pytest.Mo
         assert "cpu" in other.stdout.readline()
         lock = DeviceLock([CPU])
 
-        while_held = lock.take()
+        while_held = lock.acquire()
         told = lock.holders
         other.kill()
         other.wait()
 
         assert (while_held, told) == (None, f"cpu: process {other.pid}")
-        assert lock.take() == CPU
+        assert lock.acquire() == CPU

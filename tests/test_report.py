@@ -270,7 +270,7 @@ def test_slices_cut_all_sets_by_source_and_by_size() -> None:
 def test_the_surest_mistakes_come_first() -> None:
     found = worst_mistakes([STREET, HANDS], 2)
 
-    assert [(one.set_name, one.place, one.said, one.picture) for one in found] == [
+    assert [(one.set_name, one.index, one.predicted, one.picture) for one in found] == [
         ("street", 3, "mask", "mistake-01.png"),
         ("hands", 1, "mask", "mistake-02.png"),
     ]

@@ -150,7 +150,7 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jo
 
     assert first.error == "broken: none of its 6 files can be used"
     assert (first.attempt, first.interrupted) == (1, [])
-    assert "refused: a job may name trainer.jobs.work_horse.perform and nothing else, not 'os.mkdir'" in str(
+    assert "rejected: a job may name trainer.jobs.work_horse.perform and nothing else, not 'os.mkdir'" in str(
         second.error
     )
     assert not (jobs.folder / "made").exists()

@@ -18,6 +18,7 @@ from models.classifier.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME,
 from models.classifier.mask_classifier import crop_faces
 from models.files import sha256_of
 from trainer import finish
+from trainer.checks import TrainingPlan, plan_training
 from trainer.data.prepare import DatasetUnusable
 from trainer.finish import command_of
 from trainer.fitting.checkpoint import CHECKPOINT_NAME
@@ -25,7 +26,8 @@ from trainer.fitting.progress import Progress
 from trainer.fitting.run_folder import LOCK_NAME
 from trainer.networks.export import to_float_onnx, to_int8_onnx
 from trainer.publish import HELD_BACK_NAME, publish
-from trainer.train import TrainSettings, train
+from trainer.settings import TrainSettings
+from trainer.train import train
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -44,7 +46,7 @@ class Run:
     """A finished run, what was reported before and after its interruption, and what lay in its folder then."""
 
     folder: Path
-    settings: TrainSettings
+    plan: TrainingPlan
     card: Card
     before: list[Progress]
     between: set[str]
@@ -64,6 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         epochs=EPOCHS,
         batch=32,
     )
+    plan = plan_training(settings)
     before: list[Progress] = []
     after: list[Progress] = []
 
@@ -73,10 +76,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        train(settings, cancel)
+        train(plan, cancel)
     between = {path.name for path in (folder / "run").iterdir()}
-    out = train(settings, after.append)
-    return Run(out, settings, read_card(out), before, between, after)
+    out = train(plan, after.append)
+    return Run(out, plan, read_card(out), before, between, after)
 
 
 def test_a_run_leaves_a_model_folder_that_verifies(run: Run) -> None:
@@ -136,12 +139,12 @@ def test_the_last_epoch_is_kept(run: Run) -> None:
 def test_the_temperature_is_on_the_card_and_in_the_network(run: Run) -> None:
     calibration = run.card.calibration
 
-    assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= finish.FEWEST_TO_CALIBRATE
+    assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= finish.MIN_CALIBRATION_FACES
     assert calibration["temperature"] not in (0.0, 1.0)
 
 
 def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
-    pictures = sorted(Path(run.settings.tests[0]).rglob("*.png"))[:13]  # the Keras runtime pads to 16
+    pictures = sorted(Path(run.plan.settings.tests[0]).rglob("*.png"))[:13]  # the Keras runtime pads to 16
     whole = np.array([[0, 0, 40, 40]], np.float32)
     crops = np.concatenate([crop_faces(cv2.imread(str(path)), whole, SIDE, 0.0) for path in pictures])
 
@@ -177,7 +180,7 @@ def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_pa
     publish(run.folder, tmp_path / "served")
 
     digits = set((tmp_path / "served" / HELD_BACK_NAME).read_text().split())
-    tested = {sha256_of(path.read_bytes())[:16] for path in Path(run.settings.tests[0]).rglob("*.png")}
+    tested = {sha256_of(path.read_bytes())[:16] for path in Path(run.plan.settings.tests[0]).rglob("*.png")}
     assert tested <= digits
     assert all(len(one) == 16 for one in digits)
 
@@ -185,7 +188,7 @@ def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_pa
 def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run) -> None:
     page = (run.folder / "report" / "report.html").read_text()
 
-    command = command_of(run.settings)
+    command = command_of(run.plan)
 
     assert command == (
         "maskwatch train toy/Train --arch lite --seed 0 --test other --test calibration --size-px 64 --epochs 3 "
@@ -197,32 +200,32 @@ def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run)
 
 def test_a_model_folder_is_not_overwritten(run: Run) -> None:
     with pytest.raises(ValueError, match="already holds a model"):
-        train(run.settings, lambda _: None)
+        train(run.plan, lambda _: None)
 
     assert {path.name for path in run.folder.iterdir()} == MODEL_FILES
 
 
 def test_measuring_on_training_data_is_refused(run: Run, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(run.settings, tests=run.settings.datasets, out=str(tmp_path / "run"))
+    settings = msgspec.structs.replace(run.plan.settings, tests=run.plan.settings.datasets, out=str(tmp_path / "run"))
 
     with pytest.raises(ValueError, match="is both trained on and tested with"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
 
 
 def test_two_data_sets_of_one_name_are_refused(run: Run, tmp_path: Path) -> None:
     tests = (str(write_faces(tmp_path / "toy" / "Train", 1, seed=4)),)
-    settings = msgspec.structs.replace(run.settings, tests=tests, out=str(tmp_path / "run"))
+    settings = msgspec.structs.replace(run.plan.settings, tests=tests, out=str(tmp_path / "run"))
 
     with pytest.raises(ValueError, match="are both called toy/Train in reports: rename one of them"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
 
 
 def test_test_data_that_is_missing_is_told_before_training(run: Run, tmp_path: Path) -> None:
     tests = (str(tmp_path / "nowhere"),)
-    settings = msgspec.structs.replace(run.settings, tests=tests, out=str(tmp_path / "run"))
+    settings = msgspec.structs.replace(run.plan.settings, tests=tests, out=str(tmp_path / "run"))
 
     with pytest.raises(DatasetUnusable, match="nowhere does not exist"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -232,7 +235,7 @@ def test_too_few_pictures_to_validate_with_are_refused_and_leave_nothing(tmp_pat
     )
 
     with pytest.raises(DatasetUnusable, match=r"too few pictures .* --validation"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -240,7 +243,7 @@ def test_an_unknown_architecture_is_refused_before_data_is_read(tmp_path: Path) 
     settings = TrainSettings(datasets=(str(tmp_path / "nowhere"),), out=str(tmp_path / "run"), arch="vgg")
 
     with pytest.raises(ValueError, match="unknown architecture"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
 
 
 def test_a_lock_left_by_a_killed_run_keeps_nobody_out(tmp_path: Path) -> None:
@@ -249,7 +252,7 @@ def test_a_lock_left_by_a_killed_run_keeps_nobody_out(tmp_path: Path) -> None:
     settings = TrainSettings(datasets=(str(write_faces(tmp_path / "few", 1, seed=6)),), out=str(tmp_path))
 
     with pytest.raises(ValueError, match="already holds a model"):
-        train(settings, lambda _: None)
+        train(plan_training(settings), lambda _: None)
 
 
 def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_path: Path) -> None:
@@ -271,7 +274,7 @@ def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_
     )
     reports: list[Progress] = []
 
-    folder = train(settings, reports.append)
+    folder = train(plan_training(settings), reports.append)
 
     card = read_card(folder)
     served = mask_classifier.load(folder, "onnx")

@@ -1,7 +1,7 @@
-"""Measure how long a trained network takes a face: a run folder in, medians in milliseconds out.
+"""Measure a trained network's latency per face: a run folder in, medians in milliseconds out.
 
-ONNX networks run on one thread, which is how workers are scaled. The Keras network runs as this process has set
-TensorFlow up, on a GPU where there is one. A file that is missing raises OSError.
+ONNX networks run on one thread, because workers are scaled by processes. The Keras network runs with this process's
+settings of TensorFlow, on a GPU where there is one. A missing file raises OSError.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from models.classifier.mask_classifier import Classify, onnx_network
 BATCHES = (1, 8, 32)
 WARM_UP_CALLS = 3
 CALLS = 20
-KERAS_CALLS = 5  # it takes seconds already to make ready for each size
+KERAS_CALLS = 5  # compiling it takes seconds for each size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Median time of a face at one batch size. threads: None means as many as TensorFlow takes."""
+    """Median time per face at one batch size. threads: None means TensorFlow's default."""
 
     runtime: str
     threads: int | None
@@ -65,8 +65,8 @@ def measure(
         runtime: its name in the report.
         classify: from uint8 n x S x S x 3 RGB to float32 n.
         size_px: side S of the crops, which are noise.
-        threads: that the network uses; None means as many as TensorFlow takes.
-        calls: of each size, after WARM_UP_CALLS that are not counted.
+        threads: that the network uses; None means TensorFlow's default.
+        calls: for each size, after WARM_UP_CALLS that are not counted.
         clock: in seconds.
     """
     noise = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size_px, size_px, 3), np.uint8)
@@ -85,7 +85,7 @@ def _seconds(classify: Classify, crops: np.typing.NDArray[np.uint8], clock: Call
 
 
 def _measure_keras(path: Path, size_px: int) -> tuple[Latency, ...]:
-    import tensorflow as tf  # seconds to import: only who asks pays
+    import tensorflow as tf  # takes seconds to import
 
     from models.classifier.keras_runtime import load_compiled
 
