@@ -25,11 +25,7 @@ class LockHeld(Exception):
 def acquire(path: Path) -> int:
     """Lock a file, which is created if need be, and write this process's ID into it.
 
-    Returns:
-        The file's descriptor: closing it releases the lock.
-
-    Raises:
-        LockHeld: another process holds it.
+    Return the file's descriptor, which releases the lock when it is closed; raise LockHeld if another process holds it.
     """
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)

@@ -239,9 +239,9 @@ def test_what_is_no_file_is_said_and_links_are_followed_but_not_in_a_circle(tmp_
     found, said = ready(tmp_path / "toy")
 
     assert sorted(line.replace(f"{folder}/", "") for line in said) == [
-        "back leads back to a folder that it lies in: left out",
+        "back links back to a folder that contains it: left out",
         "folder.jpg is a folder, though its name is a file's: left out",
-        "more/round leads back to a folder that it lies in: left out",
+        "more/round links back to a folder that contains it: left out",
         "nothing.jpg is a link to nothing: left out",
         "pipe.jpg is no file: left out",
     ]

@@ -164,7 +164,7 @@ def test_what_cannot_be_used_gets_a_line_each_and_is_counted(tmp_path: Path) -> 
         "05.png is labelled mask, the same picture elsewhere is not: left out",
         "1.png is not a picture that can be read: left out",
         "list.txt is neither a picture nor a video by its name: left out",
-        "unsorted says neither mask nor no mask by its name: left out",
+        "unsorted is not named for a class, mask or no mask: left out",
         "wrong.png is labelled no_mask, the same picture elsewhere is not: left out",
     ]
     assert found.counts["left out"] == 6

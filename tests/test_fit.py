@@ -88,8 +88,13 @@ def fit_toy(folder: Path, report: Callable[[Progress], None]) -> tuple[keras.Mod
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, tuple[Epoch, ...]]:
-    return fit_toy(tmp_path_factory.mktemp("uninterrupted"), lambda _: None)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished: Path) -> tuple[keras.Model, tuple[Epoch, ...]]:
+    return fit_toy(finished, lambda _: None)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -154,11 +159,13 @@ def test_a_fit_killed_within_an_epoch_goes_on_with_the_same_result(
     assert same_weights(network, uninterrupted[0])
 
 
-def test_a_finished_fit_gives_its_weights_without_training(tmp_path: Path) -> None:
-    network, epochs = fit_toy(tmp_path, lambda _: None)
+def test_a_finished_fit_gives_its_weights_without_training(
+    uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], finished: Path
+) -> None:
+    network, epochs = uninterrupted
     seen: list[Progress] = []
 
-    again, same_epochs = fit_toy(tmp_path, seen.append)
+    again, same_epochs = fit_toy(finished, seen.append)
 
     assert seen == []
     assert same_epochs == epochs
@@ -205,7 +212,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:
-        with pytest.raises(OSError, match=r"cannot be written \(File too large\): .* goes on after epoch 1"):
+        with pytest.raises(OSError, match=r"cannot be written \(File too large\): .* continues after epoch 1"):
             checkpoint.save([variable], ORIGIN, (EPOCH, EPOCH))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

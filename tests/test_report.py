@@ -143,7 +143,7 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
 
     assert "street the same folder 4 50.0 % 50.0 % 50.0 % 50.0 % 0.5000" in words
     assert "hands neither 3 – – – 66.7 % –" in words
-    assert "is no mask, called mask (97.0 %)street-3.png" in words
+    assert "is no mask, predicted mask (97.0 %)street-3.png" in words
     assert "onnx int8 1 thread0.75" in words
     assert f"{INT8_NAME}2.89" in words
     assert "left out3" in words
@@ -193,7 +193,7 @@ def test_a_report_without_mistakes_epochs_or_times_says_so_or_nothing(tmp_path: 
     write(tmp_path, replace(toy_report(only_int8), epochs=(), latencies=(), size_bytes={}))
 
     words = page_of(tmp_path).words
-    assert "None: every face was labelled rightly." in words
+    assert "None: every face was labelled correctly." in words
     assert "Training" not in words
     assert "Agreement" not in words
 

@@ -256,7 +256,7 @@ def test_a_lock_left_by_a_killed_run_keeps_nobody_out(tmp_path: Path) -> None:
 
 
 def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_path: Path) -> None:
-    body = keras.applications.ResNet50(include_top=False, input_shape=(64, 64, 3), pooling="avg", weights=None)
+    body = keras.applications.ResNet50(include_top=False, input_shape=(32, 32, 3), pooling="avg", weights=None)
     body.save_weights(tmp_path / "body.weights.h5")
     for name in ("WithMask", "WithoutMask"):
         (tmp_path / "faces" / name).mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_
         out=str(tmp_path / "run"),
         arch="resnet50",
         weights=str(tmp_path / "body.weights.h5"),
-        size_px=64,
+        size_px=32,
         epochs=1,
         batch=16,
     )
@@ -278,7 +278,7 @@ def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_
 
     card = read_card(folder)
     served = mask_classifier.load(folder, "onnx")
-    probabilities = served.mask_probability(np.zeros((3, 64, 64, 3), np.uint8))
+    probabilities = served.mask_probability(np.zeros((3, 32, 32, 3), np.uint8))
     assert reports[-1].is_epoch_end
     assert (card.settings["optimizer"], card.settings["learning_rate"], card.settings["ema_decay"]) == (
         "adam",

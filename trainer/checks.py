@@ -84,11 +84,7 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
 
 
 def check_is_new(settings: TrainSettings) -> None:
-    """Check the name of the folder to write, and that it holds no model.
-
-    Raises:
-        ValueError: it has no name, one that is not UTF-8, or it already holds a model.
-    """
+    """Raise ValueError when the folder to write has no name, one that is not UTF-8, or holds a model."""
     if not settings.out:
         raise ValueError("--out is empty: name the folder to write")
     check_name("--out", settings.out)
@@ -136,7 +132,7 @@ def _check_roles(sources: Sequence[tuple[Source, str]], out: Path) -> None:
         if path in roles:
             raise ValueError(_conflict(source, roles[path], use))
         if out.resolve().is_relative_to(path):
-            raise ValueError(f"--out {out} lies in the data set {path}: choose a folder beside it")
+            raise ValueError(f"--out {out} is inside the data set {path}: choose a folder beside it")
         roles[path] = use
         if names.setdefault(source.name, path) != path:
             raise ValueError(

@@ -38,12 +38,7 @@ log = logging.getLogger(__name__)
 def finish(network: keras.Model, prepared: Prepared, plan: TrainingPlan, epochs: tuple[Epoch, ...], job: str) -> None:
     """Calibrate, export and measure a network with its final weights, and write the model folder.
 
-    Args:
-        network: with its final weights.
-        prepared: the faces for calibration and for reporting.
-        plan: of the run.
-        epochs: all that were trained.
-        job: the ID of the training job, for the card; empty when there is none.
+    epochs: all that were trained. job: the ID of the training job, for the card; empty when there is none.
     """
     out, recipe = plan.out, plan.recipe
     temperature = _temperature(network, prepared.calibration)
@@ -55,10 +50,7 @@ def finish(network: keras.Model, prepared: Prepared, plan: TrainingPlan, epochs:
     tests = _scored(out, prepared)
     measured = {test.set_name: figures(test) for test in tests}
     _warn_of_int8(measured)
-    calibration = {"faces": len(prepared.calibration), "temperature": round(temperature, 4)}
-    card = msgspec.structs.replace(
-        _card(plan, prepared, measured, job), last_epoch=_figures_of(epochs[-1]), calibration=calibration
-    )
+    card = _card(plan, prepared, measured, epochs[-1], temperature, job)
     prepared.write_manifest(out)
     page = report.Report(
         card=card,
@@ -110,7 +102,14 @@ def _scored(out: Path, prepared: Prepared) -> tuple[Scored, ...]:
     return tuple(score(networks, faces, name) for name, faces in (kept | prepared.tests).items())
 
 
-def _card(plan: TrainingPlan, prepared: Prepared, measured: dict[str, dict[str, float]], job: str) -> Card:
+def _card(
+    plan: TrainingPlan,
+    prepared: Prepared,
+    measured: dict[str, dict[str, float]],
+    last: Epoch,
+    temperature: float,
+    job: str,
+) -> Card:
     out, arch, recipe = plan.out, plan.settings.arch, plan.recipe
     files = {name: sha256_of((out / name).read_bytes()) for name in (INT8_NAME, FLOAT_NAME, KERAS_NAME)}
     return Card(
@@ -126,6 +125,12 @@ def _card(plan: TrainingPlan, prepared: Prepared, measured: dict[str, dict[str, 
         files=files,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         job=job,
+        last_epoch={
+            "epoch": last.epoch,
+            "validation_loss": round(last.validation_loss, 4),
+            "validation_accuracy": round(last.validation_accuracy, 4),
+        },
+        calibration={"faces": len(prepared.calibration), "temperature": round(temperature, 4)},
     )
 
 
@@ -156,11 +161,3 @@ def _settings_on_card(recipe: Recipe, seed: int) -> dict[str, Any]:
     for name in ("about", "size_px", "margin"):
         del fields[name]
     return fields | {"weights": Path(recipe.weights).name, "seed": seed, "keras": keras.__version__}
-
-
-def _figures_of(last: Epoch) -> dict[str, float]:
-    return {
-        "epoch": last.epoch,
-        "validation_loss": round(last.validation_loss, 4),
-        "validation_accuracy": round(last.validation_accuracy, 4),
-    }

@@ -23,11 +23,7 @@ DIGITS = 16
 
 
 def publish(run: Path, folder: Path) -> Card:
-    """Copy the files that CPUs serve from a run folder to a model folder; return its card.
-
-    Raises:
-        ModelUnusable: the run is unfinished or damaged.
-    """
+    """Copy the files that CPUs serve from a run folder to a model folder; return its card."""
     card = read_card(run)
     content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
     served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})

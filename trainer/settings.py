@@ -107,11 +107,7 @@ RECIPES = {
 
 
 def recipe_of(settings: TrainSettings) -> Recipe:
-    """Return the recipe of an architecture with the changes of the settings.
-
-    Raises:
-        ValueError: an unknown architecture, or a number that nothing can be trained with.
-    """
+    """Return an architecture's recipe with the settings' changes; raise ValueError if nothing can be trained so."""
     check_arch(settings.arch)
     named = ("size_px", "margin", "weights", "epochs", "batch", "learning_rate")
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}

@@ -52,11 +52,7 @@ def has_annotations(folder: Path) -> bool:
 
 
 def read_annotations(folder: Path) -> list[AnnotatedPicture]:
-    """Read all annotations of a folder, sorted by picture name.
-
-    Raises:
-        DatasetUnusable: there are none, or one cannot be used: a figure for part of a data set would mislead.
-    """
+    """Read all annotations of a folder, sorted by picture name; raise DatasetUnusable if any cannot be used."""
     pictures, problems = usable_annotations(folder)
     if problems:
         raise DatasetUnusable(problems[0])
@@ -64,11 +60,7 @@ def read_annotations(folder: Path) -> list[AnnotatedPicture]:
 
 
 def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]:
-    """Read a folder's usable annotations, sorted by picture name, and a line for each unusable one.
-
-    Raises:
-        DatasetUnusable: there are none.
-    """
+    """Read a folder's usable annotations, sorted by picture name, and a line for each unusable one."""
     listed, problems = files_below(folder / "annotations", ANNOTATION_SUFFIXES)
     files = [file for file in listed if file.suffix.lower() in ANNOTATION_SUFFIXES]
     if not files:

@@ -46,11 +46,9 @@ def augment(
     """Return augmented crops of some patches: uint8 n x S x S x 3 RGB.
 
     Args:
-        patches: the faces to train on.
         indices: of the faces, n.
         size_px: side S of a crop.
         margin: that serving cuts with, as a share of the face's box.
-        rng: the source of all randomness.
     """
     crops = np.empty((len(indices), size_px, size_px, 3), np.uint8)
     for crop, index in zip(crops, indices, strict=True):

@@ -53,10 +53,10 @@ class Batches(keras.utils.PyDataset):
         return rng.choice(len(self._patches), len(self._patches), p=self._shares)
 
 
-def shares(patches: Patches) -> NDArray[np.float64]:
-    """Return the probability of each face to be drawn: float64 n, with sum 1."""
+def shares(patches: Patches, power: float = SHARE_POWER) -> NDArray[np.float64]:
+    """Return the probability of each face to be drawn, float64 n; a data set and label with f faces gets f ** power."""
     strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
     sizes = Counter(strata)
-    weights = np.array([sizes[stratum] ** (SHARE_POWER - 1) for stratum in strata])
+    weights = np.array([sizes[stratum] ** (power - 1) for stratum in strata])
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances

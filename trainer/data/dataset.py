@@ -38,11 +38,7 @@ class Dataset:
         self._contradicting: set[str] = set()
 
     def add(self, source: Source, split: Split | None) -> None:
-        """Find the faces of a data set.
-
-        Raises:
-            DatasetUnusable: none of its files can be used.
-        """
+        """Find the faces of a data set; raise DatasetUnusable if none of its files can be used."""
         for problem in source.problems:
             self._leave_out(problem)
         items = self._not_read_before(source, split)

@@ -39,11 +39,7 @@ class PictureUnusable(ValueError):
 
 
 def decoded(content: bytes) -> Pixels:
-    """Return a picture, uint8 H x W x 3, BGR, upright.
-
-    Raises:
-        PictureUnusable: it cannot be learned from.
-    """
+    """Return a picture, uint8 H x W x 3, BGR, upright; raise PictureUnusable if it cannot be learned from."""
     width, height = _size(content)
     try:
         check_size(width, height)
@@ -87,7 +83,7 @@ def _grabbed(path: Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    """Return width and height as the file's header says."""
+    """Return width and height from the file's header."""
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             return image.size

@@ -22,13 +22,7 @@ FIST_CHANCE = 0.4
 
 
 def draw_hand(picture: Image, centre: tuple[float, float], rng: np.random.Generator) -> None:
-    """Draw a hand into a uint8 S x S x 3 RGB crop.
-
-    Args:
-        picture: is changed in place.
-        centre: of the hand, x and y as shares of the side.
-        rng: the source of all randomness.
-    """
+    """Draw a hand into a uint8 S x S x 3 RGB crop, in place; its centre is given in shares of the side."""
     side = picture.shape[0]
     shape, lines = _outline(side, centre, rng)
     soft = cv2.GaussianBlur(shape, (0, 0), 0.008 * side + 0.3)[..., None] / 255.0

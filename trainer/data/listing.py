@@ -12,9 +12,7 @@ from pathlib import Path
 def files_below(folder: Path, suffixes: frozenset[str]) -> tuple[list[Path], list[str]]:
     """Return all files below a folder, sorted, and a line for each entry that is left out.
 
-    Args:
-        folder: to list.
-        suffixes: of the wanted files (".jpg"); a folder with such a suffix is left out with its content.
+    A folder with a suffix of the wanted files (".jpg") is left out with its content.
     """
     files: list[Path] = []
     problems: list[str] = []
@@ -63,7 +61,7 @@ def _problem(path: Path, above: frozenset[Path], suffixes: frozenset[str]) -> st
     if path.is_dir():
         if path.suffix.lower() in suffixes:
             return "is a folder, though its name is a file's"
-        return "leads back to a folder that it lies in" if path.resolve() in above else None
+        return "links back to a folder that contains it" if path.resolve() in above else None
     if path.is_file():
         return None
     return "is a link to nothing" if path.is_symlink() and not path.exists() else "is no file"

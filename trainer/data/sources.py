@@ -83,10 +83,7 @@ class Source:
 
 
 def read_source(text: str) -> Source:
-    """List the files of a data set, sorted by path; nothing is decoded.
-
-    Args:
-        text: PATH or LABEL=PATH.
+    """List the files of a data set (PATH or LABEL=PATH), sorted by path; nothing is decoded.
 
     Raises:
         DatasetUnusable: it is missing, is no data set, or has no picture that can be used.
@@ -145,7 +142,7 @@ def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
             items += of_class
             problems += strange
         elif not child.name.startswith("."):
-            problems.append(f"{printable(child)} says neither mask nor no mask by its name")
+            problems.append(f"{printable(child)} is not named for a class, mask or no mask")
     for needed, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
         if not any(item.label == needed for item in items):
             raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")

@@ -17,12 +17,10 @@ class MovingAverage(keras.callbacks.Callback):
     """The exponential moving average of all weights of a network, which replaces them during evaluation."""
 
     def __init__(self, network: keras.Model, decay: float, steps_done: int) -> None:
-        """Start an average.
+        """Average a built network.
 
-        Args:
-            network: a built network.
-            decay: share of the old average that remains after a step, below 1.
-            steps_done: by an earlier process, whose `variables` the caller restores.
+        decay: share of the old average that remains after a step, below 1. steps_done: by an earlier process, whose
+        `variables` the caller restores.
         """
         super().__init__()
         self._decay = decay

@@ -52,26 +52,18 @@ class Checkpoint:
         self.record = self._read_record() if self._path.exists() else None
 
     def epochs_of(self, origin: Origin) -> tuple[Epoch, ...]:
-        """Return the finished epochs of a run; none when there is no checkpoint.
-
-        Raises:
-            ValueError: the checkpoint belongs to another run.
-        """
+        """Return a run's finished epochs, none without a checkpoint; raise ValueError if it is another run's."""
         if self.record is None:
             return ()
         if differences := _differences(self.record.origin, origin):
             raise ValueError(
                 f"{self._path.parent} holds an unfinished run that was begun differently ({'; '.join(differences)}): "
-                "give the same settings and data to go on with it, or choose another folder with --out"
+                "give the same settings and data to continue it, or choose another folder with --out"
             )
         return self.record.epochs
 
     def save(self, variables: Sequence[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
-        """Write a run's state; it replaces the older one when it is completely on disk.
-
-        Raises:
-            OSError: it cannot be written; the older one is kept.
-        """
+        """Write a run's state, which replaces the older one once it is completely on disk; OSError keeps that one."""
         record = Record(origin=origin, epochs=epochs)
         arrays = {str(index): np.asarray(variable.value) for index, variable in enumerate(variables)}
         arrays[_RECORD] = np.frombuffer(msgspec.json.encode(record), np.uint8)
@@ -83,7 +75,7 @@ class Checkpoint:
             self._part.replace(self._path)
         except OSError as error:
             raise OSError(
-                f"{self._path} cannot be written ({error.strerror}): once it can, the same training goes on after "
+                f"{self._path} cannot be written ({error.strerror}): once it can, the same training continues after "
                 f"epoch {len(self.record.epochs) if self.record else 0}"
             ) from error
         finally:
@@ -92,11 +84,7 @@ class Checkpoint:
         self.record = record
 
     def restore(self, variables: Sequence[Any]) -> None:
-        """Assign the saved values to variables (of Keras, in the order in which they were saved).
-
-        Raises:
-            ValueError: the checkpoint is damaged.
-        """
+        """Assign the saved values to Keras variables in the order in which they were saved."""
         arrays = self._read([str(index) for index in range(len(variables))])
         shapes = [tuple(variable.shape) for variable in variables]
         if [array.shape for array in arrays] != shapes:

@@ -35,8 +35,6 @@ def fit(
 
     Args:
         network: uncompiled; it gets its final weights.
-        prepared: the faces to train on and to validate with.
-        origin: the recipe, the seed and the digest of the data.
         checkpoint: of the run folder; written after each epoch.
         report: gets each Progress; what it raises ends the training.
 

@@ -67,15 +67,7 @@ class ReportProgress(keras.callbacks.Callback):
         first_epoch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Report a run.
-
-        Args:
-            report: gets each Progress.
-            epochs: of the whole run.
-            steps: of an epoch.
-            first_epoch: number of epochs that earlier processes have finished.
-            clock: in seconds.
-        """
+        """Report a run of `epochs`, of which earlier processes have finished `first_epoch`."""
         super().__init__()
         self._report = report
         self._epochs = epochs
@@ -126,8 +118,8 @@ class ReportProgress(keras.callbacks.Callback):
                 steps=self._steps,
                 loss=float(self._figures["loss"]),
                 accuracy=float(self._figures["accuracy"]),
-                validation_loss=_float_or_none(self._figures.get("val_loss")),
-                validation_accuracy=_float_or_none(self._figures.get("val_accuracy")),
+                validation_loss=self._figure("val_loss"),
+                validation_accuracy=self._figure("val_accuracy"),
                 seconds_left=round((self._reported_at - self._began) / timed * left, 1),
             )
         )
@@ -136,6 +128,5 @@ class ReportProgress(keras.callbacks.Callback):
         """Return the number of steps of this process."""
         return (self._epoch - self._first_epoch) * self._steps + self._step
 
-
-def _float_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+    def _figure(self, name: str) -> float | None:
+        return float(self._figures[name]) if name in self._figures else None

@@ -14,12 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def make_repeatable(seed: int, threads: int | None) -> None:
-    """Configure this process for one run; earlier runs in it have no influence.
-
-    Args:
-        seed: of all randomness.
-        threads: of one operation; None means all processors.
-    """
+    """Configure this process for one run, independent of earlier ones; threads: None means all processors."""
     keras.utils.clear_session()  # it numbers layers, whose names get into the ONNX files
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":

@@ -24,12 +24,7 @@ class FolderInUse(ValueError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is created if need be; a folder that is still empty at the end is removed.
-
-    Raises:
-        FolderInUse: another process holds it.
-        ValueError: it cannot be written.
-    """
+    """Hold a folder, which is created if need be; a folder that is still empty at the end is removed."""
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,11 +27,7 @@ JOB_RETENTION_S = 30 * 86_400  # of finished, failed and cancelled jobs
 
 
 def checked_spec(settings: TrainSettings, models: str | None) -> JobSpec:
-    """Check all that can be checked before a job is enqueued; return its content.
-
-    Args:
-        settings: with paths relative to this process's working folder.
-        models: the registry that the model is added to, a folder or URL; None leaves that to the trainer.
+    """Check settings and registry (a folder, a URL, or None for the trainer's own); return the spec of a job.
 
     Raises:
         ValueError: nothing can be trained with these settings.
@@ -46,10 +42,7 @@ def checked_spec(settings: TrainSettings, models: str | None) -> JobSpec:
 
 
 def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
-    """Enqueue a job and return its ID.
-
-    Args:
-        time_limit_s: for one attempt.
+    """Enqueue a job and return its ID; time_limit_s is for one attempt.
 
     Raises:
         JobRejected: an unfinished job writes to the same folder, or a path is not UTF-8.
@@ -83,11 +76,7 @@ def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
 
 
 def cancel(client: Redis, job_id: str) -> None:
-    """Cancel a job that is queued or running; its trainer ends it within seconds.
-
-    Raises:
-        JobRejected: there is no such job, or it has ended.
-    """
+    """Cancel an unfinished job; its trainer ends it within seconds. Raise JobRejected if there is no such job."""
     job = found_job(client, job_id)
     queue = queue_of(client)
 

@@ -85,11 +85,7 @@ def has_trainer(client: Redis) -> bool:
 
 
 def run_of(client: Redis, job_id: str) -> TrainingRun:
-    """Return one job.
-
-    Raises:
-        JobRejected: there is no such job.
-    """
+    """Return one job; raise JobRejected if there is no such job."""
     return _run(found_job(client, job_id))
 
 

@@ -8,7 +8,9 @@ written and read through queue_of(). Nothing here imports Keras.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -23,7 +25,7 @@ from rq.utils import now
 from pipeline.bus.connection import Redis
 from trainer.settings import TrainSettings
 
-FUNCTION = "trainer.jobs.work_horse.perform"  # stands in the jobs in Redis: do not rename it
+FUNCTION = "trainer.jobs.work_horse.perform"  # is part of every job in Redis: do not rename it
 QUEUE = "training"
 # Before each further attempt at a job whose process or trainer died, or whose failure the user cannot correct.
 PAUSES_S = (5, 15, 30, 60, 120)
@@ -95,20 +97,21 @@ class TrainingJob(Job):
 
     @property
     def spec(self) -> JobSpec:
-        """Return the job's content.
-
-        Raises:
-            ForeignFunction: it names another function, or has no valid spec.
-        """
+        """Return the job's content; raise ForeignFunction if it names another function, or has no valid spec."""
         try:
-            if self.func_name != FUNCTION or self.instance is not None:
-                raise ForeignFunction(f"rejected: a job may name {FUNCTION} and nothing else, not {self.func_name!r}")
-            (spec,) = self.args
-            return msgspec.convert(spec, JobSpec)
+            if self.func_name == FUNCTION and self.instance is None:
+                (spec,) = self.args
+                return msgspec.convert(spec, JobSpec)
         except (DeserializationError, ValueError, TypeError) as error:
-            if isinstance(error, ForeignFunction):
-                raise
             raise ForeignFunction(f"rejected: the job has no valid spec of a training run ({error})") from error
+        raise ForeignFunction(f"rejected: a job may name {FUNCTION} and nothing else, not {self.func_name!r}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the job writes; None when its spec is invalid, which the horse reports."""
+        with suppress(ForeignFunction):
+            return Path(self.spec.settings.out)
+        return None
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -116,17 +119,8 @@ class TrainingJob(Job):
         _ = self.spec
         return lambda _spec: self.work(self)
 
-    @property
-    def success_callback(self) -> None:
-        """None: a job names no code."""
-
-    @property
-    def failure_callback(self) -> None:
-        """None: a job names no code."""
-
-    @property
-    def stopped_callback(self) -> None:
-        """None: a job names no code."""
+    # A job names no code: rq would import these functions.
+    success_callback = failure_callback = stopped_callback = None
 
     def send_webhooks(self, status: str, *, exc_string: str | None = None) -> None:
         """Do nothing: a job names no URLs."""
@@ -141,11 +135,7 @@ class TrainingJob(Job):
         queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
 
     def refresh(self) -> None:
-        """Read the job's record again.
-
-        Raises:
-            NoSuchJobError: there is none, or it is damaged.
-        """
+        """Read the job's record again; raise NoSuchJobError if there is none, or it is damaged."""
         try:
             Job.refresh(self)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

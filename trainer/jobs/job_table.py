@@ -14,7 +14,9 @@ def table(found: list[TrainingRun]) -> str:
     """Return a table with a line for each job."""
     lines = [f"{'JOB':<10} {'STATE':<10} {'ARCH':<9} {'EPOCH':>9} {'LOSS':>7} {'ACCURACY':>8} {'LEFT':>8}  DATA"]
     for run in found:
-        figures = f"{_epoch(run):>9} {_number(_loss(run), '.3f'):>7} {_number(_accuracy(run), '.1%'):>8}"
+        loss = run.loss if run.validation_loss is None else run.validation_loss
+        accuracy = run.accuracy if run.validation_accuracy is None else run.validation_accuracy
+        figures = f"{_epoch(run):>9} {_number(loss, '.3f'):>7} {_number(accuracy, '.1%'):>8}"
         left = _duration(run.seconds_left) if run.state == "running" else "-"
         about = f"failed: {run.error}" if run.error else run.waiting or _data(run)
         lines.append(
@@ -55,14 +57,6 @@ def details(run: TrainingRun) -> str:
 
 def _epoch(run: TrainingRun) -> str:
     return "-" if run.epoch is None else f"{run.epoch}/{run.epochs}"
-
-
-def _loss(run: TrainingRun) -> float | None:
-    return run.loss if run.validation_loss is None else run.validation_loss
-
-
-def _accuracy(run: TrainingRun) -> float | None:
-    return run.accuracy if run.validation_accuracy is None else run.validation_accuracy
 
 
 def _data(run: TrainingRun) -> str:

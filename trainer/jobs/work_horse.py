@@ -50,7 +50,6 @@ def train_and_register(
     """Train, and add the model to a registry if one is named; settings and registry are checked first.
 
     Args:
-        settings: see TrainSettings.
         models: the registry, a folder or URL.
         report: see trainer.train.
         job: the ID of the job. A model that an earlier attempt at it has finished is registered without training.

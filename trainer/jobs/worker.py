@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 from redis.client import Pipeline
@@ -29,13 +29,14 @@ from rq.worker_registration import clean_worker_registry
 
 from models.registry.store import StoreFailed
 from pipeline.bus.connection import Redis
+from pipeline.runtime import metrics
 from pipeline.runtime.worker_context import WorkerContext
 from trainer.fitting.run_folder import FolderInUse, is_free, tidy
 from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import Device
 from trainer.jobs.failures import HorseDied, exit_reason, is_final, one_line, record_failure
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, queue_of
+from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find, queue_of
 from trainer.jobs.work_horse import perform
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ WORKER_TTL_S = 25
 HEARTBEAT_INTERVAL_S = 5
 MAINTENANCE_INTERVAL_S = 10  # between searches for jobs whose trainers are gone
 HORSE_POLL_INTERVAL_S = 0.1
-JOB_POLL_INTERVAL_S = 1.0  # between reads of the job's state: it may have been cancelled
+JOB_POLL_INTERVAL_S = 1.0  # between reads of the job's state and progress: it may have been cancelled
 EXIT_TIMEOUT_S = 5.0  # for a horse that has settled its job to end
 OVERTIME_S = 60  # after its time limit a horse that has not ended by itself is killed
 
@@ -127,11 +128,13 @@ class TrainingWorker(Worker):
         job.work = lambda job: perform(job, self._models)
         end: End = "because its folder is in use"
         status = 0
-        if folder_is_free(job):
+        if job.folder is None or is_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
-            end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            with _running_metric():
+                end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
             log.info("job %s: its process ended %s", job.id, end)
-            clean_up(job)
+            if job.folder is not None:
+                tidy(job.folder)
         elif not was_deferred:
             log.info("job %s: waits %s", job.id, end)
         self.executions.clear()
@@ -199,6 +202,7 @@ class TrainingWorker(Worker):
                 polled_at = now_s
                 with self._context.reconnecting():
                     ownership = self._ownership(job)
+                    _report_progress(find(self.connection, job.id))
                     settled_at = min(settled_at, now_s) if ownership == "settled" else math.inf
                     if ownership == "lost" or now_s - settled_at > EXIT_TIMEOUT_S:
                         end = end or "because it is no longer ours"
@@ -231,7 +235,7 @@ class TrainingWorker(Worker):
         elif end == "because the trainer stops":
             self._fetcher.requeue(job, execution)
         elif end == "because its folder is in use":
-            self._fetcher.defer(job, execution, f"waiting for {job.spec.settings.out}, which another run uses")
+            self._fetcher.defer(job, execution, f"waiting for {job.folder}, which another run uses")
         else:
             is_over = end == "because of its time limit"
             error: Exception = JobTimeoutException() if is_over else HorseDied(exit_reason(status))
@@ -243,15 +247,17 @@ class TrainingWorker(Worker):
             self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
 
 
-def folder_is_free(job: TrainingJob) -> bool:
-    """Return whether no other run uses a job's folder; True for an invalid spec, which the horse reports."""
+@contextlib.contextmanager
+def _running_metric() -> Iterator[None]:
+    metrics.job_running.set(1)
     try:
-        return is_free(Path(job.spec.settings.out))
-    except ValueError:
-        return True
+        yield
+    finally:
+        for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
+            metric.set(0)
 
 
-def clean_up(job: TrainingJob) -> None:
-    """Remove the lock file that a killed horse has left in its folder."""
-    with contextlib.suppress(ValueError):  # an invalid spec has no folder
-        tidy(Path(job.spec.settings.out))
+def _report_progress(job: TrainingJob | None) -> None:
+    if job is not None:
+        metrics.job_epoch.set(job.meta.get("epoch") or 0)
+        metrics.job_epochs.set(job.meta.get("epochs") or 0)

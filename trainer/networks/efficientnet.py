@@ -57,11 +57,7 @@ def efficientnet_lite0(pictures: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def load_imagenet_weights(network: keras.Model) -> None:
-    """Load the weights trained on ImageNet into a network that starts with this body.
-
-    Raises:
-        ModelUnusable: their file is missing or damaged.
-    """
+    """Load the weights trained on ImageNet into a network that starts with this body."""
     values = read_weights()
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.BatchNormalization):

@@ -7,7 +7,6 @@ ranges measured on training pictures (static QDQ).
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +25,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from trainer.data.augment import augment, plain
+from trainer.data.batches import shares
 from trainer.data.faces import Patches
 from trainer.networks.architectures import HEAD
 from trainer.settings import Recipe
@@ -59,13 +59,7 @@ def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
-    """Quantize an ONNX file.
-
-    Args:
-        float_file: from to_float_onnx().
-        int8_file: to write.
-        crops: uint8 n x S x S x 3 RGB, from calibration_crops(): similar to what is served, never test pictures.
-    """
+    """Quantize an ONNX file with activations' ranges on crops of calibration_crops(), uint8 n x S x S x 3 RGB."""
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
@@ -118,10 +112,7 @@ def rename_by_position(onnx_file: Path) -> None:
 def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
     """Draw pictures to quantize with, each data set and label equally often: half as served, half augmented."""
     rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, index]
-    strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
-    sizes = Counter(strata)
-    chances = np.array([1 / (sizes[stratum] * len(sizes)) for stratum in strata])
-    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=chances)
+    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=shares(patches, power=0))
     half = CALIBRATION_PICTURES // 2
     as_served = plain(patches, indices[:half], recipe.size_px, recipe.margin)
     augmented = augment(patches, indices[half:], recipe.size_px, recipe.margin, rng)

@@ -18,10 +18,6 @@ WEIGHTS_SHA256 = "c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab
 
 
 def read_weights() -> NDArray[np.float32]:
-    """Return all weights of the body, layer by layer.
-
-    Raises:
-        ModelUnusable: their file is missing or damaged.
-    """
+    """Return all weights of the body, layer by layer; raise ModelUnusable if their file is missing or damaged."""
     content = read_checked(WEIGHTS, WEIGHTS_SHA256, remedy="run `make setup`, or train with --weights none")
     return np.frombuffer(content, "<f4")

@@ -50,7 +50,6 @@ def fit_temperature(probabilities: Floats, has_mask: Truth) -> float:
 
     Args:
         probabilities: float32 n of a mask, for faces that were not trained on.
-        has_mask: bool n.
 
     Returns:
         The temperature, MIN_TEMPERATURE to MAX_TEMPERATURE: above 1 for an overconfident network.
@@ -85,11 +84,7 @@ def reliability(probabilities: Floats, has_mask: Truth) -> Reliability:
 
     The expected calibration error is the mean distance between confidence and share of correct labels in BINS bins of
     equal width over 0..1, weighted by their faces (Guo et al. 2017, equation 3). The confidence is that of the
-    predicted label, so with two labels the bins below 0.5 are empty.
-
-    Args:
-        probabilities: float32 n of a mask; n is 1 or more.
-        has_mask: bool n.
+    predicted label, so with two labels the bins below 0.5 are empty. There must be one face or more.
     """
     labels, confidences = label_of(probabilities)
     right = (np.array(labels) == "mask") == has_mask

@@ -51,12 +51,10 @@ class Agreement:
 
 
 def score(networks: Mapping[str, Classify], faces: Faces, set_name: str) -> Scored:
-    """Run networks over a test set.
+    """Run networks over the faces of a test set; set_name is for the card and the report.
 
     Args:
         networks: by name, the one that serves first; each from uint8 n x S x S x 3 RGB to float32 n.
-        faces: one or more.
-        set_name: for the card and the report.
 
     Raises:
         ValueError: there are no faces or networks, or a network does not return probabilities.
@@ -94,7 +92,7 @@ def measure(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
 
     With both labels: accuracy, balanced_accuracy, mask_recall, no_mask_recall, roc_auc, mask_average_precision and
     no_mask_average_precision (each label in turn is the positive one), log_loss and ece. With one label: its recall,
-    log_loss and ece; where nobody wears a mask also false_mask_share, the share of faces called masked.
+    log_loss and ece; for the label no_mask also false_mask_share, the share of faces labelled mask.
     """
     if len(has_mask) == 0:
         return {}

@@ -101,7 +101,7 @@ def _confusion(axes: Any, found: Confusion) -> None:
         yticklabels=names,
     )
     axes.grid(visible=False)
-    axes.set(xlabel="called", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def _rankings(tests: Sequence[Scored]) -> Figure:
@@ -112,7 +112,7 @@ def _rankings(tests: Sequence[Scored]) -> Figure:
         _curve(masks, precision_recall(scores, has_mask), f"{test.set_name}: AP", colour)
         _curve(bare, precision_recall(-scores, ~has_mask), f"{test.set_name}: AP", colour)
     rocs.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
-    rocs.set(title="ROC", xlabel="no-mask faces called mask", ylabel="mask faces called mask")
+    rocs.set(title="ROC", xlabel="no-mask faces predicted mask", ylabel="mask faces predicted mask")
     masks.set(title="Precision and recall of mask", xlabel="recall", ylabel="precision")
     bare.set(title="Precision and recall of no mask", xlabel="recall", ylabel="precision")
     for axes in (rocs, masks, bare):
@@ -132,7 +132,13 @@ def _reliabilities(findings: Findings) -> Figure:
         axes.plot([0.5, 1], [0.5, 1], color=FAINT, linestyle=":", linewidth=1)
         _reliability(axes, test.before, "before", ORANGE)
         _reliability(axes, test.after, "after", BLUE)
-        axes.set(title=test.name, xlabel="confidence", ylabel="labelled rightly", xlim=(0.47, 1.02), ylim=(-0.03, 1.03))
+        axes.set(
+            title=test.name,
+            xlabel="confidence",
+            ylabel="share of correct labels",
+            xlim=(0.47, 1.02),
+            ylim=(-0.03, 1.03),
+        )
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     return figure
 
@@ -159,7 +165,7 @@ def _slices(found: Sequence[Slice]) -> Figure:
         axes.errorbar(middles, rows, xerr=reaches, color=colour, label=label, **ERROR_BARS)
     axes.set_yticks(range(len(found)), [f"{one.cut_by}: {one.name}" for one in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set(title="Faces labelled rightly, with 95 % intervals")
+    axes.set(title="Faces labelled correctly, with 95 % intervals")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -62,7 +62,7 @@ def _plain(value: object) -> object:
     """Convert a numpy scalar, which a loss may be, into a Python number."""
     if isinstance(value, np.generic):
         return value.item()
-    raise NotImplementedError(f"{type(value).__name__} has no place in {NUMBERS_NAME}")
+    raise NotImplementedError(f"{type(value).__name__} cannot be written to {NUMBERS_NAME}")
 
 
 def _faces(mistakes: Sequence[Mistake], tests: Sequence[Scored]) -> dict[str, bytes]:

@@ -61,7 +61,17 @@ def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
     sources = np.array([source for test in tests for source in test.faces.sources])
     by_source = (("source", str(source), sources == source) for source in np.unique(sources))
     by_size = (("face size", _size(low, high), (sides >= low) & (sides < high)) for low, high in SIZES_PX)
-    return tuple(_slices_of((*by_source, *by_size), right, has_mask))
+    return tuple(
+        Slice(
+            cut_by=cut_by,
+            name=name,
+            accuracy=_share(right[chosen]),
+            mask_recall=_share(right[chosen & has_mask]),
+            no_mask_recall=_share(right[chosen & ~has_mask]),
+        )
+        for cut_by, name, chosen in (*by_source, *by_size)
+        if chosen.any()
+    )
 
 
 def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
@@ -72,18 +82,6 @@ def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
         msgspec.structs.replace(one, picture=f"mistake-{rank:02}.png")
         for rank, one in enumerate(mistakes[:count], start=1)
     )
-
-
-def _slices_of(cuts: Iterable[tuple[str, str, Truth]], right: Truth, has_mask: Truth) -> Iterable[Slice]:
-    for cut_by, name, chosen in cuts:
-        if chosen.any():
-            yield Slice(
-                cut_by=cut_by,
-                name=name,
-                accuracy=_share(right[chosen]),
-                mask_recall=_share(right[chosen & has_mask]),
-                no_mask_recall=_share(right[chosen & ~has_mask]),
-            )
 
 
 def _share(right: Truth) -> Share | None:

@@ -30,13 +30,7 @@ class PerceptualHash:
 
 
 def perceptual_hash(picture: Pixels, box: tuple[float, float, float, float], *, is_alone: bool) -> PerceptualHash:
-    """Hash a face.
-
-    Args:
-        picture: uint8 H x W x 3, BGR.
-        box: the face's, x1, y1, x2, y2 in its pixels.
-        is_alone: whether the picture shows this face alone.
-    """
+    """Hash a face in a picture (uint8 H x W x 3, BGR); is_alone: whether the picture shows this face alone."""
     is_clear = min(box[2] - box[0], box[3] - box[1]) >= MIN_SEEN_PX
     plain = np.zeros((HASH_PX, HASH_PX), np.uint8)
     face = _square(picture, box, 0.0) if is_clear else plain
