@@ -83,6 +83,11 @@ def test_a_fifth_is_kept_and_every_face_has_one_side(tmp_path: Path) -> None:
     assert (len(found.training), len(found.calibration), len(found.validation)) == (60, 4, 16)
     assert found.validation.has_mask.sum() == 8
     assert found.validation.crops.shape == (16, 32, 32, 3)
+    found.write_manifest(tmp_path)
+    first = (tmp_path / "manifest.jsonl").read_bytes().splitlines()[0]
+    assert list(msgspec.json.decode(first)) == [
+        *("source", "file", "sha256", "frame", "number", "label", "box", "group", "side"),
+    ]
 
 
 def test_preparing_again_gives_the_same(tmp_path: Path) -> None:

@@ -161,44 +161,44 @@ def prepare(
         dataset.add(source, "test")
     dataset.leave_out_contradictions()
     pairs = dataset.pairs()
-    components = connected_components(len(dataset.faces), pairs)
-    names = _group_names(dataset.faces, components)
-    splits = _splits(dataset, components, names, seed, with_validation=validation is None)
+    groups = _groups(dataset.faces, pairs)
+    splits = _splits(dataset, groups, seed, with_validation=validation is None)
     if not leave_out_copies:
-        _reject_leaks(dataset, splits, components)
+        _reject_leaks(dataset, splits, groups)
     if leaking := list(leaks(splits, pairs)):
         raise DatasetUnusable(_leak_text(dataset.faces, leaking))
+    names = {index: name for name, indices in groups.items() for index in indices}
     rows = tuple(
         Row(
             source=face.source, file=face.file.name, sha256=face.sha256, frame=face.frame, number=face.number,
-            label=face.label, box=face.box, group=names[component][:16], split=split,
+            label=face.label, box=face.box, group=names[index][:16], split=split,
         )
-        for face, component, split in zip(dataset.faces, components, splits, strict=True)
+        for index, (face, split) in enumerate(zip(dataset.faces, splits, strict=True))
     )  # fmt: skip
     return _cut(dataset, splits, rows, size_px, margin)
 
 
-def _group_names(faces: Sequence[FoundFace], components: Sequence[int]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for face, component in zip(faces, components, strict=True):
-        names[component] = min(names.get(component, face.sha256), face.sha256)
-    return names
-
-
-def _splits(
-    dataset: Dataset, components: Sequence[int], names: dict[int, str], seed: int, *, with_validation: bool
-) -> list[Split]:
-    """Return each face's split; in a group with requested faces, the others are out."""
+def _groups(faces: Sequence[FoundFace], pairs: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
+    """Return the indices of the faces that belong together, by the lowest SHA-256 of their files."""
     members: dict[int, list[int]] = defaultdict(list)
-    for index, component in enumerate(components):
+    for index, component in enumerate(connected_components(len(faces), pairs)):
         members[component].append(index)
-    groups = [_group(dataset, names[component], indices) for component, indices in members.items()]
-    by_group = assign_splits(groups, seed, with_validation=with_validation)
-    splits: list[Split] = []
-    for face, component, requested in zip(dataset.faces, components, dataset.requested, strict=True):
-        split = by_group[names[component]]
-        is_kept = split in ("test", "validation") and any(dataset.requested[index] for index in members[component])
-        splits.append("out" if (is_kept and requested != split) or dataset.is_contradicting(face) else split)
+    return {min(faces[index].sha256 for index in indices): indices for indices in members.values()}
+
+
+def _splits(dataset: Dataset, groups: dict[str, list[int]], seed: int, *, with_validation: bool) -> list[Split]:
+    """Return each face's split; in a group with requested faces, the others are out."""
+    by_group = assign_splits(
+        [_group(dataset, name, indices) for name, indices in groups.items()], seed, with_validation=with_validation
+    )
+    splits: list[Split] = ["out"] * len(dataset.faces)
+    for name, indices in groups.items():
+        split = by_group[name]
+        is_kept = split in ("test", "validation") and any(dataset.requested[index] for index in indices)
+        for index in indices:
+            is_out = is_kept and dataset.requested[index] != split
+            if not is_out and not dataset.is_contradicting(dataset.faces[index]):
+                splits[index] = split
     return splits
 
 
@@ -216,14 +216,15 @@ def _group(dataset: Dataset, name: str, indices: Sequence[int]) -> Group:
     )
 
 
-def _reject_leaks(dataset: Dataset, splits: Sequence[Split], components: Sequence[int]) -> None:
+def _reject_leaks(dataset: Dataset, splits: Sequence[Split], groups: dict[str, list[int]]) -> None:
     """Raise DatasetUnusable if a face to train on is a copy of a face kept for reporting."""
-    kept = {component: index for index, component in enumerate(components) if dataset.requested[index]}
-    leaking = [
-        (index, kept[component])
-        for index, component in enumerate(components)
+    leaking = sorted(
+        (index, max(kept))
+        for indices in groups.values()
+        if (kept := [index for index in indices if dataset.requested[index]])
+        for index in indices
         if splits[index] == "out" and not dataset.is_contradicting(dataset.faces[index])
-    ]
+    )
     if leaking:
         raise DatasetUnusable(_leak_text(dataset.faces, leaking) + "; --leave-out-copies trains without them")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from models import file_lock
 
-NVIDIA = re.compile(r"nvidia\d+")
+NVIDIA = re.compile(r"nvidia(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,8 @@ def devices(visible: str | None, nodes: Path = Path("/dev")) -> list[Device]:
         named = [part.strip() for part in visible.split(",")]
         used = named[: named.index("-1")] if "-1" in named else named  # CUDA ignores what follows a number it lacks
         return [Device(name=f"gpu-{part}", visible=part) for part in used if part] or [CPU]
-    found = sorted((path.name for path in nodes.glob("nvidia*") if NVIDIA.fullmatch(path.name)), key=_number)
-    return [Device(name=f"gpu-{_number(name)}", visible=str(index)) for index, name in enumerate(found)] or [CPU]
+    numbers = sorted(int(node[1]) for path in nodes.glob("nvidia*") if (node := NVIDIA.fullmatch(path.name)))
+    return [Device(name=f"gpu-{number}", visible=str(index)) for index, number in enumerate(numbers)] or [CPU]
 
 
 class DeviceLock:
@@ -74,7 +74,3 @@ def _folder() -> Path:
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder} belongs to another user: remove it, or set TMPDIR to a folder of your own")
     return folder
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix("nvidia"))
