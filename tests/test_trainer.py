@@ -119,7 +119,8 @@ def test_a_job_is_trained_while_its_progress_can_be_watched(jobs: Jobs) -> None:
 
     begun = jobs.wait(id_, lambda run: run.loss is not None, STARTS_S, "the job tells its loss")
     in_parent, in_horse = mapped(trainer.pid), mapped(horse_of(trainer))
-    wait_until(lambda: [beat.state for beat in heartbeats(jobs.server.client)] == [f"trains {id_}"], ENDS_S, "it says so")
+    busy = [f"trains {id_}"]
+    wait_until(lambda: [beat.state for beat in heartbeats(jobs.server.client)] == busy, ENDS_S, "it reports that")
     done = jobs.wait(id_, lambda run: run.state != "running", STARTS_S, "the job has ended")
 
     assert (begun.state, begun.epochs, begun.attempt) == ("running", 3, 1)
@@ -146,7 +147,7 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jo
 
     first = jobs.wait(broken, lambda run: run.state == "failed", STARTS_S, "the broken data set is told")
     second = jobs.wait(foreign, lambda run: run.state == "failed", ENDS_S, "the foreign function is refused")
-    wait_until(lambda: not jobs.server.client.exists(f"rq:queue:{QUEUE}:intermediate"), ENDS_S, "the rest is thrown away")
+    wait_until(lambda: not jobs.server.client.exists(f"rq:queue:{QUEUE}:intermediate"), ENDS_S, "the rest is dropped")
 
     assert first.error == "broken: none of its 6 files can be used"
     assert (first.attempt, first.interrupted) == (1, [])
