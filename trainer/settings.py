@@ -64,10 +64,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     batch: int
     optimizer: Literal["adam", "adamw"]
     learning_rate: float
-    warmup_share: float | None
-    weight_decay: float
-    label_smoothing: float
-    ema_decay: float | None
+    warmup_share: float | None = None
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    ema_decay: float | None = None
 
 
 # The margin is small: the masked faces of public data sets show more surroundings than the bare ones, and with a wide
@@ -98,10 +98,6 @@ RECIPES = {
         batch=32,
         optimizer="adam",
         learning_rate=1e-4,
-        warmup_share=None,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        ema_decay=None,
     ),
 }
 

@@ -149,6 +149,7 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
 
 def _faces_of_file(item: Item, *, source: str, family: str) -> FileFaces:
     where = printable(item.path)
+    is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
     hashes: list[PerceptualHash] = []
     problems: list[str] = []
@@ -159,7 +160,7 @@ def _faces_of_file(item: Item, *, source: str, family: str) -> FileFaces:
                 problems.append(f"{where}: {px} are inside it: left out")
                 continue
             faces.append(face)
-            hashes.append(perceptual_hash(picture, face.box, is_alone=item.label is not None and not item.is_clip))
+            hashes.append(perceptual_hash(picture, face.box, is_alone=is_alone))
     except OSError as error:
         return FileFaces(problems=(f"{where} cannot be read ({error.strerror}): left out",))
     except PictureUnusable as error:
@@ -187,7 +188,7 @@ def _faces_in(item: Item, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
     """Yield label, box and whether the picture is tight, for each usable face of a picture."""
     if item.label is None:
         yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
-    elif item.is_clip:
+    elif is_clip(item.path):
         yield from ((item.label, _as_box(box), False) for box in _detector(face_detector.INPUT_PX).find(picture).boxes)
     else:
         box = _main_face(picture)
@@ -211,7 +212,7 @@ def _main_face(picture: Pixels) -> Box | None:
 
 def _pictures(item: Item, raw: bytes) -> Iterator[tuple[int, Pixels]]:
     """Decode a file: (0, picture), or (frame number, picture) of frames of a clip."""
-    if not item.is_clip:
+    if not is_clip(item.path):
         yield 0, decoded(raw)
         return
     number = None

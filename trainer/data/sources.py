@@ -35,11 +35,6 @@ class Item:
     label: Label | None
     faces: tuple[AnnotatedFace, ...] = ()
 
-    @property
-    def is_clip(self) -> bool:
-        """Whether it is a video."""
-        return is_clip(self.path)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetPath:

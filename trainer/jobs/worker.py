@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 from redis.client import Pipeline
@@ -130,8 +129,10 @@ class TrainingWorker(Worker):
         status = 0
         if job.folder is None or is_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
-            with _running_metric():
-                end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            metrics.job_running.set(1)
+            end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
+                metric.set(0)
             log.info("job %s: its process ended %s", job.id, end)
             if job.folder is not None:
                 tidy(job.folder)
@@ -245,16 +246,6 @@ class TrainingWorker(Worker):
             why = one_line(job, type(error), error)
             log.warning("job %s: %s", job.id, why)
             self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
-
-
-@contextlib.contextmanager
-def _running_metric() -> Iterator[None]:
-    metrics.job_running.set(1)
-    try:
-        yield
-    finally:
-        for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
-            metric.set(0)
 
 
 def _report_progress(job: TrainingJob | None) -> None:

@@ -88,9 +88,8 @@ def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTe
 
 
 def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int, stride: int) -> keras.KerasTensor:
-    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
-        x
-    )
+    options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = layers.Conv2D(channels, kernel, strides=stride, **options)(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
