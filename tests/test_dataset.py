@@ -76,7 +76,7 @@ def test_class_folders_are_known_by_their_usual_names(tmp_path: Path, names: tup
     assert [(item.path.name, item.label) for item in source.items] == [("a.jpg", "mask"), ("b.JPG", "no_mask")]
 
 
-def test_a_fifth_is_kept_and_every_face_has_one_side(tmp_path: Path) -> None:
+def test_a_fifth_is_kept_and_every_face_has_one_split(tmp_path: Path) -> None:
     found, _ = ready(write_classes(tmp_path / "toy", 40))
 
     assert found.counts == {"toy: calibration": 4, "toy: training": 60, "toy: validation": 16}
@@ -115,7 +115,7 @@ def test_augmented_copies_stay_together_by_their_names(tmp_path: Path) -> None:
     assert all(len(of_original) == 1 for of_original in splits.values())
 
 
-def test_a_split_that_leaks_is_refused_and_names_the_files(tmp_path: Path) -> None:
+def test_a_split_that_leaks_is_rejected_and_names_the_files(tmp_path: Path) -> None:
     training, test = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1)
     shutil.copy(training / "with_mask" / "07.png", test / "with_mask" / "other-name.png")
 
@@ -207,7 +207,7 @@ def test_a_copy_with_the_other_label_gets_a_line_and_both_are_left_out(tmp_path:
         (lambda folder: folder, "no pictures in a folder named with_mask"),
     ],
 )
-def test_a_data_set_that_is_none_is_refused_in_one_line(
+def test_a_data_set_that_is_none_is_rejected_in_one_line(
     tmp_path: Path, make: Callable[[Path], Path | str], says: str
 ) -> None:
     with pytest.raises(DatasetUnusable, match=says) as error:
@@ -241,7 +241,7 @@ def test_annotated_faces_are_cut_from_their_photographs_and_incorrect_ones_are_n
     assert all(len(sides) == 1 for sides in by_file.values())
 
 
-def test_annotations_that_cannot_be_used_are_said(tmp_path: Path) -> None:
+def test_annotations_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
     folder = write_annotation(tmp_path / "street", "with_mask", "without_mask")
     write_picture(folder / "images" / "a.png", 1, size=120)
     write_annotation(folder, "scarf", picture="b.png")
@@ -328,7 +328,7 @@ def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
     assert DatasetPath.parse(f"mask={folder}") == DatasetPath(label="mask", path=folder)
 
 
-def test_faces_in_clips_are_found_and_a_clip_stays_on_one_side(pictures: Path, tmp_path: Path) -> None:
+def test_faces_in_clips_are_found_and_a_clip_stays_on_one_split(pictures: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
     for name in ("learn", "sister"):

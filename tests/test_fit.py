@@ -115,7 +115,7 @@ def test_a_fit_learns_and_repeats_to_the_last_bit(
     assert same_weights(network, again)
 
 
-def test_a_fit_cancelled_within_an_epoch_goes_on_with_the_same_result(
+def test_a_fit_cancelled_within_an_epoch_continues_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
@@ -134,7 +134,7 @@ def test_a_fit_cancelled_within_an_epoch_goes_on_with_the_same_result(
     assert same_weights(network, uninterrupted[0])
 
 
-def test_a_fit_killed_within_an_epoch_goes_on_with_the_same_result(
+def test_a_fit_killed_within_an_epoch_continues_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path
 ) -> None:
     script = (
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
     Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
 
     with pytest.raises(ValueError, match="its variables are not those of the network"):
@@ -263,7 +263,7 @@ def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     assert msgspec.json.decode(msgspec.json.encode(told[2]), type=Progress) == told[2]
 
 
-def test_time_left_is_told_by_the_steps_of_this_process() -> None:
+def test_time_left_is_reported_by_the_steps_of_this_process() -> None:
     now_s = [0.0]
     told: list[Progress] = []
     reporting = ReportProgress(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])

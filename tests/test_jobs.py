@@ -64,7 +64,7 @@ def maskwatch(server: Server, *arguments: object, cwd: Path | None = None) -> su
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
-def test_a_job_is_put_by_the_command_line_with_absolute_paths(server: Server, data: Path) -> None:
+def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Server, data: Path) -> None:
     done = maskwatch(server, "train", "toy", "--out", "run", "--queue", "--models", "registry", cwd=data.parent)
 
     (run,) = runs(server.client)
@@ -169,9 +169,7 @@ def test_what_is_wrong_for_certain_is_reported_at_once(
     assert [path.name for path in data.parent.iterdir()] == ["toy"]
 
 
-def test_a_job_with_a_name_that_cannot_be_written_down_is_refused_and_hides_no_other(
-    server: Server, data: Path
-) -> None:
+def test_a_job_with_a_name_that_is_not_utf_8_is_rejected_and_hides_no_other(server: Server, data: Path) -> None:
     bad = JobSpec(settings=order(data, "bad").settings, models=f"{data.parent}/registry\udcff")
     queue_of(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(bad),), job_id="0bad", meta={})
     server.client.zadd(INDEX, {"0bad": 1})
@@ -199,7 +197,7 @@ def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) ->
     assert [run.id for run in runs(server.client)] == [first]
 
 
-def test_attempts_come_after_growing_pauses_and_the_times_told_are_the_first(server: Server, data: Path) -> None:
+def test_attempts_start_after_growing_pauses_and_the_times_reported_are_the_first(server: Server, data: Path) -> None:
     id_ = enqueue(server.client, order(data), time_limit_s=60)
     enqueued_at = run_of(server.client, id_).enqueued_at
     scheduled = queue_of(server.client).scheduled_job_registry.key
@@ -256,14 +254,14 @@ def test_a_model_that_another_run_has_left_in_a_jobs_folder_is_not_taken_for_its
     assert not (tmp_path / "registry").exists()
 
 
-def test_a_registry_that_cannot_be_written_is_told_before_any_training(tmp_path: Path) -> None:
+def test_a_registry_that_cannot_be_written_is_reported_before_any_training(tmp_path: Path) -> None:
     settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
 
     with pytest.raises(StoreFailed, match="/proc/registry cannot be made"):
         train_and_register(settings, "/proc/registry", lambda _: None)
 
 
-def test_a_model_that_is_refused_in_the_end_lies_whole_in_its_folder_and_the_line_says_so(tmp_path: Path) -> None:
+def test_a_model_that_is_rejected_in_the_end_is_complete_in_its_folder_and_the_line_says_so(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
     first = write_version(tmp_path / "first", "first")
     register(place, tmp_path / "first")
@@ -342,7 +340,7 @@ def test_an_unknown_job_is_one_line(server: Server, id_: str) -> None:
         assert (done.returncode, done.stderr) == (1, f"maskwatch: there is no job {id_}: `maskwatch jobs` lists them\n")
 
 
-def test_the_table_tells_how_far_a_job_is_and_why_another_failed(server: Server, data: Path) -> None:
+def test_the_table_shows_how_far_a_job_is_and_why_another_failed(server: Server, data: Path) -> None:
     running, failed = (enqueue(server.client, order(data, name), time_limit_s=60) for name in ("a", "b"))
     progress = {"epoch": 3, "epochs": 14, "loss": 0.25, "validation_loss": 0.3, "validation_accuracy": 0.97}
     for id_, state, meta in (
@@ -419,7 +417,7 @@ def test_the_devices_are_the_gpus_that_may_be_used_or_else_the_processors(tmp_pa
     assert [device.visible for device in devices("1, 3", tmp_path)] == ["1", "3"]
 
 
-def test_a_device_is_given_to_one_trainer_until_that_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_device_belongs_to_one_trainer_until_that_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     hold = (
         "import sys; from trainer.jobs.device import *; "

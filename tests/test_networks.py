@@ -96,7 +96,7 @@ def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(arch: str, tmp_
     np.testing.assert_allclose(loaded(pictures, training=False), model(pictures, training=False), atol=1e-6)
 
 
-def test_an_unknown_architecture_is_refused() -> None:
+def test_an_unknown_architecture_is_rejected() -> None:
     with pytest.raises(ValueError, match="unknown architecture 'vgg': choose one of lite, resnet18, resnet50"):
         build("vgg")
 
@@ -115,7 +115,7 @@ def test_a_file_of_weights_cannot_run_anything() -> None:
         ("lite", "my.h5", "--weights my.h5: lite starts from imagenet or none; files are for resnet50"),
     ],
 )
-def test_weights_that_a_network_cannot_start_from_are_refused(arch: str, weights: str, why: str) -> None:
+def test_weights_that_a_network_cannot_start_from_are_rejected(arch: str, weights: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         build(arch, weights=weights)
 
@@ -193,7 +193,7 @@ def test_settings_travel_as_json_and_change_the_recipe() -> None:
         ("weights", "my.h5", "lite starts from imagenet or none"),
     ],
 )
-def test_settings_that_nothing_can_be_trained_with_are_refused(name: str, value: object, why: str) -> None:
+def test_settings_that_nothing_can_be_trained_with_are_rejected(name: str, value: object, why: str) -> None:
     settings = msgspec.structs.replace(TrainSettings(datasets=("a",), out="run"), **{name: value})
 
     with pytest.raises(ValueError, match=why):

@@ -225,7 +225,7 @@ def test_many_sets_are_drawn_too(tmp_path: Path) -> None:
     assert confusion.shape[0] == pytest.approx(confusion.shape[1], rel=0.01)  # 7 panels in three rows of three
 
 
-def test_the_calibration_error_is_told_without_and_with_the_temperature() -> None:
+def test_the_calibration_error_is_reported_without_and_with_the_temperature() -> None:
     found = find(toy_report(STREET)).tests[0]
 
     without = [one.confidence for one in found.before.bins]
@@ -235,7 +235,7 @@ def test_the_calibration_error_is_told_without_and_with_the_temperature() -> Non
     assert found.after.ece == pytest.approx(found.figures["ece_int8"], abs=1e-4)
 
 
-def test_headlines_tell_the_worst_set() -> None:
+def test_headlines_show_the_worst_set() -> None:
     headlines = {one.title: one for one in find(toy_report(STREET, HANDS)).headlines}
 
     assert (headlines["No-mask recall"].value, headlines["Mask recall"].about) == (0.5, "street")

@@ -1,4 +1,4 @@
-"""Groups are parted into splits: the same way every time, each data set by its share, nothing torn apart."""
+"""Groups are assigned to splits: the same way every time, each data set by its share, nothing torn apart."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
     assert first != other
 
 
-def test_a_stratum_is_assign_splits_the_same_whatever_else_is_there() -> None:
+def test_a_stratum_is_drawn_the_same_whatever_else_is_there() -> None:
     alone = assign_splits(groups(40), seed=0, with_validation=True)
     beside = assign_splits([*groups(40), *groups(30, "b")], seed=0, with_validation=True)
 
     assert {name: split for name, split in beside.items() if name in alone} == alone
 
 
-def test_fixed_sides_stay_and_no_validation_is_assign_splits_unless_wanted() -> None:
+def test_fixed_splits_stay_and_no_validation_is_drawn_unless_wanted() -> None:
     fixed = Group(name="x", stratum="a", share=0.2, weight=1, fixed="test")
 
     splits = assign_splits([fixed, *groups(100)], seed=0, with_validation=False)
@@ -87,7 +87,7 @@ def test_what_is_paired_has_one_number_and_nothing_else_has(count: int, pairs: l
     )
 
 
-def test_a_pair_on_two_sides_leaks_unless_one_is_left_out() -> None:
+def test_a_pair_on_two_splits_leaks_unless_one_is_left_out() -> None:
     found = list(leaks(["training", "test", "out", "test"], [(0, 1), (1, 2), (1, 3)]))
 
     assert found == [(0, 1)]

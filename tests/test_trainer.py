@@ -29,7 +29,7 @@ LONG = 1000  # epochs: more than any test waits for
 STARTS_S = 240  # Python, TensorFlow and the first batch, or the end of a job, on a busy machine
 TAKEN_OVER_S = 300  # 20 s without a heartbeat, then a start
 ENDS_S = 60  # a process that is to end at once, on a busy machine
-PUT_OFF = f"rq:scheduled:{QUEUE}"
+DEFERRED = f"rq:scheduled:{QUEUE}"
 
 
 class Jobs:
@@ -136,7 +136,7 @@ def test_a_job_is_trained_while_its_progress_can_be_watched(jobs: Jobs) -> None:
     wait_until(lambda: "its process ended by itself" in jobs.log(), ENDS_S, "the trainer says how it ended")
 
 
-def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_goes_on(jobs: Jobs) -> None:
+def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_continues(jobs: Jobs) -> None:
     empty = write_faces(jobs.folder / "broken", 3, seed=2)
     for picture in empty.rglob("*.png"):
         picture.write_bytes(b"no picture")
@@ -164,9 +164,9 @@ def test_a_job_waits_while_another_run_uses_its_folder(jobs: Jobs) -> None:
     jobs.wait(id_, lambda run: run.state == "running", STARTS_S, "the trainer has taken it")
 
     with locked(jobs.folder / "run"):  # before the training, which imports TensorFlow first
-        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is put off")
-        put_off_until = jobs.server.client.zscore(PUT_OFF, id_)
-        wait_until(lambda: put_off_until < (jobs.server.client.zscore(PUT_OFF, id_) or 0), ENDS_S, "and once more")
+        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is deferred")
+        deferred_until = jobs.server.client.zscore(DEFERRED, id_)
+        wait_until(lambda: deferred_until < (jobs.server.client.zscore(DEFERRED, id_) or 0), ENDS_S, "and once more")
     wait_until((jobs.folder / "run" / LOCK_NAME).exists, STARTS_S, "the training has the folder")
     begun = jobs.run(id_)
 
@@ -177,18 +177,18 @@ def test_a_job_waits_while_another_run_uses_its_folder(jobs: Jobs) -> None:
 
 
 def test_a_job_that_waits_for_its_folder_can_be_cancelled_and_stops_nobody_else(jobs: Jobs) -> None:
-    jobs.server.client.zadd(PUT_OFF, {b"\xff\x80 no job": 1})
+    jobs.server.client.zadd(DEFERRED, {b"\xff\x80 no job": 1})
     id_ = jobs.put("run", epochs=1)
     with locked(jobs.folder / "run"):
         jobs.start_trainer()
-        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is put off")
+        waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is deferred")
         after = jobs.put("after", epochs=LONG)
         jobs.wait(after, lambda run: run.state == "running", ENDS_S, "the next job is taken")
         cancel(jobs.server.client, id_)
 
     assert table([waiting]).endswith(f"waiting for {jobs.folder / 'run'}, which another run uses")
     assert (jobs.run(id_).state, jobs.run(id_).waiting) == ("cancelled", None)
-    assert jobs.server.client.zcard(PUT_OFF) == 0
+    assert jobs.server.client.zcard(DEFERRED) == 0
     assert not (jobs.folder / "run").exists()
 
 
@@ -212,7 +212,7 @@ def test_a_running_job_outlives_a_redis_that_hangs_and_is_cancelled_at_once(jobs
     assert [path.name for path in (jobs.folder / "run").iterdir()] == [CHECKPOINT_NAME]
 
 
-def test_a_job_goes_on_from_its_last_epoch_when_its_horse_is_killed_or_its_trainer_stopped(jobs: Jobs) -> None:
+def test_a_job_continues_from_its_last_epoch_when_its_horse_is_killed_or_its_trainer_stopped(jobs: Jobs) -> None:
     id_ = jobs.put("run", epochs=LONG)
     first = jobs.start_trainer()
     jobs.wait_for_epoch(id_, 3)
@@ -255,7 +255,7 @@ def test_a_job_whose_trainer_is_killed_is_taken_over_by_another(jobs: Jobs) -> N
     assert resumed.interrupted == ["its trainer died, or could not reach Redis"]
 
 
-def test_ctrl_c_says_in_one_line_how_the_training_goes_on(jobs: Jobs, processes: Processes) -> None:
+def test_ctrl_c_says_in_one_line_how_the_training_continues(jobs: Jobs, processes: Processes) -> None:
     out = jobs.folder / "run"
     training = processes.start("train", jobs.data, "--out", out, "--epochs", LONG, "--size-px", 32, "--batch", 8)
     assert training.stdout is not None

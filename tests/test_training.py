@@ -93,7 +93,7 @@ def test_a_run_leaves_a_model_folder_that_verifies(run: Run) -> None:
     assert card.data["toy/Train: validation"] == pytest.approx(100, abs=4)
 
 
-def test_an_interrupted_run_goes_on_after_its_last_finished_epoch(run: Run) -> None:
+def test_an_interrupted_run_continues_after_its_last_finished_epoch(run: Run) -> None:
     numbers = json.loads((run.folder / "report" / "report.json").read_text())
 
     assert run.between == {CHECKPOINT_NAME}
@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_epoch(run: Run) -> N
     assert [epoch["epoch"] for epoch in numbers["epochs"]] == [1, 2, EPOCHS]
 
 
-def test_the_report_tells_the_time_of_each_runtime_and_what_each_set_is_to_the_training(run: Run) -> None:
+def test_the_report_has_the_time_of_each_runtime_and_what_each_set_is_to_the_training(run: Run) -> None:
     numbers = json.loads((run.folder / "report" / "report.json").read_text())
 
     assert {latency["runtime"].split(",")[0] for latency in numbers["latencies"]} == {
@@ -185,7 +185,7 @@ def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_pa
     assert all(len(one) == 16 for one in digits)
 
 
-def test_the_report_says_how_to_train_it_again_but_not_where_data_lies(run: Run) -> None:
+def test_the_report_says_how_to_train_it_again_but_not_where_data_is(run: Run) -> None:
     page = (run.folder / "report" / "report.html").read_text()
 
     command = command_of(run.plan)
@@ -205,14 +205,14 @@ def test_a_model_folder_is_not_overwritten(run: Run) -> None:
     assert {path.name for path in run.folder.iterdir()} == MODEL_FILES
 
 
-def test_measuring_on_training_data_is_refused(run: Run, tmp_path: Path) -> None:
+def test_measuring_on_training_data_is_rejected(run: Run, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(run.plan.settings, tests=run.plan.settings.datasets, out=str(tmp_path / "run"))
 
     with pytest.raises(ValueError, match="is both trained on and tested with"):
         train(plan_training(settings), lambda _: None)
 
 
-def test_two_data_sets_of_one_name_are_refused(run: Run, tmp_path: Path) -> None:
+def test_two_data_sets_of_one_name_are_rejected(run: Run, tmp_path: Path) -> None:
     tests = (str(write_faces(tmp_path / "toy" / "Train", 1, seed=4)),)
     settings = msgspec.structs.replace(run.plan.settings, tests=tests, out=str(tmp_path / "run"))
 
@@ -220,7 +220,7 @@ def test_two_data_sets_of_one_name_are_refused(run: Run, tmp_path: Path) -> None
         train(plan_training(settings), lambda _: None)
 
 
-def test_test_data_that_is_missing_is_told_before_training(run: Run, tmp_path: Path) -> None:
+def test_test_data_that_is_missing_is_reported_before_training(run: Run, tmp_path: Path) -> None:
     tests = (str(tmp_path / "nowhere"),)
     settings = msgspec.structs.replace(run.plan.settings, tests=tests, out=str(tmp_path / "run"))
 
@@ -229,7 +229,7 @@ def test_test_data_that_is_missing_is_told_before_training(run: Run, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_pictures_to_validate_with_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+def test_too_few_pictures_to_validate_with_are_rejected_and_leave_nothing(tmp_path: Path) -> None:
     settings = TrainSettings(
         datasets=(str(write_faces(tmp_path / "few", 2, seed=5)),), out=str(tmp_path / "run"), size_px=SIDE
     )
@@ -239,7 +239,7 @@ def test_too_few_pictures_to_validate_with_are_refused_and_leave_nothing(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_architecture_is_refused_before_data_is_read(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_rejected_before_data_is_read(tmp_path: Path) -> None:
     settings = TrainSettings(datasets=(str(tmp_path / "nowhere"),), out=str(tmp_path / "run"), arch="vgg")
 
     with pytest.raises(ValueError, match="unknown architecture"):
