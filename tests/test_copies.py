@@ -18,7 +18,7 @@ from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
 from trainer.data.faces import find_faces
 from trainer.data.names import original_name
 from trainer.data.sources import Item
-from trainer.data.split import connected
+from trainer.data.split import connected_components
 
 PEOPLE = 60
 
@@ -236,7 +236,7 @@ def test_copies_of_one_photograph_are_joined_however_many_they_and_its_look_alik
 
     found = copies_among([whole(picture) for picture in (*others, *same)])
 
-    assert connected(110, found) == [*range(50), *[0] * 60]
+    assert connected_components(110, found) == [*range(50), *[0] * 60]
 
 
 def test_many_pictures_that_all_contradict_each_other_are_reported() -> None:
