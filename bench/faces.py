@@ -17,7 +17,7 @@ from bench.accuracy import HASH_DIGITS, only_option, read_hashes
 from models.classifier.mask_classifier import MaskClassifier, load
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
-from trainer.data.faces import look_at
+from trainer.data.faces import find_faces
 from trainer.data.prepare import Faces, cut_faces
 from trainer.data.sources import read_source
 from trainer.reports.evaluate import CLEAR_FACE_PX, measure
@@ -53,9 +53,9 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     source = read_source(dataset)
     found = []
     problems = list(source.problems)
-    for look in look_at(source.items, source.name, source.family):
-        problems += look.problems
-        found += [face for face in look.faces if only is None or face.sha256[:HASH_DIGITS] in only]
+    for of_file in find_faces(source.items, source.name, source.family):
+        problems += of_file.problems
+        found += [face for face in of_file.faces if only is None or face.sha256[:HASH_DIGITS] in only]
     for problem in problems:
         click.echo(problem, err=True)
     if not found:

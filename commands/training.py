@@ -103,25 +103,16 @@ def resume_hint(out: Path) -> str:
 def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check the settings and put the training into the queue as a job."""
     from models.files import ModelUnusable
-    from models.registry.registry import registry_at
-    from trainer.checks import check_is_new, check_run
-    from trainer.checks import check_registry as check_place
-    from trainer.jobs.enqueue import enqueue
+    from trainer.jobs.enqueue import checked_spec, enqueue
     from trainer.jobs.job_list import has_trainer
-    from trainer.jobs.job_spec import JobRefused, JobSpec
-    from trainer.jobs.paths import absolute, absolute_place
+    from trainer.jobs.job_spec import JobRejected
 
     try:
-        check_is_new(settings)  # before an empty --out becomes a path
-        order = JobSpec(settings=absolute(settings), models=absolute_place(models))
-        check_run(order.settings)
-        if order.models is not None:
-            check_place(order.models, order.settings.out)
-            registry_at(order.models).check_writable()
+        spec = checked_spec(settings, models)
     except (ModelUnusable, ValueError) as error:
         fail(str(error), 1)
-    with redis_of({"redis_url": redis_url}, JobRefused) as client:
-        id_ = enqueue(client, order, time_limit_s=time_limit_h * 3600)
+    with redis_of({"redis_url": redis_url}, JobRejected) as client:
+        id_ = enqueue(client, spec, time_limit_s=time_limit_h * 3600)
         hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_TRAINER}"
     click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows how far it is, --cancel ends it{hint}")
 
@@ -149,11 +140,11 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
     """List training jobs with their progress, or show or cancel one."""
     from trainer.jobs.enqueue import cancel
     from trainer.jobs.job_list import run_of, runs
-    from trainer.jobs.job_spec import JobRefused
+    from trainer.jobs.job_spec import JobRejected
 
     if cancels and job_id is None:
         fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
-    with redis_of({"redis_url": jobs_url(values)}, JobRefused) as client:
+    with redis_of({"redis_url": jobs_url(values)}, JobRejected) as client:
         if job_id is None:
             show(client, runs(client), as_json)
         elif cancels:
@@ -166,13 +157,13 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
 def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
     """Print jobs, or one of them in full; on stderr, warn when jobs wait and no trainer is alive."""
     from trainer.jobs.job_list import has_trainer
-    from trainer.jobs.job_table import table, whole
+    from trainer.jobs.job_table import details, table
 
     listed = found if isinstance(found, list) else [found]
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
-        click.echo(table(found) if isinstance(found, list) else whole(found))
+        click.echo(table(found) if isinstance(found, list) else details(found))
     if any(run.state in ("queued", "lost") for run in listed) and not has_trainer(client):
         click.echo(f"no trainer is alive: {START_TRAINER}", err=True)
 

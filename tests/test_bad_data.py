@@ -15,7 +15,7 @@ import pytest
 
 from trainer.data.annotations import read_annotations
 from trainer.data.decoding import frames
-from trainer.data.listing import shown
+from trainer.data.listing import printable
 from trainer.data.prepare import DatasetUnusable, Prepared, prepare
 from trainer.data.sources import read_source
 
@@ -74,7 +74,7 @@ def write_clip(path: Path, count: int, *, live: bool) -> None:
 def ready(*datasets: Path | str) -> tuple[Prepared, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
-    found = prepare([str(dataset) for dataset in datasets], size_px=32, margin=0.05, say=said.append)
+    found = prepare([read_source(str(dataset)) for dataset in datasets], size_px=32, margin=0.05, warn=said.append)
     return found, said
 
 
@@ -124,7 +124,7 @@ def test_a_face_of_which_nothing_lies_in_the_picture_is_left_out_with_a_line(tmp
 
     found, said = ready(folder)
 
-    assert [line.endswith("odd.png: less than 3 px of its face 2 lie in it: left out") for line in said] == [True]
+    assert [line.endswith("odd.png: less than 3 px of its face 2 are inside it: left out") for line in said] == [True]
     assert [(row.number, row.label) for row in found.manifest if row.file == "odd.png"] == [(0, "mask")]
     assert found.counts["left out"] == 1
 
@@ -159,7 +159,7 @@ def test_an_annotation_that_makes_no_sense_is_left_out_with_a_line(
     assert "odd.png" not in {row.file for row in found.manifest}
 
 
-def test_what_stands_alone_beside_annotations_is_said(tmp_path: Path) -> None:
+def test_what_is_alone_beside_annotations_is_reported(tmp_path: Path) -> None:
     folder = write_street(tmp_path / "street")  # without an annotation of odd.png
     annotations = folder / "annotations"
     (annotations / "3.xml").rename(annotations / "3.XML")
@@ -197,7 +197,7 @@ def test_a_link_to_what_is_no_file_is_not_called_a_link_to_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["n" * 5000, "ñ" * 200])
-def test_a_name_without_end_in_an_annotation_is_not_said_in_full(tmp_path: Path, name: str) -> None:
+def test_a_name_of_any_length_in_an_annotation_is_not_shown_in_full(tmp_path: Path, name: str) -> None:
     folder = write_street(tmp_path / "street")
     write_annotation(folder, "odd", "10 10 40 50", picture=f"{name}.png")
 
@@ -206,7 +206,7 @@ def test_a_name_without_end_in_an_annotation_is_not_said_in_full(tmp_path: Path,
     assert source.problems == (f"{folder}/annotations/odd.xml: its picture {name[:60]}... is missing: left out",)
 
 
-def test_a_number_without_end_in_an_annotation_is_not_said_in_full(tmp_path: Path) -> None:
+def test_a_number_of_any_length_in_an_annotation_is_not_shown_in_full(tmp_path: Path) -> None:
     folder = write_street(tmp_path / "street", "10 10 40 " + "y" * 5000)
 
     (problem,) = read_source(str(folder)).problems
@@ -226,7 +226,7 @@ def test_of_a_long_clip_about_a_hundred_frames_are_taken_whatever_its_header_say
     assert numbers == again == list(range(0, 450, 4))
 
 
-def test_what_is_no_file_is_said_and_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+def test_what_is_no_file_is_reported_and_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "toy") / "with_mask"
     (folder / "nothing.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(folder / "pipe.jpg")
@@ -239,9 +239,9 @@ def test_what_is_no_file_is_said_and_links_are_followed_but_not_in_a_circle(tmp_
     found, said = ready(tmp_path / "toy")
 
     assert sorted(line.replace(f"{folder}/", "") for line in said) == [
-        "back leads back to a folder that it lies in: left out",
+        "back links back to a folder that contains it: left out",
         "folder.jpg is a folder, though its name is a file's: left out",
-        "more/round leads back to a folder that it lies in: left out",
+        "more/round links back to a folder that contains it: left out",
         "nothing.jpg is a link to nothing: left out",
         "pipe.jpg is no file: left out",
     ]
@@ -262,10 +262,10 @@ def test_a_name_that_is_not_utf_8_is_left_out_with_a_line_that_any_terminal_can_
     assert said == [f"{folder}/bad\\udcff\\udcfe.png has a name that is not UTF-8, rename it: left out"]
     assert said[0].isprintable()
     assert {"line\nbreak.png", "ünï 😀.png"} <= {row.file for row in found.manifest}
-    assert shown(folder / "line\nbreak.png").endswith("/line\\nbreak.png")
+    assert printable(folder / "line\nbreak.png").endswith("/line\\nbreak.png")
 
 
-def test_a_data_set_whose_own_name_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_whose_own_name_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/toy\xff"))
     write_classes(tmp_path / "toy").rename(folder)
 
@@ -273,7 +273,7 @@ def test_a_data_set_whose_own_name_is_not_utf_8_is_refused(tmp_path: Path) -> No
         read_source(str(folder))
 
 
-def test_a_picture_given_twice_is_counted_once_and_said_once(tmp_path: Path) -> None:
+def test_a_picture_given_twice_is_counted_and_reported_once(tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "toy" / "Train")
     (folder / "with_mask" / "empty.png").write_bytes(b"")
 

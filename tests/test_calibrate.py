@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from models.classifier.mask_classifier import Floats
 from trainer.reports.calibrate import (
-    HIGHEST_TEMPERATURE,
-    LOWEST_TEMPERATURE,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     Truth,
     at_temperature,
     fit_temperature,
@@ -83,7 +83,7 @@ def test_a_network_that_is_wrong_throughout_is_made_as_unsure_as_can_be() -> Non
 
     temperature = fit_temperature(probabilities, probabilities < 0.5)
 
-    assert temperature == pytest.approx(HIGHEST_TEMPERATURE, rel=1e-3)
+    assert temperature == pytest.approx(MAX_TEMPERATURE, rel=1e-3)
 
 
 def test_no_faces_have_no_temperature() -> None:
@@ -99,7 +99,7 @@ def test_any_probabilities_give_a_temperature_and_an_error_within_bounds(faces: 
     temperature = fit_temperature(probabilities, has_mask)
     found = reliability(at_temperature(probabilities, temperature), has_mask)
 
-    assert LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
+    assert MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
     assert 0 <= found.ece <= 1
     assert sum(one.right.faces for one in found.bins) == len(faces)
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from models.classifier.mask_classifier import Pixels
 from trainer.data.copies import candidates, finder
 from trainer.data.copies.finder import near_copies
-from trainer.data.copies.perceptual_hash import PerceptualHash, print_of
-from trainer.data.faces import look_at
+from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
+from trainer.data.faces import find_faces
 from trainer.data.names import original_name
 from trainer.data.sources import Item
-from trainer.data.split import connected
+from trainer.data.split import connected_components
 
 PEOPLE = 60
 
@@ -41,16 +41,16 @@ def people(pictures: Path) -> list[Pixels]:
 def whole(picture: Pixels) -> PerceptualHash:
     """Take the print of a picture that is a face by itself."""
     height, width = picture.shape[:2]
-    return print_of(picture, (0, 0, width, height), is_alone=True)
+    return perceptual_hash(picture, (0, 0, width, height), is_alone=True)
 
 
 def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
     return in_order(copies_among([whole(picture) for picture in pictures]))
 
 
-def copies_among(prints: list[PerceptualHash]) -> list[tuple[int, int]]:
-    """Find copies among prints of one label, of which nothing is known."""
-    return near_copies(prints, range(len(prints)), ["mask"] * len(prints))
+def copies_among(hashes: list[PerceptualHash]) -> list[tuple[int, int]]:
+    """Find copies among hashes of one label, of which nothing is known."""
+    return near_copies(hashes, range(len(hashes)), ["mask"] * len(hashes))
 
 
 def in_order(pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -128,9 +128,9 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
             height, width = picture.shape[:2]
             cv2.imwrite(str(path), picture[: round(0.85 * height), round(0.15 * width) :] if copy else picture)
             items.append(Item(path=path, label="mask"))
-    prints = [look.prints[0] for look in look_at(items, "toy", "toy")]
+    hashes = [found.hashes[0] for found in find_faces(items, "toy", "toy")]
 
-    found = in_order(copies_among(prints))
+    found = in_order(copies_among(hashes))
 
     wanted = {(place, place + PEOPLE) for place in range(PEOPLE)}
     assert len(found & wanted) >= 40
@@ -138,25 +138,25 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
 
 
 def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Pixels]) -> None:
-    prints = [whole(picture) for picture in (people[0], people[1], people[0])]
+    hashes = [whole(picture) for picture in (people[0], people[1], people[0])]
 
-    assert near_copies(prints, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
-    assert near_copies(prints, [0, 1, 0], ["mask"] * 3) == []
+    assert near_copies(hashes, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
+    assert near_copies(hashes, [0, 1, 0], ["mask"] * 3) == []
 
 
-def test_a_copy_with_another_label_is_told_though_it_is_known_to_belong_there(people: list[Pixels]) -> None:
-    prints = [whole(people[place]) for place in (0, 1, 0, 0, 0)]
+def test_a_copy_with_another_label_is_reported_though_it_is_known_to_belong_there(people: list[Pixels]) -> None:
+    hashes = [whole(people[place]) for place in (0, 1, 0, 0, 0)]
 
-    found = near_copies(prints, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
+    found = near_copies(hashes, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
 
     assert {place for pair in found for place in pair} == {0, 2, 3, 4}
     assert all(min(pair) < 3 <= max(pair) for pair in found)
 
 
 def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
-    prints = [whole(turned(picture, degrees)) for picture in people[:20] for degrees in (0, 7)]
+    hashes = [whole(turned(picture, degrees)) for picture in people[:20] for degrees in (0, 7)]
 
-    first, again = (copies_among(prints) for _ in range(2))
+    first, again = (copies_among(hashes) for _ in range(2))
 
     assert first == again
     assert len(first) >= 19
@@ -168,11 +168,11 @@ def test_very_many_copies_take_no_more_memory_than_a_block_of_pictures(monkeypat
     monkeypatch.setattr(finder, "FACE_POSES", finder.FACE_POSES[:1])
     rng = np.random.default_rng(0)
     one = cv2.GaussianBlur(rng.integers(0, 256, (64, 64, 3)).astype(np.float32), (0, 0), 2) * 3 - 256
-    prints = [whole(clipped(one + rng.normal(0, 2, one.shape))) for _ in range(500)]
-    copies_among(prints[:2])  # makes what is made only once
+    hashes = [whole(clipped(one + rng.normal(0, 2, one.shape))) for _ in range(500)]
+    copies_among(hashes[:2])  # makes what is made only once
     tracemalloc.start()
 
-    found = copies_among(prints)
+    found = copies_among(hashes)
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -198,12 +198,12 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
 ) -> None:
     monkeypatch.setattr(candidates, "BLOCK", block)
     count, most = 100, 7
-    prints = np.stack([whole(picture).picture for picture in look_alikes(count)])
+    hashes = np.stack([whole(picture).picture for picture in look_alikes(count)])
 
     def found(most: int) -> candidates.MostAlike:
         everything = np.full(count, most)
         return candidates.candidates(
-            prints, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
+            hashes, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
         )
 
     every, few = found(count), found(most)
@@ -217,11 +217,11 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
 
 
 def test_nothing_is_looked_for_that_is_not_wanted() -> None:
-    prints = np.stack([whole(picture).picture for picture in look_alikes(12)])
+    hashes = np.stack([whole(picture).picture for picture in look_alikes(12)])
     most = np.array([3] * 6 + [0] * 6)
 
     found = candidates.candidates(
-        prints, finder.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
+        hashes, finder.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
     )
 
     assert np.bincount(found.pairs[:, 3], minlength=12).tolist() == most.tolist()
@@ -236,14 +236,14 @@ def test_copies_of_one_photograph_are_joined_however_many_they_and_its_look_alik
 
     found = copies_among([whole(picture) for picture in (*others, *same)])
 
-    assert connected(110, found) == [*range(50), *[0] * 60]
+    assert connected_components(110, found) == [*range(50), *[0] * 60]
 
 
-def test_many_pictures_that_all_contradict_each_other_are_told() -> None:
+def test_many_pictures_that_all_contradict_each_other_are_reported() -> None:
     rng = np.random.default_rng(0)
-    prints = [whole(clipped(look_alikes(1)[0] + rng.normal(0, 6, (96, 96, 3)))) for _ in range(40)]
+    hashes = [whole(clipped(look_alikes(1)[0] + rng.normal(0, 6, (96, 96, 3)))) for _ in range(40)]
 
-    found = near_copies(prints, [0] * 40, ["mask", "no_mask"] * 20)
+    found = near_copies(hashes, [0] * 40, ["mask", "no_mask"] * 20)
 
     assert {place for pair in found for place in pair} == set(range(40))
 
@@ -268,7 +268,7 @@ def test_no_pictures_have_no_copies() -> None:
         ("0_0_anhu_0083.jpg", "1_0_anhu_0038.jpg"),
     ],
 )
-def test_names_tell_copies(one: str, other: str) -> None:
+def test_names_mark_copies(one: str, other: str) -> None:
     assert original_name(Path(one)) == original_name(Path(other))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,15 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.checks import label_of, path_of
 from trainer.data.annotations import read_annotations
 from trainer.data.prepare import DatasetUnusable, Faces, Prepared, Row, prepare
-from trainer.data.sources import family_name, read_source, short_name
+from trainer.data.sources import DatasetPath, family_name, read_source, short_name
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
 
-def write_picture(path: Path, seed: int, size: int = 40) -> None:
+def write_picture(path: Path, seed: int | list[int], size: int = 40) -> None:
     """Write a picture like no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
@@ -28,7 +28,7 @@ def write_picture(path: Path, seed: int, size: int = 40) -> None:
 def write_classes(folder: Path, count: int, seed: int = 0) -> Path:
     for place, name in enumerate(("with_mask", "without_mask")):
         for number in range(count):
-            write_picture(folder / name / f"{seed}{number}.png", seed=[seed, place, number])  # type: ignore[arg-type]
+            write_picture(folder / name / f"{seed}{number}.png", seed=[seed, place, number])
     return folder
 
 
@@ -47,23 +47,23 @@ def write_annotation(folder: Path, *labels: str, picture: str = "a.png") -> Path
 
 def ready(
     *datasets: Path | str, tests: tuple[Path | str, ...] = (), validation: Path | None = None, copies: bool = False
-):  # type: ignore[no-untyped-def]
+) -> tuple[Prepared, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
     found = prepare(
-        [str(dataset) for dataset in datasets],
-        tests=[str(test) for test in tests],
-        validation=str(validation) if validation else None,
+        [read_source(str(dataset)) for dataset in datasets],
+        tests=[read_source(str(test)) for test in tests],
+        validation=read_source(str(validation)) if validation else None,
         size_px=32,
         margin=0.05,
         leave_out_copies=copies,
-        say=said.append,
+        warn=said.append,
     )
     return found, said
 
 
-def files_of(found: Prepared, side: str) -> set[str]:
-    return {row.file for row in found.manifest if row.side == side}
+def files_of(found: Prepared, split: str) -> set[str]:
+    return {row.file for row in found.manifest if row.split == split}
 
 
 @pytest.mark.parametrize("names", [("WithMask", "WithoutMask"), ("with_mask", "without_mask"), ("mask", "no mask")])
@@ -76,13 +76,18 @@ def test_class_folders_are_known_by_their_usual_names(tmp_path: Path, names: tup
     assert [(item.path.name, item.label) for item in source.items] == [("a.jpg", "mask"), ("b.JPG", "no_mask")]
 
 
-def test_a_fifth_is_kept_and_every_face_has_one_side(tmp_path: Path) -> None:
+def test_a_fifth_is_kept_and_every_face_has_one_split(tmp_path: Path) -> None:
     found, _ = ready(write_classes(tmp_path / "toy", 40))
 
     assert found.counts == {"toy: calibration": 4, "toy: training": 60, "toy: validation": 16}
     assert (len(found.training), len(found.calibration), len(found.validation)) == (60, 4, 16)
     assert found.validation.has_mask.sum() == 8
     assert found.validation.crops.shape == (16, 32, 32, 3)
+    found.write_manifest(tmp_path)
+    first = (tmp_path / "manifest.jsonl").read_bytes().splitlines()[0]
+    assert list(msgspec.json.decode(first)) == [
+        *("source", "file", "sha256", "frame", "number", "label", "box", "group", "side"),
+    ]
 
 
 def test_preparing_again_gives_the_same(tmp_path: Path) -> None:
@@ -103,14 +108,14 @@ def test_augmented_copies_stay_together_by_their_names(tmp_path: Path) -> None:
 
     found, _ = ready(folder)
 
-    sides = {row.file.split("_")[1]: set() for row in found.manifest if "Augmented" in row.file}  # type: dict[str, set[str]]
+    splits: dict[str, set[str]] = defaultdict(set)
     for row in found.manifest:
         if "Augmented" in row.file:
-            sides[row.file.split("_")[1]].add(row.side)
-    assert all(len(found_on) == 1 for found_on in sides.values())
+            splits[row.file.split("_")[1]].add(row.split)
+    assert all(len(of_original) == 1 for of_original in splits.values())
 
 
-def test_a_split_that_leaks_is_refused_and_names_the_files(tmp_path: Path) -> None:
+def test_a_split_that_leaks_is_rejected_and_names_the_files(tmp_path: Path) -> None:
     training, test = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1)
     shutil.copy(training / "with_mask" / "07.png", test / "with_mask" / "other-name.png")
 
@@ -164,11 +169,11 @@ def test_what_cannot_be_used_gets_a_line_each_and_is_counted(tmp_path: Path) -> 
         "05.png is labelled mask, the same picture elsewhere is not: left out",
         "1.png is not a picture that can be read: left out",
         "list.txt is neither a picture nor a video by its name: left out",
-        "unsorted says neither mask nor no mask by its name: left out",
+        "unsorted is not named for a class, mask or no mask: left out",
         "wrong.png is labelled no_mask, the same picture elsewhere is not: left out",
     ]
     assert found.counts["left out"] == 6
-    assert {row.side for row in found.manifest if (row.file, row.label) in CONTRADICTING} == {"out"}
+    assert {row.split for row in found.manifest if (row.file, row.label) in CONTRADICTING} == {"out"}
 
 
 def test_a_copy_with_the_other_label_gets_a_line_and_both_are_left_out(tmp_path: Path) -> None:
@@ -188,7 +193,7 @@ def test_a_copy_with_the_other_label_gets_a_line_and_both_are_left_out(tmp_path:
         for number in range(3)
     ]
     assert found.counts["left out"] == 4
-    assert {(row.file, row.label) for row in found.manifest if row.side == "out"} == {
+    assert {(row.file, row.label) for row in found.manifest if row.split == "out"} == {
         ("05.png", "mask"),
         *((f"wrong{number}.jpg", "no_mask") for number in range(3)),
     }
@@ -202,7 +207,9 @@ def test_a_copy_with_the_other_label_gets_a_line_and_both_are_left_out(tmp_path:
         (lambda folder: folder, "no pictures in a folder named with_mask"),
     ],
 )
-def test_a_data_set_that_is_none_is_refused_in_one_line(tmp_path: Path, make, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_data_set_that_is_none_is_rejected_in_one_line(
+    tmp_path: Path, make: Callable[[Path], Path | str], says: str
+) -> None:
     with pytest.raises(DatasetUnusable, match=says) as error:
         ready(make(tmp_path))
 
@@ -230,11 +237,11 @@ def test_annotated_faces_are_cut_from_their_photographs_and_incorrect_ones_are_n
     assert {row.box for row in found.manifest} == {(0, 2, 30, 32), (80, 2, 110, 32)}
     by_file: dict[str, set[str]] = {}
     for row in found.manifest:
-        by_file.setdefault(row.file, set()).add(row.side)
+        by_file.setdefault(row.file, set()).add(row.split)
     assert all(len(sides) == 1 for sides in by_file.values())
 
 
-def test_annotations_that_cannot_be_used_are_said(tmp_path: Path) -> None:
+def test_annotations_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
     folder = write_annotation(tmp_path / "street", "with_mask", "without_mask")
     write_picture(folder / "images" / "a.png", 1, size=120)
     write_annotation(folder, "scarf", picture="b.png")
@@ -317,11 +324,11 @@ def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
 
     assert (plain.name, len(plain.items)) == ("toy", 4)
     assert {item.label for item in labelled.items} == {"no_mask"}
-    assert (label_of(str(folder)), path_of(str(folder))) == ("", folder)
-    assert (label_of(f"mask={folder}"), path_of(f"mask={folder}")) == ("mask", folder)
+    assert DatasetPath.parse(str(folder)) == DatasetPath(label=None, path=folder)
+    assert DatasetPath.parse(f"mask={folder}") == DatasetPath(label="mask", path=folder)
 
 
-def test_faces_in_clips_are_found_and_a_clip_stays_on_one_side(pictures: Path, tmp_path: Path) -> None:
+def test_faces_in_clips_are_found_and_a_clip_stays_on_one_split(pictures: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
     for name in ("learn", "sister"):
@@ -333,7 +340,7 @@ def test_faces_in_clips_are_found_and_a_clip_stays_on_one_side(pictures: Path, t
 
     found, _ = ready(f"no_mask={clips}", f"mask={tmp_path / 'masks'}")
 
-    sides = {(row.file, row.side) for row in found.manifest if row.source == "clips"}
+    sides = {(row.file, row.split) for row in found.manifest if row.source == "clips"}
     assert len(sides) == 2
     assert len([row for row in found.manifest if row.source == "clips"]) > 100
 

@@ -18,7 +18,7 @@ from trainer.reports.ranking import precision_recall, roc
 
 
 def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> Faces:
-    """Return faces of 4 px whose every pixel is their place in the set."""
+    """Return faces of 4 px whose every pixel is their index in the set."""
     count = len(has_mask)
     crops = np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, 4, 4, 3)).copy()
     return Faces(
@@ -38,7 +38,7 @@ def scored(probabilities: Sequence[float], has_mask: Sequence[bool], side_px: Se
     )
 
 
-def by_place(crops: Pixels) -> Floats:
+def by_index(crops: Pixels) -> Floats:
     return crops[:, 0, 0, 0].astype(np.float32) / 255
 
 
@@ -48,9 +48,9 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
 
     def network(crops: Pixels) -> Floats:
         sizes.append(len(crops))
-        return by_place(crops)
+        return by_index(crops)
 
-    found = score({"int8": network, "float": by_place}, faces, "toy")
+    found = score({"int8": network, "float": by_index}, faces, "toy")
 
     assert sizes == [MAX_BATCH, MAX_BATCH, 150 - 2 * MAX_BATCH]
     assert list(found.probabilities) == ["int8", "float"]
@@ -58,16 +58,16 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
 
 
 @pytest.mark.parametrize("answer", [np.nan, 1.5, -0.1])
-def test_a_network_whose_answers_are_no_probabilities_is_refused(answer: float) -> None:
+def test_a_network_whose_answers_are_no_probabilities_is_rejected(answer: float) -> None:
     faces = some_faces([True, False])
 
-    with pytest.raises(ValueError, match="network int8 does not give one probability a face on toy"):
+    with pytest.raises(ValueError, match="network int8 does not give one probability per face on toy"):
         score({"int8": lambda crops: np.full(len(crops), answer, np.float32)}, faces, "toy")
 
 
 def test_a_set_without_faces_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="street cannot be measured"):
-        score({"int8": by_place}, some_faces([]), "street")
+        score({"int8": by_index}, some_faces([]), "street")
 
 
 def test_figures_are_those_worked_out_by_hand() -> None:
@@ -109,7 +109,7 @@ def test_a_group_without_faces_is_counted_and_not_measured() -> None:
 def test_figures_keep_the_names_of_earlier_cards() -> None:
     faces = some_faces([True, False, True, False], side_px=[8, 8, 20, 20])
 
-    found = figures(score({"int8": by_place, "float": by_place}, faces, "toy"))
+    found = figures(score({"int8": by_index, "float": by_index}, faces, "toy"))
 
     assert read_card(DEFAULT_FOLDER).measured["face-mask-detection"].keys() <= found.keys()
 

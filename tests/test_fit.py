@@ -21,7 +21,7 @@ from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
 from trainer.fitting.fit import fit
-from trainer.fitting.progress import EVERY_S, Progress, Reporting
+from trainer.fitting.progress import INTERVAL_S, Progress, ReportProgress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import LOCK_NAME, locked, tidy
 from trainer.networks.architectures import build
@@ -88,8 +88,13 @@ def fit_toy(folder: Path, report: Callable[[Progress], None]) -> tuple[keras.Mod
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, tuple[Epoch, ...]]:
-    return fit_toy(tmp_path_factory.mktemp("uninterrupted"), lambda _: None)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished: Path) -> tuple[keras.Model, tuple[Epoch, ...]]:
+    return fit_toy(finished, lambda _: None)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -110,10 +115,10 @@ def test_a_fit_learns_and_repeats_to_the_last_bit(
     assert same_weights(network, again)
 
 
-def test_a_fit_cancelled_within_an_epoch_goes_on_with_the_same_result(
+def test_a_fit_cancelled_within_an_epoch_continues_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
     seen: list[Progress] = []
 
     def cancel(now: Progress) -> None:
@@ -129,14 +134,14 @@ def test_a_fit_cancelled_within_an_epoch_goes_on_with_the_same_result(
     assert same_weights(network, uninterrupted[0])
 
 
-def test_a_fit_killed_within_an_epoch_goes_on_with_the_same_result(
+def test_a_fit_killed_within_an_epoch_continues_with_the_same_result(
     uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from trainer import progress; import test_fit as toy\n"
+        "import sys; from pathlib import Path; from trainer.fitting import progress; import test_fit as toy\n"
         "def wait(now):\n"
         "    if (now.epoch, now.step) == (3, 2): print('there', flush=True); sys.stdin.read()\n"
-        "progress.EVERY_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait)"
+        "progress.INTERVAL_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait)"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -154,11 +159,13 @@ def test_a_fit_killed_within_an_epoch_goes_on_with_the_same_result(
     assert same_weights(network, uninterrupted[0])
 
 
-def test_a_finished_fit_gives_its_weights_without_training(tmp_path: Path) -> None:
-    network, epochs = fit_toy(tmp_path, lambda _: None)
+def test_a_finished_fit_gives_its_weights_without_training(
+    uninterrupted: tuple[keras.Model, tuple[Epoch, ...]], finished: Path
+) -> None:
+    network, epochs = uninterrupted
     seen: list[Progress] = []
 
-    again, same_epochs = fit_toy(tmp_path, seen.append)
+    again, same_epochs = fit_toy(finished, seen.append)
 
     assert seen == []
     assert same_epochs == epochs
@@ -205,7 +212,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:
-        with pytest.raises(OSError, match=r"cannot be written \(File too large\): .* goes on after epoch 1"):
+        with pytest.raises(OSError, match=r"cannot be written \(File too large\): .* continues after epoch 1"):
             checkpoint.save([variable], ORIGIN, (EPOCH, EPOCH))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -214,7 +221,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
     Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
 
     with pytest.raises(ValueError, match="its variables are not those of the network"):
@@ -233,13 +240,13 @@ def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None
 def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 2, steps=5, first_epoch=0, clock=lambda: now_s[0])
     figures = {"loss": 0.5, "accuracy": 0.75}
 
     for epoch in range(2):
         reporting.on_epoch_begin(epoch)
         for batch in range(5):
-            now_s[0] += EVERY_S / 2
+            now_s[0] += INTERVAL_S / 2
             reporting.on_train_batch_end(batch, figures)
         reporting.on_epoch_end(epoch, figures | {"val_loss": 0.6, "val_accuracy": 0.7})
 
@@ -256,10 +263,10 @@ def test_progress_comes_every_second_and_at_each_epochs_end() -> None:
     assert msgspec.json.decode(msgspec.json.encode(told[2]), type=Progress) == told[2]
 
 
-def test_time_left_is_told_by_the_steps_of_this_process() -> None:
+def test_time_left_is_reported_by_the_steps_of_this_process() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 4, steps=10, first_epoch=2, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(2)
     for batch, took_s in enumerate((30, 2, 2)):  # the first step includes what is done once
@@ -272,13 +279,13 @@ def test_time_left_is_told_by_the_steps_of_this_process() -> None:
 def test_validation_that_takes_long_is_reported_too() -> None:
     now_s = [0.0]
     told: list[Progress] = []
-    reporting = Reporting(told.append, 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
+    reporting = ReportProgress(told.append, 1, steps=2, first_epoch=0, clock=lambda: now_s[0])
 
     reporting.on_epoch_begin(0)
     for batch in range(2):
         reporting.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.75})
     for batch in range(3):
-        now_s[0] += EVERY_S
+        now_s[0] += INTERVAL_S
         reporting.on_test_batch_end(batch)
 
     assert [(now.step, now.is_epoch_end) for now in told] == [(2, False)] * 3
@@ -342,28 +349,6 @@ def test_quantization_sees_each_data_set_and_label_as_often() -> None:
     lower = crops[: CALIBRATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
     assert crops.shape == (CALIBRATION_PICTURES, SIDE, SIDE, 3)
     assert np.mean(lower < 90) == pytest.approx(0.5, abs=0.06)  # a third of the faces wear a mask
-
-
-def test_tensorflow_is_loaded_without_a_word() -> None:
-    program = "from trainer.networks.quiet_start import load_tensorflow; load_tensorflow()"
-
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_what_is_no_known_note_comes_through_even_when_the_process_dies() -> None:
-    program = (
-        "import os; from trainer.networks.quiet_start import without_notes\n"
-        "with without_notes():\n"
-        "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on.\\nE0000 no such instruction\\n')\n"
-        "    os.write(2, b'F0000 aborted'); os.abort()"
-    )
-
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-
-    assert done.returncode == -signal.SIGABRT
-    assert done.stderr == "E0000 no such instruction\nF0000 aborted"
 
 
 def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:

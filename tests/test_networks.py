@@ -18,7 +18,7 @@ from models.files import ModelUnusable
 from scripts.efficientnet_weights import body_weights
 from trainer.networks import imagenet_weights
 from trainer.networks.architectures import build
-from trainer.networks.efficientnet import efficientnet_lite0, know_imagenet
+from trainer.networks.efficientnet import efficientnet_lite0, load_imagenet_weights
 from trainer.settings import RECIPES, TrainSettings, recipe_of
 
 # Saving asks NumPy 2 for a copy in a way that TensorFlow's arrays do not know yet.
@@ -56,7 +56,7 @@ def test_the_small_networks_have_the_sizes_of_their_papers() -> None:
 def test_lite_computes_what_its_published_weights_compute_in_pytorch() -> None:
     pictures = keras.Input((112, 112, 3), dtype="uint8")
     body = keras.Model(pictures, efficientnet_lite0(pictures))
-    know_imagenet(body)
+    load_imagenet_weights(body)
     y, x = np.mgrid[:112, :112]
     pattern = np.stack([(3 * x + y) % 256, (x * y // 7) % 256, (5 * y + 2 * x) % 256], axis=-1).astype(np.uint8)
 
@@ -96,7 +96,7 @@ def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(arch: str, tmp_
     np.testing.assert_allclose(loaded(pictures, training=False), model(pictures, training=False), atol=1e-6)
 
 
-def test_an_unknown_architecture_is_refused() -> None:
+def test_an_unknown_architecture_is_rejected() -> None:
     with pytest.raises(ValueError, match="unknown architecture 'vgg': choose one of lite, resnet18, resnet50"):
         build("vgg")
 
@@ -115,7 +115,7 @@ def test_a_file_of_weights_cannot_run_anything() -> None:
         ("lite", "my.h5", "--weights my.h5: lite starts from imagenet or none; files are for resnet50"),
     ],
 )
-def test_weights_that_a_network_cannot_start_from_are_refused(arch: str, weights: str, why: str) -> None:
+def test_weights_that_a_network_cannot_start_from_are_rejected(arch: str, weights: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         build(arch, weights=weights)
 
@@ -142,8 +142,8 @@ def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
 
 def test_a_download_of_weights_behind_a_silent_firewall_ends_with_one_line(tmp_path: Path) -> None:
     script = (
-        "from trainer.networks import architectures; architectures.SILENCE_S = 0.2\n"
-        "try: networks.build('resnet50', 32, weights='imagenet')\n"
+        "from trainer.networks import architectures; architectures.DOWNLOAD_TIMEOUT_S = 0.2\n"
+        "try: architectures.build('resnet50', 32, weights='imagenet')\n"
         "except ValueError as error: print(repr(str(error)))"
     )
     with socket.create_server(("127.0.0.1", 0)) as firewall:  # takes connections and never answers
@@ -193,7 +193,7 @@ def test_settings_travel_as_json_and_change_the_recipe() -> None:
         ("weights", "my.h5", "lite starts from imagenet or none"),
     ],
 )
-def test_settings_that_nothing_can_be_trained_with_are_refused(name: str, value: object, why: str) -> None:
+def test_settings_that_nothing_can_be_trained_with_are_rejected(name: str, value: object, why: str) -> None:
     settings = msgspec.structs.replace(TrainSettings(datasets=("a",), out="run"), **{name: value})
 
     with pytest.raises(ValueError, match=why):

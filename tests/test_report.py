@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
@@ -103,60 +104,57 @@ def page_of(run: Path) -> Page:
     return Page((run / FOLDER / "report.html").read_text())
 
 
-def test_a_report_is_a_page_its_pictures_and_its_numbers(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(STREET, HANDS))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with the report of two sets, which tests only read."""
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, toy_report(STREET, HANDS))
+    return folder
 
-    names = {path.name for path in (tmp_path / FOLDER).iterdir()}
+
+def test_a_report_is_a_page_its_pictures_and_its_numbers(run: Path) -> None:
+    names = {path.name for path in (run / FOLDER).iterdir()}
     assert names == {
         "report.html",
         "report.json",
         *("training.png", "confusion.png", "ranking.png", "reliability.png", "slices.png"),
         *("mistake-01.png", "mistake-02.png", "mistake-03.png"),
     }
-    assert all(cv2.imread(str(tmp_path / FOLDER / name)) is not None for name in names if name.endswith(".png"))
+    assert all(cv2.imread(str(run / FOLDER / name)) is not None for name in names if name.endswith(".png"))
 
 
-def test_the_page_asks_for_nothing_beside_it(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(STREET, HANDS))
-
-    page = page_of(tmp_path)
+def test_the_page_asks_for_nothing_beside_it(run: Path) -> None:
+    page = page_of(run)
 
     inside = {b64decode(address.removeprefix("data:image/png;base64,")) for address in page.addresses}
-    assert inside == {path.read_bytes() for path in (tmp_path / FOLDER).glob("*.png")}
+    assert inside == {path.read_bytes() for path in (run / FOLDER).glob("*.png")}
     assert not page.tags & {"script", "link", "iframe"}
 
 
-def test_the_numbers_are_those_found_and_can_be_read_back(tmp_path: Path) -> None:
-    report = toy_report(STREET, HANDS)
+def test_the_numbers_are_those_found_and_can_be_read_back(run: Path) -> None:
+    read = msgspec.json.decode((run / FOLDER / "report.json").read_bytes(), type=Findings)
 
-    write(tmp_path, report)
+    assert read == find(toy_report(STREET, HANDS))
+    numbers = msgspec.json.decode((run / FOLDER / "report.json").read_bytes())
+    assert [(one["place"], one["said"]) for one in numbers["mistakes"]] == [(3, "mask"), (1, "mask"), (1, "no_mask")]
 
-    read = msgspec.json.decode((tmp_path / FOLDER / "report.json").read_bytes(), type=Findings)
-    assert read == find(report)
 
-
-def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
-    report = toy_report(STREET, HANDS)
-
-    write(tmp_path, report)
-    words = re.sub(r"\s+", " ", page_of(tmp_path).words)
+def test_the_page_says_what_the_numbers_say(run: Path) -> None:
+    words = re.sub(r"\s+", " ", page_of(run).words)
 
     assert "street the same folder 4 50.0 % 50.0 % 50.0 % 50.0 % 0.5000" in words
     assert "hands neither 3 – – – 66.7 % –" in words
-    assert "is no mask, called mask (97.0 %)street-3.png" in words
+    assert "is no mask, predicted mask (97.0 %)street-3.png" in words
     assert "onnx int8 1 thread0.75" in words
     assert f"{INT8_NAME}2.89" in words
     assert "left out3" in words
     assert "maskwatch train toy/Train" in words
 
 
-def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        write(tmp_path / name, toy_report(STREET, HANDS))
+def test_the_same_input_gives_the_same_files(run: Path, tmp_path: Path) -> None:
+    write(tmp_path, toy_report(STREET, HANDS))
 
-    one, other = (
-        {path.name: path.read_bytes() for path in (tmp_path / name / FOLDER).iterdir()} for name in ("one", "other")
-    )
+    one, other = ({path.name: path.read_bytes() for path in (folder / FOLDER).iterdir()} for folder in (run, tmp_path))
 
     assert one == other
 
@@ -193,13 +191,13 @@ def test_a_report_without_mistakes_epochs_or_times_says_so_or_nothing(tmp_path: 
     write(tmp_path, replace(toy_report(only_int8), epochs=(), latencies=(), size_bytes={}))
 
     words = page_of(tmp_path).words
-    assert "None: every face was labelled rightly." in words
+    assert "None: every face was labelled correctly." in words
     assert "Training" not in words
     assert "Agreement" not in words
 
 
-def test_faces_that_are_no_mistakes_any_more_do_not_stay(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(STREET, HANDS))
+def test_faces_that_are_no_mistakes_any_more_do_not_stay(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
 
     write(tmp_path, toy_report(toy_set("right", [True, False], [0.9, 0.1])))
 
@@ -227,7 +225,7 @@ def test_many_sets_are_drawn_too(tmp_path: Path) -> None:
     assert confusion.shape[0] == pytest.approx(confusion.shape[1], rel=0.01)  # 7 panels in three rows of three
 
 
-def test_the_calibration_error_is_told_without_and_with_the_temperature() -> None:
+def test_the_calibration_error_is_reported_without_and_with_the_temperature() -> None:
     found = find(toy_report(STREET)).tests[0]
 
     without = [one.confidence for one in found.before.bins]
@@ -237,7 +235,7 @@ def test_the_calibration_error_is_told_without_and_with_the_temperature() -> Non
     assert found.after.ece == pytest.approx(found.figures["ece_int8"], abs=1e-4)
 
 
-def test_headlines_tell_the_worst_set() -> None:
+def test_headlines_show_the_worst_set() -> None:
     headlines = {one.title: one for one in find(toy_report(STREET, HANDS)).headlines}
 
     assert (headlines["No-mask recall"].value, headlines["Mask recall"].about) == (0.5, "street")
@@ -270,16 +268,14 @@ def test_slices_cut_all_sets_by_source_and_by_size() -> None:
 def test_the_surest_mistakes_come_first() -> None:
     found = worst_mistakes([STREET, HANDS], 2)
 
-    assert [(one.set_name, one.place, one.said, one.picture) for one in found] == [
+    assert [(one.set_name, one.index, one.predicted, one.picture) for one in found] == [
         ("street", 3, "mask", "mistake-01.png"),
         ("hands", 1, "mask", "mistake-02.png"),
     ]
 
 
-def test_mistakes_are_shown_in_their_colours(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(STREET))
-
-    shown = cv2.imread(str(tmp_path / FOLDER / "mistake-01.png"))
+def test_mistakes_are_shown_in_their_colours(run: Path) -> None:
+    shown = cv2.imread(str(run / FOLDER / "mistake-01.png"))
 
     assert shown is not None
     np.testing.assert_array_equal(shown[..., ::-1], STREET.faces.crops[3])

@@ -1,4 +1,4 @@
-"""Groups are parted into sides: the same way every time, each data set by its share, nothing torn apart."""
+"""Groups are assigned to splits: the same way every time, each data set by its share, nothing torn apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.split import Group, connected, drawn, leaks
+from trainer.data.split import Group, assign_splits, connected_components, leaks
 
 
 def groups(count: int, stratum: str = "a", share: float = 0.2, weights: tuple[int, ...] = ()) -> list[Group]:
@@ -24,57 +24,57 @@ def groups(count: int, stratum: str = "a", share: float = 0.2, weights: tuple[in
 
 
 def test_a_fifth_of_each_stratum_is_kept_and_a_twentieth_of_the_rest_calibrates() -> None:
-    sides = drawn([*groups(100, "a"), *groups(50, "b")], seed=0, with_validation=True)
+    splits = assign_splits([*groups(100, "a"), *groups(50, "b")], seed=0, with_validation=True)
 
-    assert Counter(side for name, side in sides.items() if name[0] == "a") == {
+    assert Counter(split for name, split in splits.items() if name[0] == "a") == {
         "validation": 20,
         "calibration": 4,
         "training": 76,
     }
-    assert Counter(side for name, side in sides.items() if name[0] == "b")["validation"] == 10
+    assert Counter(split for name, split in splits.items() if name[0] == "b")["validation"] == 10
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
-    first, again, other = (drawn(groups(100), seed=seed, with_validation=True) for seed in (3, 3, 4))
+    first, again, other = (assign_splits(groups(100), seed=seed, with_validation=True) for seed in (3, 3, 4))
 
     assert first == again
     assert first != other
 
 
 def test_a_stratum_is_drawn_the_same_whatever_else_is_there() -> None:
-    alone = drawn(groups(40), seed=0, with_validation=True)
-    beside = drawn([*groups(40), *groups(30, "b")], seed=0, with_validation=True)
+    alone = assign_splits(groups(40), seed=0, with_validation=True)
+    beside = assign_splits([*groups(40), *groups(30, "b")], seed=0, with_validation=True)
 
-    assert {name: side for name, side in beside.items() if name in alone} == alone
+    assert {name: split for name, split in beside.items() if name in alone} == alone
 
 
-def test_fixed_sides_stay_and_no_validation_is_drawn_unless_wanted() -> None:
+def test_fixed_splits_stay_and_no_validation_is_drawn_unless_wanted() -> None:
     fixed = Group(name="x", stratum="a", share=0.2, weight=1, fixed="test")
 
-    sides = drawn([fixed, *groups(100)], seed=0, with_validation=False)
+    splits = assign_splits([fixed, *groups(100)], seed=0, with_validation=False)
 
-    assert sides["x"] == "test"
-    assert Counter(sides.values()) == {"test": 1, "calibration": 5, "training": 95}
+    assert splits["x"] == "test"
+    assert Counter(splits.values()) == {"test": 1, "calibration": 5, "training": 95}
 
 
 def test_of_clips_the_groups_nearest_to_half_are_kept() -> None:
-    sides = drawn(groups(3, share=0.5, weights=(6, 2, 2)), seed=0, with_validation=True)
+    splits = assign_splits(groups(3, share=0.5, weights=(6, 2, 2)), seed=0, with_validation=True)
 
-    assert sides == {"a0": "validation", "a1": "training", "a2": "training"}
+    assert splits == {"a0": "validation", "a1": "training", "a2": "training"}
 
 
 def test_of_clips_half_at_least_are_kept_where_two_choices_are_as_near() -> None:
-    sides = drawn(groups(4, share=0.5, weights=(4, 2, 2, 2)), seed=0, with_validation=True)
+    splits = assign_splits(groups(4, share=0.5, weights=(4, 2, 2, 2)), seed=0, with_validation=True)
 
-    assert Counter(sides.values()) == {"validation": 2, "training": 2}
-    assert sides["a0"] == "validation"
+    assert Counter(splits.values()) == {"validation": 2, "training": 2}
+    assert splits["a0"] == "validation"
 
 
 @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
 def test_what_is_paired_has_one_number_and_nothing_else_has(count: int, pairs: list[tuple[int, int]]) -> None:
     inside = [(one, other) for one, other in pairs if one < count and other < count]
 
-    numbers = connected(count, inside)
+    numbers = connected_components(count, inside)
 
     assert all(numbers[one] == numbers[other] for one, other in inside)
     reached = {place: {place} for place in range(count)}
@@ -87,7 +87,7 @@ def test_what_is_paired_has_one_number_and_nothing_else_has(count: int, pairs: l
     )
 
 
-def test_a_pair_on_two_sides_leaks_unless_one_is_left_out() -> None:
+def test_a_pair_on_two_splits_leaks_unless_one_is_left_out() -> None:
     found = list(leaks(["training", "test", "out", "test"], [(0, 1), (1, 2), (1, 3)]))
 
     assert found == [(0, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,20 +14,20 @@ from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card, w
 from models.files import sha256_of
 
 
-def write_version(folder: Path, word: str, **changes: object) -> Card:
+def write_version(folder: Path, word: str, **changes: Any) -> Card:
     """Write a model folder with the built-in network, which another note in its file makes another version."""
     network = onnx.load_from_string((DEFAULT_FOLDER / INT8_NAME).read_bytes())
     network.doc_string = word
     return write_model(folder, network.SerializeToString(), **changes)
 
 
-def write_model(folder: Path, network: bytes, **changes: object) -> Card:
+def write_model(folder: Path, network: bytes, **changes: Any) -> Card:
     """Write a model folder with any network, and the card that belongs to it."""
     folder.mkdir(parents=True)
     (folder / INT8_NAME).write_bytes(network)
     sha256 = sha256_of(network)
     named = {"version": f"lite-{sha256[:8]}", "files": {INT8_NAME: sha256}}
-    card = msgspec.structs.replace(read_card(DEFAULT_FOLDER), **(named | changes))  # type: ignore[arg-type]
+    card = msgspec.structs.replace(read_card(DEFAULT_FOLDER), **(named | changes))
     write_card(folder, card)
     return card
 

@@ -1,95 +1,90 @@
-"""Look at what a run was given before it begins, or is left to somebody else: settings in, nothing out.
+"""Check a training run before it begins or is enqueued: settings in, a plan with the listed data sets out.
 
-What nothing can be trained with raises ValueError with one line: a data set that does not exist or has two roles, a
-folder that holds a model already or cannot be written. No picture is decoded.
+Settings that nothing can be trained with raise ValueError with one line: a data set that does not exist or has two
+roles, a folder that already holds a model or cannot be written. No picture is decoded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from models.classifier.card import CARD_NAME
+from models.registry.registry import registry_at
 from models.registry.store import open_store
-from trainer.data.listing import has_sayable_name, shown
-from trainer.data.sources import label_and_path, read_source
+from trainer.data.listing import is_utf8, printable
+from trainer.data.sources import Source, read_source
 from trainer.fitting.run_folder import FolderInUse, locked
-from trainer.settings import TrainSettings, recipe_of
+from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, recipe_of
 
 
-def check_run(settings: TrainSettings) -> None:
-    """Look whether a run can begin; whether its folder can be written is tried, and leaves nothing behind.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """A checked training run: its settings, the recipe that follows from them, and what its data sets hold.
 
-    Raises:
-        ValueError: with these settings, data sets or this folder it cannot.
+    validation: None keeps a fifth of each data set that is trained on.
     """
-    check_settings(settings)
-    with suppress(FolderInUse), locked(Path(settings.out)):  # a job waits for a folder in use
-        pass
+
+    settings: TrainSettings
+    recipe: Recipe
+    training: tuple[Source, ...]
+    validation: Source | None
+    tests: tuple[Source, ...]
+
+    @property
+    def out(self) -> Path:
+        """The folder to write."""
+        return Path(self.settings.out)
+
+    def absolute_settings(self) -> TrainSettings:
+        """Return the settings with absolute paths, for a process with another working folder."""
+        weights = self.settings.weights
+        return msgspec.structs.replace(
+            self.settings,
+            datasets=tuple(source.dataset.absolute() for source in self.training),
+            tests=tuple(source.dataset.absolute() for source in self.tests),
+            validation=self.validation and self.validation.dataset.absolute(),
+            weights=weights if weights in (None, IMAGENET, RANDOM) else str(Path(str(weights)).absolute()),
+            out=str(self.out.absolute()),
+        )
 
 
-def check_settings(settings: TrainSettings) -> None:
-    """Look at all that a run was given but its registry, and write nothing.
+def plan_training(settings: TrainSettings) -> TrainingPlan:
+    """Check settings and list their data sets.
+
+    A run is checked here once in the process that trains. A job was checked before in the process that enqueued it: it
+    is checked again because files may have changed while it was queued, before TensorFlow is loaded for nothing.
 
     Raises:
-        ValueError: it cannot be trained with.
+        ValueError: nothing can be trained with these settings.
     """
     check_is_new(settings)
     if settings.weights is not None:
         check_name("--weights", settings.weights)
-    recipe_of(settings)
-    check_data(settings)
-
-
-def check_registry(models: str, out: str) -> None:
-    """Look whether a registry, a folder or URL, may be the one that a run's model is added to.
-
-    Raises:
-        ValueError: its name cannot be written down, or it is the run's own folder.
-    """
-    check_name("--models", models)
-    folder = open_store(models).folder
-    if folder is not None and folder.resolve() == Path(out).resolve():
-        raise ValueError(f"--out and --models are both {out}: a registry needs a folder of its own")
-
-
-def check_name(option: str, path: str) -> None:
-    """Look at a path's name; raise ValueError when it cannot be written down as UTF-8."""
-    if not has_sayable_name(Path(path).absolute()):
-        raise ValueError(f"{option} {shown(Path(path))} has a name that is not UTF-8: choose another")
-
-
-def check_data(settings: TrainSettings) -> None:
-    """Look at all data sets: each is there, and has one role and a name of its own.
-
-    Raises:
-        ValueError: one has not, or the folder to write lies in it.
-    """
-    roles: dict[Path, tuple[str, str]] = {}
-    names: dict[str, Path] = {}
-    reported = [(settings.validation, "validated on")] if settings.validation else []
-    for text, role in (
-        *((text, "trained on") for text in settings.datasets),
-        *reported,
-        *((text, "tested with") for text in settings.tests),
-    ):
-        label, path = label_of(text), path_of(text).resolve()
-        name = read_source(text).name
-        if path in roles:
-            raise ValueError(_twice(text, path, roles[path], (label, role)))
-        if Path(settings.out).resolve().is_relative_to(path):
-            raise ValueError(f"--out {settings.out} lies in the data set {path}: choose a folder beside it")
-        roles[path] = label, role
-        if names.setdefault(name, path) != path:
-            raise ValueError(f"{path} and {names[name]} are both called {name} in reports: rename one of them")
+    plan = TrainingPlan(
+        settings=settings,
+        recipe=recipe_of(settings),
+        training=tuple(map(read_source, settings.datasets)),
+        validation=read_source(settings.validation) if settings.validation else None,
+        tests=tuple(map(read_source, settings.tests)),
+    )
+    _check_roles(
+        [
+            *((source, "trained on") for source in plan.training),
+            *((source, "validated on") for source in (plan.validation,) if source),
+            *((source, "tested with") for source in plan.tests),
+        ],
+        plan.out,
+    )
+    return plan
 
 
 def check_is_new(settings: TrainSettings) -> None:
-    """Look at the folder that is to be written.
-
-    Raises:
-        ValueError: it has no name, or none that can be written down, or holds a model already.
-    """
+    """Raise ValueError when the folder to write has no name, one that is not UTF-8, or holds a model."""
     if not settings.out:
         raise ValueError("--out is empty: name the folder to write")
     check_name("--out", settings.out)
@@ -97,19 +92,57 @@ def check_is_new(settings: TrainSettings) -> None:
         raise ValueError(f"{settings.out} already holds a model: choose another folder with --out")
 
 
-def path_of(dataset: str) -> Path:
-    """Return where a data set lies that is named as PATH or LABEL=PATH."""
-    return label_and_path(dataset)[1]
+def check_can_be_written(folder: Path) -> None:
+    """Raise ValueError when a folder cannot be written; nothing is left behind. A job waits for a folder in use."""
+    with suppress(FolderInUse), locked(folder):
+        pass
 
 
-def label_of(dataset: str) -> str:
-    """Return the label that all of a data set was given; empty when there is none."""
-    return label_and_path(dataset)[0] or ""
+def check_registry(models: str, out: str) -> None:
+    """Check that a run's model can be added to a registry, hours before that happens.
+
+    Args:
+        models: the registry, a folder or URL; a small file is written there and removed again.
+        out: the folder that the run writes.
+
+    Raises:
+        ValueError: the registry's name is not UTF-8, or it is the run's own folder.
+        ModelUnusable: it cannot be reached or written.
+    """
+    check_name("--models", models)
+    folder = open_store(models).folder
+    if folder is not None and folder.resolve() == Path(out).resolve():
+        raise ValueError(f"--out and --models are both {out}: a registry needs a folder of its own")
+    registry_at(models).check_writable()
 
 
-def _twice(text: str, path: Path, before: tuple[str, str], now: tuple[str, str]) -> str:
+def check_name(option: str, path: str) -> None:
+    """Raise ValueError when a path's name is not UTF-8."""
+    if not is_utf8(Path(path).absolute()):
+        raise ValueError(f"{option} {printable(Path(path))} has a name that is not UTF-8: choose another")
+
+
+def _check_roles(sources: Sequence[tuple[Source, str]], out: Path) -> None:
+    """Check that each data set has one role and a name of its own, and that the folder to write is in none of them."""
+    roles: dict[Path, tuple[str, str]] = {}
+    names: dict[str, Path] = {}
+    for source, role in sources:
+        path = source.dataset.path.resolve()
+        use = source.dataset.label or "a data set", role
+        if path in roles:
+            raise ValueError(_conflict(source, roles[path], use))
+        if out.resolve().is_relative_to(path):
+            raise ValueError(f"--out {out} is inside the data set {path}: choose a folder beside it")
+        roles[path] = use
+        if names.setdefault(source.name, path) != path:
+            raise ValueError(
+                f"{path} and {names[source.name]} are both called {source.name} in reports: rename one of them"
+            )
+
+
+def _conflict(source: Source, before: tuple[str, str], now: tuple[str, str]) -> str:
     if before == now:
-        return f"{text} is given twice: once is enough"
+        return f"{source.dataset} is given twice: once is enough"
     if before[1] == now[1]:
-        return f"{path} is given as {before[0] or 'a data set'} and as {now[0] or 'a data set'}: give it once"
-    return f"{text} is both {before[1]} and {now[1]}"
+        return f"{source.dataset.path.resolve()} is given as {before[0]} and as {now[0]}: give it once"
+    return f"{source.dataset} is both {before[1]} and {now[1]}"

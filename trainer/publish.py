@@ -2,8 +2,8 @@
 
     python -m trainer.publish runs/mine models/default
 
-It holds the int8 file, the card, and held_back.txt, which names the files that were kept for reporting by the first
-digits of their SHA-256, so that whoever has the data can measure on just these. A damaged run raises ModelUnusable.
+It holds the int8 file, the card, and held_back.txt, which lists the files that were kept for reporting by the first
+digits of their SHA-256, so that a user who has the data can measure on these alone. A damaged run raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ DIGITS = 16
 
 
 def publish(run: Path, folder: Path) -> Card:
-    """Copy of a run folder what CPUs serve to a model folder; return its card.
-
-    Raises:
-        ModelUnusable: the run is unfinished or damaged.
-    """
+    """Copy the files that CPUs serve from a run folder to a model folder; return its card."""
     card = read_card(run)
     content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
     served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
@@ -40,7 +36,7 @@ def publish(run: Path, folder: Path) -> Card:
 
 def _held_back(run: Path) -> list[str]:
     rows = (msgspec.json.decode(line, type=Row) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
-    return sorted({row.sha256[:DIGITS] for row in rows if row.side in ("validation", "test")})
+    return sorted({row.sha256[:DIGITS] for row in rows if row.split in ("validation", "test")})
 
 
 if __name__ == "__main__":

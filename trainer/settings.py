@@ -1,7 +1,7 @@
-"""What a training run is made with: a user's settings in, the recipe of its architecture with their changes out.
+"""Training settings: a user's settings in, the recipe of the architecture with these changes out.
 
-Nothing here imports Keras, so that a command line or a queue can check settings in no time. Settings travel as JSON.
-What cannot be trained with raises ValueError, one line that says what to give instead.
+Nothing here imports Keras, so that settings are checked fast. Settings travel as JSON. Settings that nothing can be
+trained with raise ValueError, with one line that says what to give instead.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-SMALLEST_PX, LARGEST_PX = 32, 512
-LARGEST_SEED = 2**32 - 1  # NumPy's
-# How files of weights begin: HDF5 (.h5) and ZIP (.keras).
-WEIGHTS_START = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
-# The two starting weights that are no file.
+MIN_SIZE_PX, MAX_SIZE_PX = 32, 512
+MAX_SEED = 2**32 - 1  # of NumPy
+# The first bytes of files of weights: HDF5 (.h5) and ZIP (.keras).
+WEIGHTS_SIGNATURES = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
+# The starting weights that are not a file.
 RANDOM, IMAGENET = "none", "imagenet"
 
 
 class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to train, on what, and how. None means what the architecture's recipe says.
+    """What to train on, and how. None means the value of the architecture's recipe.
 
     datasets: to train on; each a folder, or LABEL=FOLDER such as no_mask=clips. out: the model folder to write.
-    validation: is only reported on; None keeps a fifth of each data set. tests: measured once at the end.
-    leave_out_copies: leave out copies of pictures that are measured; else they are an error.
-    size_px: side S of the square crops. margin: what crops show around a face's box at each side, as a share of it.
-    weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops a step.
-    threads: None means all processors. Another number gives slightly other weights.
+    validation: only reported on; None keeps a fifth of each data set. tests: measured once at the end.
+    leave_out_copies: leave out copies of pictures that are measured; otherwise they are an error.
+    size_px: side S of the square crops. margin: added to a face's box at each side, as a share of its side.
+    weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops per step.
+    threads: None means all processors. Another number gives slightly different weights.
     """
 
     datasets: tuple[str, ...]
@@ -51,8 +51,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """How an architecture is trained.
 
     weights: of the body to start from. weight_decay: of AdamW. label_smoothing: 0..1.
-    warmup_share: of all steps, for which the learning rate rises; it then falls along a half cosine to zero. None keeps
-    it as it is.
+    warmup_share: share of all steps during which the learning rate rises; it then falls along a half cosine to zero.
+    None keeps the learning rate constant.
     ema_decay: of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
     """
 
@@ -64,16 +64,16 @@ class Recipe(Struct, frozen=True, kw_only=True):
     batch: int
     optimizer: Literal["adam", "adamw"]
     learning_rate: float
-    warmup_share: float | None
-    weight_decay: float
-    label_smoothing: float
-    ema_decay: float | None
+    warmup_share: float | None = None
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    ema_decay: float | None = None
 
 
-# The margin is small: the masked faces of public data sets come with more surroundings than the bare ones, and with a
-# wide margin surroundings mean "mask".
+# The margin is small: the masked faces of public data sets show more surroundings than the bare ones, and with a wide
+# margin a network learns to take surroundings for a mask.
 _LITE = Recipe(
-    about="EfficientNet-Lite0 that knows ImageNet, for CPUs",
+    about="EfficientNet-Lite0 pretrained on ImageNet, for CPUs",
     size_px=112,
     margin=0.05,
     weights=IMAGENET,
@@ -90,7 +90,7 @@ RECIPES = {
     "lite": _LITE,
     "resnet18": msgspec.structs.replace(_LITE, about="ResNet18", weights=RANDOM, epochs=56),
     "resnet50": Recipe(
-        about="ResNet50 that knows ImageNet, with a dense head of its own",
+        about="ResNet50 pretrained on ImageNet, with a dense head of its own",
         size_px=224,
         margin=0.05,
         weights=IMAGENET,
@@ -98,22 +98,13 @@ RECIPES = {
         batch=32,
         optimizer="adam",
         learning_rate=1e-4,
-        warmup_share=None,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        ema_decay=None,
     ),
 }
 
 
 def recipe_of(settings: TrainSettings) -> Recipe:
-    """Return the recipe of an architecture with what the settings change.
-
-    Raises:
-        ValueError: an unknown architecture, or a number that nothing can be trained with.
-    """
-    if settings.arch not in RECIPES:
-        raise ValueError(f"unknown architecture {settings.arch!r}: choose one of {', '.join(RECIPES)}")
+    """Return an architecture's recipe with the settings' changes; raise ValueError if nothing can be trained so."""
+    check_arch(settings.arch)
     named = ("size_px", "margin", "weights", "epochs", "batch", "learning_rate")
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}
     recipe = msgspec.structs.replace(RECIPES[settings.arch], **changes)
@@ -124,8 +115,14 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     return recipe
 
 
+def check_arch(arch: str) -> None:
+    """Raise ValueError for an unknown architecture."""
+    if arch not in RECIPES:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
+
+
 def check_start(arch: str, weights: str) -> None:
-    """Raise ValueError when an architecture cannot start from such weights."""
+    """Raise ValueError when an architecture cannot start from these weights."""
     if weights == RANDOM or arch == "resnet50":
         return
     if RECIPES[arch].weights == RANDOM:
@@ -135,15 +132,15 @@ def check_start(arch: str, weights: str) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    """Look at how a file begins; whether its weights fit, Keras says when it loads them."""
+    """Check a file's first bytes; Keras checks when it loads the weights whether they fit."""
     if not path.is_file():
         raise ValueError(f"--weights {path}: there is no such file; give one, or imagenet, or none")
     try:
         with path.open("rb") as file:
-            start = file.read(max(map(len, WEIGHTS_START)))
+            start = file.read(max(map(len, WEIGHTS_SIGNATURES)))
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}): give another file") from error
-    if not start.startswith(WEIGHTS_START):
+    if not start.startswith(WEIGHTS_SIGNATURES):
         raise ValueError(f"--weights {path} holds no weights: give a .h5 file of ResNet50 without its top")
 
 
@@ -152,10 +149,10 @@ def _check_numbers(settings: TrainSettings, recipe: Recipe) -> None:
         (not settings.datasets, "a data set to train on"),
         (recipe.epochs < 1, "at least 1 epoch"),
         (recipe.batch < 2, "at least 2 crops a batch"),
-        (not SMALLEST_PX <= recipe.size_px <= LARGEST_PX, f"crops of {SMALLEST_PX} to {LARGEST_PX} px"),
+        (not MIN_SIZE_PX <= recipe.size_px <= MAX_SIZE_PX, f"crops of {MIN_SIZE_PX} to {MAX_SIZE_PX} px"),
         (not 0 <= recipe.margin <= 1, "a margin of 0 to 1"),
         (not 0 < recipe.learning_rate < 1, "a learning rate above 0 and below 1"),
-        (not 0 <= settings.seed <= LARGEST_SEED, f"a seed of 0 to {LARGEST_SEED}"),
+        (not 0 <= settings.seed <= MAX_SEED, f"a seed of 0 to {MAX_SEED}"),
         (settings.threads is not None and settings.threads < 1, "at least 1 thread"),
     ):
         if wrong:

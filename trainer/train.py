@@ -1,13 +1,15 @@
 """Train a mask classifier: data sets in, a model folder out.
 
-    from trainer.train import TrainSettings, train
-    train(TrainSettings(datasets=("face-mask-12k/Train",), out="runs/first"), report=print)
+    from trainer.checks import plan_training
+    from trainer.settings import TrainSettings
+    from trainer.train import train
+    train(plan_training(TrainSettings(datasets=("face-mask-12k/Train",), out="runs/first")), report=print)
 
 The model folder gets classifier.keras, classifier.onnx (float), classifier.int8.onnx (what CPUs serve), manifest.jsonl
-(which face was trained on, which measured), report/ and, last, card.json. Until then it has a checkpoint, from which
-train() with the same settings goes on however it was interrupted; a lock keeps other runs out.
-DatasetUnusable (data sets), ValueError (settings) and ModelUnusable (the face detector's file, the weights to start
-from) end it.
+(the split of each face), report/ and, last, card.json. Until then it holds a checkpoint, from which train() with the
+same settings continues after any interruption; a lock keeps other runs out.
+DatasetUnusable (data sets), ValueError (settings, checkpoint) and ModelUnusable (the face detector's file, the weights
+to start from) end it.
 """
 
 from __future__ import annotations
@@ -16,68 +18,60 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import finish
-from trainer.checks import check_data, check_is_new
+from trainer.checks import TrainingPlan, check_is_new
 from trainer.data.prepare import DatasetUnusable, Prepared, prepare
+from trainer.finish import finish
 from trainer.fitting.checkpoint import Checkpoint, Origin
 from trainer.fitting.fit import fit
 from trainer.fitting.progress import Progress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import locked
 from trainer.networks.architectures import build
-from trainer.settings import RANDOM, Recipe, TrainSettings, recipe_of
-
-__all__ = ["TrainSettings", "train"]
+from trainer.settings import RANDOM
 
 log = logging.getLogger(__name__)
 
 
-def train(settings: TrainSettings, report: Callable[[Progress], None], *, job: str = "") -> Path:
+def train(plan: TrainingPlan, report: Callable[[Progress], None], *, job: str = "") -> Path:
     """Train, export, measure; return the model folder.
 
     Args:
-        settings: see TrainSettings.
-        report: gets a Progress every second or so, and at each epoch's end; what it raises ends the training.
-        job: the id of the job that this is done for, which the card names; empty when it is done by hand.
+        plan: see plan_training().
+        report: gets a Progress about once a second and at each epoch's end; what it raises ends the training.
+        job: the ID of the training job, for the card; empty when there is none.
     """
-    recipe = recipe_of(settings)
-    check_data(settings)
-    check_is_new(settings)
-    out = Path(settings.out)
-    with locked(out):
-        check_is_new(settings)  # again, because another run may have ended just before
-        _run(settings, recipe, Checkpoint(out), report, job)
-    return out
+    with locked(plan.out):
+        check_is_new(plan.settings)  # again, under the lock: another run may have finished since the plan was made
+        _run(plan, Checkpoint(plan.out), report, job)
+    return plan.out
 
 
-def _run(
-    settings: TrainSettings, recipe: Recipe, checkpoint: Checkpoint, report: Callable[[Progress], None], job: str
-) -> None:
+def _run(plan: TrainingPlan, checkpoint: Checkpoint, report: Callable[[Progress], None], job: str) -> None:
+    settings, recipe = plan.settings, plan.recipe
     make_repeatable(settings.seed, settings.threads)
-    # Before the data, because weights that cannot be had end the run; a checkpoint has weights of its own.
+    # Before the data, because missing weights end the run; a checkpoint has weights of its own.
     network = build(settings.arch, recipe.size_px, weights=RANDOM if checkpoint.record else recipe.weights)
-    found = _prepared(settings, recipe)
-    origin = Origin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=found.digest)
+    prepared = _prepared(plan)
+    origin = Origin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=prepared.digest)
     if epochs := checkpoint.epochs_of(origin):
-        log.info("%s: going on after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
-    epochs = fit(network, found, origin, checkpoint, report)
-    finish.finish(network, found, settings, recipe, epochs, job)
+        log.info("%s: continuing after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
+    epochs = fit(network, prepared, origin, checkpoint, report)
+    finish(network, prepared, plan, epochs, job)
     checkpoint.remove()
 
 
-def _prepared(settings: TrainSettings, recipe: Recipe) -> Prepared:
-    found = prepare(
-        settings.datasets,
-        tests=settings.tests,
-        validation=settings.validation,
-        size_px=recipe.size_px,
-        margin=recipe.margin,
-        seed=settings.seed,
-        leave_out_copies=settings.leave_out_copies,
-        say=log.warning,
+def _prepared(plan: TrainingPlan) -> Prepared:
+    prepared = prepare(
+        plan.training,
+        tests=plan.tests,
+        validation=plan.validation,
+        size_px=plan.recipe.size_px,
+        margin=plan.recipe.margin,
+        seed=plan.settings.seed,
+        leave_out_copies=plan.settings.leave_out_copies,
     )
-    if len(found.validation) == 0:
+    if len(prepared.validation) == 0:
         raise DatasetUnusable(
             "there are too few pictures to keep a fifth for validation: name others with --validation"
         )
-    return found
+    return prepared

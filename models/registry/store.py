@@ -8,7 +8,6 @@ can be locked: fsspec's drivers have no common lock.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from models import file_lock
 from models.files import ModelUnusable
 
 LOCK_NAME = ".lock"
@@ -88,13 +88,11 @@ class LocalStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock while a block runs; the kernel lets go of it however its process dies."""
-        with self._translated_errors(LOCK_NAME, "written"):
+        """Hold the folder's lock while a block runs; the kernel releases it however its process dies."""
+        with self._translated_errors(LOCK_NAME, "locked"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = _opened(self.folder / LOCK_NAME)
+            lock = file_lock.wait_for(self.folder / LOCK_NAME)
         try:
-            with self._translated_errors(LOCK_NAME, "locked"):
-                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
@@ -210,14 +208,6 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _opened(lock: Path) -> int:
-    """Return the descriptor of a lock's file, which is made if need be; it may be another user's."""
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # NFS locks only what may be written
-    except PermissionError:
-        return os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _file_info(found: os.stat_result) -> FileInfo:

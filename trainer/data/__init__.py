@@ -1,1 +1,1 @@
-"""Data sets: files in; labelled faces, copies, sides and varied crops out."""
+"""Data sets: files in; labelled faces, copies, splits and augmented crops out."""

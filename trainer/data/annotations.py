@@ -1,7 +1,7 @@
 """Read photographs with annotated faces: a folder in, pictures with boxes and labels out.
 
-The folder has `annotations` (Pascal VOC, one XML file a picture) and `images`. An annotation that does not parse, whose
-picture is missing or has another annotation already, gets one line; a folder without any raises DatasetUnusable.
+The folder has `annotations` (Pascal VOC, one XML file per picture) and `images`. An annotation that does not parse, or
+whose picture is missing or annotated twice, gets one line; a folder without annotations raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from trainer.data.listing import files_below, shown
+from trainer.data.listing import files_below, printable
 
 ANNOTATION_SUFFIXES = frozenset({".xml"})
-# What a file holds is cut to so many letters where it is said; what is said in all, to so many.
-QUOTED = 60
-SAID = 300
-# A mask below the nose is neither of the two labels.
+MAX_QUOTED_CHARS = 60  # of a file's content in an error message
+MAX_MESSAGE_CHARS = 300
+# A mask worn incorrectly is neither of the two labels.
 WornAs = Literal["mask", "no_mask", "incorrect"]
 WORN_AS: dict[str, WornAs] = {
     "with_mask": "mask",
@@ -53,11 +52,7 @@ def has_annotations(folder: Path) -> bool:
 
 
 def read_annotations(folder: Path) -> list[AnnotatedPicture]:
-    """Read all annotations of a folder, sorted by picture name.
-
-    Raises:
-        DatasetUnusable: there are none, or one cannot be used: a figure over a part of a data set misleads.
-    """
+    """Read all annotations of a folder, sorted by picture name; raise DatasetUnusable if any cannot be used."""
     pictures, problems = usable_annotations(folder)
     if problems:
         raise DatasetUnusable(problems[0])
@@ -65,25 +60,21 @@ def read_annotations(folder: Path) -> list[AnnotatedPicture]:
 
 
 def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]:
-    """Read what can be used of a folder's annotations, sorted by picture name, and a line for each that cannot.
-
-    Raises:
-        DatasetUnusable: there are none.
-    """
+    """Read a folder's usable annotations, sorted by picture name, and a line for each unusable one."""
     listed, problems = files_below(folder / "annotations", ANNOTATION_SUFFIXES)
     files = [file for file in listed if file.suffix.lower() in ANNOTATION_SUFFIXES]
     if not files:
-        raise DatasetUnusable(f"{shown(folder)}/annotations has no .xml files")
-    problems += [f"{shown(file)} is no .xml file" for file in listed if file not in files]
+        raise DatasetUnusable(f"{printable(folder)}/annotations has no .xml files")
+    problems += [f"{printable(file)} is no .xml file" for file in listed if file not in files]
     by_picture: dict[Path, AnnotatedPicture] = {}
     for file in files:
         try:
             picture = _read(file, folder / "images")
             if picture.path in by_picture:
-                raise ValueError(f"its picture {shown(Path(picture.path.name))} has another annotation already")
-        # LookupError: of an encoding that Python does not know.
+                raise ValueError(f"its picture {printable(Path(picture.path.name))} has another annotation already")
+        # LookupError: an encoding that Python does not know.
         except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
-            problems.append(f"{shown(file)}: {_brief(str(error), SAID)}")
+            problems.append(f"{printable(file)}: {_brief(str(error), MAX_MESSAGE_CHARS)}")
         else:
             by_picture[picture.path] = picture
     return sorted(by_picture.values(), key=lambda picture: picture.path), problems
@@ -94,7 +85,7 @@ def _read(path: Path, images: Path) -> AnnotatedPicture:
     picture = images / Path(_text(root, "filename")).name
     faces = tuple(_face(element) for element in root.iter("object"))
     if not _is_there(picture):
-        raise ValueError(f"its picture {_brief(shown(Path(picture.name)))} is missing")
+        raise ValueError(f"its picture {_brief(printable(Path(picture.name)))} is missing")
     return AnnotatedPicture(path=picture, faces=faces)
 
 
@@ -109,7 +100,7 @@ def _face(element: ElementTree.Element) -> AnnotatedFace:
     if name not in WORN_AS:
         raise ValueError(f"a face is named {_brief(name)!r}, not one of {', '.join(WORN_AS)}")
     if not all(map(math.isfinite, box)):
-        raise ValueError(f"the box {box} is none: its numbers are not finite")
+        raise ValueError(f"the box {box} is unusable: its numbers are not finite")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"the box {box} has no area")
     return AnnotatedFace(box=box, worn=WORN_AS[name])
@@ -125,10 +116,10 @@ def _text(element: ElementTree.Element, path: str) -> str:
 def _is_there(picture: Path) -> bool:
     try:
         return picture.is_file()
-    except OSError:  # no file can have a name so long
+    except OSError:  # the name is too long for a file
         return False
 
 
-def _brief(text: str, letters: int = QUOTED) -> str:
-    """Cut what is too long to be read in a line."""
-    return text if len(text) <= letters else text[:letters] + "..."
+def _brief(text: str, limit: int = MAX_QUOTED_CHARS) -> str:
+    """Shorten a text that is too long for one line."""
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,10 +1,9 @@
-"""Vary training faces the way cameras do: patches in, uint8 crops out.
+"""Augment training faces the way cameras change them: patches in, uint8 crops out.
 
 Pure: the same patches and generator state give the same batch. Crops are drawn from the patch around the face's square,
-so that what comes into view is the real picture as far as there is one. Half of a batch is brought down to the
-resolution of distant faces (MIN_FACE_PX and more), because the pictures of one class must not be told apart by how
-sharp they are. How a crop ends at its patch's border is drawn at random for the same reason: the masked faces of some
-data sets are rotated copies with smeared borders.
+so that they show the real surroundings as far as the picture has them. Half of a batch is reduced to the resolution of
+distant faces (MIN_FACE_PX and more), because a network must not tell the classes apart by sharpness. The border mode is
+drawn at random for the same reason: the masked faces of some data sets are rotated copies with smeared borders.
 """
 
 from __future__ import annotations
@@ -21,14 +20,12 @@ from trainer.data.hands import draw_hand
 
 MIN_FACE_PX = 12
 LOW_RESOLUTION_SHARE = 0.5
-# A face of fewer pixels came from far away already.
-DISTANT_FACE_PX = 28
+DISTANT_FACE_PX = 28  # a face of fewer pixels is distant already
 
-# A tight picture is taken whole in this share of the cases: as a crop by itself, not as a face that was found in it.
-WHOLE_SHARE = 0.5
+WHOLE_SHARE = 0.5  # of the draws use a tight picture whole, the others the face that was found in it
 ROTATION_DEGREES = 20.0
 SHIFT_SHARE = 0.12
-# How much a crop may lose (zoom in) or gain: natural logarithm of its side.
+# The range of a crop's scale, from zoomed in to zoomed out: natural logarithm of its side.
 SCALE_LOG = (-0.15, 0.20)
 ASPECT_LOG = 0.10
 
@@ -43,61 +40,62 @@ _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
 _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
 
 
-def augment(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator) -> Image:
-    """Return varied crops of some patches: uint8 n x S x S x 3 RGB.
+def augment(
+    patches: Patches, indices: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
+) -> Image:
+    """Return augmented crops of some patches: uint8 n x S x S x 3 RGB.
 
     Args:
-        patches: the faces to train on.
-        places: which of them, n.
-        size_px: side S of a crop. margin: that serving cuts with, as a share of the face's box.
-        rng: where all chance comes from.
+        indices: of the faces, n.
+        size_px: side S of a crop.
+        margin: that serving cuts with, as a share of the face's box.
     """
-    crops = np.empty((len(places), size_px, size_px, 3), np.uint8)
-    for crop, place in zip(crops, places, strict=True):
-        crop[:] = _moved(patches, int(place), size_px, margin, rng)
+    crops = np.empty((len(indices), size_px, size_px, 3), np.uint8)
+    for crop, index in zip(crops, indices, strict=True):
+        crop[:] = _moved(patches, int(index), size_px, margin, rng)
     pieces = crops.copy()
-    for index, place in enumerate(places):
+    for crop, index in zip(crops, indices, strict=True):
         if rng.random() < COVER_CHANCE:
-            peers = np.flatnonzero(patches.has_mask[places] == patches.has_mask[place])
-            _cover(crops[index], pieces[rng.choice(peers)], rng)
+            peers = np.flatnonzero(patches.has_mask[indices] == patches.has_mask[index])
+            _cover(crop, pieces[rng.choice(peers)], rng)
         if rng.random() < HAND_CHANCE:
-            draw_hand(crops[index], _hand_place(bool(patches.has_mask[place]), rng), rng)
-        crops[index] = _degrade(_relight(crops[index], rng), patches.side_px[place] < DISTANT_FACE_PX, rng)
+            draw_hand(crop, _hand_centre(bool(patches.has_mask[index]), rng), rng)
+        crop[:] = _degrade(_relight(crop, rng), patches.side_px[index] < DISTANT_FACE_PX, rng)
     return crops
 
 
-def plain(patches: Patches, places: NDArray[np.intp], size_px: int, margin: float) -> Image:
-    """Return the crops of some patches as serving cuts them, unvaried: uint8 n x S x S x 3 RGB."""
-    crops = np.empty((len(places), size_px, size_px, 3), np.uint8)
-    for crop, place in zip(crops, places, strict=True):
-        x, y, side = patches.squares[place].tolist()
+def plain(patches: Patches, indices: NDArray[np.intp], size_px: int, margin: float) -> Image:
+    """Return the crops of some patches as serving cuts them, not augmented: uint8 n x S x S x 3 RGB."""
+    crops = np.empty((len(indices), size_px, size_px, 3), np.uint8)
+    for crop, index in zip(crops, indices, strict=True):
+        x, y, side = patches.squares[index].tolist()
         scale = size_px / (side * (1 + 2 * margin))
         centre = np.array([x + side / 2, y + side / 2])
-        turn = np.array([[scale, 0, size_px / 2 - scale * centre[0]], [0, scale, size_px / 2 - scale * centre[1]]])
-        crop[:] = cv2.warpAffine(patches.pixels[place], turn, (size_px, size_px), borderMode=cv2.BORDER_REPLICATE)
+        matrix = np.array([[scale, 0, size_px / 2 - scale * centre[0]], [0, scale, size_px / 2 - scale * centre[1]]])
+        crop[:] = cv2.warpAffine(patches.pixels[index], matrix, (size_px, size_px), borderMode=cv2.BORDER_REPLICATE)
     return crops
 
 
-def _moved(patches: Patches, place: int, size_px: int, margin: float, rng: np.random.Generator) -> Image:
-    """Cut a crop round the face: mirrored, turned, scaled and shifted."""
-    patch = patches.pixels[place]
-    x, y, side = patches.squares[place].tolist()
+def _moved(patches: Patches, index: int, size_px: int, margin: float, rng: np.random.Generator) -> Image:
+    """Cut a crop around the face: mirrored, rotated, scaled and shifted."""
+    patch = patches.pixels[index]
+    x, y, side = patches.squares[index].tolist()
     side *= 1 + 2 * margin
-    x, y = x + patches.squares[place][2] / 2, y + patches.squares[place][2] / 2  # the centre
-    if patches.tight[place] and rng.random() < WHOLE_SHARE:
+    x, y = x + patches.squares[index][2] / 2, y + patches.squares[index][2] / 2  # the centre
+    if patches.tight[index] and rng.random() < WHOLE_SHARE:
         side = patch.shape[0]
         x = y = side / 2
     side *= np.exp(rng.uniform(*SCALE_LOG))
     x, y = np.array([x, y]) + rng.uniform(-SHIFT_SHARE, SHIFT_SHARE, 2) * side
     scale = size_px / side
-    turn = cv2.getRotationMatrix2D((float(x), float(y)), rng.uniform(-1, 1) * ROTATION_DEGREES, scale)
-    turn[0] *= np.exp(rng.uniform(-ASPECT_LOG, ASPECT_LOG)) * (1 if rng.random() < 0.5 else -1)
-    turn[:, 2] = size_px / 2 - turn[:, :2] @ (x, y)
-    if scale < 0.75:  # else warping would skip pixels
+    matrix = cv2.getRotationMatrix2D((float(x), float(y)), rng.uniform(-1, 1) * ROTATION_DEGREES, scale)
+    matrix[0] *= np.exp(rng.uniform(-ASPECT_LOG, ASPECT_LOG)) * (1 if rng.random() < 0.5 else -1)
+    matrix[:, 2] = size_px / 2 - matrix[:, :2] @ (x, y)
+    if scale < 0.75:  # otherwise warping would skip pixels
         patch = cv2.GaussianBlur(patch, (0, 0), 0.4 / scale)
     border = _BORDERS[rng.integers(len(_BORDERS))]
     colour = rng.integers(0, 256, 3).tolist()
-    moved: Image = cv2.warpAffine(patch, turn, (size_px, size_px), borderMode=border, borderValue=colour)
+    moved: Image = cv2.warpAffine(patch, matrix, (size_px, size_px), borderMode=border, borderValue=colour)
     return moved
 
 
@@ -111,15 +109,15 @@ def _cover(picture: Image, other: Image, rng: np.random.Generator) -> None:
     ]
 
 
-def _hand_place(has_mask: bool, rng: np.random.Generator) -> tuple[float, float]:
-    """Return where a hand goes, as shares of the side: over a bare mouth; beside a mask, which must stay in view."""
+def _hand_centre(has_mask: bool, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the centre of a hand, as shares of the side: over a bare mouth; beside a mask, which must stay visible."""
     if has_mask:
         return rng.uniform(0, 0.15) + (0.85 if rng.random() < 0.5 else 0.0), rng.uniform(0.1, 0.9)
     return rng.uniform(0.35, 0.65), rng.uniform(0.62, 0.82)
 
 
 def _relight(picture: Image, rng: np.random.Generator) -> Image:
-    """Change brightness, contrast, gamma and the colour of the light; sometimes grey."""
+    """Change brightness, contrast, gamma and the colour of the light; make some pictures grey."""
     if rng.random() < GREY_CHANCE:
         picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.uniform(-0.4, 0.4))

@@ -1,8 +1,8 @@
 """Draw training batches: patches in; shuffled, varied batches (uint8 n x S x S x 3 RGB, float32 n x 1) out.
 
 Each data set and label gets a share of the draws that grows with the cube root of its number of faces, so that the few
-bare faces of street photographs count beside thousands of portraits. All chance comes from (seed, epoch, place of the
-batch): a run that goes on after an interruption sees the same batches.
+bare faces of street photographs count beside thousands of portraits. All randomness comes from (seed, epoch, index of
+the batch): a run that continues after an interruption gets the same batches.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from trainer.settings import Recipe
 SHARE_POWER = 1 / 3
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
-    """One epoch draws as many faces as there are."""
+class Batches(keras.utils.PyDataset):
+    """The batches of one epoch after the other; an epoch draws as many faces as there are."""
 
     def __init__(self, patches: Patches, recipe: Recipe, seed: int, first_epoch: int = 0) -> None:
-        """Draw batches of patches, beginning with those of epoch `first_epoch` (from 0)."""
+        """Draw batches of patches, starting with epoch `first_epoch` (from 0)."""
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
         self._patches = patches
         self._recipe = recipe
@@ -36,15 +36,15 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     def __len__(self) -> int:
         return -(-len(self._patches) // self._recipe.batch)
 
-    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         batch = self._recipe.batch
-        places = self._order[place * batch : (place + 1) * batch]
-        rng = np.random.default_rng([self._seed, self._epoch, 1 + place])
-        crops = augment(self._patches, places, self._recipe.size_px, self._recipe.margin, rng)
-        return crops, self._patches.has_mask[places].astype(np.float32)[:, None]
+        chosen = self._order[index * batch : (index + 1) * batch]
+        rng = np.random.default_rng([self._seed, self._epoch, 1 + index])
+        crops = augment(self._patches, chosen, self._recipe.size_px, self._recipe.margin, rng)
+        return crops, self._patches.has_mask[chosen].astype(np.float32)[:, None]
 
     def on_epoch_end(self) -> None:
-        """Draw anew; Keras calls it."""
+        """Draw the next epoch; Keras calls it."""
         self._epoch += 1
         self._order = self._drawn()
 
@@ -53,10 +53,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
         return rng.choice(len(self._patches), len(self._patches), p=self._shares)
 
 
-def shares(patches: Patches) -> NDArray[np.float64]:
-    """Return the chance of each face to be drawn: float64 n, in all 1."""
+def shares(patches: Patches, power: float = SHARE_POWER) -> NDArray[np.float64]:
+    """Return the probability of each face to be drawn, float64 n; a data set and label with f faces gets f ** power."""
     strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
     sizes = Counter(strata)
-    weights = np.array([sizes[stratum] ** (SHARE_POWER - 1) for stratum in strata])
+    weights = np.array([sizes[stratum] ** (power - 1) for stratum in strata])
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances

@@ -1,7 +1,7 @@
-"""Decode pictures and clips to look at: files in, pixels out.
+"""Decode pictures and clips: files in, pixels out.
 
-What shows nothing to learn from raises PictureUnusable with the reason: damaged, too large (by its header, before it is
-decoded), too small, or of one plain colour. A clip that cannot be decoded has no frames.
+A picture that is damaged, too large (by its header, before it is decoded), too small or of one plain colour raises
+PictureUnusable with the reason. A clip that cannot be decoded has no frames.
 """
 
 from __future__ import annotations
@@ -20,33 +20,26 @@ from PIL import Image as PillowImage
 from models.classifier.mask_classifier import Pixels
 from pipeline.vision.jpeg import BadImage, check_size
 
-# Of a clip so many frames are taken, evenly spread; of a shorter one all.
-CLIP_FRAMES = 100
-# A picture with a shorter side than this shows no face.
-MIN_PICTURE_PX = 8
-# The grey levels of a picture of one plain colour spread less than this, in standard deviations.
-PLAIN = 1.0
+CLIP_FRAMES = 100  # used of a clip, evenly spread; of a shorter clip all
+MIN_PICTURE_PX = 8  # the shorter side of a picture that can show a face
+PLAIN = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
 
-# What Pillow raises on damaged headers: its plugins do not agree on one error.
+# Pillow's plugins raise different errors for damaged headers.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
     struct.error, zlib.error,
 )  # fmt: skip
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past; what it cannot read raises
-PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size refuses
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it can read; other damage raises
+PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
 
 
 class PictureUnusable(ValueError):
-    """A picture cannot be learned from; the message goes on after its file's name."""
+    """A picture cannot be learned from; the message follows its file's name."""
 
 
 def decoded(content: bytes) -> Pixels:
-    """Return a picture, uint8 H x W x 3, BGR, upright.
-
-    Raises:
-        PictureUnusable: why it is none to learn from.
-    """
+    """Return a picture, uint8 H x W x 3, BGR, upright; raise PictureUnusable if it cannot be learned from."""
     width, height = _size(content)
     try:
         check_size(width, height)
@@ -56,7 +49,7 @@ def decoded(content: bytes) -> Pixels:
         raise PictureUnusable(f"is only {width}x{height} pixels large")
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:  # OpenCV has limits of its own, a side's length is one
+    except cv2.error as error:  # OpenCV has limits of its own, for example on a side's length
         raise PictureUnusable("is not a picture that can be read") from error
     if picture is None:
         raise PictureUnusable("is not a picture that can be read")
@@ -66,10 +59,9 @@ def decoded(content: bytes) -> Pixels:
 
 
 def frames(path: Path) -> Iterator[tuple[int, Pixels]]:
-    """Yield number and picture (BGR) of CLIP_FRAMES frames of a clip, less than twice as many; none if it has none.
+    """Yield number and picture (BGR) of CLIP_FRAMES to 2 CLIP_FRAMES frames of a clip; of a shorter clip, of all.
 
-    The frames are counted first: a header may say nothing of how many there are, as that of a live recording does, or
-    lie.
+    The frames are counted first, because a header may have no or a wrong number, as that of a live recording does.
     """
     step = max(1, sum(1 for _ in _grabbed(path)) // CLIP_FRAMES)
     for number, video in enumerate(_grabbed(path)):
@@ -81,7 +73,7 @@ def frames(path: Path) -> Iterator[tuple[int, Pixels]]:
 
 
 def _grabbed(path: Path) -> Iterator[cv2.VideoCapture]:
-    """Yield a clip once for each of its frames, for which a picture can then be asked."""
+    """Yield a clip once for each of its frames, which retrieve() then decodes."""
     video = cv2.VideoCapture(str(path))
     try:
         while video.grab():
@@ -91,7 +83,7 @@ def _grabbed(path: Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    """Return width and height as the file's header says."""
+    """Return width and height from the file's header."""
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             return image.size

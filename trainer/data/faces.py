@@ -1,8 +1,8 @@
 """Find the faces of a data set and cut them out: items (sources.py) in; faces with boxes, then crops, out.
 
-look_at() decodes each file once and notes its faces, hash and prints. cut_as_served() makes the crops that a classify
-worker would see, for measuring; cut_patches() makes larger patches, of which training cuts its varied crops.
-A file, or a face, that cannot be used becomes one line. A file that has changed in between raises DatasetUnusable.
+find_faces() decodes each file once and returns its faces with their hashes. cut_as_served() cuts the crops that a
+classify worker would get, for measuring; cut_patches() cuts larger patches, from which training draws augmented crops.
+A file or a face that cannot be used becomes one line. A file that has changed in between raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ from models.detector.face_detector import FaceDetector
 from models.files import sha256_of
 from pipeline.vision.faces import Box, Label
 from trainer.data.annotations import DatasetUnusable
-from trainer.data.copies.perceptual_hash import PerceptualHash, print_of
+from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
 from trainer.data.decoding import PictureUnusable, decoded, frames
-from trainer.data.listing import shown
+from trainer.data.listing import printable
 from trainer.data.sources import Item, is_clip
 
-# Pictures of class folders are often cut so tightly that the detector needs some edge around them, as a share of a
-# side.
+# Pictures of class folders are often cut so tightly that the detector needs a border around them; a share of the side.
 SEARCH_BORDER = 0.25
-# The long side the detector sees in class folders, whose faces are large.
+# The long side of the detector's input for class folders, whose faces are large.
 SEARCH_PX = 320
-# A "face" smaller than this share of the picture is an eye or a print, not the face that the label is about.
+# A "face" smaller than this share of the picture is an eye or a pattern, not the face that is labelled.
 MIN_FACE_SHARE = 0.25
 # A picture whose face fills at least this share of its longer side is a crop of a face by itself.
 TIGHT_SHARE = 0.5
-# Of a face at least so many pixels a side must lie in its picture.
-MIN_FACE_PX = 3
-# How much of the surroundings a patch shows, as a multiple of the face's box. A photograph has them, a tight crop not.
+MIN_FACE_PX = 3  # the side of the part of a face's box that is inside the picture
+# The side of a patch of a photograph, as a multiple of the face's box. A tight crop is its own patch.
 PATCH_REACH = 1.6
-LOOKING_THREADS = 2
+DECODING_THREADS = 2
 
 _local = threading.local()
 
@@ -53,8 +51,8 @@ class FoundFace:
     """One face that can be trained on or measured with.
 
     file, sha256: of the picture or clip. frame: its number in a clip, else 0. number: of the face in its picture.
-    box: x1, y1, x2, y2 in pixels of the picture; what serving would cut, before the margin.
-    tight: whether the picture is a crop of a face by itself, that may be taken whole as well.
+    box: x1, y1, x2, y2 in pixels of the picture; before the margin is added.
+    tight: whether the picture is itself a crop of a face, which may be used whole.
     """
 
     source: str
@@ -81,15 +79,15 @@ class FoundFace:
     def name(self) -> str:
         """File, frame and face for people."""
         frame = f" frame {self.frame}" if self.frame else ""
-        return shown(Path(self.file.name)) + frame + (f" #{self.number}" if self.number else "")
+        return printable(Path(self.file.name)) + frame + (f" #{self.number}" if self.number else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What one file holds: its faces, a print of each, and a line for what of it is left out."""
+class FileFaces:
+    """The faces of one file, the hash of each, and a line for each face that is left out."""
 
     faces: tuple[FoundFace, ...] = ()
-    prints: tuple[PerceptualHash, ...] = ()
+    hashes: tuple[PerceptualHash, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -98,8 +96,8 @@ class Patches:
     """Faces to train on.
 
     pixels: uint8 n x P x P x 3 RGB, a face with its surroundings. squares: float32 n x 3, x, y and side of the square
-    round the face's box, in pixels of the patch. tight: bool n, whether the whole patch is a crop by itself. has_mask:
-    bool n. side_px: float32 n, as Faces. sources: n.
+    round the face's box, in pixels of the patch. tight: bool n, as FoundFace. has_mask: bool n. side_px: float32 n,
+    the shorter side of the face's box in its picture. sources: n short names of data sets.
     """
 
     pixels: Pixels
@@ -113,18 +111,18 @@ class Patches:
         return len(self.pixels)
 
 
-def look_at(items: Sequence[Item], source: str, family: str) -> Iterator[Look]:
-    """Look at each file of a data set, in order."""
-    with ThreadPoolExecutor(LOOKING_THREADS) as threads:
-        yield from threads.map(partial(_look, source=source, family=family), items)
+def find_faces(items: Sequence[Item], source: str, family: str) -> Iterator[FileFaces]:
+    """Yield the faces of each file of a data set, in order."""
+    with ThreadPoolExecutor(DECODING_THREADS) as threads:
+        yield from threads.map(partial(_faces_of_file, source=source, family=family), items)
 
 
 def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Pixels:
-    """Cut each face as a classify worker gets it: uint8 n x S x S x 3 RGB. Tight pictures are taken whole."""
+    """Cut each face as a classify worker gets it: uint8 n x S x S x 3 RGB. Tight pictures are used whole."""
     crops = np.empty((len(faces), size_px, size_px, 3), np.uint8)
-    for place, (face, picture) in enumerate(_with_pictures(faces)):
+    for index, (face, picture) in enumerate(_with_pictures(faces)):
         box, around = (_whole(picture), 0.0) if face.tight else (face.box, margin)
-        crops[place] = crop_faces(picture, np.array([box], np.float32), size_px, around)[0]
+        crops[index] = crop_faces(picture, np.array([box], np.float32), size_px, around)[0]
     return crops
 
 
@@ -132,13 +130,13 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
     """Cut each face with its surroundings."""
     pixels = np.empty((len(faces), patch_px, patch_px, 3), np.uint8)
     squares = np.empty((len(faces), 3), np.float32)
-    for place, (face, picture) in enumerate(_with_pictures(faces)):
+    for index, (face, picture) in enumerate(_with_pictures(faces)):
         reach = _square(_whole(picture)) if face.tight else _square(face.box, PATCH_REACH)
         box = np.array([[reach[0], reach[1], reach[0] + reach[2], reach[1] + reach[2]]], np.float32)
-        pixels[place] = crop_faces(picture, box, patch_px, 0.0)[0]
+        pixels[index] = crop_faces(picture, box, patch_px, 0.0)[0]
         x, y, side = _square(face.box)
         scale = patch_px / reach[2]
-        squares[place] = (x - reach[0]) * scale, (y - reach[1]) * scale, side * scale
+        squares[index] = (x - reach[0]) * scale, (y - reach[1]) * scale, side * scale
     return Patches(
         pixels=pixels,
         squares=squares,
@@ -149,31 +147,32 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
     )
 
 
-def _look(item: Item, *, source: str, family: str) -> Look:
-    where = shown(item.path)
+def _faces_of_file(item: Item, *, source: str, family: str) -> FileFaces:
+    where = printable(item.path)
+    is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
-    prints: list[PerceptualHash] = []
+    hashes: list[PerceptualHash] = []
     problems: list[str] = []
     try:
         for face, picture in _found(item, source, family):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
-                problems.append(f"{where}: {px} lie in it: left out")
+                problems.append(f"{where}: {px} are inside it: left out")
                 continue
             faces.append(face)
-            prints.append(print_of(picture, face.box, is_alone=item.label is not None and not item.is_clip))
+            hashes.append(perceptual_hash(picture, face.box, is_alone=is_alone))
     except OSError as error:
-        return Look(problems=(f"{where} cannot be read ({error.strerror}): left out",))
+        return FileFaces(problems=(f"{where} cannot be read ({error.strerror}): left out",))
     except PictureUnusable as error:
-        return Look(problems=(f"{where} {error}: left out",))
+        return FileFaces(problems=(f"{where} {error}: left out",))
     if not faces and not problems:
         why = "every face is worn incorrectly, or none is annotated" if item.label is None else "no face is found in it"
         problems.append(f"{where}: {why}: left out")
-    return Look(faces=tuple(faces), prints=tuple(prints), problems=tuple(problems))
+    return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
 
 
 def _found(item: Item, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
-    """Yield each face of a file with its picture; of a clip, one frame after the other is held."""
+    """Yield each face of a file with its picture; one frame of a clip is in memory at a time."""
     raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
     for frame, picture in _pictures(item, raw):
@@ -186,10 +185,10 @@ def _found(item: Item, source: str, family: str) -> Iterator[tuple[FoundFace, Pi
 
 
 def _faces_in(item: Item, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
-    """Yield label, box and whether the picture is tight, for each face of a picture that can be used."""
+    """Yield label, box and whether the picture is tight, for each usable face of a picture."""
     if item.label is None:
         yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
-    elif item.is_clip:
+    elif is_clip(item.path):
         yield from ((item.label, _as_box(box), False) for box in _detector(face_detector.INPUT_PX).find(picture).boxes)
     else:
         box = _main_face(picture)
@@ -213,7 +212,7 @@ def _main_face(picture: Pixels) -> Box | None:
 
 def _pictures(item: Item, raw: bytes) -> Iterator[tuple[int, Pixels]]:
     """Decode a file: (0, picture), or (frame number, picture) of frames of a clip."""
-    if not item.is_clip:
+    if not is_clip(item.path):
         yield 0, decoded(raw)
         return
     number = None
@@ -229,11 +228,11 @@ def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixe
         try:
             yield from _with_frames(path, list(of_file))
         except (OSError, PictureUnusable) as error:
-            raise DatasetUnusable(f"{shown(path)} has changed while it was read: start again") from error
+            raise DatasetUnusable(f"{printable(path)} has changed while it was read: start again") from error
 
 
 def _with_frames(path: Path, faces: Sequence[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
-    """Yield the faces of one file with their pictures, one of which is held at a time."""
+    """Yield the faces of one file with their pictures, one of which is in memory at a time."""
     pictures = _pictures(Item(path=path, label=faces[0].label), path.read_bytes())
     for wanted, in_frame in groupby(faces, key=lambda face: face.frame):
         picture = next((picture for frame, picture in pictures if frame == wanted), None)
@@ -256,7 +255,7 @@ def _whole(picture: Pixels) -> Box:
 
 
 def _inside(box: Box, picture: Pixels) -> Box:
-    """Cut a box off at the picture's edges; outside, nothing is left of it."""
+    """Clip a box to the picture; a box outside becomes empty."""
     height, width = picture.shape[:2]
     x1, x2 = (min(max(x, 0.0), float(width)) for x in box[0::2])
     y1, y2 = (min(max(y, 0.0), float(height)) for y in box[1::2])

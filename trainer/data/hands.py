@@ -1,8 +1,8 @@
 """Draw a hand over a face: a crop in, the same crop with fingers or a fist of its own skin on it.
 
-Bare faces behind hands are what a mask classifier gets wrong first, and public data sets hold few of them. The skin is
-taken from the face itself (its brow and cheeks), so that neither colour nor light tells a drawn hand. Pure: the same
-crop and generator state give the same picture.
+Bare faces behind hands are the most frequent mistake of a mask classifier, and public data sets have few of them. The
+skin is taken from the face itself (its brow and cheeks), so that a network cannot recognise a drawn hand by its colour
+or light. Pure: the same crop and generator state give the same picture.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.vision.jpeg import Image
 
-# Where skin is taken from in a crop, as shares of its side: x from, x to, y from, y to.
+# The part of a crop that skin is taken from, as shares of its side: x from, x to, y from, y to.
 SKIN = (0.3, 0.7, 0.22, 0.5)
 # Of a drawn hand, as shares of the crop's side.
 LENGTH, WIDTH = (0.25, 0.65), (0.08, 0.16)
@@ -22,13 +22,7 @@ FIST_CHANCE = 0.4
 
 
 def draw_hand(picture: Image, centre: tuple[float, float], rng: np.random.Generator) -> None:
-    """Draw a hand into a uint8 S x S x 3 RGB crop.
-
-    Args:
-        picture: is changed in place.
-        centre: of the hand, x and y as shares of the side.
-        rng: where all chance comes from.
-    """
+    """Draw a hand into a uint8 S x S x 3 RGB crop, in place; its centre is given in shares of the side."""
     side = picture.shape[0]
     shape, lines = _outline(side, centre, rng)
     soft = cv2.GaussianBlur(shape, (0, 0), 0.008 * side + 0.3)[..., None] / 255.0
@@ -38,7 +32,7 @@ def draw_hand(picture: Image, centre: tuple[float, float], rng: np.random.Genera
 
 
 def _outline(side: int, centre: tuple[float, float], rng: np.random.Generator) -> tuple[Image, Image]:
-    """Return where the hand is and where its fingers' edges are: uint8 S x S, 0 or 255."""
+    """Return masks of the hand and of its fingers' edges: uint8 S x S, 0 or 255."""
     shape, lines = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
     angle = rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
@@ -62,7 +56,7 @@ def _stroke(on: Image, start: NDArray[np.float64], end: NDArray[np.float64], wid
 
 
 def _skin(picture: Image, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a crop's own skin, spread over all of it: float64 S x S x 3."""
+    """Return a crop's own skin, stretched over the whole crop: float64 S x S x 3."""
     side = picture.shape[0]
     left, right, top, bottom = (round(share * side) for share in SKIN)
     patch = np.rot90(picture[top:bottom, left:right], int(rng.integers(4)))

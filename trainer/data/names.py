@@ -1,4 +1,4 @@
-"""Tell by a file's name of which photograph, or person, it is a copy. Pure."""
+"""Find out from a file's name of which photograph or person it is a copy. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PERSON = re.compile(r"^\d+_\d+_([a-z]+)_\d+$")
 
 
 def original_name(path: Path) -> str:
-    """Name the photograph, or the person, that a file name says it is a copy of; else the name itself."""
+    """Return the photograph or person that a file name marks the file as a copy of; otherwise the name itself."""
     stem = path.stem.lower()
     if augmented := _AUGMENTED.match(stem):
         return f"original {augmented[1]}"
@@ -23,5 +23,5 @@ def original_name(path: Path) -> str:
 
 
 def is_marked(path: Path) -> bool:
-    """Return whether a file name says of which photograph, or person, it is a copy."""
+    """Return whether a file name marks the file as a copy of a photograph or person."""
     return original_name(path) != path.stem.lower()

@@ -1,11 +1,11 @@
-"""Read what a data set holds: a folder's name in, pictures with labels, and a line for each that is unusable, out.
+"""List a data set: its name in; files with labels, and a line for each file that cannot be used, out.
 
 A data set is one of
 - a folder with a folder a class: WithMask, with_mask or mask, and WithoutMask, without_mask or no_mask;
 - a folder with `annotations` (Pascal VOC) and `images`;
-- mask=PATH or no_mask=PATH, where everything in a folder (or one file) has that label; any other "=" is a path's own.
-Pictures and video clips may be mixed, links are followed. What is missing, empty, no file, or lies where no label is
-known gets one line and is left out; a data set without any usable picture raises DatasetUnusable.
+- mask=PATH or no_mask=PATH, where everything in a folder (or one file) has that label; any other "=" is part of a path.
+Pictures and video clips may be mixed, links are followed. A file that is missing, empty or without a label is left out
+and gets one line; a data set without any usable picture raises DatasetUnusable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.vision.faces import LABELS, Label
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
-from trainer.data.listing import files_below, has_sayable_name, shown
+from trainer.data.listing import files_below, is_utf8, printable
 
 MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
 NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
@@ -35,16 +35,42 @@ class Item:
     label: Label | None
     faces: tuple[AnnotatedFace, ...] = ()
 
-    @property
-    def is_clip(self) -> bool:
-        """Whether it is a video."""
-        return is_clip(self.path)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetPath:
+    """Where a data set is, and the label of all its files; None where the data set itself has the labels."""
+
+    label: Label | None
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str) -> DatasetPath:
+        """Parse PATH or LABEL=PATH."""
+        for label in LABELS:
+            if text.startswith(f"{label}="):
+                return cls(label=label, path=Path(text.removeprefix(f"{label}=")))
+        return cls(label=None, path=Path(text))
+
+    def __str__(self) -> str:
+        return self._named(str(self.path))
+
+    def absolute(self) -> str:
+        """Return it as text with an absolute path."""
+        return self._named(str(self.path.absolute()))
+
+    def without_location(self) -> str:
+        """Return it as text with its short name in place of the path."""
+        return self._named(short_name(self.path))
+
+    def _named(self, path: str) -> str:
+        return f"{self.label}={path}" if self.label else path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One data set: its short name, the name it shares with its other parts, its files, what is left out and why."""
+    """One data set: its short name, the name it shares with its other parts, its files, and a line for each problem."""
 
+    dataset: DatasetPath
     name: str
     family: str
     items: tuple[Item, ...]
@@ -52,17 +78,18 @@ class Source:
 
 
 def read_source(text: str) -> Source:
-    """List what a data set holds, sorted by path; nothing is decoded yet.
+    """List the files of a data set (PATH or LABEL=PATH), sorted by path; nothing is decoded.
 
     Raises:
         DatasetUnusable: it is missing, is no data set, or has no picture that can be used.
     """
-    label, path = label_and_path(text)
+    dataset = DatasetPath.parse(text)
+    label, path = dataset.label, dataset.path
     if not path.exists():
         hint = ": to give all of it one label, write mask=PATH or no_mask=PATH" if label is None and "=" in text else ""
-        raise DatasetUnusable(f"{shown(path)} does not exist{hint}")
-    if not has_sayable_name(path.resolve()):
-        raise DatasetUnusable(f"{shown(path)} has a name that is not UTF-8: rename it")
+        raise DatasetUnusable(f"{printable(path)} does not exist{hint}")
+    if not is_utf8(path.resolve()):
+        raise DatasetUnusable(f"{printable(path)} has a name that is not UTF-8: rename it")
     if label is not None:
         items, problems = _of_one_label(path, label)
     elif not path.is_dir():
@@ -72,21 +99,13 @@ def read_source(text: str) -> Source:
     else:
         items, problems = _class_folders(path)
     empty = [item for item in items if item.path.stat().st_size == 0]
-    problems += [f"{shown(item.path)} is empty" for item in empty]
+    problems += [f"{printable(item.path)} is empty" for item in empty]
     usable = tuple(item for item in items if item not in empty)
     if not usable:
         why = f": {problems[0]}" if problems else ""
-        raise DatasetUnusable(f"{shown(path)} has no picture that can be used{why}")
+        raise DatasetUnusable(f"{printable(path)} has no picture that can be used{why}")
     left_out = tuple(f"{problem}: left out" for problem in problems)
-    return Source(name=short_name(path), family=family_name(path), items=usable, problems=left_out)
-
-
-def label_and_path(text: str) -> tuple[Label | None, Path]:
-    """Part LABEL=PATH; the label is None where none is written before the path."""
-    for label in LABELS:
-        if text.startswith(f"{label}="):
-            return label, Path(text.removeprefix(f"{label}="))
-    return None, Path(text)
+    return Source(dataset=dataset, name=short_name(path), family=family_name(path), items=usable, problems=left_out)
 
 
 def is_clip(path: Path) -> bool:
@@ -95,13 +114,13 @@ def is_clip(path: Path) -> bool:
 
 
 def short_name(path: Path) -> str:
-    """Name a data set without saying where it lies: its last part, for a split its parent's too."""
+    """Return a data set's name without its location: the last part of its path, for a split also its parent's."""
     parts = path.resolve().parts
     return "/".join(parts[-2:] if parts[-1].lower() in SPLIT_NAMES else parts[-1:])
 
 
 def family_name(path: Path) -> str:
-    """Name what all parts of a data set share: the nearest folder that is neither a class nor a split."""
+    """Return the name that all parts of a data set share: of the nearest folder that is neither a class nor a split."""
     resolved = path.resolve()
     folder = resolved.parent if resolved.is_file() else resolved
     while folder.parent.name and (_label_of_folder(folder) or folder.name.lower() in SPLIT_NAMES):
@@ -118,7 +137,7 @@ def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
             items += of_class
             problems += strange
         elif not child.name.startswith("."):
-            problems.append(f"{shown(child)} says neither mask nor no mask by its name")
+            problems.append(f"{printable(child)} is not named for a class, mask or no mask")
     for needed, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
         if not any(item.label == needed for item in items):
             raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
@@ -126,7 +145,7 @@ def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
 
 
 def _label_of_folder(folder: Path) -> Label | None:
-    """Tell the label that a class folder's name says."""
+    """Return the label that a class folder's name stands for; None for another folder."""
     name = re.sub(r"[^a-z]", "", folder.name.lower())
     return "mask" if name in MASK_FOLDERS else "no_mask" if name in NO_MASK_FOLDERS else None
 
@@ -135,15 +154,15 @@ def _of_one_label(path: Path, label: Label) -> tuple[list[Item], list[str]]:
     found, problems = ([path], []) if path.is_file() else files_below(path, KNOWN_SUFFIXES)
     items = [Item(path=file, label=label) for file in found if file.suffix.lower() in KNOWN_SUFFIXES]
     strange = [file for file in found if file.suffix.lower() not in KNOWN_SUFFIXES and not file.name.startswith(".")]
-    problems += [f"{shown(file)} is neither a picture nor a video by its name" for file in strange]
+    problems += [f"{printable(file)} is neither a picture nor a video by its name" for file in strange]
     return items, problems
 
 
 def _annotated(folder: Path) -> tuple[list[Item], list[str]]:
     pictures, problems = usable_annotations(folder)
     named = {picture.path for picture in pictures}
-    stems = {file.stem for file in (folder / "annotations").iterdir()}  # those that are unusable have their line
+    stems = {file.stem for file in (folder / "annotations").iterdir()}  # unusable ones have been reported
     found, strange = files_below(folder / "images", PICTURE_SUFFIXES)
     alone = [file for file in found if file not in named and file.stem not in stems and not file.name.startswith(".")]
-    problems += strange + [f"{shown(file)} has no annotation" for file in alone]
+    problems += strange + [f"{printable(file)} has no annotation" for file in alone]
     return [Item(path=picture.path, label=None, faces=picture.faces) for picture in pictures], problems

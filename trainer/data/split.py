@@ -1,8 +1,8 @@
-"""Part faces into sides so that no photograph stands on two of them: groups in, a side for each out. Pure.
+"""Split faces so that no photograph is in two splits: groups in, a split for each out. Pure.
 
-A group is what belongs together: faces of one file, of files whose names say they are copies, of pictures that look the
-same. Groups are drawn by the hash of (seed, group), one data set and label after the other, so that each side has its
-share of each, the same ones whatever else is trained on.
+A group holds the faces that belong together: of one file, of files whose names mark them as copies, of pictures that
+look the same. Groups are ordered by the hash of (seed, group) within each data set and label, so that each split gets
+its share of each, and the same groups whatever else is trained on.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# out: too close to a picture kept for reporting.
-Side = Literal["training", "calibration", "validation", "test", "out"]
+# out: left out, as a copy of a face kept for reporting or because its label is contradicted.
+Split = Literal["training", "calibration", "validation", "test", "out"]
 
-# The share of groups that is kept for reporting: of pictures 80:20, of clips half, since a clip shows one person.
+# The share of groups that is kept for reporting: a fifth of pictures, half of clips, since a clip shows one person.
 VALIDATION_SHARE = 0.2
 CLIP_VALIDATION_SHARE = 0.5
 # The share of the rest that the temperature is fitted on.
@@ -27,67 +27,66 @@ CALIBRATION_SHARE = 0.05
 class Group:
     """Faces that must stay together.
 
-    name: the least SHA-256 among its files. stratum: data set and label, its share is drawn from. share: of its stratum
-    that is kept for validation. weight: 1, of clips how many there are in it. fixed: the side that one of its faces was
-    given by the user, None if none was.
+    name: the lowest SHA-256 of its files. stratum: data set and label, from which the share is taken. share: of its
+    stratum that is kept for validation. weight: the number of its clips, or 1. fixed: the split that the user gave one
+    of its faces; None if the user gave none.
     """
 
     name: str
     stratum: str
     share: float
     weight: int
-    fixed: Side | None
+    fixed: Split | None
 
 
-def connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Number what hangs together: for each of `count` places the least place it is connected to."""
+def connected_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return for each of `count` indices the lowest index that it is connected to."""
     parent = list(range(count))
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
 
     for one, other in pairs:
         first, second = sorted((root(one), root(other)))
         parent[second] = first
-    return [root(place) for place in range(count)]
+    return [root(index) for index in range(count)]
 
 
-def drawn(groups: Sequence[Group], seed: int, *, with_validation: bool) -> dict[str, Side]:
-    """Give each group without a fixed side its side: validation (if wanted), calibration or training."""
-    sides: dict[str, Side] = {group.name: group.fixed for group in groups if group.fixed}
+def assign_splits(groups: Sequence[Group], seed: int, *, with_validation: bool) -> dict[str, Split]:
+    """Return the split of each group by name: its fixed one, validation (if wanted), calibration or training."""
+    splits: dict[str, Split] = {group.name: group.fixed for group in groups if group.fixed}
     strata: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         if group.fixed is None:
             strata[group.stratum].append(group)
     for members in strata.values():
-        # Heavy groups first: the light ones after them bring the weight nearer to what is wanted.
+        # Heavy groups first: the light ones after them bring the weight closer to the share.
         members.sort(key=lambda group: (-group.weight, hashlib.sha256(f"{seed}:{group.name}".encode()).digest()))
-        kept = _taken(members, members[0].share) if with_validation else set()
-        rest = [group for group in members if group.name not in kept]
-        calibrated = _taken(rest, CALIBRATION_SHARE)
+        kept = _choose(members, members[0].share) if with_validation else set()
+        calibrating = _choose([group for group in members if group.name not in kept], CALIBRATION_SHARE)
         for group in members:
-            sides[group.name] = (
-                "validation" if group.name in kept else "calibration" if group.name in calibrated else "training"
+            splits[group.name] = (
+                "validation" if group.name in kept else "calibration" if group.name in calibrating else "training"
             )
-    return sides
+    return splits
 
 
-def _taken(groups: Sequence[Group], share: float) -> set[str]:
-    """Take groups, in order, if that brings their weight nearer to its share or from below to as much above it."""
+def _choose(groups: Sequence[Group], share: float) -> set[str]:
+    """Choose groups in order, each if it brings the chosen weight closer to its share, or at most as far above it."""
     missing = share * sum(group.weight for group in groups)
-    taken: set[str] = set()
+    chosen: set[str] = set()
     for group in groups:
         if abs(missing - group.weight) <= missing:
-            taken.add(group.name)
+            chosen.add(group.name)
             missing -= group.weight
-    return taken
+    return chosen
 
 
-def leaks(sides: Sequence[Side], pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of places that belong together and stand on two sides, of which neither is left out."""
+def leaks(splits: Sequence[Split], pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of indices that belong together and are in two splits, neither of which is "out"."""
     for one, other in pairs:
-        if sides[one] != sides[other] and "out" not in (sides[one], sides[other]):
+        if splits[one] != splits[other] and "out" not in (splits[one], splits[other]):
             yield one, other

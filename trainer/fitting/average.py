@@ -1,7 +1,7 @@
 """Average a network's weights over the last steps of training: the average is what is evaluated and kept.
 
-Keras' optimizers can average too, but only what they train: the averaged weights would then meet moving statistics of
-batch normalisation that belong to other weights. Here both are averaged.
+Keras' optimizers can average too, but only trainable weights: the averaged weights would then be used with the batch
+normalisation statistics of other weights. Here both are averaged.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from typing import Any
 
 import keras
 
-# JobFetcher the weights in takes a tenth of a step's time on CPU; neighbouring steps hardly differ.
-EVERY_STEPS = 4
+EVERY_STEPS = 4  # updating the average takes a tenth of a step's time on CPU; neighbouring steps hardly differ
 
 
-class MovingAverage(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """The exponential moving average of all weights of a network, which stands in for them while it is evaluated."""
+class MovingAverage(keras.callbacks.Callback):
+    """The exponential moving average of all weights of a network, which replaces them during evaluation."""
 
     def __init__(self, network: keras.Model, decay: float, steps_done: int) -> None:
-        """Begin an average.
+        """Average a built network.
 
-        Args:
-            network: a built network.
-            decay: share of the old average that a step leaves, below 1.
-            steps_done: by an earlier process, whose `variables` are then restored.
+        decay: share of the old average that remains after a step, below 1. steps_done: by an earlier process, whose
+        `variables` the caller restores.
         """
         super().__init__()
         self._decay = decay
@@ -31,23 +28,23 @@ class MovingAverage(keras.callbacks.Callback):  # type: ignore[misc]  # keras is
         self._waiting = 0
         self._weights = list(network.weights)
         self.variables = [
-            keras.Variable(keras.ops.copy(weight.value), dtype=weight.dtype, trainable=False, name=f"average_{place}")
-            for place, weight in enumerate(self._weights)
+            keras.Variable(keras.ops.copy(weight.value), dtype=weight.dtype, trainable=False, name=f"average_{index}")
+            for index, weight in enumerate(self._weights)
         ]
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 -- Keras' signature
-        """Take the weights in, if it is time."""
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Update the average every EVERY_STEPS."""
         self._steps += 1
         self._waiting += 1
         if self._waiting == EVERY_STEPS:
-            self._take_in()
+            self._update()
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Put the average, with the last weights in it, into the network."""
-        self._take_in()
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the average, updated with the last weights, into the network."""
+        self._update()
         self.swap()
 
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Put the weights back."""
         self.swap()
 
@@ -58,9 +55,9 @@ class MovingAverage(keras.callbacks.Callback):  # type: ignore[misc]  # keras is
             weight.assign(average.value)
             average.assign(kept)
 
-    def _take_in(self) -> None:
-        # TensorFlow's ExponentialMovingAverage (num_updates): the average reaches back over a ninth of the steps so far
-        # at most, so that it forgets the random weights of the beginning also when a run is short.
+    def _update(self) -> None:
+        # As TensorFlow's ExponentialMovingAverage with num_updates: the average covers at most a ninth of the steps so
+        # far, so that the random initial weights fade from it even in a short run.
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         left = decay**self._waiting
         self._waiting = 0

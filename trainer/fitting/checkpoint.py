@@ -1,7 +1,7 @@
-"""Keep a training run between two processes: its variables and record in, one file in the run folder out, and back.
+"""Save and restore a training run: its variables and record in, one file in the run folder out, and back.
 
-The file is written beside the old one and then takes its place, so that there is a whole one at any moment. One that
-cannot be read, or belongs to other settings, raises ValueError with what to do.
+The file is written under another name and then renamed, so that there is a complete one at any moment. A checkpoint
+that cannot be read, or belongs to other settings, raises ValueError with a remedy.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from trainer.fitting.run_folder import CHECKPOINT_NAME, PART_NAME
 from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
 
-__all__ = ["CHECKPOINT_NAME", "Checkpoint", "Origin"]
-
 _RECORD = "record"
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """What makes a run the same run. data: digest of the manifest of faces."""
+    """What must be equal for a run to continue. data: digest of the manifest of faces."""
 
     arch: str
     recipe: Recipe
@@ -48,34 +46,26 @@ class Checkpoint:
     """The checkpoint of a run folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Look at a folder; see `record`."""
+        """Read the record of a folder's checkpoint; `record` is None when there is none."""
         self._path = folder / CHECKPOINT_NAME
         self._part = folder / PART_NAME
         self.record = self._read_record() if self._path.exists() else None
 
     def epochs_of(self, origin: Origin) -> tuple[Epoch, ...]:
-        """Return the finished epochs of a run; none when there is no checkpoint.
-
-        Raises:
-            ValueError: the checkpoint is that of another run.
-        """
+        """Return a run's finished epochs, none without a checkpoint; raise ValueError if it is another run's."""
         if self.record is None:
             return ()
         if differences := _differences(self.record.origin, origin):
             raise ValueError(
                 f"{self._path.parent} holds an unfinished run that was begun differently ({'; '.join(differences)}): "
-                "give the same settings and data to go on with it, or choose another folder with --out"
+                "give the same settings and data to continue it, or choose another folder with --out"
             )
         return self.record.epochs
 
     def save(self, variables: Sequence[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
-        """Write a run's state, which replaces the older one when all of it is on the disk.
-
-        Raises:
-            OSError: it cannot be written; the older one is as it was.
-        """
+        """Write a run's state, which replaces the older one once it is completely on disk; OSError keeps that one."""
         record = Record(origin=origin, epochs=epochs)
-        arrays = {str(place): np.asarray(variable.value) for place, variable in enumerate(variables)}
+        arrays = {str(index): np.asarray(variable.value) for index, variable in enumerate(variables)}
         arrays[_RECORD] = np.frombuffer(msgspec.json.encode(record), np.uint8)
         try:
             with self._part.open("wb") as file:
@@ -85,21 +75,17 @@ class Checkpoint:
             self._part.replace(self._path)
         except OSError as error:
             raise OSError(
-                f"{self._path} cannot be written ({error.strerror}): once it can, the same training goes on after "
+                f"{self._path} cannot be written ({error.strerror}): once it can, the same training continues after "
                 f"epoch {len(self.record.epochs) if self.record else 0}"
             ) from error
         finally:
-            with suppress(OSError):  # it is still there when it could not be written whole
+            with suppress(OSError):  # it exists only after a failure
                 self._part.unlink()
         self.record = record
 
     def restore(self, variables: Sequence[Any]) -> None:
-        """Give variables (of Keras, in the order in which they were saved) the values they had.
-
-        Raises:
-            ValueError: the checkpoint is damaged.
-        """
-        arrays = self._read([str(place) for place in range(len(variables))])
+        """Assign the saved values to Keras variables in the order in which they were saved."""
+        arrays = self._read([str(index) for index in range(len(variables))])
         shapes = [tuple(variable.shape) for variable in variables]
         if [array.shape for array in arrays] != shapes:
             raise self._damaged("its variables are not those of the network")
@@ -107,7 +93,7 @@ class Checkpoint:
             variable.assign(array)
 
     def remove(self) -> None:
-        """Remove it, when the run is finished."""
+        """Remove it, after the run is finished."""
         self._path.unlink(missing_ok=True)
         self._part.unlink(missing_ok=True)
 
@@ -120,7 +106,7 @@ class Checkpoint:
 
     def _read(self, names: Sequence[str]) -> list[NDArray[Any]]:
         try:
-            # From memory, because np.load leaves a file open that it can make nothing of.
+            # From memory, because np.load does not close a file that it cannot read.
             with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as arrays:
                 return [arrays[name] for name in names]
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
@@ -131,13 +117,13 @@ class Checkpoint:
 
 
 def _differences(before: Origin, now: Origin) -> list[str]:
-    """Say what differs, for people."""
+    """Return the differences, as text."""
     old, new = (msgspec.to_builtins(origin) for origin in (before, now))
     old_recipe, new_recipe = old.pop("recipe"), new.pop("recipe")
-    told = [f"{name} {old[name]}, now {new[name]}" for name in ("arch", "seed") if old[name] != new[name]]
-    told += [
+    differences = [f"{name} {old[name]}, now {new[name]}" for name in ("arch", "seed") if old[name] != new[name]]
+    differences += [
         f"{name} {old_recipe[name]}, now {new_recipe[name]}"
-        for name in new_recipe  # about: the same architecture may have been another network in an older version
+        for name in new_recipe  # including `about`: it changes when a version changes the network
         if old_recipe[name] != new_recipe[name]
     ]
-    return told + (["other pictures"] if old["data"] != new["data"] else [])
+    return differences + (["other pictures"] if old["data"] != new["data"] else [])

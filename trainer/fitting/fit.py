@@ -1,8 +1,8 @@
-"""Fit a network to faces as its recipe says, epoch by epoch, so that it can go on after an interruption.
+"""Fit a network to faces by its recipe, epoch by epoch, so that it can continue after an interruption.
 
 In: an uncompiled network, patches to train on, faces to report on. Out: the network with the weights of the last epoch
-(their moving average, where the recipe says so), and the figures of all epochs. Nothing is chosen by the validation
-faces, so the figures on them are honest. Same seed, data and thread count: same weights, interrupted or not.
+(or their moving average, if the recipe has one), and the figures of all epochs. Nothing is chosen by the validation
+faces, so their figures are unbiased. The same seed, data and thread count give the same weights, interrupted or not.
 """
 
 from __future__ import annotations
@@ -19,34 +19,30 @@ from trainer.data.batches import Batches
 from trainer.data.prepare import Faces, Prepared
 from trainer.fitting.average import MovingAverage
 from trainer.fitting.checkpoint import Checkpoint, Origin
-from trainer.fitting.progress import Progress, Reporting
+from trainer.fitting.progress import Progress, ReportProgress
 from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
-
-__all__ = ["Progress", "fit"]
 
 
 def fit(
     network: keras.Model,
-    found: Prepared,
+    prepared: Prepared,
     origin: Origin,
     checkpoint: Checkpoint,
     report: Callable[[Progress], None],
 ) -> tuple[Epoch, ...]:
-    """Train a network from its checkpoint on, or from the beginning; return the figures of all epochs.
+    """Train a network from its checkpoint or from the beginning; return the figures of all epochs.
 
     Args:
-        network: uncompiled; it has its final weights afterwards.
-        found: .training and .validation.
-        origin: the recipe, the seed and what else makes the run.
-        checkpoint: of the run folder; it is written after each epoch.
+        network: uncompiled; it gets its final weights.
+        checkpoint: of the run folder; written after each epoch.
         report: gets each Progress; what it raises ends the training.
 
     Raises:
-        ValueError: the checkpoint is another run's or damaged, or an epoch has no finite loss.
+        ValueError: the checkpoint belongs to another run or is damaged, or an epoch has no finite loss.
     """
     recipe, epochs = origin.recipe, checkpoint.epochs_of(origin)
-    steps = -(-len(found.training) // recipe.batch)
+    steps = -(-len(prepared.training) // recipe.batch)
     _compile(network, recipe, steps)
     state = [*network.variables, *network.optimizer.variables]
     averages: list[MovingAverage] = []
@@ -55,15 +51,15 @@ def fit(
         state += averages[0].variables
     if epochs:
         checkpoint.restore(state)
-    saving = _Saving(checkpoint, state, origin, epochs)
+    saving = _SaveCheckpoint(checkpoint, state, origin, epochs)
     network.fit(
-        Batches(found.training, recipe, origin.seed, first_epoch=len(epochs)),
+        Batches(prepared.training, recipe, origin.seed, first_epoch=len(epochs)),
         initial_epoch=len(epochs),
         epochs=recipe.epochs,
-        validation_data=_Clean(found.validation, recipe.batch),
-        # In this order: what is reported as finished is saved.
-        callbacks=[*averages, saving, Reporting(report, recipe.epochs, steps=steps, first_epoch=len(epochs))],
-        shuffle=False,  # Batches draws
+        validation_data=_ValidationBatches(prepared.validation, recipe.batch),
+        # In this order, so that an epoch is saved before it is reported as finished.
+        callbacks=[*averages, saving, ReportProgress(report, recipe.epochs, steps=steps, first_epoch=len(epochs))],
+        shuffle=False,  # Batches draws at random
         verbose=0,
     )
     for average in averages:
@@ -72,7 +68,7 @@ def fit(
 
 
 def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
-    """Make a network ready to train, its optimizer's variables too."""
+    """Compile a network and build its optimizer's variables."""
     rate: Any = recipe.learning_rate
     if recipe.warmup_share is not None:
         warmup = max(1, round(recipe.warmup_share * recipe.epochs * steps))
@@ -92,8 +88,8 @@ def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
     optimizer.build(network.trainable_variables)
 
 
-class _Clean(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
-    """Batches of faces as they are: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
+class _ValidationBatches(keras.utils.PyDataset):
+    """Batches of faces that are not augmented: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
 
     def __init__(self, faces: Faces, batch: int) -> None:
         super().__init__()
@@ -103,12 +99,12 @@ class _Clean(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     def __len__(self) -> int:
         return -(-len(self._faces) // self._batch)
 
-    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        chosen = slice(place * self._batch, (place + 1) * self._batch)
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        chosen = slice(index * self._batch, (index + 1) * self._batch)
         return self._faces.crops[chosen], self._faces.has_mask[chosen, None].astype(np.float32)
 
 
-class _Saving(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+class _SaveCheckpoint(keras.callbacks.Callback):
     """Write the checkpoint after each epoch."""
 
     def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:

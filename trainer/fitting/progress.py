@@ -1,6 +1,6 @@
-"""Tell how far a training run is: what Keras says of its steps in, a Progress every second or so out.
+"""Report the progress of a training run: Keras' callbacks in, a Progress about once a second out.
 
-What the listener raises comes through Keras and ends the training: that is how a run is cancelled.
+An exception of the listener passes through Keras and ends the training; this is how a run is cancelled.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import Any
 import keras
 from msgspec import Struct
 
-# Twice as often as is promised, since it takes a step until the next look at the clock.
-EVERY_S = 1.0
+INTERVAL_S = 1.0  # half of what is promised, because the clock is only read after a step
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """How far a run is. Losses are mean binary cross-entropies, accuracies 0..1.
+    """The progress of a run. Losses are mean binary cross-entropies, accuracies 0..1.
 
-    epoch: the one under way or just finished, from 1. step: of the epoch, from 1.
+    epoch: the current or just finished one, from 1. step: of the epoch, from 1.
     loss, accuracy: means of the epoch so far.
-    validation_loss, validation_accuracy: of the finished epoch; None while it is under way.
-    seconds_left: of training, by what the run took so far; measuring and exporting come after.
+    validation_loss, validation_accuracy: of the finished epoch; None during an epoch.
+    seconds_left: of training, estimated from the steps so far; without measuring and exporting.
     """
 
     epoch: int
@@ -37,11 +36,11 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def is_epoch_end(self) -> bool:
-        """Whether the epoch is finished, and its checkpoint written."""
+        """Whether the epoch is finished and its checkpoint written."""
         return self.validation_loss is not None
 
     def text(self) -> str:
-        """Return it in one line for people."""
+        """Return the progress as one line of text."""
         where = f"epoch {self.epoch} of {self.epochs}"
         left = (
             f"{self.seconds_left / 60:.0f} min left" if self.seconds_left >= 90 else f"{self.seconds_left:.0f} s left"
@@ -56,8 +55,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         )
 
 
-class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Report a run's steps, not more often than every EVERY_S, and each epoch's end."""
+class ReportProgress(keras.callbacks.Callback):
+    """Report a run's steps, at most every INTERVAL_S, and each epoch's end."""
 
     def __init__(
         self,
@@ -68,14 +67,7 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         first_epoch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Report a run.
-
-        Args:
-            report: gets each Progress.
-            epochs: of the whole run.
-            steps: of an epoch. first_epoch: how many epochs an earlier process has finished.
-            clock: in seconds.
-        """
+        """Report a run of `epochs`, of which earlier processes have finished `first_epoch`."""
         super().__init__()
         self._report = report
         self._epochs = epochs
@@ -88,33 +80,33 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         self._began = self._reported_at = clock()
         self._untimed = 0
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 -- Keras' signature
-        """Keep which epoch it is, from 0."""
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch, from 0."""
         self._epoch, self._step = epoch, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Report if it is time. What `logs` holds is read only then: reading it waits for the step to end."""
+        """Report if it is due. `logs` is read only then, because reading its values waits for the step to end."""
         self._step, self._figures = batch + 1, logs or {}
-        if self._done() == 1 and self._steps > 1:  # a run's first step takes seconds that no other one takes
+        if self._done() == 1 and self._steps > 1:  # the first step includes seconds of set-up
             self._began = self._reported_at = self._clock()
             self._untimed = 1
         else:
             self._report_if_due()
 
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Report if it is time: validation may take long too."""
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Report if it is due: validation may take long too."""
         self._report_if_due()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Report the finished epoch."""
         self._figures = logs or {}
-        self._tell()
+        self._report_now()
 
     def _report_if_due(self) -> None:
-        if self._clock() - self._reported_at >= EVERY_S:
-            self._tell()
+        if self._clock() - self._reported_at >= INTERVAL_S:
+            self._report_now()
 
-    def _tell(self) -> None:
+    def _report_now(self) -> None:
         self._reported_at = self._clock()
         timed = self._done() - self._untimed
         left = (self._epochs - self._first_epoch) * self._steps - self._done()
@@ -126,16 +118,15 @@ class Reporting(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
                 steps=self._steps,
                 loss=float(self._figures["loss"]),
                 accuracy=float(self._figures["accuracy"]),
-                validation_loss=_float_or_none(self._figures.get("val_loss")),
-                validation_accuracy=_float_or_none(self._figures.get("val_accuracy")),
+                validation_loss=self._figure("val_loss"),
+                validation_accuracy=self._figure("val_accuracy"),
                 seconds_left=round((self._reported_at - self._began) / timed * left, 1),
             )
         )
 
     def _done(self) -> int:
-        """Return how many steps this process has done."""
+        """Return the number of steps of this process."""
         return (self._epoch - self._first_epoch) * self._steps + self._step
 
-
-def _float_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+    def _figure(self, name: str) -> float | None:
+        return float(self._figures[name]) if name in self._figures else None

@@ -1,7 +1,7 @@
-"""Make a training run repeatable: a seed and a number of threads in, nothing out; Keras and its backend are set up.
+"""Make a training run repeatable: configure Keras and its backend for a seed and a number of threads.
 
-The same seed, data and number of threads then give the same weights to the last bit on processors. Keras has no setting
-for threads or for operations that must be deterministic, so TensorFlow, where it is the backend, is told itself.
+The same seed, data and number of threads then give bit-identical weights on CPUs. Keras has no settings for threads and
+deterministic operations, so TensorFlow, where it is the backend, is configured directly.
 """
 
 from __future__ import annotations
@@ -14,13 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def make_repeatable(seed: int, threads: int | None) -> None:
-    """Set up this process for one run; earlier runs in it leave no trace.
-
-    Args:
-        seed: of all chance.
-        threads: of one operation; None means all processors.
-    """
-    keras.utils.clear_session()  # it numbers layers, whose names come into the ONNX files
+    """Configure this process for one run, independent of earlier ones; threads: None means all processors."""
+    keras.utils.clear_session()  # it numbers layers, whose names get into the ONNX files
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         _set_tensorflow_up(threads)
@@ -32,8 +27,8 @@ def _set_tensorflow_up(threads: int | None) -> None:
     tf.config.experimental.enable_op_determinism()
     try:
         for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)  # else it takes all of a GPU that others use too
+            tf.config.experimental.set_memory_growth(gpu, True)  # otherwise it reserves all memory of a GPU
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError:
-        log.warning("TensorFlow runs in this process already: its threads stay as they are")
+        log.warning("TensorFlow has already started in this process: its number of threads cannot be changed")

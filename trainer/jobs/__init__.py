@@ -1,1 +1,1 @@
-"""Training as rq jobs: what is ordered, who does it, and what is told of it."""
+"""Training as rq jobs: job specs, the trainers that do them, and their progress and results."""

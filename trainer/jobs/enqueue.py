@@ -1,8 +1,8 @@
 """Enqueue and cancel training jobs.
 
-In: orders and ids. Out: ids. What cannot be done raises JobRefused with one line. Cancelling is a state in Redis, not a
-message: the trainer that works on the job sees it within a second, and one that is away finds it later. Nothing here
-imports Keras.
+In: settings and job IDs. Out: job IDs. A job that cannot be enqueued or cancelled raises JobRejected with one line. A
+cancellation is a state in Redis, not a message: the trainer that works on the job reads it within a second, one that is
+away reads it later. Nothing here imports Keras.
 """
 
 from __future__ import annotations
@@ -18,42 +18,56 @@ from rq.utils import now, utcformat
 
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
+from trainer.checks import check_can_be_written, check_registry, plan_training
 from trainer.jobs.job_list import STATES, UNFINISHED, found_job, runs
-from trainer.jobs.job_spec import FUNCTION, INDEX, RETRIES, JobProgress, JobRefused, JobSpec, queue_of
+from trainer.jobs.job_spec import FUNCTION, INDEX, RETRIES, JobProgress, JobRejected, JobSpec, queue_of
+from trainer.settings import TrainSettings
 
-JOB_RETENTION_S = 30 * 86_400  # finished, failed and cancelled jobs are listed for so long
+JOB_RETENTION_S = 30 * 86_400  # of finished, failed and cancelled jobs
 
 
-def enqueue(client: Redis, order: JobSpec, *, time_limit_s: int) -> str:
-    """Put a job into the queue and return its id.
-
-    Args:
-        time_limit_s: one attempt may take so long.
+def checked_spec(settings: TrainSettings, models: str | None) -> JobSpec:
+    """Check settings and registry (a folder, a URL, or None for the trainer's own); return the spec of a job.
 
     Raises:
-        JobRefused: a job that has not ended yet writes to the same folder, or a path cannot be written down.
+        ValueError: nothing can be trained with these settings.
+        ModelUnusable: the registry cannot be reached or written.
+    """
+    plan = plan_training(settings)
+    check_can_be_written(plan.out)
+    if models is not None:
+        check_registry(models, settings.out)
+    location = models if models is None or "://" in models else str(Path(models).absolute())
+    return JobSpec(settings=plan.absolute_settings(), models=location)
+
+
+def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
+    """Enqueue a job and return its ID; time_limit_s is for one attempt.
+
+    Raises:
+        JobRejected: an unfinished job writes to the same folder, or a path is not UTF-8.
     """
     try:
-        msgspec.json.encode(order)
+        msgspec.json.encode(spec)
     except UnicodeEncodeError as error:
-        raise JobRefused(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
-    out = order.settings.out
+        raise JobRejected(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
+    out = spec.settings.out
     folder = Path(out).resolve()  # one folder may have several names
     for run in runs(client):
         if run.state in UNFINISHED and run.out is not None and Path(run.out).resolve() == folder:
-            raise JobRefused(f"job {run.id} ({run.state}) is to write {out}: choose another --out, or cancel that job")
+            raise JobRejected(f"job {run.id} ({run.state}) writes to {out}: choose another --out, or cancel that job")
     id_ = secrets.token_hex(4)
     with client.pipeline() as pipe:
         queue_of(client).enqueue_call(
             FUNCTION,
-            args=(msgspec.to_builtins(order),),
+            args=(msgspec.to_builtins(spec),),
             job_id=id_,
             timeout=time_limit_s,
             result_ttl=JOB_RETENTION_S,
             failure_ttl=JOB_RETENTION_S,
             retry=Retry(max=RETRIES, enqueue_at_front=True),
             meta=msgspec.to_builtins(JobProgress()),
-            description=f"{order.settings.arch} to {out}",
+            description=f"{spec.settings.arch} to {out}",
             pipeline=pipe,
         )
         pipe.zadd(INDEX, {id_: Clock(client).now()})
@@ -62,18 +76,14 @@ def enqueue(client: Redis, order: JobSpec, *, time_limit_s: int) -> str:
 
 
 def cancel(client: Redis, job_id: str) -> None:
-    """Cancel a job that waits or runs; the trainer that works on it ends it within seconds.
-
-    Raises:
-        JobRefused: there is no such job, or it has ended.
-    """
+    """Cancel an unfinished job; its trainer ends it within seconds. Raise JobRejected if there is no such job."""
     job = found_job(client, job_id)
     queue = queue_of(client)
 
     def cancel(pipe: Pipeline) -> None:
         state = STATES.get(job.get_status())
         if state not in UNFINISHED:
-            raise JobRefused(f"job {job_id} is {state or 'no job that runs'} already: there is nothing to cancel")
+            raise JobRejected(f"job {job_id} is {state or 'no job that runs'} already: there is nothing to cancel")
         pipe.multi()
         job.set_status(JobStatus.CANCELED, pipeline=pipe)
         queue.remove(job, pipeline=pipe)

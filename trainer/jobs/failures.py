@@ -1,8 +1,8 @@
-"""Why an attempt at a job failed, in one line for people, and whether there is another attempt.
+"""Record why an attempt at a job failed, as one line of text, and decide whether there is another attempt.
 
-note() is rq's exception handler: it is called in the work horse for what the training raised, and in the trainer for a
-horse that died and for a job that another trainer left. What the user must mend is not tried again. The line stands in
-the job's meta: under `error` when it was the last attempt, else at the end of `interrupted`.
+record_failure() is rq's exception handler: it is called in the work horse for an exception of the training, and in the
+trainer for a horse that died and for a job that another trainer abandoned. A failure that only the user can correct is
+not retried. The line is written to the job's meta: as `error` after the last attempt, else appended to `interrupted`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from models.files import ModelUnusable
 from models.registry.store import StoreFailed
 from trainer.jobs.job_spec import RETRIES
 
-MAX_CHARACTERS = 500
+MAX_MESSAGE_CHARS = 500
 
 
 class HorseDied(Exception):
-    """The process that trained ended before it could say why; the message says what is known."""
+    """The training process ended without an exception; the message is its exit status in words."""
 
 
-def note(job: Job, kind: type[BaseException], error: BaseException, _trace: TracebackType | None = None) -> None:
-    """Write into a job's meta why an attempt failed; let it be the last one if another would meet the same."""
+def record_failure(
+    job: Job, kind: type[BaseException], error: BaseException, _trace: TracebackType | None = None
+) -> None:
+    """Write into a job's meta why an attempt failed; prevent further attempts if they would fail too."""
     if is_final(error):
         job.retries_left = 0
         job.meta["error"] = one_line(job, kind, error)
@@ -35,17 +37,17 @@ def note(job: Job, kind: type[BaseException], error: BaseException, _trace: Trac
         job.meta.setdefault("interrupted", []).append(one_line(job, kind, error))
     else:
         job.meta["error"] = f"{one_line(job, kind, error)}; given up after {RETRIES} more attempts"
-    job.save_meta()  # type: ignore[no-untyped-call]
+    job.save_meta()
 
 
 def is_final(error: BaseException) -> bool:
-    """Return whether another attempt would meet the same: the user must mend it. A registry may answer again."""
+    """Return whether another attempt would fail too, until the user corrects something. A registry may recover."""
     return isinstance(error, ValueError | ModelUnusable | JobTimeoutException) and not isinstance(error, StoreFailed)
 
 
 def one_line(job: Job, kind: type[BaseException], error: BaseException) -> str:
-    """Return an error as one line for people."""
-    text = " ".join(str(error).split())[:MAX_CHARACTERS]
+    """Return an error as one line of text."""
+    text = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
     if isinstance(error, AbandonedJobError):
         return "its trainer died, or could not reach Redis"
     if isinstance(error, JobTimeoutException):
@@ -55,8 +57,8 @@ def one_line(job: Job, kind: type[BaseException], error: BaseException) -> str:
     return f"{kind.__name__}: {text}"
 
 
-def how_it_died(status: int) -> str:
-    """Say in words how a process ended, by what waitpid() tells."""
+def exit_reason(status: int) -> str:
+    """Describe a wait status in words."""
     if not os.WIFSIGNALED(status):
         return f"the training process ended with status {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)

@@ -1,7 +1,6 @@
-"""Training jobs as users see them: one record a job, for the table and for JSON.
+"""List training jobs: the jobs in Redis in, one record per job, for the table and for JSON, out.
 
-In: the jobs in Redis. Out: records. What does not decode there is left out, with a line in the log; a job that does not
-exist raises JobRefused.
+A job that cannot be decoded is left out, with a line in the log; a job that does not exist raises JobRejected.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from trainer.jobs.job_spec import (
     LOST_S,
     ForeignFunction,
     JobProgress,
-    JobRefused,
+    JobRejected,
     JobResult,
     TrainingJob,
     find,
@@ -31,11 +30,11 @@ from trainer.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-# lost: its trainer is gone, and no other has come yet
+# lost: its trainer is gone, and no other one has taken it over yet
 State = Literal["queued", "running", "lost", "finished", "failed", "cancelled"]
 STATES: dict[JobStatus, State] = {
     JobStatus.QUEUED: "queued",
-    JobStatus.SCHEDULED: "queued",  # put off for some seconds
+    JobStatus.SCHEDULED: "queued",  # deferred for some seconds
     JobStatus.STARTED: "running",
     JobStatus.FINISHED: "finished",
     JobStatus.FAILED: "failed",
@@ -46,10 +45,10 @@ UNFINISHED = ("queued", "running", "lost")
 
 
 class TrainingRun(JobProgress, frozen=True, kw_only=True):
-    """One job. Times are Unix seconds; None: not yet.
+    """One job. Times are in Unix seconds; None: not yet.
 
-    trainer: the process that works or worked on it. attempts_left: how often it starts again when it is interrupted.
-    settings: None for a job that carries none. version, registered_at: of the finished model.
+    trainer: the process that works or worked on it. attempts_left: the number of restarts after interruptions.
+    settings: None for a job without valid ones. version, registered_at: of the finished model.
     """
 
     id: str
@@ -66,7 +65,7 @@ class TrainingRun(JobProgress, frozen=True, kw_only=True):
 
 
 def runs(client: Redis) -> list[TrainingRun]:
-    """Return all jobs that are kept, oldest first; damaged ones are left out, with a line in the log."""
+    """Return all jobs, oldest first; damaged ones are left out, with a line in the log."""
     found = []
     for raw in cast(list[bytes], client.zrange(INDEX, 0, -1)):
         job = find(client, raw.decode(errors="replace"))
@@ -80,72 +79,68 @@ def runs(client: Redis) -> list[TrainingRun]:
 
 
 def has_trainer(client: Redis) -> bool:
-    """Return whether some trainer is alive, or was within the last minute."""
+    """Return whether a trainer is alive, or was within the last minute."""
     keys = get_keys(queue=queue_of(client))
     return bool(keys) and bool(client.exists(*keys))
 
 
 def run_of(client: Redis, job_id: str) -> TrainingRun:
-    """Return one job.
-
-    Raises:
-        JobRefused: there is no such job.
-    """
+    """Return one job; raise JobRejected if there is no such job."""
     return _run(found_job(client, job_id))
 
 
 def found_job(client: Redis, job_id: str) -> TrainingJob:
-    """Return a job; raise JobRefused when there is none."""
+    """Return a job; raise JobRejected when there is none."""
     job = find(client, job_id)
     if job is None:
-        raise JobRefused(f"there is no job {job_id}: `maskwatch jobs` lists them")
+        raise JobRejected(f"there is no job {job_id}: `maskwatch jobs` lists them")
     return job
 
 
 def _run(job: TrainingJob) -> TrainingRun:
     try:
-        order = job.order
+        spec = job.spec
     except ForeignFunction:
-        order = None
-    outcome = _outcome(job)
+        spec = None
+    result = _result(job)
     run = TrainingRun(
-        **msgspec.structs.asdict(_told(job)),
+        **msgspec.structs.asdict(_progress(job)),
         id=job.id,
         state=_state(job),
-        out=order.settings.out if order else None,
-        models=order.models if order else None,
-        enqueued_at=_seconds(job.created_at),  # rq's enqueued_at is when it was put off or back the last time
+        out=spec.settings.out if spec else None,
+        models=spec.models if spec else None,
+        enqueued_at=_seconds(job.created_at),  # rq changes enqueued_at when a job is requeued
         ended_at=_seconds(job.ended_at),
         trainer=job.worker_name,
         attempts_left=job.retries_left or 0,
-        settings=order.settings if order else None,
-        version=outcome.version if outcome else None,
-        registered_at=outcome.registered_at if outcome else None,
+        settings=spec.settings if spec else None,
+        version=result.version if result else None,
+        registered_at=result.registered_at if result else None,
     )
-    return msgspec.convert(_sayable(msgspec.to_builtins(run)), TrainingRun)
+    return msgspec.convert(_printable(msgspec.to_builtins(run)), TrainingRun)
 
 
-def _sayable(value: Any) -> Any:
-    """Return what JSON holds with every text such that any terminal and file can hold it: one job may hide no other."""
+def _printable(value: Any) -> Any:
+    """Escape texts that are not UTF-8 in a JSON value, so that one job cannot break the list of all."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {name: _sayable(one) for name, one in value.items()}
-    return [_sayable(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _printable(one) for name, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _told(job: TrainingJob) -> JobProgress:
-    told, status = msgspec.convert(job.meta, JobProgress), job.get_status(refresh=False)
+def _progress(job: TrainingJob) -> JobProgress:
+    progress, status = msgspec.convert(job.meta, JobProgress), job.get_status(refresh=False)
     if status != JobStatus.SCHEDULED:
-        told = msgspec.structs.replace(told, waiting=None)
-    if told.error is None and status == JobStatus.FAILED:
+        progress = msgspec.structs.replace(progress, waiting=None)
+    if progress.error is None and status == JobStatus.FAILED:
         result = job.latest_result()
         lines = (result.exc_string if result else "") or "for no known reason"
-        return msgspec.structs.replace(told, error=lines.strip().splitlines()[-1])
-    return told
+        progress = msgspec.structs.replace(progress, error=lines.strip().splitlines()[-1])
+    return progress
 
 
-def _outcome(job: TrainingJob) -> JobResult | None:
+def _result(job: TrainingJob) -> JobResult | None:
     if job.get_status(refresh=False) != JobStatus.FINISHED:
         return None
     try:
@@ -156,9 +151,9 @@ def _outcome(job: TrainingJob) -> JobResult | None:
 
 def _state(job: TrainingJob) -> State:
     state = STATES.get(job.get_status(refresh=False), "queued")
-    heard = job.last_heartbeat
-    silent = state == "running" and heard is not None and (now() - heard).total_seconds() > LOST_S
-    return "lost" if silent else state
+    beat = job.last_heartbeat
+    is_lost = state == "running" and beat is not None and (now() - beat).total_seconds() > LOST_S
+    return "lost" if is_lost else state
 
 
 def _seconds(at: datetime | None) -> float | None:

@@ -1,14 +1,16 @@
-"""What a training job is in Redis: an order as JSON under rq's keys, and nothing that can be run.
+"""Define a training job in Redis: a spec as JSON under rq's keys, without any code.
 
-A job names one function; whatever else its record names (another function, callbacks, webhooks) is not run: a foreign
-function raises ForeignFunction where the job would start, and so ends up as the reason of its failure. Jobs are written
-and read through queue_of() alone. Nothing here imports Keras.
+A job names one function, FUNCTION. Anything else that its record names (another function, callbacks, webhooks) is never
+run: another function raises ForeignFunction when the job starts, which becomes the reason of its failure. Jobs are only
+written and read through queue_of(). Nothing here imports Keras.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -23,28 +25,28 @@ from rq.utils import now
 from pipeline.bus.connection import Redis
 from trainer.settings import TrainSettings
 
-FUNCTION = "trainer.jobs.work_horse.perform"
+FUNCTION = "trainer.jobs.work_horse.perform"  # is part of every job in Redis: do not rename it
 QUEUE = "training"
-# Before each further attempt at a job whose process or trainer died, or that failed for no reason one can mend.
+# Before each further attempt at a job whose process or trainer died, or whose failure the user cannot correct.
 PAUSES_S = (5, 15, 30, 60, 120)
 RETRIES = len(PAUSES_S)
-LOST_S = 20  # a job of which no trainer has said for so long that it works on it is taken over
-INDEX = "training-jobs"  # sorted set of job ids, scored by when they were enqueued (Redis' clock)
+LOST_S = 20  # a job without a heartbeat of its trainer for this time is taken over
+INDEX = "training-jobs"  # sorted set of job IDs by the time they were enqueued (Redis' clock)
 
 
 class ForeignFunction(ValueError):
-    """A job names something that no trainer runs."""
+    """A job names another function, or has no valid spec."""
 
 
-class JobRefused(ValueError):
-    """A job cannot be enqueued, shown or cancelled; the message is one line that says why and what to do."""
+class JobRejected(ValueError):
+    """A job cannot be enqueued, shown or cancelled; the message is one line with the reason and a remedy."""
 
 
 class JobSpec(Struct, frozen=True, kw_only=True):
-    """What a job carries.
+    """The content of a job.
 
-    settings: all paths in them are absolute.
-    models: the registry that the model is added to; None leaves that to the trainer.
+    settings: with absolute paths.
+    models: the registry that the model is added to; None means the trainer's own.
     """
 
     settings: TrainSettings
@@ -52,7 +54,7 @@ class JobSpec(Struct, frozen=True, kw_only=True):
 
 
 class JobResult(Struct, frozen=True, kw_only=True):
-    """What came of a training run. registered_at: the registry it was added to, if any."""
+    """The result of a training run. registered_at: the registry it was added to, if any."""
 
     folder: str
     version: str
@@ -60,11 +62,11 @@ class JobResult(Struct, frozen=True, kw_only=True):
 
 
 class JobProgress(Struct, frozen=True, kw_only=True):
-    """What horse and trainer tell in a job's meta: how far it is, and what ended its attempts.
+    """A job's meta, written by horse and trainer: its progress, and why attempts ended.
 
-    epoch: the last one begun or finished. loss and accuracy: of the training pictures, mean of the epoch so far; the
-    validation's are those of the last finished epoch. updated_at: Unix seconds on Redis' clock. interrupted: why
-    earlier attempts ended. waiting: why it was put off; None when it was not. error: why the job failed.
+    epoch: the last one begun or finished. loss and accuracy: of the training pictures, mean of the epoch so far; those
+    of validation are of the last finished epoch. updated_at: Unix seconds on Redis' clock. interrupted: why earlier
+    attempts ended. waiting: why it is deferred; None when it is not. error: why the job failed.
     started_at: when its first attempt began, in Unix seconds; None: not yet.
     """
 
@@ -88,53 +90,43 @@ class JobProgress(Struct, frozen=True, kw_only=True):
 class TrainingJob(Job):
     """A job of rq that runs one function and nothing else.
 
-    models: the trainer's own registry, for jobs that name none; set by the trainer before it starts the job.
+    work: that function, which gets the job; the trainer sets it before it starts the job.
     """
 
-    models: str | None = None
+    work: Callable[[TrainingJob], dict[str, Any]]
 
     @property
-    def order(self) -> JobSpec:
-        """Return what the job carries.
-
-        Raises:
-            ForeignFunction: it names another function, or carries no order.
-        """
+    def spec(self) -> JobSpec:
+        """Return the job's content; raise ForeignFunction if it names another function, or has no valid spec."""
         try:
-            if self.func_name != FUNCTION or self.instance is not None:
-                raise ForeignFunction(f"refused: a job may name {FUNCTION} and nothing else, not {self.func_name!r}")
-            (order,) = self.args
-            return msgspec.convert(order, JobSpec)
+            if self.func_name == FUNCTION and self.instance is None:
+                (spec,) = self.args
+                return msgspec.convert(spec, JobSpec)
         except (DeserializationError, ValueError, TypeError) as error:
-            if isinstance(error, ForeignFunction):
-                raise
-            raise ForeignFunction(f"refused: the job carries no order of a training run ({error})") from error
+            raise ForeignFunction(f"rejected: the job has no valid spec of a training run ({error})") from error
+        raise ForeignFunction(f"rejected: a job may name {FUNCTION} and nothing else, not {self.func_name!r}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the job writes; None when its spec is invalid, which the horse reports."""
+        with suppress(ForeignFunction):
+            return Path(self.spec.settings.out)
+        return None
 
     @property
     def func(self) -> Callable[..., Any]:
-        """Return the one function that trainers run; raise ForeignFunction for any other."""
-        from trainer.jobs.work_horse import perform
+        """Return the function that rq calls with the job's arguments; raise ForeignFunction for a foreign job."""
+        _ = self.spec
+        return lambda _spec: self.work(self)
 
-        self.order  # noqa: B018 -- raises for what is no order
-        return cast(Callable[..., Any], perform)
-
-    @property
-    def success_callback(self) -> None:
-        """Nothing: a job names no code."""
-
-    @property
-    def failure_callback(self) -> None:
-        """Nothing: a job names no code."""
-
-    @property
-    def stopped_callback(self) -> None:
-        """Nothing: a job names no code."""
+    # A job names no code: rq would import these functions.
+    success_callback = failure_callback = stopped_callback = None
 
     def send_webhooks(self, status: str, *, exc_string: str | None = None) -> None:
-        """Call nobody: a job names no addresses."""
+        """Do nothing: a job names no URLs."""
 
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
-        """Put the job off for another attempt, the longer the more there were; the pipeline does all of it at once."""
+        """Defer the job for another attempt, longer after each one; the pipeline makes this atomic."""
         left = self.retries_left or 1
         pause_s = PAUSES_S[max(0, RETRIES - left)]
         self.retries_left = left - 1
@@ -143,13 +135,9 @@ class TrainingJob(Job):
         queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
 
     def refresh(self) -> None:
-        """Read the job's record again.
-
-        Raises:
-            NoSuchJobError: there is none, or it is damaged.
-        """
+        """Read the job's record again; raise NoSuchJobError if there is none, or it is damaged."""
         try:
-            super().refresh()  # type: ignore[no-untyped-call]
+            Job.refresh(self)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NoSuchJobError(f"{self.key} is damaged: {error}") from error
         except redis.ResponseError as error:
@@ -163,13 +151,13 @@ class TrainingJob(Job):
 
 
 def queue_of(client: Redis) -> Queue:
-    """Return the queue of training jobs; it makes and reads jobs as JSON, for everybody."""
+    """Return the queue of training jobs, which are encoded as JSON."""
     return Queue(QUEUE, connection=client, job_class=TrainingJob, serializer="json")
 
 
 def find(client: Redis, job_id: str) -> TrainingJob | None:
-    """Return a job; None when there is none of this id, or its record is damaged."""
+    """Return a job; None when there is none with this ID, or its record is damaged."""
     try:
         return cast(TrainingJob | None, queue_of(client).fetch_job(job_id))
-    except ValueError:  # it can be no job's id
+    except ValueError:  # not a valid ID
         return None

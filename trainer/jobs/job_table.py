@@ -1,4 +1,4 @@
-"""Training jobs as text for people: a table of all, or one of them whole."""
+"""Show training jobs as text: a table of all, or the details of one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from trainer.jobs.job_list import TrainingRun
 
 
 def table(found: list[TrainingRun]) -> str:
-    """Return a line for each job."""
+    """Return a table with a line for each job."""
     lines = [f"{'JOB':<10} {'STATE':<10} {'ARCH':<9} {'EPOCH':>9} {'LOSS':>7} {'ACCURACY':>8} {'LEFT':>8}  DATA"]
     for run in found:
-        figures = f"{_epoch(run):>9} {_number(_loss(run), '.3f'):>7} {_number(_accuracy(run), '.1%'):>8}"
+        loss = run.loss if run.validation_loss is None else run.validation_loss
+        accuracy = run.accuracy if run.validation_accuracy is None else run.validation_accuracy
+        figures = f"{_epoch(run):>9} {_number(loss, '.3f'):>7} {_number(accuracy, '.1%'):>8}"
         left = _duration(run.seconds_left) if run.state == "running" else "-"
         about = f"failed: {run.error}" if run.error else run.waiting or _data(run)
         lines.append(
@@ -23,9 +25,9 @@ def table(found: list[TrainingRun]) -> str:
     return "\n".join(lines)
 
 
-def whole(run: TrainingRun) -> str:
-    """Return all that is known of a job."""
-    given = msgspec.to_builtins(run.settings) if run.settings else {}
+def details(run: TrainingRun) -> str:
+    """Return all fields of a job, a line each."""
+    settings = msgspec.to_builtins(run.settings) if run.settings else {}
     rows: list[tuple[str, object]] = [
         ("job", run.id),
         ("state", "lost: its trainer is gone, and the next one takes it over" if run.state == "lost" else run.state),
@@ -41,28 +43,20 @@ def whole(run: TrainingRun) -> str:
         ("validation loss", _number(run.validation_loss, ".4f")),
         ("validation accuracy", _number(run.validation_accuracy, ".2%")),
         ("time left", _duration(run.seconds_left) if run.state == "running" else None),
-        ("told at", _time(run.updated_at)),
+        ("reported at", _time(run.updated_at)),
         ("enqueued", _time(run.enqueued_at)),
         ("started", _time(run.started_at)),
         ("ended", _time(run.ended_at)),
         ("trainer", run.trainer),
         ("attempt", run.attempt or None),
         *(("interrupted", why) for why in run.interrupted),
-        *((name.replace("_", " "), _setting(value)) for name, value in given.items() if name != "out"),
+        *((name.replace("_", " "), _setting(value)) for name, value in settings.items() if name != "out"),
     ]
     return "\n".join(f"{name:<20} {value}" for name, value in rows if value not in (None, "-"))
 
 
 def _epoch(run: TrainingRun) -> str:
     return "-" if run.epoch is None else f"{run.epoch}/{run.epochs}"
-
-
-def _loss(run: TrainingRun) -> float | None:
-    return run.loss if run.validation_loss is None else run.validation_loss
-
-
-def _accuracy(run: TrainingRun) -> float | None:
-    return run.accuracy if run.validation_accuracy is None else run.validation_accuracy
 
 
 def _data(run: TrainingRun) -> str:

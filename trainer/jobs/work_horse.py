@@ -1,8 +1,8 @@
-"""What runs in a trainer's work horse, the process that trains: an order in, a run folder and its version out.
+"""Do one training job: a spec in, a run folder and its registered version out.
 
-Keras is imported here and not in the parent, so that a job that runs out of memory or crashes takes nothing else with
-it. The progress stands in the job's meta. Whatever training raises ends the attempt (reasons.py says whether there is
-another). Redis may be away while the horse trains.
+This runs in a trainer's work horse, the process that trains. Keras is imported here and not in the parent, so that a
+job that runs out of memory or crashes ends nothing else. The progress is written to the job's meta. An exception ends
+the attempt (failures.py decides whether there is another). Redis may be away while the horse trains.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import redis
-from rq import get_current_job
 
 from models.classifier.card import CARD_NAME, read_card
 from models.files import ModelUnusable
-from models.registry.registry import RegistryError, register, register_line, registry_at
+from models.registry.registry import RegistryError, register, register_line
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import hide_password
-from trainer.checks import check_registry, check_settings
+from trainer.checks import check_registry, plan_training
 from trainer.jobs.job_spec import JobResult, TrainingJob
 from trainer.settings import TrainSettings
 
@@ -32,30 +31,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 10.0  # a Redis that did not take the progress is left alone for so long: training does not wait for it
-ENDS_S = 1.0  # ... and for so long once the training is done
+RETRY_S = 10.0  # pause after Redis has rejected the progress: training does not wait for Redis
+FINAL_RETRY_S = 1.0  # the same pause once the training has ended
 
 
-def perform(_order: dict[str, Any]) -> dict[str, Any]:
-    """Do the job that this process was forked for; the one function that a job may name."""
-    job = cast(TrainingJob, get_current_job())
-    order = job.order
-    teller = Teller(job)
-    outcome = train_and_register(order.settings, order.models or job.models, teller, job=job.id)
-    teller.end()
-    return cast(dict[str, Any], msgspec.to_builtins(outcome))
+def perform(job: TrainingJob, default_registry: str | None) -> dict[str, Any]:
+    """Do a job; every job names this function. default_registry: for jobs that name none."""
+    spec = job.spec
+    progress = ProgressWriter(job)
+    result = train_and_register(spec.settings, spec.models or default_registry, progress, job=job.id)
+    progress.flush()
+    return cast(dict[str, Any], msgspec.to_builtins(result))
 
 
 def train_and_register(
     settings: TrainSettings, models: str | None, report: Callable[[Progress], None], *, job: str = ""
 ) -> JobResult:
-    """Train, and add the model to a registry if one is named, which is looked at before.
+    """Train, and add the model to a registry if one is named; settings and registry are checked first.
 
     Args:
-        settings: see trainer.train.
         models: the registry, a folder or URL.
         report: see trainer.train.
-        job: the id of the job that this is done for. When its model is finished already, that is registered.
+        job: the ID of the job. A model that an earlier attempt at it has finished is registered without training.
 
     Raises:
         ValueError: settings or a data set that cannot be used, or a folder that holds another model.
@@ -65,21 +62,17 @@ def train_and_register(
     if not (job and _is_finished(out, job)):
         if models is not None:
             check_registry(models, settings.out)
-            registry_at(models).check_writable()  # hours before it is needed
-        check_settings(settings)  # before TensorFlow is loaded, which takes seconds
-        from trainer.networks.quiet_start import load_tensorflow
+        plan = plan_training(settings)
+        from trainer.train import train  # after the checks, because TensorFlow takes seconds to import
 
-        load_tensorflow()
-        from trainer.train import train
-
-        train(settings, report, job=job)
+        train(plan, report, job=job)
     if models is not None:
         _register(models, out)
     return JobResult(folder=str(out), version=read_card(out).version, registered_at=models)
 
 
 def _is_finished(out: Path, job: str) -> bool:
-    """Return whether an earlier attempt at a job has finished its model; raise ValueError for a foreign one."""
+    """Return whether an earlier attempt at a job has finished its model; raise ValueError for another run's model."""
     if not (out / CARD_NAME).exists():
         return False
     card = read_card(out)
@@ -95,39 +88,37 @@ def _register(models: str, out: Path) -> None:
         register(models, out)
     except (RegistryError, ModelUnusable) as error:
         line = register_line(hide_password(models), out)
-        raise type(error)(f"the model lies whole in {out}, `{line}` adds it: {error}") from error
+        raise type(error)(f"the model in {out} is complete, `{line}` adds it: {error}") from error
 
 
-class Teller:
-    """Write progress into a job's meta; a Redis that fails is left alone for a while."""
+class ProgressWriter:
+    """Write progress into a job's meta; after an error of Redis, pause for RETRY_S."""
 
     def __init__(self, job: TrainingJob) -> None:
-        """Tell of this job."""
+        """Write the progress of this job."""
         self._job = job
         self._clock = Clock(job.connection)
         self._not_before = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Tell how far the training is; what is not known just now stays as it was."""
+        """Write the progress; figures that it lacks keep their earlier values."""
         self._job.meta |= {
-            name: value for name, value in msgspec.structs.asdict(progress).items() if _can_be_told(value)
+            name: value
+            for name, value in msgspec.structs.asdict(progress).items()
+            if value is not None and math.isfinite(value)  # JSON has no infinity
         }
-        if time.monotonic() >= self._not_before and not self._written():
-            self._not_before = time.monotonic() + AGAIN_S
+        if time.monotonic() >= self._not_before and not self._write():
+            self._not_before = time.monotonic() + RETRY_S
 
-    def end(self) -> None:
-        """Tell it once more, and wait until Redis takes it: training is not lost because Redis is away when it ends."""
-        while not self._written():
-            time.sleep(ENDS_S)
+    def flush(self) -> None:
+        """Write the progress, and wait until Redis accepts it: the training is not lost if Redis is away at its end."""
+        while not self._write():
+            time.sleep(FINAL_RETRY_S)
 
-    def _written(self) -> bool:
+    def _write(self) -> bool:
         try:
             self._job.meta["updated_at"] = self._clock.now()
-            self._job.save_meta()  # type: ignore[no-untyped-call]
+            self._job.save_meta()
         except redis.RedisError:
             return False
         return True
-
-
-def _can_be_told(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)  # JSON has no other numbers

@@ -1,10 +1,9 @@
-"""rq's worker as a trainer uses it: takes a job, has it done in a process of its own, the work horse, and settles it.
+"""rq's worker as a trainer uses it: fetches a job, runs it in a process of its own, the work horse, and settles it.
 
-rq keeps the books; its own loop is not used, because that ends when Redis fails and cannot put a job back. A job is
-settled by who ends it: the horse when the training ends or fails, the trainer when the horse died, was stopped or lost
-its job to a cancellation. A job whose run folder is in use is put off, again and again until that is free. RedisError
-comes through to the trainer's loop (trainer/jobs/trainer.py), which tries again; not while a horse runs: that goes on
-training.
+rq keeps the records; its own loop is not used, because it ends when Redis fails and cannot requeue a job. A job is
+settled by the horse when the training ends or fails, and by the trainer when the horse died, was stopped, or its job
+was cancelled. A job whose run folder is in use is deferred until the folder is free. RedisError is passed on to the
+trainer's loop (trainer.py), which retries, except while a horse runs: the training continues.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import logging
 import math
 import os
 import time
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from redis.client import Pipeline
@@ -30,23 +28,25 @@ from rq.worker_registration import clean_worker_registry
 
 from models.registry.store import StoreFailed
 from pipeline.bus.connection import Redis
+from pipeline.runtime import metrics
 from pipeline.runtime.worker_context import WorkerContext
 from trainer.fitting.run_folder import FolderInUse, is_free, tidy
 from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import Device
-from trainer.jobs.failures import HorseDied, how_it_died, is_final, note, one_line
+from trainer.jobs.failures import HorseDied, exit_reason, is_final, one_line, record_failure
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, queue_of
+from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find, queue_of
+from trainer.jobs.work_horse import perform
 
 log = logging.getLogger(__name__)
 
 WORKER_TTL_S = 25
-BEAT_S = 5  # how often a trainer says that it works on its job
-CLEAN_S = 10  # how often jobs are looked for of which nobody says that any more
-WATCH_S = 0.1  # how often the horse is looked at
-POLL_INTERVAL_S = 1.0  # how often its job is: it may have been cancelled
-LEAVE_S = 5.0  # a horse that has told how its job ended is given so long to end
-OVERTIME_S = 60  # a horse that has not ended by itself so long after its time limit is killed
+HEARTBEAT_INTERVAL_S = 5
+MAINTENANCE_INTERVAL_S = 10  # between searches for jobs whose trainers are gone
+HORSE_POLL_INTERVAL_S = 0.1
+JOB_POLL_INTERVAL_S = 1.0  # between reads of the job's state and progress: it may have been cancelled
+EXIT_TIMEOUT_S = 5.0  # for a horse that has settled its job to end
+OVERTIME_S = 60  # after its time limit a horse that has not ended by itself is killed
 
 End = Literal[
     "by itself",
@@ -58,83 +58,88 @@ End = Literal[
 
 
 class TrainingWorker(Worker):
-    """A worker on the queue of training jobs, led step by step: maintain(), next_job(), do()."""
+    """A worker on the queue of training jobs, driven step by step: maintain(), next_job(), do()."""
 
-    def __init__(self, run: WorkerContext, client: Redis, models: str | None) -> None:
-        """Be the worker of a process.
+    def __init__(self, context: WorkerContext, client: Redis, models: str | None) -> None:
+        """Register the worker of a process.
 
         Args:
-            run: the process; its id is the worker's name.
+            context: of the process; its ID is the worker's name.
             client: the jobs' Redis; no other thread may use it, because the horse inherits it.
             models: the registry for jobs that name none.
         """
         self._queue = queue_of(client)
         super().__init__(
             [self._queue],
-            name=run.id,
+            name=context.id,
             connection=client,
             job_class=TrainingJob,
             serializer=self._queue.serializer,
             worker_ttl=WORKER_TTL_S,
-            job_monitoring_interval=BEAT_S,
-            maintenance_interval=CLEAN_S,
-            exception_handlers=[note],
+            job_monitoring_interval=HEARTBEAT_INTERVAL_S,
+            exception_handlers=[record_failure],
         )
-        self._run = run
+        self._context = context
         self._models = models
-        self._taking = JobFetcher(self._queue)
-        self.register_birth()  # type: ignore[no-untyped-call]  # rq's
+        self._fetcher = JobFetcher(self._queue)
+        self._maintained_at = -math.inf
+        self.register_birth()
 
     @property
     def connection_timeout(self) -> int:
-        """Leave the client's own time limits as they are."""
+        """Keep the client's own timeouts."""
         return 0
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002 -- rq's signature
-        """Return for how long a sign of life counts; rq itself adds a minute."""
+    def get_heartbeat_ttl(self, *_: object, **__: object) -> int:
+        """Return how long a heartbeat is valid; rq itself adds a minute."""
         return LOST_S
 
     def maintain(self) -> None:
-        """Say every few seconds that this worker lives, and put jobs back whose trainers are gone.
+        """Send a heartbeat every few seconds, and requeue jobs whose trainers are gone.
 
-        rq's own lock is not used: a worker that is killed while it cleans would keep it for a quarter of an hour.
+        rq's own lock is not used: a worker that is killed during maintenance would keep it for a quarter of an hour.
         """
-        if not self.should_run_maintenance_tasks:
+        if time.monotonic() - self._maintained_at <= MAINTENANCE_INTERVAL_S:
             return
         self.heartbeat()
-        if self.connection.set(f"{self._queue.registry_cleaning_key}:now", self.name, nx=True, ex=CLEAN_S - 1):
-            clean_registries(self._queue, self._exc_handlers)
+        key = f"{self._queue.registry_cleaning_key}:now"
+        if self.connection.set(key, self.name, nx=True, ex=MAINTENANCE_INTERVAL_S - 1):
+            clean_registries(self._queue, [record_failure])
             clean_worker_registry(self._queue)
-            self._taking.put_back_stuck()
+            self._fetcher.requeue_stuck()
         self.postpone_maintenance()
 
     def postpone_maintenance(self) -> None:
-        """Leave lost jobs alone for a while: when Redis was away, nobody could say that he works on them."""
-        self.last_cleaned_at = now()  # type: ignore[assignment]  # rq's hint knows None alone
+        """Leave lost jobs alone for a while: when Redis was away, no trainer could send heartbeats."""
+        self._maintained_at = time.monotonic()
 
     def next_job(self) -> TrainingJob | None:
-        """Wait a moment for a job and take it."""
-        self._taking.put_back_due()
-        return self._taking.take()
+        """Wait a moment for a job; None when there was none."""
+        self._fetcher.requeue_due()
+        return self._fetcher.fetch()
 
     def do(self, job: TrainingJob, device: Device) -> None:
-        """Have a job done on a device, and see to it that Redis knows how that ended."""
-        waited = job.meta.pop("waiting", None)
+        """Run a job on a device, and make sure that Redis has its outcome."""
+        was_deferred = job.meta.pop("waiting", None)
         execution = self._begin(job)
         if execution is None:
             return
-        job.models = self._models
+        job.work = lambda job: perform(job, self._models)
         end: End = "because its folder is in use"
         status = 0
-        if folder_is_free(job):
+        if job.folder is None or is_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
+            metrics.job_running.set(1)
             end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
+                metric.set(0)
             log.info("job %s: its process ended %s", job.id, end)
-            clear_up(job)
-        elif not waited:
+            if job.folder is not None:
+                tidy(job.folder)
+        elif not was_deferred:
             log.info("job %s: waits %s", job.id, end)
         self.executions.clear()
-        with self._run.reconnecting(), contextlib.suppress(NoSuchJobError):  # somebody may have removed it meanwhile
+        with self._context.reconnecting(), contextlib.suppress(NoSuchJobError):  # the job may have been removed
             self._settle(job, execution, end, status)
             self.set_state(WorkerStatus.IDLE)
 
@@ -142,16 +147,16 @@ class TrainingWorker(Worker):
         """Do nothing in the horse: its parent has done it, and the job may have been cancelled since."""
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Log what a training raised: what the user must mend in one line, anything else with its traceback."""
+        """Log an exception of a training: what the user must correct in one line, others with their traceback."""
         if isinstance(exc_info[1], FolderInUse):
-            os._exit(os.EX_TEMPFAIL)  # the trainer puts the job off
-        if self._hold(job) != "ours":
-            os._exit(0)  # it was cancelled: neither failed nor to be tried again
+            os._exit(os.EX_TEMPFAIL)  # the trainer defers the job
+        if self._ownership(job) != "ours":
+            os._exit(0)  # it was cancelled: it has not failed and is not retried
         kind, error, _ = exc_info
         if is_final(error) or isinstance(error, StoreFailed):
             trace = exc_info if log.isEnabledFor(logging.DEBUG) else None
             log.warning("job %s failed: %s", job.id, one_line(job, kind, error), exc_info=trace)
-            note(job, kind, error)
+            record_failure(job, kind, error)
         else:
             super().handle_exception(job, *exc_info)
 
@@ -161,64 +166,61 @@ class TrainingWorker(Worker):
         self.main_work_horse(job, self._queue)  # ends the process
 
     def _begin(self, job: TrainingJob) -> Execution | None:
-        """Make a job this worker's, all at once; None when it was cancelled, or taken twice."""
+        """Make a job this worker's own, atomically; None when it was cancelled, or fetched twice."""
         job.meta["attempt"] = job.meta.get("attempt", 0) + 1
         job.meta["started_at"] = job.meta.get("started_at") or time.time()
+        begun: list[Execution] = []
 
-        def begin(pipe: Pipeline) -> Execution | None:
-            waits = cast(bytes | None, pipe.hget(job.key, "status")) == JobStatus.QUEUED.encode()
+        def begin(pipe: Pipeline) -> None:
+            begun.clear()  # redis-py calls this again when the job has changed meanwhile
+            is_queued = cast(bytes | None, pipe.hget(job.key, "status")) == JobStatus.QUEUED.encode()
             pipe.multi()
             pipe.lrem(self._queue.intermediate_queue_key, 1, job.id)
             pipe.zadd(INDEX, {job.id: time.time()}, nx=True)
-            if not waits:
-                return None
-            execution = Execution.create(job, LOST_S, pipeline=pipe, worker_name=self.name)
-            job.prepare_for_execution(self.name, pipeline=pipe)
-            pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))
-            pipe.persist(job.key)
-            self.set_state(WorkerStatus.BUSY, pipeline=pipe)
-            return execution
+            if is_queued:
+                begun.append(Execution.create(job, LOST_S, pipeline=pipe, worker_name=self.name))
+                job.prepare_for_execution(self.name, pipeline=pipe)
+                pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))
+                pipe.persist(job.key)
+                self.set_state(WorkerStatus.BUSY, pipeline=pipe)
 
-        execution = cast(
-            Execution | None,
-            self.connection.transaction(begin, job.key, value_from_callable=True),  # type: ignore[arg-type]
-        )
-        if execution is not None:
-            self.executions[execution.id] = execution
-        return execution
+        self.connection.transaction(begin, job.key)
+        self.executions.update({execution.id: execution for execution in begun})
+        return begun[0] if begun else None
 
     def _watch(self, horse: ChildProcess, job: TrainingJob, execution: Execution) -> tuple[End, int]:
-        """Wait until the horse has ended, or end it; return why, and its status as waitpid() tells it."""
-        began = looked_at = beat_at = time.monotonic()
+        """Wait until the horse has ended, or kill it; return why it ended, and its wait status."""
+        began = polled_at = beat_at = time.monotonic()
         settled_at = math.inf
         while True:
             status = horse.status()
             if status is not None:
                 in_use = os.waitstatus_to_exitcode(status) == os.EX_TEMPFAIL
                 return "because its folder is in use" if in_use else "by itself", status
-            end: End | None = None if self._run.should_run() else "because the trainer stops"
+            end: End | None = None if self._context.should_run() else "because the trainer stops"
             now_s = time.monotonic()
-            if now_s - looked_at > POLL_INTERVAL_S:
-                looked_at = now_s
-                with self._run.reconnecting():
-                    hold = self._hold(job)
-                    settled_at = min(settled_at, now_s) if hold == "settled" else math.inf
-                    if hold == "lost" or now_s - settled_at > LEAVE_S:
+            if now_s - polled_at > JOB_POLL_INTERVAL_S:
+                polled_at = now_s
+                with self._context.reconnecting():
+                    ownership = self._ownership(job)
+                    _report_progress(find(self.connection, job.id))
+                    settled_at = min(settled_at, now_s) if ownership == "settled" else math.inf
+                    if ownership == "lost" or now_s - settled_at > EXIT_TIMEOUT_S:
                         end = end or "because it is no longer ours"
-                    if hold == "ours" and end is None and now_s - beat_at > BEAT_S:
+                    if ownership == "ours" and end is None and now_s - beat_at > HEARTBEAT_INTERVAL_S:
                         beat_at = now_s
                         self.maintain_heartbeats(job, execution)
             if now_s - began > (job.timeout or math.inf) + OVERTIME_S:
                 end = "because of its time limit"
             if end is not None:
-                return end, horse.end()
-            self._run.wait(WATCH_S)
+                return end, horse.kill()
+            self._context.wait(HORSE_POLL_INTERVAL_S)
 
-    def _hold(self, job: Job) -> Literal["ours", "settled", "lost"]:
-        """Return whether a job is this worker's still.
+    def _ownership(self, job: Job) -> Literal["ours", "settled", "lost"]:
+        """Return whether a job is still this worker's.
 
-        Settled: the horse, or a trainer that found nobody working on it, has told how it ended. Lost: it was cancelled,
-        taken over, or is gone with Redis' memory.
+        Settled: the horse, or a trainer that found no heartbeat, has recorded its outcome. Lost: it was cancelled,
+        taken over, or lost with Redis' memory.
         """
         status, worker_name = cast(list[bytes | None], self.connection.hmget(job.key, "status", "worker_name"))
         if status == JobStatus.STARTED.encode():
@@ -226,35 +228,27 @@ class TrainingWorker(Worker):
         return "lost" if status in (None, JobStatus.CANCELED.encode()) else "settled"
 
     def _settle(self, job: TrainingJob, execution: Execution, end: End, status: int) -> None:
-        """Tell Redis how a job ended, unless the horse has."""
-        if self._hold(job) != "ours":
+        """Record a job's outcome in Redis, unless the horse has done it."""
+        if self._ownership(job) != "ours":
             with self.connection.pipeline() as pipe:
                 execution.delete(job=job, pipeline=pipe)
                 pipe.execute()
         elif end == "because the trainer stops":
-            self._taking.put_back(job, execution)
+            self._fetcher.requeue(job, execution)
         elif end == "because its folder is in use":
-            self._taking.put_off(job, execution, f"waiting for {job.order.settings.out}, which another run uses")
+            self._fetcher.defer(job, execution, f"waiting for {job.folder}, which another run uses")
         else:
-            over = end == "because of its time limit"
-            error: Exception = JobTimeoutException() if over else HorseDied(how_it_died(status))
-            job.refresh()  # what the horse has told of its progress stays
+            is_over = end == "because of its time limit"
+            error: Exception = JobTimeoutException() if is_over else HorseDied(exit_reason(status))
+            job.refresh()  # keeps the progress that the horse has written
             job.ended_at = now()
-            note(job, type(error), error)
+            record_failure(job, type(error), error)
             why = one_line(job, type(error), error)
             log.warning("job %s: %s", job.id, why)
             self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
 
 
-def folder_is_free(job: TrainingJob) -> bool:
-    """Return whether no other run uses a job's folder; of an order that is none, the horse says so."""
-    try:
-        return is_free(Path(job.order.settings.out))
-    except ValueError:
-        return True
-
-
-def clear_up(job: TrainingJob) -> None:
-    """Remove the lock that a horse which was killed has left in its folder."""
-    with contextlib.suppress(ValueError):  # no order, and so no folder
-        tidy(Path(job.order.settings.out))
+def _report_progress(job: TrainingJob | None) -> None:
+    if job is not None:
+        metrics.job_epoch.set(job.meta.get("epoch") or 0)
+        metrics.job_epochs.set(job.meta.get("epochs") or 0)

@@ -1,1 +1,1 @@
-"""Networks in Keras: built, started from published weights, exported."""
+"""Build, initialise and export networks in Keras."""

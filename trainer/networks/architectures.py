@@ -1,9 +1,9 @@
 """Build the classifier networks: uint8 pictures in, the probability of a mask out.
 
 In: a name from RECIPES (settings.py). Out: an uncompiled Keras model whose input is uint8 n x S x S x 3 RGB 0..255 (the
-scaling is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1. All of it
-is Keras 3 and nothing else, for any backend.
-An unknown name, or pretrained weights that cannot be had, raise ValueError (of lite ModelUnusable) with what to do.
+scaling is part of the model, so training and serving cannot differ) and whose output is float32 n x 1, 0..1. Everything
+is Keras 3, for any backend.
+An unknown name, or pretrained weights that cannot be loaded, raise ValueError (for lite ModelUnusable) with a remedy.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from contextlib import contextmanager
 import keras
 from keras import layers, ops
 
-from trainer.networks.efficientnet import efficientnet_lite0, know_imagenet
-from trainer.settings import IMAGENET, RANDOM, RECIPES, check_start
+from trainer.networks.efficientnet import efficientnet_lite0, load_imagenet_weights
+from trainer.settings import IMAGENET, RANDOM, RECIPES, check_arch, check_start
 
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
 STAGE_WIDTHS = (64, 128, 256, 512)
 
-# The channel means (B, G, R) that the ImageNet weights of ResNet50 were trained with.
+# The channel means (B, G, R) with which the ImageNet weights of ResNet50 were trained.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 BODY_DROPOUT = 0.2
 HEAD_UNITS = 128
 HEAD_DROPOUT = 0.5
 
-# The last layer, whose kernel and bias take a temperature in (export.py).
+# The last layer; export.py folds the temperature into its kernel and bias.
 HEAD = "mask_probability"
-# How long a download of weights may stand still.
-SILENCE_S = 10.0
+DOWNLOAD_TIMEOUT_S = 10.0  # without any data
 
 
 def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> keras.Model:
@@ -40,16 +39,15 @@ def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> ke
     Args:
         arch: a key of RECIPES.
         size_px: side of the square input; None means the architecture's own.
-        weights: of the body to start from: "none" means random ones, and resnet18 can have no others. "imagenet": those
-            of lite are there since set-up, those of resnet50 Keras downloads once; resnet50 takes a .weights.h5 or .h5
-            file without the top as well.
+        weights: of the body to start from: "none" means random, the only choice of resnet18; "imagenet" is installed by
+            set-up for lite, and downloaded once by Keras for resnet50, which also accepts a .weights.h5 or .h5 file
+            without the top.
 
     Raises:
-        ValueError: an unknown arch, or weights that do not fit or cannot be had.
+        ValueError: an unknown arch, or weights that do not fit or cannot be loaded.
         ModelUnusable: the weights of lite are missing or damaged.
     """
-    if arch not in RECIPES:
-        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
+    check_arch(arch)
     side = size_px or RECIPES[arch].size_px
     if arch == "resnet50":
         return _resnet50(side, weights)
@@ -62,7 +60,7 @@ def _lite(size_px: int, weights: str) -> keras.Model:
     x = layers.Dropout(BODY_DROPOUT)(efficientnet_lite0(picture))
     network = keras.Model(picture, _mask_probability(x), name="lite")
     if weights == IMAGENET:
-        know_imagenet(network)
+        load_imagenet_weights(network)
     return network
 
 
@@ -90,9 +88,8 @@ def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTe
 
 
 def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int, stride: int) -> keras.KerasTensor:
-    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
-        x
-    )
+    options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = layers.Conv2D(channels, kernel, strides=stride, **options)(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
@@ -101,7 +98,7 @@ def _resnet50(size_px: int, weights: str) -> keras.Model:
     x = ops.flip(ops.cast(picture, "float32"), axis=-1)
     x = layers.Rescaling(1.0, offset=[-mean for mean in IMAGENET_MEAN_BGR])(x)
     try:
-        with _no_endless_silence():
+        with _download_timeout():
             body = keras.applications.ResNet50(
                 include_top=False,
                 input_shape=(size_px, size_px, 3),
@@ -124,10 +121,10 @@ def _mask_probability(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 @contextmanager
-def _no_endless_silence() -> Iterator[None]:
-    """Limit how long sockets wait: Keras' download sets no limit, and would hang for minutes behind a firewall."""
+def _download_timeout() -> Iterator[None]:
+    """Set a timeout for sockets: Keras sets none, so its download would hang for minutes behind a firewall."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_S)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
         yield
     finally:

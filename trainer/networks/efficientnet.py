@@ -1,9 +1,8 @@
-"""Build the body of EfficientNet-Lite0: scaled pictures in, 1280 features a picture out.
+"""Build the body of EfficientNet-Lite0: pictures in, 1280 features per picture out.
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1, without squeeze and
-excitation and with ReLU6, as its authors published it for processors that compute with 8-bit integers.
-know_imagenet() gives it the weights that they trained on ImageNet. A file of weights that is missing or damaged raises
-ModelUnusable.
+excitation and with ReLU6, as its authors published it for 8-bit integer arithmetic. A file of ImageNet weights that is
+missing or damaged raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from keras import layers
 
 from trainer.networks.imagenet_weights import read_weights
 
-# The weights were trained with pictures of 0..255 scaled like this.
+# The scaling of pictures (0..255) with which the published weights were trained.
 SCALE, OFFSET = 1 / 128, -127 / 128
 FEATURES = 1280
 STEM_CHANNELS = 32
-NORM_EPSILON = 1e-3  # that of the published weights
+NORM_EPSILON = 1e-3  # of the published weights
 NORM_MOMENTUM = 0.9
 
 
@@ -57,12 +56,8 @@ def efficientnet_lite0(pictures: keras.KerasTensor) -> keras.KerasTensor:
     return layers.GlobalAveragePooling2D()(x)
 
 
-def know_imagenet(network: keras.Model) -> None:
-    """Give a network that begins with this body the weights trained on ImageNet.
-
-    Raises:
-        ModelUnusable: their file is missing or damaged.
-    """
+def load_imagenet_weights(network: keras.Model) -> None:
+    """Load the weights trained on ImageNet into a network that starts with this body."""
     values = read_weights()
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.BatchNormalization):
@@ -73,7 +68,7 @@ def know_imagenet(network: keras.Model) -> None:
 
 
 def _inverted_residual(x: keras.KerasTensor, stage: Stage, *, stride: int, is_first: bool) -> keras.KerasTensor:
-    """Widen, look around channel by channel, narrow again; from the second block on beside a shortcut."""
+    """Expand, convolve depthwise, project; from the second block of a stage on with a shortcut."""
     shortcut = x
     if stage.expand != 1:
         x = _normed(layers.Conv2D(stage.expand * x.shape[-1], 1, use_bias=False)(x))

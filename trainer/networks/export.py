@@ -1,13 +1,12 @@
-"""Export a trained network: network in, .keras, float and int8 ONNX out; publish them.
+"""Export a trained network: network in; .keras, float and int8 ONNX files out.
 
-The int8 file keeps the uint8 input and a float head; between them weights are quantized per channel and
-activations with ranges measured on training pictures (static QDQ).
+The int8 file keeps the uint8 input and a float head; in between weights are quantized per channel, and activations with
+ranges measured on training pictures (static QDQ).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,21 +25,20 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from trainer.data.augment import augment, plain
+from trainer.data.batches import shares
 from trainer.data.faces import Patches
 from trainer.networks.architectures import HEAD
 from trainer.settings import Recipe
 
 INPUT_NAME = "crops"
-# Opset 13 is the first with per-channel QuantizeLinear, and what ONNX Runtime's quantizer is tested with.
-OPSET = 17
+OPSET = 17  # at least 13, the first with per-channel QuantizeLinear
 CALIBRATION_PICTURES = 512
 CALIBRATION_BATCH = 32
-# The quantizer holds what every layer makes of a batch: of crops with more pixels than this, fewer make one.
-CALIBRATION_PX = 112
+CALIBRATION_PX = 112  # batches of larger crops are smaller, because the quantizer holds the output of every layer
 
 
 def fold_temperature(network: keras.Model, temperature: float) -> None:
-    """Divide a network's logits by a temperature for good: its last layer's kernel and bias are changed in place."""
+    """Divide a network's logits by a temperature, by changing its last layer's kernel and bias in place."""
     head = network.get_layer(HEAD)
     head.set_weights([weight / temperature for weight in head.get_weights()])
 
@@ -55,19 +53,13 @@ def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
     model = keras.saving.load_model(keras_file, compile=False, safe_mode=True)
     crops = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="uint8", name=INPUT_NAME)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether numpy still has `object`
+        warnings.simplefilter("ignore", FutureWarning)  # Keras checks for the removed `numpy.object`
         model.export(onnx_file, format="onnx", opset_version=OPSET, input_signature=[crops], verbose=False)
-    name_by_place(onnx_file)
+    rename_by_position(onnx_file)
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
-    """Quantize an ONNX file.
-
-    Args:
-        float_file: of to_float_onnx.
-        int8_file: is written.
-        crops: uint8 n x S x S x 3 RGB, of calibration_crops(): what serving will see. Never test pictures.
-    """
+    """Quantize an ONNX file with activations' ranges on crops of calibration_crops(), uint8 n x S x S x 3 RGB."""
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
@@ -80,26 +72,26 @@ def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) ->
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            # The mean of the batches' ranges: one strange picture does not coarsen the steps of all others.
+            # Use the mean of the batches' ranges: one outlier does not make the quantization of all others coarser.
             extra_options={"CalibMovingAverage": True},
             nodes_to_exclude=_head(prepared),
         )
-    name_by_place(int8_file)
+    rename_by_position(int8_file)
 
 
-def name_by_place(onnx_file: Path) -> None:
-    """Name all that an ONNX file holds by its place, but its inputs and outputs.
+def rename_by_position(onnx_file: Path) -> None:
+    """Rename everything in an ONNX file by its position, except inputs and outputs.
 
-    Exporters number by what their process did before; the same network shall give the same file to the last byte,
-    because a version is named by that file's hash. For graphs without graphs in them (no If, no Loop).
+    Exporters number names by what their process has exported before; the same network must give the same bytes, because
+    a version is named by its file's hash. Only for graphs without subgraphs (no If, no Loop).
     """
     model = onnx.load(onnx_file)
     graph = model.graph
     kept = {value.name for value in (*graph.input, *graph.output)}
     values = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))  # in order of use
-    names = {name: name if name in kept or not name else f"value_{place}" for place, name in enumerate(values)}
-    for place, node in enumerate(graph.node):
-        node.name, node.doc_string = f"{node.op_type}_{place}", ""
+    names = {name: name if name in kept or not name else f"value_{index}" for index, name in enumerate(values)}
+    for index, node in enumerate(graph.node):
+        node.name, node.doc_string = f"{node.op_type}_{index}", ""
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
     constants = {one.name: one for one in graph.initializer}
@@ -108,44 +100,41 @@ def name_by_place(onnx_file: Path) -> None:
         constant.name = names[constant.name]
     graph.ClearField("initializer")
     graph.initializer.extend(used)
-    graph.ClearField("value_info")  # shapes of what lies between, which readers work out themselves
+    graph.ClearField("value_info")  # shapes of intermediate values, which readers infer
     free = [one for value in (*graph.input, *graph.output) for one in value.type.tensor_type.shape.dim if one.dim_param]
-    sides = {name: f"free_{place}" for place, name in enumerate(dict.fromkeys(one.dim_param for one in free))}
-    for side in free:
-        side.dim_param = sides[side.dim_param]
-    graph.name, graph.doc_string = "classifier", ""  # it held a count of this process
+    dims = {name: f"free_{index}" for index, name in enumerate(dict.fromkeys(one.dim_param for one in free))}
+    for dim in free:
+        dim.dim_param = dims[dim.dim_param]
+    graph.name, graph.doc_string = "classifier", ""  # the name contained a counter of this process
     onnx.save(model, onnx_file)
 
 
 def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
-    """Draw training pictures to quantize with, each data set and label as often: half as served, half varied."""
-    rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, place]
-    strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
-    sizes = Counter(strata)
-    chances = np.array([1 / (sizes[stratum] * len(sizes)) for stratum in strata])
-    places = rng.choice(len(patches), CALIBRATION_PICTURES, p=chances)
+    """Draw pictures to quantize with, each data set and label equally often: half as served, half augmented."""
+    rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, index]
+    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=shares(patches, power=0))
     half = CALIBRATION_PICTURES // 2
-    clean = plain(patches, places[:half], recipe.size_px, recipe.margin)
-    varied = augment(patches, places[half:], recipe.size_px, recipe.margin, rng)
-    return np.concatenate([clean, varied])
+    as_served = plain(patches, indices[:half], recipe.size_px, recipe.margin)
+    augmented = augment(patches, indices[half:], recipe.size_px, recipe.margin, rng)
+    return np.concatenate([as_served, augmented])
 
 
 def calibration_batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
-    """Yield crops (uint8 n x S x S x 3) as the quantizer takes them, the fewer at a time the larger they are."""
+    """Yield crops (uint8 n x S x S x 3) in the quantizer's format, in smaller batches the larger the crops are."""
     batch = min(CALIBRATION_BATCH, max(1, CALIBRATION_BATCH * CALIBRATION_PX**2 // crops.shape[1] ** 2))
     for start in range(0, len(crops), batch):
         yield {INPUT_NAME: crops[start : start + batch]}
 
 
 def _head(onnx_file: Path) -> list[str]:
-    """Name the nodes from the last dense layer on: in float they cost nothing, in int8 they blur probabilities."""
+    """Return the names of the nodes from the last dense layer on; they stay float, or probabilities would be coarse."""
     nodes = onnx.load(onnx_file).graph.node
-    start = max(place for place, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul"))
+    start = max(index for index, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul"))
     return [node.name for node in nodes[start:]]
 
 
-class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
-    """Feed pictures to the quantizer, a batch a call, None at the end."""
+class _Calibration(CalibrationDataReader):
+    """Feed pictures to the quantizer: a batch per call, None at the end."""
 
     def __init__(self, crops: NDArray[np.uint8]) -> None:
         self._batches = calibration_batches(crops)

@@ -1,4 +1,4 @@
-"""Read the ImageNet weights of EfficientNet-Lite0 that set-up has put in place.
+"""Read the ImageNet weights of EfficientNet-Lite0, which set-up downloads and converts.
 
 A file that is missing or damaged raises ModelUnusable.
 """
@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from models.files import read_checked
 
 WEIGHTS = Path(__file__).parent.parent / "assets" / "efficientnet_lite0.f32"
-# What scripts/efficientnet_weights.py makes of the published file.
+# Of the file that scripts/efficientnet_weights.py converts.
 WEIGHTS_SHA256 = "c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab61"
 
 
 def read_weights() -> NDArray[np.float32]:
-    """Return all weights of the body, layer by layer.
-
-    Raises:
-        ModelUnusable: their file is missing or damaged.
-    """
+    """Return all weights of the body, layer by layer; raise ModelUnusable if their file is missing or damaged."""
     content = read_checked(WEIGHTS, WEIGHTS_SHA256, remedy="run `make setup`, or train with --weights none")
     return np.frombuffer(content, "<f4")

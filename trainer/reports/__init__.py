@@ -1,1 +1,1 @@
-"""What is measured of a network, and how it is shown."""
+"""Measure a network and report the figures."""

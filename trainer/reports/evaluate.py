@@ -1,7 +1,7 @@
 """Measure networks on test faces: functions and Faces in, probabilities and named figures out.
 
-Nothing is ever chosen by these figures. A set in which only one label occurs gets the figures that then have a meaning.
-A network that gives anything but one probability a face raises ValueError.
+No setting is chosen by these figures. A set with only one label gets the figures that are defined for it. A network
+that does not give one probability per face raises ValueError.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from trainer.reports.ranking import precision_recall, roc
 
 Truth = NDArray[np.bool_]
 
-# Faces whose shorter side is at least this are counted apart too: below it people disagree as well.
-CLEAR_FACE_PX = 16
-# The probability of a mask from which a face is labelled mask.
-THRESHOLD = 0.5
+CLEAR_FACE_PX = 16  # faces whose shorter side is at least this are also counted apart: below it people disagree too
+THRESHOLD = 0.5  # the probability of a mask from which on a face is labelled mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A test set and what each network says of it.
+    """A test set and the probabilities of each network.
 
     set_name: "face-mask-12k/Test". faces: one or more.
     probabilities: float32 n of a mask, by network; the first network is the one that serves.
@@ -45,7 +43,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far two networks' answers lie apart: the share of labels that differ, and distances of probabilities."""
+    """The agreement of two networks: the share of labels that differ, and differences of probabilities."""
 
     labels_differ: float
     mean_difference: float
@@ -53,32 +51,29 @@ class Agreement:
 
 
 def score(networks: Mapping[str, Classify], faces: Faces, set_name: str) -> Scored:
-    """Run networks over a test set.
+    """Run networks over the faces of a test set; set_name is for the card and the report.
 
     Args:
         networks: by name, the one that serves first; each from uint8 n x S x S x 3 RGB to float32 n.
-        faces: one or more.
-        set_name: for the card and the report.
 
     Raises:
-        ValueError: there are no faces or networks, or a network's answers are no probabilities.
+        ValueError: there are no faces or networks, or a network does not return probabilities.
     """
     if len(faces) == 0 or not networks:
         raise ValueError(f"{set_name} cannot be measured: it needs faces and a network, one or more of each")
     probabilities = {name: _run(classify, faces.crops) for name, classify in networks.items()}
     for name, answers in probabilities.items():
         if answers.shape != (len(faces),) or not np.all((answers >= 0) & (answers <= 1)):
-            raise ValueError(f"network {name} does not give one probability a face on {set_name}: train it again")
+            raise ValueError(f"network {name} does not give one probability per face on {set_name}: train it again")
     return Scored(set_name=set_name, faces=faces, probabilities=probabilities)
 
 
 def figures(scored: Scored) -> dict[str, float]:
-    """Return what a model's card says of a test set.
+    """Return the figures of a test set for the model's card.
 
     Returns:
         By name, counts and shares 0..1 (log_loss: nats): faces, and per network accuracy_int8, mask_recall_int8 and so
-        on. When sizes differ all come a second time, as faces_16px and accuracy_16px_int8, for faces of CLEAR_FACE_PX
-        and more.
+        on. When the faces' sizes differ, also for faces of CLEAR_FACE_PX and more: faces_16px, accuracy_16px_int8.
     """
     sides = scored.faces.side_px
     groups = {"": np.ones(len(sides), bool)}
@@ -96,17 +91,17 @@ def measure(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
     """Return the figures of one network's probabilities (float32 n of a mask) by name; none for no faces.
 
     With both labels: accuracy, balanced_accuracy, mask_recall, no_mask_recall, roc_auc, mask_average_precision and
-    no_mask_average_precision (each label in turn is the one to be found), log_loss and ece. With one label: its recall,
-    log_loss and ece; where nobody wears a mask also false_mask_share, the share of faces called masked.
+    no_mask_average_precision (each label in turn is the positive one), log_loss and ece. With one label: its recall,
+    log_loss and ece; for the label no_mask also false_mask_share, the share of faces labelled mask.
     """
     if len(has_mask) == 0:
         return {}
     right = (probabilities >= THRESHOLD) == has_mask
-    sureness = {"log_loss": log_loss(probabilities, has_mask), "ece": reliability(probabilities, has_mask).ece}
+    confidence = {"log_loss": log_loss(probabilities, has_mask), "ece": reliability(probabilities, has_mask).ece}
     if has_mask.all():
-        return {"mask_recall": float(right.mean())} | sureness
+        return {"mask_recall": float(right.mean())} | confidence
     if not has_mask.any():
-        return {"no_mask_recall": float(right.mean()), "false_mask_share": float((~right).mean())} | sureness
+        return {"no_mask_recall": float(right.mean()), "false_mask_share": float((~right).mean())} | confidence
     mask_recall, no_mask_recall = float(right[has_mask].mean()), float(right[~has_mask].mean())
     ranked = {
         "roc_auc": roc(probabilities, has_mask).area,
@@ -115,7 +110,7 @@ def measure(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
     }
     recalls = {"mask_recall": mask_recall, "no_mask_recall": no_mask_recall}
     accuracies = {"accuracy": float(right.mean()), "balanced_accuracy": (mask_recall + no_mask_recall) / 2}
-    return accuracies | recalls | ranked | sureness
+    return accuracies | recalls | ranked | confidence
 
 
 def agreement(one: Floats, other: Floats) -> Agreement:

@@ -1,6 +1,6 @@
-"""Work out every number of a training report: scored test sets in, one record for JSON and page out.
+"""Compute every number of a training report: scored test sets in, one record for JSON and page out.
 
-Pure: what is not in these records is on no page. A figure that has no meaning for a set (an accuracy of balanced labels
+Pure: the page shows nothing that is not in these records. A figure that is not defined for a set (balanced accuracy
 where one label is missing) is left out.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from models.classifier.card import INT8_NAME, Card
 from trainer.reports.calibrate import Reliability, at_temperature, reliability
@@ -21,8 +21,8 @@ from trainer.reports.slices import Mistake, Slice, slices, worst_mistakes
 MISTAKES = 16
 
 Unit = Literal["share", "ms", "MB"]
-# Which pictures near a test set were trained on: other ones of its own folder, those of its collection's other folders
-# (a collection's Train and Test), or neither.
+# How pictures that were trained on are related to a test set: from the same folder, from another folder of the same
+# collection (its Train and Test), or neither.
 Kinship = Literal["same folder", "same collection", "none"]
 
 
@@ -39,12 +39,12 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a report is made of.
+    """The input of a report.
 
-    card: the model's; its settings and data are shown as they are. command: the line that trained it.
+    card: the model's; its settings and data are shown unchanged. command: the command that trained it.
     epochs: all that were trained, in order. temperature: by which the exported networks divide their logits.
     tests: one or more, of different names; the first network of each is the one that serves.
-    kinship: by name of a test set; those that are missing have none.
+    kinship: by name of a test set; missing ones have none.
     latencies: of latency.measure_run, empty when not measured. size_bytes: by file of the run folder.
     """
 
@@ -60,7 +60,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """One of the few numbers to look at first."""
+    """One of the few most important numbers."""
 
     title: str
     value: float
@@ -68,9 +68,9 @@ class Headline:
     about: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Confusion:
-    """Faces by what they are and what they were called."""
+    """Numbers of faces by truth and predicted label."""
 
     mask_called_mask: int
     mask_called_no_mask: int
@@ -80,9 +80,9 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetFindings:
-    """What was found on one test set. All but `figures` and `agreements` is of the network that serves.
+    """The findings of one test set. All but `figures` and `agreements` are of the network that serves.
 
-    kinship: which pictures near it were trained on. figures: evaluate.figures().
+    kinship: see Kinship. figures: evaluate.figures().
     before, after: without and with the temperature. agreements: of each other network with the one that serves.
     """
 
@@ -98,7 +98,7 @@ class SetFindings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything a report says, in numbers and words."""
+    """The content of a report."""
 
     card: Card
     command: str
@@ -114,7 +114,7 @@ class Findings:
 
 
 def find(report: Report) -> Findings:
-    """Work out all numbers of a report."""
+    """Compute all numbers of a report."""
     tests = tuple(
         _set_findings(scored, report.temperature, report.kinship.get(scored.set_name, "none"))
         for scored in report.tests
@@ -138,20 +138,15 @@ def find(report: Report) -> Findings:
 
 def _set_findings(scored: Scored, temperature: float, kinship: Kinship) -> SetFindings:
     has_mask = scored.faces.has_mask
-    says_mask = scored.served >= THRESHOLD
+    counts = confusion_matrix(has_mask, scored.served >= THRESHOLD, labels=[True, False])
     others = list(scored.probabilities.items())[1:]
     return SetFindings(
         name=scored.set_name,
         faces=len(scored.faces),
         kinship=kinship,
         figures=figures(scored),
-        confusion=Confusion(
-            mask_called_mask=int(np.count_nonzero(has_mask & says_mask)),
-            mask_called_no_mask=int(np.count_nonzero(has_mask & ~says_mask)),
-            no_mask_called_mask=int(np.count_nonzero(~has_mask & says_mask)),
-            no_mask_called_no_mask=int(np.count_nonzero(~has_mask & ~says_mask)),
-        ),
-        # The exported networks have the temperature built in; its inverse takes it out again.
+        confusion=Confusion(*counts.ravel().tolist()),
+        # The exported networks include the temperature; its inverse removes it.
         before=reliability(at_temperature(scored.served, 1 / temperature), has_mask),
         after=reliability(scored.served, has_mask),
         agreements={name: agreement(scored.served, probabilities) for name, probabilities in others},

@@ -1,14 +1,16 @@
-"""Measure how long a trained network takes a face: a run folder in, medians in milliseconds out.
+"""Measure a trained network's latency per face: a run folder in, medians in milliseconds out.
 
-ONNX networks run on one thread, which is how workers are scaled. The Keras network runs as this process has set
-TensorFlow up, on a GPU where there is one. A file that is missing raises OSError.
+ONNX networks run on one thread, because workers are scaled by processes. The Keras network runs with this process's
+settings of TensorFlow, on a GPU where there is one. A missing file raises OSError.
 """
 
 from __future__ import annotations
 
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -21,12 +23,12 @@ from models.classifier.mask_classifier import Classify, onnx_network
 BATCHES = (1, 8, 32)
 WARM_UP_CALLS = 3
 CALLS = 20
-KERAS_CALLS = 5  # it takes seconds already to make ready for each size
+KERAS_CALLS = 5  # compiling it takes seconds for each size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Median time of a face at one batch size. threads: None means as many as TensorFlow takes."""
+    """Median time per face at one batch size. threads: None means TensorFlow's default."""
 
     runtime: str
     threads: int | None
@@ -35,13 +37,7 @@ class Latency:
 
 
 def measure_run(run: Path, size_px: int, *, with_keras: bool = False) -> tuple[Latency, ...]:
-    """Measure the networks of a run folder: int8, float and, if asked for and TensorFlow is installed, Keras.
-
-    Args:
-        run: holds INT8_NAME, FLOAT_NAME and, for Keras, KERAS_NAME.
-        size_px: side S of the crops.
-        with_keras: whether to load the Keras network too, which takes seconds.
-    """
+    """Measure the networks of a run folder: int8, float and, if asked for and TensorFlow is installed, Keras."""
     found: tuple[Latency, ...] = ()
     for runtime, name in (("onnx int8", INT8_NAME), ("onnx float", FLOAT_NAME)):
         found += measure(runtime, onnx_network((run / name).read_bytes(), threads=1), size_px, threads=1)
@@ -63,29 +59,22 @@ def measure(
 
     Args:
         runtime: its name in the report.
-        classify: from uint8 n x S x S x 3 RGB to float32 n.
         size_px: side S of the crops, which are noise.
-        threads: that the network uses; None means as many as TensorFlow takes.
-        calls: of each size, after WARM_UP_CALLS that are not counted.
-        clock: in seconds.
+        threads: that the network uses; None means TensorFlow's default.
+        calls: for each size, after WARM_UP_CALLS that are not counted.
     """
     noise = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size_px, size_px, 3), np.uint8)
     found = []
     for batch in BATCHES:
-        took_s = [_seconds(classify, noise[:batch], clock) for _ in range(WARM_UP_CALLS + calls)]
+        call = partial(classify, noise[:batch])
+        took_s = timeit.repeat(call, number=1, repeat=WARM_UP_CALLS + calls, timer=clock)
         ms_a_face = 1000 * median(took_s[WARM_UP_CALLS:]) / batch
         found.append(Latency(runtime=runtime, threads=threads, batch=batch, ms_a_face=round(ms_a_face, 3)))
     return tuple(found)
 
 
-def _seconds(classify: Classify, crops: np.typing.NDArray[np.uint8], clock: Callable[[], float]) -> float:
-    start = clock()
-    classify(crops)
-    return clock() - start
-
-
 def _measure_keras(path: Path, size_px: int) -> tuple[Latency, ...]:
-    import tensorflow as tf  # seconds to import: only who asks pays
+    import tensorflow as tf  # takes seconds to import
 
     from models.classifier.keras_runtime import load_compiled
 

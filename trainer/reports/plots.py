@@ -1,13 +1,14 @@
 """Draw the pictures of a training report: findings and scored test sets in, PNG files' bytes by file name out.
 
-Matplotlib and seaborn are imported here, so import this module only to write a report. Figures are drawn with the Agg
-backend by hand, without pyplot: nothing global is changed, no display is needed. The same input gives the same bytes.
+Matplotlib and seaborn are imported here, so import this module only to write a report. Figures use the Agg backend
+directly, without pyplot: no global state is changed, no display is needed. The same input gives the same bytes.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import astuple
 from io import BytesIO
 from typing import Any
 
@@ -35,15 +36,15 @@ STYLE = {
     "axes.edgecolor": "#c5ced6",
     "grid.color": "#e6eaee",
     "font.size": 9,
-    "text.parse_math": False,  # a dollar in a folder's name is a dollar
+    "text.parse_math": False,  # a dollar sign in a folder's name is text
 }
 ERROR_BARS: dict[str, Any] = {"fmt": "o", "markersize": 4, "elinewidth": 1, "capsize": 2}
 
 
 def draw(findings: Findings, tests: Sequence[Scored]) -> dict[str, bytes]:
-    """Draw all pictures that the findings have something for: PNG bytes by file name."""
+    """Draw all pictures for which there are findings: PNG bytes by file name."""
     with rc_context(sns.axes_style("whitegrid") | STYLE), warnings.catch_warnings():
-        # A sign of a name that the font lacks is drawn as a box; the page itself has the name.
+        # A character that the font lacks is drawn as a box; the page has the full name.
         warnings.filterwarnings("ignore", r"(?s)Glyph \d+ .* missing from font", UserWarning)
         figures = {"confusion.png": _confusions(findings), "reliability.png": _reliabilities(findings)}
         both_labels = [test for test in tests if 0 < np.count_nonzero(test.faces.has_mask) < len(test.faces)]
@@ -79,12 +80,7 @@ def _confusions(findings: Findings) -> Figure:
 
 
 def _confusion(axes: Any, found: Confusion) -> None:
-    counts = np.array(
-        [
-            [found.mask_called_mask, found.mask_called_no_mask],
-            [found.no_mask_called_mask, found.no_mask_called_no_mask],
-        ]
-    )
+    counts = np.array(astuple(found)).reshape(2, 2)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(1, totals)
     texts = [f"{count:,}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
@@ -93,7 +89,7 @@ def _confusion(axes: Any, found: Confusion) -> None:
         shares,
         ax=axes,
         annot=np.array(texts).reshape(2, 2),
-        mask=np.broadcast_to(totals == 0, (2, 2)),  # a label that does not occur has no shares
+        mask=np.broadcast_to(totals == 0, (2, 2)),  # no shares for a label that does not occur
         fmt="",
         cmap="Blues",
         vmin=0,
@@ -105,7 +101,7 @@ def _confusion(axes: Any, found: Confusion) -> None:
         yticklabels=names,
     )
     axes.grid(visible=False)
-    axes.set(xlabel="called", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def _rankings(tests: Sequence[Scored]) -> Figure:
@@ -116,7 +112,7 @@ def _rankings(tests: Sequence[Scored]) -> Figure:
         _curve(masks, precision_recall(scores, has_mask), f"{test.set_name}: AP", colour)
         _curve(bare, precision_recall(-scores, ~has_mask), f"{test.set_name}: AP", colour)
     rocs.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
-    rocs.set(title="ROC", xlabel="no-mask faces called mask", ylabel="mask faces called mask")
+    rocs.set(title="ROC", xlabel="no-mask faces predicted mask", ylabel="mask faces predicted mask")
     masks.set(title="Precision and recall of mask", xlabel="recall", ylabel="precision")
     bare.set(title="Precision and recall of no mask", xlabel="recall", ylabel="precision")
     for axes in (rocs, masks, bare):
@@ -126,7 +122,7 @@ def _rankings(tests: Sequence[Scored]) -> Figure:
 
 
 def _curve(axes: Any, curve: Curve, name: str, colour: Any) -> None:
-    # Curves of precision fall in steps: between two thresholds there is nothing.
+    # Precision falls in steps: there is no point between two thresholds.
     axes.plot(curve.x, curve.y, color=colour, label=f"{name} {curve.area:.4f}", drawstyle="steps-pre")
 
 
@@ -136,7 +132,13 @@ def _reliabilities(findings: Findings) -> Figure:
         axes.plot([0.5, 1], [0.5, 1], color=FAINT, linestyle=":", linewidth=1)
         _reliability(axes, test.before, "before", ORANGE)
         _reliability(axes, test.after, "after", BLUE)
-        axes.set(title=test.name, xlabel="confidence", ylabel="labelled rightly", xlim=(0.47, 1.02), ylim=(-0.03, 1.03))
+        axes.set(
+            title=test.name,
+            xlabel="confidence",
+            ylabel="share of correct labels",
+            xlim=(0.47, 1.02),
+            ylim=(-0.03, 1.03),
+        )
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     return figure
 
@@ -163,21 +165,21 @@ def _slices(found: Sequence[Slice]) -> Figure:
         axes.errorbar(middles, rows, xerr=reaches, color=colour, label=label, **ERROR_BARS)
     axes.set_yticks(range(len(found)), [f"{one.cut_by}: {one.name}" for one in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set(title="Faces labelled rightly, with 95 % intervals")
+    axes.set(title="Faces labelled correctly, with 95 % intervals")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def _intervals(shares: Sequence[Share]) -> tuple[list[float], Any]:
-    """Return the shares and how far their intervals reach down and up, 2 x n."""
+    """Return the shares and the lengths of their intervals below and above, 2 x n."""
     middles = [share.share for share in shares]
     reaches = [[share.share - share.low for share in shares], [share.high - share.share for share in shares]]
-    return middles, np.maximum(0, reaches)  # rounding takes a bound a hair past its share
+    return middles, np.maximum(0, reaches)  # rounding may put a bound slightly past its share
 
 
 def _panels(count: int, width: float = PANEL_INCHES) -> tuple[Figure, list[Any]]:
-    """Make a figure with `count` panels, PANELS_A_ROW in a row."""
+    """Create a figure with `count` panels, PANELS_A_ROW in a row."""
     columns = min(count, PANELS_A_ROW)
     rows = -(-count // columns)
     figure = _figure(width * columns, PANEL_INCHES * rows)

@@ -1,7 +1,7 @@
-"""How well scores part two labels at any threshold: scores and truth in, curves and their areas out.
+"""Measure how well scores separate two labels at any threshold: scores and truth in, curves and their areas out.
 
-Pure numpy. A face's score is higher the more it looks positive; equal scores are taken together, so the order of faces
-does not matter. Both labels must occur: without one of them a curve has no meaning.
+A higher score stands for positive; the order of faces does not matter. Both labels must occur: without one of them the
+curves are not defined.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from models.classifier.mask_classifier import Floats
 
@@ -27,25 +28,14 @@ class Curve:
 
 
 def roc(scores: Floats, is_positive: Truth) -> Curve:
-    """Return the share of positives found (y) over the share of negatives taken for positives (x)."""
-    hits, alarms = _counts(scores, is_positive)
-    x = np.append(0.0, alarms / alarms[-1])
-    y = np.append(0.0, hits / hits[-1])
-    return Curve(x=x, y=y, area=float(np.trapezoid(y, x)))
+    """Return the true positive rate (y) over the false positive rate (x)."""
+    x, y, _ = roc_curve(is_positive, scores, drop_intermediate=False)
+    return Curve(x=x, y=y, area=float(roc_auc_score(is_positive, scores)))
 
 
 def precision_recall(scores: Floats, is_positive: Truth) -> Curve:
     """Return precision (y) over recall (x); the area is the average precision, a sum of steps without interpolation."""
-    hits, alarms = _counts(scores, is_positive)
-    recall = hits / hits[-1]
-    precision = hits / (hits + alarms)
-    area = float(np.sum(np.diff(recall, prepend=0.0) * precision))
-    return Curve(x=np.append(0.0, recall), y=np.append(precision[0], precision), area=area)
-
-
-def _counts(scores: Floats, is_positive: Truth) -> tuple[Reals, Reals]:
-    """Count positives and negatives at or above each distinct score, from the highest down."""
-    order = np.argsort(-scores, kind="stable")
-    last_of_its_value = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    hits = np.cumsum(is_positive[order])[last_of_its_value].astype(np.float64)
-    return hits, last_of_its_value + 1 - hits
+    precision, recall, _ = precision_recall_curve(is_positive, scores)
+    y = precision[::-1].copy()
+    y[0] = y[1]  # scikit-learn starts every curve at precision 1, which no threshold has
+    return Curve(x=recall[::-1], y=y, area=float(average_precision_score(is_positive, scores)))

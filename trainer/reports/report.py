@@ -1,9 +1,9 @@
-"""Write the report of a trained model: what was measured in, a folder with a page, its pictures and its numbers out.
+"""Write the report of a trained model: measurements in, a folder with a page, its pictures and its numbers out.
 
-`report/` in the run folder gets report.html, which needs nothing beside it and no network, report.json with every
-number of the page, and the page's pictures as PNG files. The page shows the faces that the network was surest wrong
-about: they come from the user's test data, and are written nowhere but into this folder, which the user asked for. A
-folder that cannot be written raises OSError. The same input gives the same files.
+`report/` in the run folder gets report.html, a self-contained page, report.json with every number of the page, and the
+page's pictures as PNG files. The page shows the faces that were mislabelled with the highest confidence: they come from
+the user's test data and are written only into this folder. A folder that cannot be written raises OSError. The same
+input gives the same files.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NUMBERS_NAME = "report.json"
 
 def write(run: Path, report: Report) -> None:
     """Write the report of a run into FOLDER of its folder, over an older one."""
-    from trainer.reports import plots  # matplotlib takes a second to import: only who writes a report pays
+    from trainer.reports import plots  # matplotlib takes a second to import
 
     findings = find(report)
     pictures = plots.draw(findings, report.tests) | _faces(findings.mistakes, report.tests)
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for older in folder.glob("*.png"):
-        older.unlink()  # a face that is no longer on the page must not stay beside it
+        older.unlink()  # faces that are no longer on the page must not stay in the folder
     for name, content in pictures.items():
         (folder / name).write_bytes(content)
     numbers = msgspec.json.encode(findings, enc_hook=_plain)
@@ -49,7 +49,7 @@ def write(run: Path, report: Report) -> None:
 def _page(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of files and data sets are anybody's text
+        autoescape=True,  # names of files and data sets are untrusted text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,15 +59,15 @@ def _page(findings: Findings, pictures: Mapping[str, bytes]) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a numpy scalar, which a caller's losses may be, as Python's own number."""
+    """Convert a numpy scalar, which a loss may be, into a Python number."""
     if isinstance(value, np.generic):
         return value.item()
-    raise NotImplementedError(f"{type(value).__name__} has no place in {NUMBERS_NAME}")
+    raise NotImplementedError(f"{type(value).__name__} cannot be written to {NUMBERS_NAME}")
 
 
 def _faces(mistakes: Sequence[Mistake], tests: Sequence[Scored]) -> dict[str, bytes]:
     crops = {test.set_name: test.faces.crops for test in tests}
-    return {mistake.picture: _png(crops[mistake.set_name][mistake.place]) for mistake in mistakes}
+    return {mistake.picture: _png(crops[mistake.set_name][mistake.index]) for mistake in mistakes}
 
 
 def _png(crop: Pixels) -> bytes:

@@ -1,17 +1,16 @@
-"""A share of right labels and how far to trust it: counts in, the share with its 95 % interval out."""
+"""Compute a share of correct labels with its 95 % confidence interval: counts in, a Share out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
 
-# 95 % of a normal distribution lie within so many standard deviations.
-WILSON_Z = 1.959964
+WILSON_Z = 1.959964  # 95 % of a normal distribution are within this many standard deviations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Faces labelled rightly, of how many, and the 95 % interval that the true share lies in; all 0..1."""
+    """The share of a number of faces that is labelled correctly, with its 95 % confidence interval; all 0..1."""
 
     faces: int
     share: float
@@ -20,10 +19,10 @@ class Share:
 
 
 def wilson(right: int, faces: int) -> Share:
-    """Return a share of one face or more with its interval.
+    """Return a share of one face or more with its Wilson score interval.
 
-    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927. Unlike the textbook's
-    interval it holds for few faces and for shares near 0 and 1.
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927. Unlike the normal
+    approximation it holds for few faces and for shares near 0 and 1.
     """
     share, spread = right / faces, WILSON_Z**2 / faces
     middle = (share + spread / 2) / (1 + spread)

@@ -1,15 +1,16 @@
-"""Where a network is right and where it is not: scored test sets in, shares by slice and the worst mistakes out.
+"""Slice test results by data set and face size: scored test sets in, shares by slice and the worst mistakes out.
 
-Pure. All sets are taken together, then cut by where a face comes from and by its size. Each share carries its Wilson
-interval, because many slices are small. A share of no faces is None.
+Pure. All sets are joined, then sliced by source and by face size. Each share has its Wilson interval, because many
+slices are small. A share of no faces is None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from trainer.reports.shares import Share, wilson
 
 Truth = NDArray[np.bool_]
 
-# The shorter side of a face's box in pixels: from, up to and without.
+# The shorter side of a face's box in pixels: from, up to but not including.
 SIZES_PX = ((0.0, 16.0), (16.0, 32.0), (32.0, 64.0), (64.0, inf))
 
 
@@ -35,52 +36,52 @@ class Slice:
     no_mask_recall: Share | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
-    """A face labelled wrongly: which (place in its set), what it is, what was said and how surely (0.5..1).
+class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+    """A mislabelled face: its index in its set, its true and its predicted label, and the confidence (0.5..1).
 
     picture: the file of its crop in the report.
     """
 
     picture: str
     set_name: str
-    place: int
+    index: int = msgspec.field(name="place")
     name: str
     source: str
     side_px: float
     truth: Label
-    said: Label
+    predicted: Label = msgspec.field(name="said")
     confidence: float
 
 
 def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
-    """Cut the faces of all test sets by source and by size, labelled by the serving network; leave out empty cuts."""
+    """Slice the faces of all test sets by source and by size; leave out empty slices."""
     has_mask = np.concatenate([test.faces.has_mask for test in tests])
     right = (np.concatenate([test.served for test in tests]) >= THRESHOLD) == has_mask
     sides = np.concatenate([test.faces.side_px for test in tests])
     sources = np.array([source for test in tests for source in test.faces.sources])
     by_source = (("source", str(source), sources == source) for source in np.unique(sources))
     by_size = (("face size", _size(low, high), (sides >= low) & (sides < high)) for low, high in SIZES_PX)
-    return tuple(_slices_of((*by_source, *by_size), right, has_mask))
+    return tuple(
+        Slice(
+            cut_by=cut_by,
+            name=name,
+            accuracy=_share(right[chosen]),
+            mask_recall=_share(right[chosen & has_mask]),
+            no_mask_recall=_share(right[chosen & ~has_mask]),
+        )
+        for cut_by, name, chosen in (*by_source, *by_size)
+        if chosen.any()
+    )
 
 
 def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
-    """Return the mistakes of the serving network that it was surest of, the surest first."""
+    """Return the serving network's mistakes with the highest confidence, the highest first."""
     mistakes = [mistake for test in tests for mistake in _mistakes(test)]
-    mistakes.sort(key=lambda one: (-one.confidence, one.set_name, one.place))
-    return tuple(replace(one, picture=f"mistake-{rank:02}.png") for rank, one in enumerate(mistakes[:count], start=1))
-
-
-def _slices_of(cuts: Iterable[tuple[str, str, Truth]], right: Truth, has_mask: Truth) -> Iterable[Slice]:
-    for cut_by, name, chosen in cuts:
-        if chosen.any():
-            yield Slice(
-                cut_by=cut_by,
-                name=name,
-                accuracy=_share(right[chosen]),
-                mask_recall=_share(right[chosen & has_mask]),
-                no_mask_recall=_share(right[chosen & ~has_mask]),
-            )
+    mistakes.sort(key=lambda one: (-one.confidence, one.set_name, one.index))
+    return tuple(
+        msgspec.structs.replace(one, picture=f"mistake-{rank:02}.png")
+        for rank, one in enumerate(mistakes[:count], start=1)
+    )
 
 
 def _share(right: Truth) -> Share | None:
@@ -95,17 +96,17 @@ def _size(low: float, high: float) -> str:
 
 def _mistakes(test: Scored) -> Iterable[Mistake]:
     labels, confidences = label_of(test.served, THRESHOLD)
-    for place, (said, masked) in enumerate(zip(labels, test.faces.has_mask, strict=True)):
+    for index, (predicted, masked) in enumerate(zip(labels, test.faces.has_mask, strict=True)):
         truth: Label = "mask" if masked else "no_mask"
-        if said != truth:
+        if predicted != truth:
             yield Mistake(
                 picture="",
                 set_name=test.set_name,
-                place=place,
-                name=test.faces.names[place],
-                source=test.faces.sources[place],
-                side_px=round(float(test.faces.side_px[place]), 1),
+                index=index,
+                name=test.faces.names[index],
+                source=test.faces.sources[index],
+                side_px=round(float(test.faces.side_px[index]), 1),
                 truth=truth,
-                said=said,
-                confidence=round(float(confidences[place]), 4),
+                predicted=predicted,
+                confidence=round(float(confidences[index]), 4),
             )

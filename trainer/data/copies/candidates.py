@@ -1,7 +1,7 @@
-"""Find pairs of pictures that look roughly alike in some pose: prints in, candidate pairs with their poses out. Pure.
+"""Find pairs of pictures that look roughly alike in some pose: hashes in, candidate pairs with their poses out. Pure.
 
-One matrix product compares all pictures, as vectors (poses.py), with all others. Of each picture only the most alike
-are kept, so that what comes out grows with the pictures and not with their square.
+One matrix product compares all pictures, as vectors (poses.py), with all others. Of each picture only the most similar
+ones are kept, so that the number of pairs grows with the number of pictures and not with its square.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from trainer.data.copies.poses import Floats, Pose, small, vectors
 
 Wanted = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]]
 
-# Pairs from this correlation on are candidates. Of 13 ways to change a picture (tests/test_copies.py) each brings 99 of
-# 100 copies above it; of all other pairs it lets through one in 5,000.
+# The lowest correlation of candidates. For each of 13 ways to change a picture (tests/test_copies.py) 99 of 100 copies
+# are above it, and one in 5,000 of all other pairs.
 CANDIDATE = 0.85
-# So many pictures are compared with as many others at a time.
-BLOCK = 1024
+BLOCK = 1024  # pictures are compared in blocks of BLOCK x BLOCK pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A pair: place `posed`, seen in the pose, looks like place `plain`, seen as it is."""
+    """A pair of indices: picture `posed`, seen in the pose, looks like picture `plain`."""
 
     posed: int
     plain: int
@@ -34,11 +33,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MostAlike:
-    """What was found for n prints.
+    """The result for n hashes.
 
-    pairs: intp m x 4, most alike first: the place seen in a pose, the place seen as it is, the pose's place, and whose
-    most alike this is, one of the two. A pair that is it for both stands there twice, one row after the other.
-    has_more: bool n, whether there was more than the most that was wanted of a print.
+    pairs: intp m x 4, most similar first: the index of the picture seen in a pose, the index of the other one, the
+    index of the pose, and the owner, that one of the two for which the pair was kept. A pair that was kept for both has
+    two rows, one after the other.
+    has_more: bool n, whether a picture had more candidates than were kept for it.
     """
 
     pairs: NDArray[np.intp]
@@ -46,18 +46,18 @@ class MostAlike:
 
 
 def candidates(
-    prints: NDArray[np.uint8], poses: Sequence[Pose], most: NDArray[np.intp], is_wanted: Wanted
+    hashes: NDArray[np.uint8], poses: Sequence[Pose], most: NDArray[np.intp], is_wanted: Wanted
 ) -> MostAlike:
-    """Find for each print the most alike of all others, in the pose in which they are it.
+    """Find for each hash the most similar others, each in the pose in which it is most similar.
 
-    Pictures are compared by blocks, so that what is held is a block and what is kept, however many pairs there are.
+    Pictures are compared in blocks, so that memory holds one block and the kept pairs.
 
     Args:
-        prints: uint8 n x P x P, grey.
-        most: n, how many are kept for each at most; the pairs are never more than their sum.
-        is_wanted: tells for r and c places which pairs may be found, bool r x c; the others use up nobody's most.
+        hashes: uint8 n x P x P, grey.
+        most: n, the maximum number that is kept for each; its sum limits the number of pairs.
+        is_wanted: returns for r and c indices which pairs may be found, bool r x c; the others do not count as kept.
     """
-    pictures = small(prints)
+    pictures = small(hashes)
     looking = np.flatnonzero(most)
     order = np.concatenate((looking, np.flatnonzero(most == 0)))
     kept = _Kept(most[looking], len(poses))
@@ -74,7 +74,7 @@ def candidates(
                 kept.add(start, columns, best.alike, best.how)
                 both = max(0, len(looking) - later)
                 kept.add(later, rows, best.alike.T[:both], kept.from_the_other(best.how.T[:both]))
-    has_more = np.zeros(len(prints), bool)
+    has_more = np.zeros(len(hashes), bool)
     has_more[looking] = kept.has_more()
     return MostAlike(pairs=kept.pairs(looking), has_more=has_more)
 
@@ -82,20 +82,20 @@ def candidates(
 def _compared(
     rows: Floats, posed: Sequence[Floats], columns: Floats, poses: Sequence[Pose], wanted: NDArray[np.bool_]
 ) -> _Best:
-    """Compare small pictures, rows of which the vectors in each pose are there, with others."""
+    """Compare small pictures (rows, whose vectors in each pose are `posed`) with others (columns)."""
     best = _Best(wanted)
     plain_rows, plain_columns = vectors(rows, Pose()), vectors(columns, Pose())
     for number, pose in enumerate(poses):
         best.see(posed[number] @ plain_columns.T, number)
-        if pose.zoom != 1:  # else some pose undoes this one, and it is the same to see the column in it
+        if pose.zoom != 1:  # otherwise another pose is the inverse, and seeing the column in that is the same
             best.see(plain_rows @ vectors(columns, pose).T, number + len(poses))
     return best
 
 
 class _Best:
-    """Of each wanted pair of a row and a column: how alike it is at best, and by which of the numbers that were seen.
+    """The best correlation of each wanted pair of a row and a column, and the number of the pose that gives it.
 
-    alike: float32 r x c. how: int16 r x c, -1 for what is no candidate.
+    alike: float32 r x c. how: int16 r x c, -1 where the pair is no candidate.
     """
 
     def __init__(self, wanted: NDArray[np.bool_]) -> None:
@@ -110,9 +110,9 @@ class _Best:
 
 
 class _Kept:
-    """The most alike of each print that is looked for.
+    """The most similar pictures of each owner.
 
-    How a pair is seen is told from the owner's side: pose p of P as p if the owner is posed, as p + P if the other is.
+    The pose of a pair is numbered from the owner's view: pose p of P is p if the owner is posed, p + P if the other is.
     """
 
     def __init__(self, most: NDArray[np.intp], poses: int) -> None:
@@ -127,7 +127,7 @@ class _Kept:
         return np.where(how < 0, how, (how + self._poses) % (2 * self._poses)).astype(np.int16)
 
     def add(self, first: int, others: NDArray[np.intp], alike: Floats, how: NDArray[np.int16]) -> None:
-        """Take in how the owners from the first on, one a row, see others, one a column."""
+        """Merge the correlations of owners, from index `first` on and one per row, with others, one per column."""
         count = (how >= 0).sum(axis=1)
         some = np.flatnonzero(count)
         rows, width = some + first, self._alike.shape[1]
@@ -142,7 +142,7 @@ class _Kept:
         return self._count > self._most
 
     def pairs(self, owners: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the pairs as MostAlike has them."""
+        """Return the pairs in the format of MostAlike."""
         ranks = np.argsort(np.argsort(-self._alike, axis=1, kind="stable"), axis=1)
         row, slot = np.nonzero((self._how >= 0) & (ranks < self._most[:, None]))
         owner, other, how = owners[row], self._other[row, slot], self._how[row, slot].astype(np.intp)

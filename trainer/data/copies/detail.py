@@ -1,7 +1,7 @@
-"""Return whether two pictures show the same down to their detail: prints and a pose in, yes or no out. Pure.
+"""Decide whether two pictures agree in their fine detail: hashes and a pose in, a boolean out. Pure.
 
-One is laid over the other exactly, by the enhanced correlation coefficient (Evangelidis 2008); then what is fine in
-both must correlate, in all parts.
+One is aligned with the other by the enhanced correlation coefficient (Evangelidis 2008); then the fine detail of both
+must correlate, in all parts.
 """
 
 from __future__ import annotations
@@ -13,67 +13,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.copies.candidates import Candidate
-from trainer.data.copies.perceptual_hash import PRINT_PX, Grey
+from trainer.data.copies.perceptual_hash import HASH_PX, Grey
 from trainer.data.copies.poses import Floats, Pose
 
-# Candidates are compared at this side.
-SIDE_PX = 40
-# What is smaller than the first and larger than the second of these (sigmas in pixels) does not count: for laying one
-# over the other, and for the two bands of detail that decide.
-LAID_BAND = (0.7, 4.0)
+SIDE_PX = 40  # candidates are compared at this side
+# Band-pass filters (sigmas in pixels) for the alignment and for the two bands of detail, and the correlations of these
+# bands from which on two pictures are copies.
+ALIGNMENT_BAND = (0.7, 4.0)
 DETAIL_BANDS = ((0.7, 2.5), (0.5, 1.6))
 SAME_DETAIL = (0.94, 0.88)
-# How far the parts must correlate in the mean; a part is what lies under a window of so many pixels (sigma), and what
-# has less than this share of the detail's mean square is faint.
+# The mean correlation of parts from which on two pictures are copies; a part is a window of PART_PX (sigma), and is
+# faint when it has less than this share of the detail's mean square.
 SAME_PARTS = 0.85
 PART_PX = 3.0
 FAINT = 0.02
-# Detail that varies less than this, in grey levels, is none.
-PLAIN = 0.5
-# At least this share of what is looked at must lie in both.
-MIN_SHARED = 0.7
+PLAIN = 0.5  # detail that varies less than this, in grey levels, does not count
+MIN_SHARED = 0.7  # the share of the window that both pictures must cover
 
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 25, 1e-3)
 _AWAY = np.hypot(*np.meshgrid(*[(np.arange(SIDE_PX) - (SIDE_PX - 1) / 2) / (SIDE_PX / 2)] * 2))
-_LAID_WHERE = np.where(_AWAY < 0.92, 255, 0).astype(np.uint8)
+_ALIGNMENT_MASK = np.where(_AWAY < 0.92, 255, 0).astype(np.uint8)
 _WINDOW = np.where(_AWAY < 0.95, np.exp(-((_AWAY / 0.55) ** 2) / 2), 0).astype(np.float32)
 
 
 def is_copy(pictures: NDArray[np.uint8], pair: Candidate) -> bool:
-    """Return whether two pictures that look alike in a pose show the same down to their detail, in all parts."""
+    """Return whether two pictures that look alike in a pose agree in their fine detail, in all parts."""
     in_bands, in_parts = detail_alike(pictures, pair)
     return in_parts >= SAME_PARTS and all(map(operator.ge, in_bands, SAME_DETAIL))
 
 
 def detail_alike(pictures: NDArray[np.uint8], pair: Candidate) -> tuple[tuple[float, ...], float]:
-    """Lay two pictures over each other; return how far each band of their detail correlates, and how far the parts do.
+    """Align two pictures; return the correlation of each band of their detail, and the mean correlation of their parts.
 
-    All is 0 if they cannot be laid, or share too little.
+    All are 0 if they cannot be aligned or overlap too little.
     """
-    plain = _warped(_soft(pictures[pair.plain], 1.0), Pose().matrix(PRINT_PX, SIDE_PX))
+    plain = _warped(_soft(pictures[pair.plain], 1.0), Pose().matrix(HASH_PX, SIDE_PX))
     posed = _soft(pictures[pair.posed], pair.pose.zoom)
-    roughly = pair.pose.matrix(PRINT_PX, SIDE_PX)
+    roughly = pair.pose.matrix(HASH_PX, SIDE_PX)
     try:
         _, finely = cv2.findTransformECC(
-            _band(plain, *LAID_BAND), _band(_warped(posed, roughly), *LAID_BAND), np.eye(2, 3, dtype=np.float32),
-            cv2.MOTION_AFFINE, _STOP, _LAID_WHERE, 1,
+            _band(plain, *ALIGNMENT_BAND), _band(_warped(posed, roughly), *ALIGNMENT_BAND),
+            np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, _STOP, _ALIGNMENT_MASK, 1,
         )  # fmt: skip
-    except cv2.error:  # it found no way
+    except cv2.error:  # it does not converge
         return (0.0,) * len(DETAIL_BANDS), 0.0
     exactly = (_square(roughly) @ _square(finely))[:2].astype(np.float32)
-    laid = _warped(posed, exactly)
+    aligned = _warped(posed, exactly)
     window = _WINDOW * _inside(exactly)
     if window.sum() < MIN_SHARED * _WINDOW.sum():
         return (0.0,) * len(DETAIL_BANDS), 0.0
     window /= window.sum()
-    bands = [(_band(laid, *band), _band(plain, *band)) for band in DETAIL_BANDS]
+    bands = [(_band(aligned, *band), _band(plain, *band)) for band in DETAIL_BANDS]
     return tuple(_correlation(one, other, window) for one, other in bands), _of_parts(*bands[0], window)
 
 
 def _soft(picture: Grey, zoom: float) -> Floats:
-    """Blur a print so that SIDE_PX points hold what is seen of it."""
-    soft: Floats = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.64 * zoom * PRINT_PX / SIDE_PX)
+    """Blur a hash so that it can be sampled at SIDE_PX points."""
+    soft: Floats = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.64 * zoom * HASH_PX / SIDE_PX)
     return soft
 
 
@@ -87,35 +84,35 @@ def _square(matrix: Floats) -> Floats:
 
 
 def _inside(matrix: Floats) -> Floats:
-    """Return 1 where a point lies well inside the print that the matrix leads to, else 0."""
-    whole = np.ones((PRINT_PX, PRINT_PX), np.uint8)
+    """Return 1 where the matrix maps a point well inside the hash, else 0."""
+    whole = np.ones((HASH_PX, HASH_PX), np.uint8)
     there = cv2.warpAffine(whole, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
     return np.asarray(cv2.erode(there, np.ones((3, 3), np.uint8), borderValue=0), np.float32)
 
 
 def _band(picture: Floats, fine: float, soft: float) -> Floats:
-    """Return the detail of a picture between two sizes."""
+    """Return a picture's detail between two sigmas."""
     band: Floats = cv2.GaussianBlur(picture, (0, 0), fine) - cv2.GaussianBlur(picture, (0, 0), soft)
     return band
 
 
 def _correlation(one: Floats, other: Floats, window: Floats) -> float:
-    """Correlate two pictures under a window whose sum is 1; 0 if one of them has no detail there."""
+    """Return the correlation of two pictures under a window with sum 1; 0 if one of them has no detail there."""
     one, other = one - (one * window).sum(), other - (other * window).sum()
-    spreads = [float(np.sqrt((side * side * window).sum())) for side in (one, other)]
+    spreads = [float(np.sqrt((each * each * window).sum())) for each in (one, other)]
     if min(spreads) < PLAIN:
         return 0.0
     return float((one * other * window).sum()) / (spreads[0] * spreads[1])
 
 
 def _of_parts(one: Floats, other: Floats, window: Floats) -> float:
-    """Return the mean correlation of the parts of two pictures: one strong edge that both have counts as one part."""
+    """Return the mean correlation of the parts of two pictures, so that one strong edge in both counts as one part."""
 
     def around(product: Floats) -> Floats:
         means: Floats = cv2.GaussianBlur(product, (0, 0), PART_PX)
         return means
 
     squares, other_squares, products = around(one * one), around(other * other), around(one * other)
-    faint = FAINT * float((squares + other_squares).mean()) / 2  # a part without detail neither agrees nor differs
+    faint = FAINT * float((squares + other_squares).mean()) / 2  # so that a part without detail has no weight
     alike = (products + faint) / np.sqrt((squares + faint) * (other_squares + faint))
     return float((alike * window).sum())

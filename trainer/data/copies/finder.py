@@ -1,19 +1,19 @@
-"""Find copies of one photograph: prints in, pairs of places out. Pure.
+"""Find copies of one photograph: hashes in, pairs of indices out. Pure.
 
-Candidates look roughly alike in some pose (candidates.py), as portraits of different people do too. So one is laid over
-the other, and their fine detail decides (detail.py).
+Candidates look roughly alike in some pose (candidates.py), as portraits of different people may too. So the two are
+aligned, and their fine detail decides (detail.py).
 
-What is promised is what tests/test_copies.py measures. Nine of ten copies are found that were mirrored, made grey,
-darker or noisy, encoded again (JPEG quality 20), scaled down to 22 pixels, turned by up to 15 degrees or a quarter, cut
-by up to a fifth at all four sides, or framed by 20 pixels; five of six that were blurred (sigma 2) or made so bright
-that parts are white; two of three that lost 15 % at each of two sides. Most are missed that were cut by a quarter at
-one side or by more at all, stand in a wide frame or over a caption, were turned by 45 degrees, barred or inverted, or
-are smaller than 18 pixels.
+The recall is what tests/test_copies.py measures. Nine of ten copies are found that were mirrored, made grey, darker or
+noisy, re-encoded (JPEG quality 20), scaled down to 22 pixels, rotated by up to 15 degrees or a quarter turn, cropped by
+up to a fifth at all four sides, or framed by 20 pixels; five of six that were blurred (sigma 2) or overexposed; two of
+three that lost 15 % at each of two sides. Most are missed that were cropped by a quarter at one side or by more in
+total, have a wide frame or a caption, were rotated by 45 degrees, barred or inverted, or are smaller than 18 pixels.
 
-Where many look alike, as frames of one person do, not every pair is laid. Of each picture the most alike are, in each
-of the two prints, until MAX_IN_VAIN of them were no copies; so the work of laying grows with the number of pictures,
-not with its square. A copy is missed if so many others look more like it, and so many more like its original, than the
-two look like each other. What belongs together already does not count: any number of copies end in one group.
+Where many pictures look alike, as frames of one person do, not every pair is aligned. For each picture, the most
+similar ones are aligned, by each of its two hashes, until MAX_FAILURES of them were no copies: the work grows with the
+number of pictures, not with its square. A copy is missed if that many others look more like it, and that many more like
+its original, than the two look like each other. Pictures that are known to belong together do not count, so any number
+of copies end in one group.
 """
 
 from __future__ import annotations
@@ -27,66 +27,66 @@ from trainer.data.copies.candidates import Candidate, candidates
 from trainer.data.copies.detail import is_copy
 from trainer.data.copies.perceptual_hash import PerceptualHash
 from trainer.data.copies.poses import Pose
-from trainer.data.split import connected
+from trainer.data.split import connected_components
 
-# Watchdog that are looked for, close enough together that those between are found too.
-TURNS = (0.0, -8.0, 8.0, -16.0, 16.0)
+# Rotations in degrees, close enough together that rotations between them are found too.
+ROTATIONS = (0.0, -8.0, 8.0, -16.0, 16.0)
 QUARTERS = (90.0, 180.0, 270.0)
 PICTURE_POSES = (
-    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in TURNS + QUARTERS),
+    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in ROTATIONS + QUARTERS),
     *(Pose(mirrored=mirrored, zoom=zoom) for mirrored in (False, True) for zoom in (0.88, 0.77, 0.68, 0.6)),
     *(Pose(zoom=0.83, right=right, down=down) for right in (-0.085, 0.085) for down in (-0.085, 0.085)),
 )
-# A face's box goes with the face, so that it needs fewer.
+# A face's box moves with the face, so that it needs fewer poses.
 FACE_POSES = (
-    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in TURNS),
+    *(Pose(mirrored=mirrored, degrees=degrees) for mirrored in (False, True) for degrees in ROTATIONS),
     *(Pose(mirrored=mirrored, zoom=0.88) for mirrored in (False, True)),
 )
 
-# So many of the most alike are laid over a picture in vain, in each print, before the rest is left out. Of 1,223 copies
-# that connect the groups of four public data sets, none has more than 4 such before it.
-MAX_IN_VAIN = 16
+# Alignments of a picture that may fail, for each hash, before its other candidates are left out. Of 1,223 copies that
+# connect the groups of four public data sets, none has more than 4 failures before it.
+MAX_FAILURES = 16
 
-Places = int | NDArray[np.intp]
+Indices = int | NDArray[np.intp]
 
 
-def near_copies(prints: Sequence[PerceptualHash], known: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int]]:
-    """Return pairs of places that connect, beyond what is known, all prints that show the same photograph.
+def near_copies(hashes: Sequence[PerceptualHash], known: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int]]:
+    """Return pairs of indices that connect, beyond what is known, all faces that show the same photograph.
 
-    A copy of a photograph that has another label stands in such a pair even if the two are known to belong together.
-    For each of the two prints, at most (MAX_IN_VAIN + 2) n pairs are laid over each other, and n * MAX_IN_VAIN held.
+    Copies with different labels are such a pair even if they are known to belong together. For each of the two hashes,
+    at most (MAX_FAILURES + 2) n pairs are aligned and MAX_FAILURES * n are held in memory.
 
     Args:
-        prints: of n faces.
-        known: n numbers, equal for those that are known to belong together.
+        hashes: of n faces.
+        known: n numbers, equal for faces that are known to belong together.
         labels: n.
     """
     pairs: list[tuple[int, int]] = []
-    if not prints:
+    if not hashes:
         return pairs
     for pictures, poses in (
-        (np.stack([taken.picture for taken in prints]), PICTURE_POSES),
-        (np.stack([taken.face for taken in prints]), FACE_POSES),
+        (np.stack([one.picture for one in hashes]), PICTURE_POSES),
+        (np.stack([one.face for one in hashes]), FACE_POSES),
     ):
-        pairs += _confirmed(pictures, poses, connected(len(prints), [*enumerate(known), *pairs]), labels)
+        pairs += _confirmed(pictures, poses, connected_components(len(hashes), [*enumerate(known), *pairs]), labels)
     return pairs
 
 
 def _confirmed(
     pictures: NDArray[np.uint8], poses: Sequence[Pose], known: Sequence[int], labels: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """Return the pairs of pictures that are copies, as far as they say something new.
+    """Return the pairs of pictures that are copies and connect what was not connected before.
 
-    A round judges of each picture, over all blocks, the most alike of what would be news: as many as it has left. If it
-    had more, and some of these were copies, or no news by their turn, then it has some left for a next round, in which
-    they are out of the way. Rounds are few and the later ones small (two, and the second for one picture in forty, with
-    18,555 faces of public data sets), for in each the groups grow.
+    A round checks for each picture the most similar of the pairs that would connect something new, as many as it has
+    attempts left. A picture that had more candidates, and has attempts left because some were copies or had become
+    superfluous, takes part in the next round. Rounds are few and the later ones small, because groups grow in each:
+    with 18,555 faces of public data sets there are two, the second for one picture in forty.
     """
     joined = _Joined(known, labels)
-    left = np.full(len(pictures), MAX_IN_VAIN)
+    left = np.full(len(pictures), MAX_FAILURES)
     pairs: list[tuple[int, int]] = []
     while left.any():
-        found = candidates(pictures, poses, left, joined.news_among)
+        found = candidates(pictures, poses, left, joined.adds_among)
         pairs += _judged(pictures, poses, found.pairs, joined, left)
         left[~found.has_more] = 0
     return pairs
@@ -95,56 +95,56 @@ def _confirmed(
 def _judged(
     pictures: NDArray[np.uint8], poses: Sequence[Pose], found: NDArray[np.intp], joined: _Joined, left: NDArray[np.intp]
 ) -> list[tuple[int, int]]:
-    """Return which of the pairs found are copies and news; for those that are no copies, count down what is left."""
+    """Return which of the pairs found are new copies; for each that is no copy, count down the owner's attempts."""
     copies: list[tuple[int, int]] = []
-    refused: list[tuple[int, int]] = []
+    rejected: list[tuple[int, int]] = []
     for posed, plain, pose, owner in found.tolist():
-        if refused[-1:] != [(posed, plain)]:  # else it is the same for the other's sake
-            if not joined.is_news(posed, plain):
+        if rejected[-1:] != [(posed, plain)]:  # else it is the same pair for its other owner
+            if not joined.adds(posed, plain):
                 continue
             if is_copy(pictures, Candidate(posed=posed, plain=plain, pose=poses[pose])):
                 joined.add(posed, plain)
                 copies.append((posed, plain))
                 continue
-            refused.append((posed, plain))
+            rejected.append((posed, plain))
         left[owner] -= 1
-    joined.refuse(refused)
+    joined.reject(rejected)
     return copies
 
 
 class _Joined:
-    """What belongs together so far, what is a copy of something with another label, and which pairs are no copies."""
+    """Which faces belong together so far, which have a copy with another label, and which pairs are no copies."""
 
     def __init__(self, known: Sequence[int], labels: Sequence[str]) -> None:
         self._numbers = np.array(known)
         self._labels = np.unique(np.array(labels), return_inverse=True)[1]
         self._is_contradicted = np.zeros(len(known), bool)
-        self._refused = np.empty((0, 2), np.intp)
+        self._rejected = np.empty((0, 2), np.intp)
 
-    def is_news(self, one: Places, other: Places) -> NDArray[np.bool_]:
-        """Tell of one place and another, or of arrays, whether it would say something new if the two were copies."""
+    def adds(self, one: Indices, other: Indices) -> NDArray[np.bool_]:
+        """Return whether two indices, or two arrays of them, would connect something new if they were copies."""
         is_joined = self._numbers[one] == self._numbers[other]
-        is_told = (self._labels[one] == self._labels[other]) | (
+        is_known = (self._labels[one] == self._labels[other]) | (
             self._is_contradicted[one] & self._is_contradicted[other]
         )
-        return np.asarray(~(is_joined & is_told))
+        return np.asarray(~(is_joined & is_known))
 
-    def news_among(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Tell of r and c places which pairs would say something new and have not been refused: bool r x c."""
-        news = self.is_news(rows[:, None], columns)
+    def adds_among(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return for r and c indices which pairs would add something and have not been rejected: bool r x c."""
+        adds = self.adds(rows[:, None], columns)
         where = np.full((2, len(self._numbers)), -1)
         where[0, rows], where[1, columns] = np.arange(len(rows)), np.arange(len(columns))
-        for one, other in (self._refused.T, self._refused.T[::-1]):
+        for one, other in (self._rejected.T, self._rejected.T[::-1]):
             row, column = where[0, one], where[1, other]
             is_there = (row >= 0) & (column >= 0)
-            news[row[is_there], column[is_there]] = False
-        return news
+            adds[row[is_there], column[is_there]] = False
+        return adds
 
     def add(self, one: int, other: int) -> None:
-        """Note that two places are copies."""
+        """Record that two indices are copies."""
         self._numbers[self._numbers == self._numbers[other]] = self._numbers[one]
         self._is_contradicted[[one, other]] |= self._labels[one] != self._labels[other]
 
-    def refuse(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Note which pairs are no copies."""
-        self._refused = np.vstack((self._refused, np.array(pairs, np.intp).reshape(-1, 2)))
+    def reject(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Record pairs that are no copies."""
+        self._rejected = np.vstack((self._rejected, np.array(pairs, np.intp).reshape(-1, 2)))

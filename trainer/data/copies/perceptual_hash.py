@@ -1,7 +1,7 @@
-"""Take what copies of a face are found by: a picture and a face's box in, two small grey pictures out. Pure.
+"""Hash a face so that copies of it have similar hashes: picture and box in, two small grey pictures out. Pure.
 
-One print shows the face as its box says, whatever lies around it; the other shows the whole picture, however the box
-lies. A copy that was changed so that one of them moves is found by the other.
+One picture shows the face's box, independent of its surroundings; the other shows the whole picture, independent of the
+box. A copy in which one of the two has moved is found by the other.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from models.classifier.mask_classifier import Pixels, crop_faces
 
 Grey = NDArray[np.uint8]
 
-# Side of a print.
-PRINT_PX = 64
-# What has a shorter side looks like everything else; its print is left plain.
-MIN_SEEN_PX = 18
-# In a photograph of many people, each face is the middle of a picture that reaches so much further, as a share.
-AROUND = 0.15
+HASH_PX = 64  # side of both pictures
+MIN_SEEN_PX = 18  # a picture with a shorter side resembles every other one: its hash is left black
+AROUND = 0.15  # the margin around a face in a photograph of many people, as a share of its box
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +29,22 @@ class PerceptualHash:
     face: Grey
 
 
-def print_of(picture: Pixels, box: tuple[float, float, float, float], *, is_alone: bool) -> PerceptualHash:
-    """Take a face's print.
-
-    Args:
-        picture: uint8 H x W x 3, BGR.
-        box: the face's, x1, y1, x2, y2 in its pixels.
-        is_alone: whether the picture is about this face alone.
-    """
+def perceptual_hash(picture: Pixels, box: tuple[float, float, float, float], *, is_alone: bool) -> PerceptualHash:
+    """Hash a face in a picture (uint8 H x W x 3, BGR); is_alone: whether the picture shows this face alone."""
     is_clear = min(box[2] - box[0], box[3] - box[1]) >= MIN_SEEN_PX
-    plain = np.zeros((PRINT_PX, PRINT_PX), np.uint8)
+    plain = np.zeros((HASH_PX, HASH_PX), np.uint8)
     face = _square(picture, box, 0.0) if is_clear else plain
     if not is_alone:
         return PerceptualHash(picture=_square(picture, box, AROUND) if is_clear else plain, face=face)
     shorter, longer = sorted(picture.shape[:2])
     if shorter < MIN_SEEN_PX:
         return PerceptualHash(picture=plain, face=face)
-    how = cv2.INTER_AREA if longer > PRINT_PX else cv2.INTER_LINEAR
-    return PerceptualHash(picture=_grey(cv2.resize(picture, (PRINT_PX, PRINT_PX), interpolation=how)), face=face)
+    how = cv2.INTER_AREA if longer > HASH_PX else cv2.INTER_LINEAR
+    return PerceptualHash(picture=_grey(cv2.resize(picture, (HASH_PX, HASH_PX), interpolation=how)), face=face)
 
 
 def _square(picture: Pixels, box: tuple[float, float, float, float], margin: float) -> Grey:
-    crop = crop_faces(picture, np.array([box], np.float32), PRINT_PX, margin)[0]
+    crop = crop_faces(picture, np.array([box], np.float32), HASH_PX, margin)[0]
     return _grey(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
 
 

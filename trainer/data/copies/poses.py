@@ -1,8 +1,8 @@
-"""See pictures in poses: prints in, vectors that are alike where pictures are out. Pure.
+"""Compute feature vectors of pictures in poses: hashes in, vectors that correlate where pictures look alike out. Pure.
 
-A pose is how one of two pictures must be seen, mirrored, turned or nearer, to look like the other. In each pose every
-picture becomes a vector: its light and shade of middle size under a round window, so that brightness, noise, blur and
-what a turn leaves in the corners hardly count.
+A pose is the transformation (mirrored, rotated, zoomed) that makes one of two pictures look like the other. In each
+pose every picture becomes a vector: its band-pass filtered grey levels under a round window, so that brightness, noise,
+blur and the corners that a rotation leaves empty have little influence.
 """
 
 from __future__ import annotations
@@ -18,22 +18,19 @@ from trainer.data.copies.perceptual_hash import Grey
 
 Floats = NDArray[np.float32]
 
-# Vectors sample a picture of SEEN_PX a side at GRID x GRID points, those inside a circle.
+# Vectors sample a picture of SEEN_PX x SEEN_PX pixels at those of GRID x GRID points that are inside a circle.
 SEEN_PX = 32
 GRID = 16
-# Light that changes over more than so many of these points is left out.
-SOFT_SIGMA = 2.0
-# Width of the round window, where 1 is half the side.
-WINDOW_SIGMA = 0.64
-# A vector shorter than this (grey levels) shows nothing.
-PLAIN = 1.0
+SOFT_SIGMA = 2.0  # high-pass filter, in points of the grid
+WINDOW_SIGMA = 0.64  # width of the round window, where 1 is half the side
+PLAIN = 1.0  # a vector shorter than this (grey levels) is set to zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """How a picture is seen: turned by `degrees` after it was mirrored, and of that a part, `zoom` of its side.
+    """How a picture is seen: mirrored, then rotated by `degrees`, then cropped to a part with `zoom` of its side.
 
-    right, down: how far the part's middle lies from the picture's, as a share of its side.
+    right, down: the distance of the part's centre from the picture's, as a share of its side.
     """
 
     mirrored: bool = False
@@ -43,26 +40,26 @@ class Pose:
     down: float = 0.0
 
     def matrix(self, side: int, seen: int) -> Floats:
-        """Return the 2 x 3 matrix from points of what is seen (seen x seen) to points of the picture (side x side)."""
+        """Return the 2 x 3 matrix from points of the posed picture (seen x seen) to the original (side x side)."""
         angle = np.deg2rad(self.degrees)
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * self.zoom * side / seen
+        rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * self.zoom * side / seen
         if self.mirrored:
-            turn[0] *= -1
+            rotation[0] *= -1
         middle = (side - 1) / 2 + np.array([self.right, self.down]) * side
-        shift = middle - turn @ np.full(2, (seen - 1) / 2)
-        return np.column_stack([turn, shift]).astype(np.float32)
+        shift = middle - rotation @ np.full(2, (seen - 1) / 2)
+        return np.column_stack([rotation, shift]).astype(np.float32)
 
 
-def small(prints: NDArray[np.uint8]) -> Floats:
-    """Return prints (uint8 n x P x P, grey) as rows of SEEN_PX x SEEN_PX numbers."""
-    pictures = np.empty((len(prints), SEEN_PX, SEEN_PX), np.float32)
-    for place, picture in enumerate(prints):
-        pictures[place] = cv2.resize(picture, (SEEN_PX, SEEN_PX), interpolation=cv2.INTER_AREA)
-    return pictures.reshape(len(prints), -1)
+def small(hashes: NDArray[np.uint8]) -> Floats:
+    """Return hashes (uint8 n x P x P, grey) as rows of SEEN_PX x SEEN_PX numbers."""
+    pictures = np.empty((len(hashes), SEEN_PX, SEEN_PX), np.float32)
+    for picture, hashed in zip(pictures, hashes, strict=True):
+        picture[:] = cv2.resize(hashed, (SEEN_PX, SEEN_PX), interpolation=cv2.INTER_AREA)
+    return pictures.reshape(len(hashes), -1)
 
 
 def vectors(pictures: Floats, pose: Pose) -> Floats:
-    """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 where there is nothing to see."""
+    """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 for plain pictures."""
     seen = pictures @ _as_seen(pose)
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)
     shown: Floats = np.where(lengths >= PLAIN, seen / np.maximum(lengths, PLAIN), 0).astype(np.float32)
@@ -71,7 +68,7 @@ def vectors(pictures: Floats, pose: Pose) -> Floats:
 
 @cache
 def _as_seen(pose: Pose) -> Floats:
-    """Return the matrix that makes vectors of pictures: each step is linear, so what becomes of each pixel is all."""
+    """Return the matrix from pictures to vectors: each step is linear, so each row is what a single pixel becomes."""
     points = np.arange(GRID) - (GRID - 1) / 2
     away = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
     inside = away <= 1
