@@ -15,7 +15,7 @@ from models.registry.registry import BUILT_IN, Registry
 from models.registry.store import StoreFailed
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     """One version. For a damaged one, only version, current and damaged (the reason) are set.
 
     labels_as: the version in its results; it differs for the built-in one only. size_bytes: of the int8 file.
@@ -32,14 +32,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     damaged: str | None = None
 
 
-def version_rows(registry: Registry) -> list[Row]:
+def version_rows(registry: Registry) -> list[VersionRow]:
     """Return the versions, the built-in one first, then oldest first."""
     current = registry.current().version
     found = [_row(registry, version, current) for version in registry.versions()]
     return [_row(registry, BUILT_IN, current), *sorted(found, key=lambda row: row.created or "")]
 
 
-def version_table(found: list[Row], current: CurrentVersion) -> str:
+def version_table(found: list[VersionRow], current: CurrentVersion) -> str:
     """Return rows as text for people."""
     lines = [f"  {'VERSION':<24} {'ARCH':<10} {'SIZE':>8}  {'CREATED':<16}  MEASURED (balanced, or bare faces alone)"]
     for row in found:
@@ -52,19 +52,19 @@ def version_table(found: list[Row], current: CurrentVersion) -> str:
     return "\n".join([*lines, "", f"* current since {current.since} by {current.by}{before}"])
 
 
-def _row(registry: Registry, version: str, current: str) -> Row:
+def _row(registry: Registry, version: str, current: str) -> VersionRow:
     try:
         card = registry.card(version)
     except StoreFailed:
         raise
     except ModelUnusable as error:
-        return Row(version=version, current=version == current, damaged=str(error))
+        return VersionRow(version=version, current=version == current, damaged=str(error))
     if version == BUILT_IN:
         size_bytes: int | None = (DEFAULT_FOLDER / INT8_NAME).stat().st_size
     else:
         file = registry.files(version).get(INT8_NAME)
         size_bytes = file.size_bytes if file else None
-    return Row(
+    return VersionRow(
         version=version,
         current=version == current,
         labels_as=card.version,
