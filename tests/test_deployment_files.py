@@ -332,7 +332,7 @@ def test_a_role_cannot_fill_memory_with_what_it_sends_by_halves(environment: Pat
 
 
 def refused(client: Redis, *command: str) -> bool:
-    """Return whether a command is refused for want of rights."""
+    """Return whether a command is rejected for missing permissions."""
     try:
         client.execute_command(*command)
     except (NoPermissionError, AuthenticationError):
