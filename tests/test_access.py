@@ -1,6 +1,6 @@
-"""Who is let in: a viewer with a password as a process, and everybody who should not get past it.
+"""Access to a viewer with a password, tested as a process: sign-in, sessions, and requests that must be rejected.
 
-Whatever is tried is rejected and logged, and a browser that is signed in goes on seeing labelled frames.
+Each attack is rejected and logged, and a browser that is signed in goes on receiving labelled frames.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ IGNORED = ["3", "5", "9", "2probe"]  # Engine.IO's own packets, which it ignores
 
 
 class Watcher(Page):
-    """The socket of a browser that is signed in."""
+    """The WebSocket of a browser that is signed in."""
 
     def __init__(self, viewer: Viewer, cookie: str) -> None:
         address = viewer.url.replace("http", "ws", 1) + "socket.io/?EIO=4&transport=websocket"
@@ -98,7 +98,7 @@ class Watcher(Page):
 
 
 class Spectator(Watcher):
-    """Somebody who looks on all the time. seen: metadata of the newest labelled frame."""
+    """A signed-in browser that watches all the time. seen: metadata of the newest labelled frame."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, fresh_cookie())
@@ -114,7 +114,7 @@ class Spectator(Watcher):
                     self.emit("ack", frame[0]["camera"], frame[0]["frame_id"])
                     self.seen = frame[0] if frame[0]["labelled"] else self.seen
 
-    def still_sees(self) -> None:
+    def still_receives_frames(self) -> None:
         last = self.seen.get("seq", 0)
         wait_until(lambda: self.seen.get("seq", 0) > last, 5, "labelled frames go on")
         assert self.seen["faces"][0]["text"] == "Mask (Confidence: 96%)"
@@ -126,7 +126,7 @@ class Spectator(Watcher):
 
 
 class Log:
-    """What a viewer logs from now on."""
+    """The lines that a viewer logs from now on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -141,7 +141,7 @@ class Log:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile write their log there."""
+    """Redirect the log of processes that are started in the block to a file."""
     before = os.dup(2)
     with path.open("ab") as log:
         os.dup2(log.fileno(), 2)
@@ -153,8 +153,8 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def guarding(path: Path) -> Iterator[tuple[Viewer, Spectator, Path]]:
-    """Run a viewer with a password that logs there, and somebody who looks on."""
+def protected_viewer(path: Path) -> Iterator[tuple[Viewer, Spectator, Path]]:
+    """Run a viewer with a password that logs to a file, and a spectator."""
     with ExitStack() as stack:
         server = stack.enter_context(serving())
         with logging_to(path):
@@ -168,34 +168,34 @@ def guarding(path: Path) -> Iterator[tuple[Viewer, Spectator, Path]]:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer, Spectator, Path]]:
-    with guarding(tmp_path_factory.mktemp("access") / "log") as standing:
+    with protected_viewer(tmp_path_factory.mktemp("access") / "log") as standing:
         yield standing
 
 
 @pytest.fixture(scope="module")
 def standing_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Viewer, Spectator, Path]]:
-    with guarding(tmp_path_factory.mktemp("apart") / "log") as standing:
+    with protected_viewer(tmp_path_factory.mktemp("apart") / "log") as standing:
         yield standing
 
 
 @pytest.fixture
 def viewer(standing: tuple[Viewer, Spectator, Path]) -> Iterator[Viewer]:
-    """The viewer; after each test somebody who is signed in must still see what is going on now."""
+    """The viewer; after each test the spectator must still receive frames."""
     viewer, spectator, _ = standing
     yield viewer
-    spectator.still_sees()
+    spectator.still_receives_frames()
 
 
 @pytest.fixture
-def harried(standing_apart: tuple[Viewer, Spectator, Path]) -> Iterator[Viewer]:
-    """Another viewer, for tests that do so much wrong that not all of it is logged."""
+def stressed(standing_apart: tuple[Viewer, Spectator, Path]) -> Iterator[Viewer]:
+    """Another viewer, for tests with more rejected requests than are logged."""
     viewer, spectator, _ = standing_apart
     yield viewer
-    spectator.still_sees()
+    spectator.still_receives_frames()
 
 
 @pytest.fixture
-def harried_log(standing_apart: tuple[Viewer, Spectator, Path]) -> Log:
+def stressed_log(standing_apart: tuple[Viewer, Spectator, Path]) -> Log:
     return Log(standing_apart[2])
 
 
@@ -218,7 +218,7 @@ def ask(
     at: str = "127.0.0.1",
     **headers: str,
 ) -> tuple[int, http.client.HTTPMessage, str]:
-    """Ask exactly this, from an address of this machine; return status, headers and text."""
+    """Send a request from an address of this machine; return status, headers and text."""
     place = urlsplit(viewer.url)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=10, source_address=(at, 0))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -234,13 +234,13 @@ def ask(
 
 
 def ask_socket(viewer: Viewer, cookie: str | None = None, **headers: str) -> int:
-    """Ask for a socket; return with what status it is refused."""
+    """Request a WebSocket; return the status with which it is rejected."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
     return ask(viewer, "/socket.io/?EIO=4&transport=websocket", cookie=cookie, **upgrade, **headers)[0]
 
 
 def connected(viewer: Viewer, sent: bytes) -> socket.socket:
-    """Connect and send exactly this."""
+    """Connect and send these bytes."""
     place = urlsplit(viewer.url)
     connection = socket.create_connection((str(place.hostname), int(place.port or 0)), 10)
     connection.sendall(sent)
@@ -248,7 +248,7 @@ def connected(viewer: Viewer, sent: bytes) -> socket.socket:
 
 
 def answered(viewer: Viewer, sent: bytes) -> tuple[int, http.client.HTTPMessage]:
-    """Send exactly this; return the status and the headers of the answer."""
+    """Send these bytes; return the status and the headers of the answer."""
     with connected(viewer, sent) as connection:
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -673,29 +673,31 @@ def test_refusals_do_not_fill_the_log_and_stay_on_one_line(caplog: pytest.LogCap
     assert lines[-1].endswith("(and 10 more before this one)")
 
 
-def test_a_request_that_stops_half_way_gives_its_thread_back(harried: Viewer, harried_log: Log) -> None:
+def test_a_request_that_stops_half_way_gives_its_thread_back(stressed: Viewer, stressed_log: Log) -> None:
     body = b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nto"
     begun = [b"GET /login HTTP/1.1\r\nX: ", b"G", body]
     with ExitStack() as stack:
-        halves = [stack.enter_context(connected(harried, sent)) for sent in (*begun, b"")]
+        halves = [stack.enter_context(connected(stressed, sent)) for sent in (*begun, b"")]
 
         wait_until(lambda: all(map(is_closed, halves)), 2 * IDLE_S + 10, "all are closed")
 
-        assert ask(harried, "/login")[0] == 200
-    assert "Traceback" not in harried_log.text()
+        assert ask(stressed, "/login")[0] == 200
+    assert "Traceback" not in stressed_log.text()
 
 
-def test_what_is_no_http_is_answered_and_does_not_fill_the_log(harried: Viewer, harried_log: Log) -> None:
+def test_what_is_no_http_is_answered_and_does_not_fill_the_log(stressed: Viewer, stressed_log: Log) -> None:
     wrong = b"GET /" + 3000 * b"\xff" + b"\r\n\r\n"
 
-    statuses = {answered(harried, wrong)[0] for _ in range(3 * MAX_LINES)}
+    statuses = {answered(stressed, wrong)[0] for _ in range(3 * MAX_LINES)}
     wait_until(
-        lambda: answered(harried, wrong) and "a malformed request" in harried_log.text(), 10, "some of them are logged"
+        lambda: answered(stressed, wrong) and "a malformed request" in stressed_log.text(),
+        10,
+        "some of them are logged",
     )
 
     assert statuses == {400}
-    assert max(map(len, harried_log.text().splitlines())) < 400
-    assert harried_log.text().count("rejected a malformed request: ") < 2 * MAX_LINES
+    assert max(map(len, stressed_log.text().splitlines())) < 400
+    assert stressed_log.text().count("rejected a malformed request: ") < 2 * MAX_LINES
 
 
 ODD = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
@@ -718,21 +720,21 @@ def assert_harmless(status: int, headers: http.client.HTTPMessage) -> None:
     ],
 )
 def test_whatever_bytes_a_header_holds_it_does_no_harm(
-    harried: Viewer, harried_log: Log, name: str, odd: bytes
+    stressed: Viewer, stressed_log: Log, name: str, odd: bytes
 ) -> None:
     header = name.encode() + (b"=" if name.startswith("Cookie") else b" ") + odd
 
     for path in (b"/login", b"/", b"/metrics", b"/static/style.css"):
-        status, headers = answered(harried, b"GET " + path + b" HTTP/1.1\r\n" + header + b"\r\n\r\n")
+        status, headers = answered(stressed, b"GET " + path + b" HTTP/1.1\r\n" + header + b"\r\n\r\n")
         assert_harmless(status, headers)
-    assert "Traceback" not in harried_log.text()
+    assert "Traceback" not in stressed_log.text()
 
 
 @pytest.mark.parametrize(
     "odd", [b"/\xff", b"/%ff%fe", b"/login?\xff", b"/cameras/\xff/stream.mjpg", b"*", b"http://[", b"/" + ODD]
 )
-def test_whatever_bytes_a_path_holds_it_does_no_harm(harried: Viewer, harried_log: Log, odd: bytes) -> None:
-    status, headers = answered(harried, b"GET " + odd + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+def test_whatever_bytes_a_path_holds_it_does_no_harm(stressed: Viewer, stressed_log: Log, odd: bytes) -> None:
+    status, headers = answered(stressed, b"GET " + odd + b" HTTP/1.1\r\nHost: a\r\n\r\n")
 
     assert_harmless(status, headers)
-    assert "Traceback" not in harried_log.text()
+    assert "Traceback" not in stressed_log.text()

@@ -1,4 +1,4 @@
-"""The page in a real browser: what is on the canvas, what is said about it, and that it never passes old for live."""
+"""The page in a real browser: the canvas, the texts beside it, and that old frames are never shown as live."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def tab(browser: Browser, standing: tuple[Server, Viewer], server: Server) -> It
 
 
 class opened:  # noqa: N801 -- reads as what it does
-    """A page of the viewer in a window of its own; any error in it fails the test, but those it fits."""
+    """A page of the viewer in its own window; errors in it fail the test, except those that match `but`."""
 
     def __init__(self, browser: Browser, viewer: Viewer, but: str = "ERR_CONNECTION_REFUSED", **window: Any) -> None:
         self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | window)
@@ -98,7 +98,7 @@ def on_canvas(tab: Tab, camera: str = "demo") -> dict[str, Any] | None:
 
 
 def waited(tab: Tab, condition: Callable[[dict[str, Any]], bool], what: str, camera: str = "demo") -> dict[str, Any]:
-    """Return what is on the canvas once it fulfils the condition."""
+    """Return the content of the canvas once it meets the condition."""
 
     def met() -> dict[str, Any] | None:
         found = on_canvas(tab, camera)

@@ -217,6 +217,19 @@ def test_a_command_without_files_publishes_the_page_on_this_machine(environment:
     assert ports(yaml.safe_load(done.stdout)["services"]["viewer"]) == [PUBLISHED["viewer"]]
 
 
+def test_env_may_name_the_files_so_that_no_command_has_to(environment: Path) -> None:
+    files = "docker-compose.yml:docker-compose.https.yml:docker-compose.cameras.yml"
+    with environment.open("a") as file:
+        file.write(f"COMPOSE_FILE={files}\nSITE=cameras.example\nDOOR_SOURCE=rtsp://camera.lan/stream\n")
+    command = [*compose_program(), "--env-file", str(environment), "config"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)["services"]
+    assert {"caddy", "door"} <= set(found)
+    assert ports(found["viewer"]) == []
+
+
 def test_compose_without_secrets_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "env").touch()
 
@@ -319,7 +332,7 @@ def test_a_role_cannot_fill_memory_with_what_it_sends_by_halves(environment: Pat
 
 
 def refused(client: Redis, *command: str) -> bool:
-    """Return whether a command is refused for want of rights."""
+    """Return whether a command is rejected for missing permissions."""
     try:
         client.execute_command(*command)
     except (NoPermissionError, AuthenticationError):

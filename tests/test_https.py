@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 import socket
@@ -21,6 +22,7 @@ import pytest
 import requests
 from conftest import missing, wait_until
 from containers import BUILD_S, HTTPS_FILE, SITE, Deployment, Watching, bring_engine_up, docker, free_port
+from feeding import REPOSITORY
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect, sync_playwright
 
@@ -145,6 +147,21 @@ def test_certificates_are_verified_and_plain_http_leads_to_tls(deployment: Deplo
 
     assert (redirected.status_code, redirected.headers["Location"]) == (308, f"https://{SITE}/")
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize(("tls", "is_internal"), [("acme", False), ("internal", True)])
+def test_public_names_get_public_certificates_and_browsers_keep_to_tls(tls: str, is_internal: bool) -> None:
+    bring_engine_up()
+    variables = ("SITE=cameras.example", f"TLS={tls}", f"REQUEST_BUFFERS={buffers()}")
+    flags = [part for variable in variables for part in ("-e", variable)]
+    mount = f"{REPOSITORY}/deploy/caddy:/etc/caddy:ro"
+    adapt = ("caddy:2", "adapt", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile")
+
+    config = json.loads(docker("run", "--rm", *flags, "-v", mount, "--entrypoint", "caddy", *adapt))
+
+    assert config["admin"] == {"disabled": True}
+    assert ('"module": "internal"' in json.dumps(config)) == is_internal
+    assert ("Strict-Transport-Security" in json.dumps(config)) == (not is_internal)
 
 
 def test_signing_out_closes_the_socket_through_the_proxy(deployment: Deployment) -> None:

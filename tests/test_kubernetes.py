@@ -1,4 +1,4 @@
-"""What kubectl builds of deploy/kubernetes is valid, locked, fenced, and speaks of what the program really has."""
+"""What kubectl builds of deploy/kubernetes is valid, locked down, isolated, and matches the program."""
 
 from __future__ import annotations
 

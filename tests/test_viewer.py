@@ -1,4 +1,4 @@
-"""The viewer as a process: what it answers, whom it shows what, and how it ends."""
+"""The viewer as a process: its HTTP answers, the frames that each browser gets, and how it ends."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_another_sites_page_gets_no_socket(server: Server, viewer: Viewer) -> No
 
 
 def socket_status(viewer: Viewer, **headers: str) -> int:
-    """What a browser that asks for a socket is answered when it gets none."""
+    """Return the status with which a request for a WebSocket is rejected."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     address = viewer.url + "socket.io/?EIO=4&transport=websocket"
     return requests.get(address, headers=upgrade | headers, timeout=5).status_code
@@ -295,7 +295,7 @@ def test_a_snapshot_is_the_newest_labelled_frame_with_its_box(server: Server, vi
 
 
 def wrapped(picture: Image | None) -> list[Image]:
-    """An array has no truth of its own."""
+    """Return the array in a list, because an array has no truth value."""
     return [] if picture is None else [picture]
 
 
@@ -473,7 +473,7 @@ def test_the_viewer_ends_soon_and_whole_however_many_watch(server: Server, how: 
 
 
 def worker_of(viewer: Viewer) -> int:
-    """The process that serves: the only child of the one that was started."""
+    """Return the process that serves: the only child of the one that was started."""
     pid = viewer.process.pid
     (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(worker)
