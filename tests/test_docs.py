@@ -1,0 +1,505 @@
+"""The documentation is true: each command runs or is understood by its program, each path, link and variable exists.
+
+Commands of maskwatch that end by themselves are run; the others are parsed by the real command line. A command that no
+rule knows fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import cv2
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import Server, missing
+from containers import compose_program
+from documented import (
+    PAGES,
+    Command,
+    anchors,
+    block_commands,
+    blocks,
+    commands_in,
+    inline,
+    inline_commands,
+    links,
+    text_of,
+)
+from feeding import REPOSITORY
+from manifests import built, kubectl
+from processes import Processes, processes, wait_for_workers
+from versions import write_version
+
+import maskwatch
+from pipeline.bus import messages
+from pipeline.runtime.settings import Settings, settings_from
+from producer.sources.demo.people import load_photograph
+
+__all__ = ["processes"]
+
+# What each command of the program is: one that ends by itself is run here, one that runs until it is stopped is parsed.
+ENDS = frozenset({"label", "status", "dead", "models", "check", "password", "health", "jobs"})
+GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "train", "trainer"})
+PLACEHOLDERS = {"ROLE": "detector", "NAME": "door", "SOURCE": "demo"}
+LOCAL_REDIS = "redis://127.0.0.1:6379/0"
+IMAGES = frozenset({"maskwatch", "maskwatch-train", "maskwatch-gpu"})
+IN_ENV_FILE = {"DOOR_SOURCE": "demo"}  # what the pages tell users to write there themselves
+CERTIFICATES = "scripts/make_certificates.py"
+CLUSTER = "overlays/cluster"
+FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})
+# Files that only exist after set-up, or on a user's machine.
+MADE = frozenset(
+    {".env", ".venv", "certificates/ca.pem", "certificates/ca.key", "trainer/assets/", "assets/face_detector.onnx"}
+)
+USERS = frozenset(
+    {
+        *("pictures/", "holiday.mp4", "registry/", "worker.env", "runs/mine/report/report.html"),
+        *("faces/WithMask/", "faces/WithoutMask/", "street/images/", "street/annotations/"),
+        *("card.json", "classifier.keras", "classifier.onnx", "classifier.int8.onnx", "run.lock"),
+        *("face_detection_yunet_2023mar.onnx", "efficientnet-lite0-57934424.pth", ".keras"),
+        *("/dev/video0", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
+    }
+)
+SUFFIXES = (".py", ".md", ".json", ".jsonl", ".yml", ".yaml", ".lua", ".txt", ".onnx", ".keras", ".html", ".template")
+OTHER_VARIABLES = frozenset({"MASKWATCH_DATA", "MASKWATCH_SOURCE", "MASKWATCH_CONFIG", "MASKWATCH_DOCKER_ENGINE"})
+
+
+def test_each_command_of_the_program_is_known_here_and_in_the_readme() -> None:
+    visible = {name for name, command in maskwatch.cli.commands.items() if not command.hidden}
+
+    documented = {command.words[1] for command in inline_commands("README.md") if command.words[0] == "maskwatch"}
+
+    assert visible == ENDS | GOES_ON
+    assert documented == visible
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_command_is_understood_by_its_program(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    for command in [*block_commands(page), *inline_commands(page)]:
+        rule = RULES.get(command.words[0])
+        assert rule, f"{command}: no rule of tests/test_docs.py knows this program; add one"
+        rule(command)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_is_of_a_language_that_is_checked(page: str) -> None:
+    for language, content in blocks(page):
+        assert language in ("bash", "text", "json", "toml", "ini", "yaml"), f"{page}: {language or content}"
+        if language == "text":
+            assert not [one for one in commands_in(page, content.split("\n")[0]) if one.words[0] in RULES], content
+        elif language == "toml":
+            settings_from(tomllib.loads(content))
+        elif language == "json":
+            json.loads(content)
+        elif language == "ini":
+            assert all(is_variable(line.partition("=")[0]) for line in content.splitlines()), content
+        elif language == "yaml":
+            assert list(yaml.safe_load_all(content))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_path_exists(page: str) -> None:
+    roots = (REPOSITORY, (REPOSITORY / page).parent)
+
+    for code in inline(page):
+        if not looks_like_a_path(code) or code in MADE | USERS:
+            continue
+        if code.startswith("/"):
+            assert is_route(code), f"{page}: the viewer has no route {code}"
+        else:
+            assert any((root / code).exists() for root in roots), f"{page}: there is no {code}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_link_leads_to_a_file_and_a_heading(page: str) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_variable_is_one_that_something_reads(page: str) -> None:
+    for name in re.findall(r"\b(?:MASKWATCH|REDIS|JOBS|VIEWER|GRAFANA)_[A-Z_]*[A-Z]\b", text_of(page)):
+        assert is_variable(name), f"{page}: nothing reads {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_flag_in_the_text_exists(page: str) -> None:
+    known = {name for command in all_commands(maskwatch.cli) for one in command.params for name in one.opts}
+
+    for code in inline(page):
+        words = code.split()
+        if code.startswith("--"):
+            assert words[0].partition("=")[0] in known | FLAGS_OF_OTHERS, f"{page}: {code}"
+        elif words[0] in maskwatch.cli.commands and words[1:] and words[1].startswith("--"):
+            command = maskwatch.cli.commands[words[0]]
+            assert words[1] in {name for one in command.params for name in one.opts}, f"{page}: {code}"
+
+
+def test_the_commands_of_operating_do_what_the_page_says(
+    server: Server, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+
+    printed = run_page("docs/operating.md", server, tmp_path, monkeypatch)
+
+    documented = next(json.loads(content) for language, content in blocks("docs/operating.md") if language == "json")
+    line = json.loads((tmp_path / "pictures.jsonl").read_text().splitlines()[0])
+    assert list(line) == list(documented)
+    assert list(line["faces"][0]) == list(documented["faces"][0])
+    assert (tmp_path / "labelled.mp4").stat().st_size > 0
+    assert "in flight" in printed["maskwatch status"]
+    assert printed["maskwatch models rollback"].startswith("built-in is current")
+
+
+def test_the_commands_of_training_do_what_the_page_says(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = run_page("docs/training.md", server, tmp_path, monkeypatch)
+
+    assert "queued" in printed["maskwatch jobs"]
+    assert "is cancelled" in printed["maskwatch jobs ID --cancel"]
+
+
+def run_page(page: str, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Run the commands of a page that end by themselves, in their order; return what each printed."""
+    prepare(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MASKWATCH_REDIS_URL", server.url)
+    monkeypatch.setenv("MASKWATCH_PORT", "0")  # another program may use the default one
+    printed: dict[str, str] = {}
+    for command in block_commands(page):
+        if command.words[0] == "export":
+            name, _, value = command.words[1].partition("=")
+            monkeypatch.setenv(name, value.replace(LOCAL_REDIS, server.url))
+        elif command.words[0] == "maskwatch" and ends_by_itself(command):
+            words = [filled(word, command, server, printed) for word in command.words[1:]]
+            printed[" ".join(command.words)] = run(words)
+    return printed
+
+
+def ends_by_itself(command: Command) -> bool:
+    is_job = "train" in command.words and "--queue" in command.words
+    return command.words[1] in ENDS or is_job or "--help" in command.words
+
+
+def filled(word: str, command: Command, server: Server, printed: dict[str, str]) -> str:
+    """Return a word of a documented command with its placeholder filled in."""
+    if word == "VERSION":
+        (version,) = [path.name for path in Path("registry/versions").iterdir()]
+        return version
+    if word == "ID" and command.words[1] == "dead":
+        return dead_letter(server)
+    if word == "ID":
+        queued = next(text for words, text in printed.items() if "--queue" in words)
+        return queued.split()[1]
+    return word.replace(LOCAL_REDIS, server.url)
+
+
+def run(words: list[str]) -> str:
+    """Run a command and return what it prints. `label` sets up signals and logs, so it gets a process of its own."""
+    if words[0] == "label":
+        command = [sys.executable, "-m", "maskwatch", *words]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout
+    result = CliRunner().invoke(maskwatch.cli, words, input="correct horse battery\n")
+    assert result.exit_code == 0, f"{words}: {result.output}"
+    return result.output
+
+
+def prepare(folder: Path) -> None:
+    """Write the files that documented commands name."""
+    photograph = load_photograph()
+    for name in ("pictures", "DIR/images", "faces/with_mask", "faces/without_mask", "street/mask", "clips"):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "a.jpg"), photograph)
+    shutil.copytree(folder / "faces", folder / "other-faces")
+    shutil.copytree(folder / "faces" / "without_mask", folder / "street" / "no_mask")
+    video = cv2.VideoWriter(str(folder / "holiday.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    for level in range(5):
+        video.write(np.full((240, 320, 3), 40 * level, np.uint8))
+    video.release()
+    write_version(folder / "runs" / "mine", "documented")
+    (folder / "models").symlink_to(REPOSITORY / "models")
+    (folder / "out.jsonl").touch()
+    toml = next(content for language, content in blocks("docs/operating.md") if language == "toml")
+    (folder / "maskwatch.toml").write_text(toml)
+
+
+def dead_letter(server: Server) -> str:
+    """Put a dead letter whose pixels exist, and return its id."""
+    frame = messages.Frame(
+        frame_id="door:1:0",
+        camera="door",
+        start=1,
+        seq=0,
+        width=64,
+        height=64,
+        pixels_key="pixels:door:1:0",
+        captured_at=server.clock.now(),
+        deadline_at=None,
+    )
+    _, jpeg = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))
+    server.client.set(frame.pixels_key, jpeg.tobytes())
+    fields = {b"record": messages.encode(frame), b"camera": b"door", b"captured_at": b"%f" % frame.captured_at}
+    letter = messages.DeadLetter(
+        stream="frames", entry_id="1-0", fields=fields, error="test", process="test", deliveries=1, died_at=0
+    )
+    id_ = server.client.xadd("dead", {"record": messages.encode(letter), "camera": "door"})
+    return id_.decode()
+
+
+# --- rules: each checks one program's command
+
+
+def maskwatch_rule(command: Command) -> None:
+    assert all(map(is_variable, command.variables)), f"{command}: {command.variables}"
+    if command.is_name:
+        assert command.words[1] in {*maskwatch.cli.commands, "--help"}, str(command)
+    else:
+        understood(command, command.words[1:])
+
+
+def understood(command: Command, words: tuple[str, ...]) -> None:
+    """Parse the arguments of maskwatch with its own command line and check the settings among them."""
+    rest = [PLACEHOLDERS.get(word, word) for word in words]
+    if rest[0] == "--config":
+        settings_from(tomllib.loads(Path(rest[1]).read_text()))
+        rest = rest[2:]
+    parsed: click.Command = maskwatch.cli
+    while isinstance(parsed, click.Group) and rest[:1] != ["--help"]:
+        assert rest and rest[0] in parsed.commands, f"{command}: there is no such command"
+        parsed = parsed.commands[rest.pop(0)]
+    if "--help" in rest:
+        return
+    try:
+        context = parsed.make_context("maskwatch", rest)
+    except click.ClickException as error:
+        pytest.fail(f"{command}: {error.format_message()}")
+    given = {name: value for name, value in context.params.items() if value is not None}
+    settings_from({name: value for name, value in given.items() if name in Settings.__struct_fields__})
+
+
+def make_rule(command: Command) -> None:
+    done = subprocess.run(["make", "-n", *command.words[1:]], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def docker_rule(command: Command) -> None:
+    if command.words[1] == "compose":
+        compose_rule(command, list(command.words[2:]))
+    elif command.words[1] == "build":
+        target = command.words[command.words.index("--target") + 1]
+        assert re.search(rf"^FROM \S+ AS {target}$", text_of("Dockerfile"), re.MULTILINE), str(command)
+    else:
+        assert command.words[1] == "run", str(command)
+        image = next(index for index, word in enumerate(command.words) if word in IMAGES)
+        understood(command, command.words[image + 1 :])
+
+
+def compose_rule(command: Command, words: list[str]) -> None:
+    """Check the files, the flags, the services, and what runs in a container."""
+    files, profiles = [], ["admin"]
+    while words[0].startswith("-"):
+        (files if words[0] == "-f" else profiles).append(words[1])
+        words = words[2:]
+    for file in files:
+        assert (REPOSITORY / file).is_file(), f"{command}: there is no {file}"
+    if shutil.which(compose_program()[0]) is None:
+        missing("there is no docker-compose on this machine")
+    services = composed(tuple(files or ["docker-compose.yml"]), tuple(profiles), tuple(command.variables.items()))
+    subcommand, *rest = words
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            assert re.search(rf"(?<![\w-]){word}\b", compose_help(subcommand)), f"{command}: there is no {word}"
+        else:
+            assert word.partition("=")[0] in services, f"{command}: there is no service {word}"
+            if subcommand in ("run", "exec"):
+                break
+    if rest and rest[0] != "cat":
+        understood(command, tuple(rest[rest[0] == "maskwatch" :]))
+
+
+@cache
+def composed(files: tuple[str, ...], profiles: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> set[str]:
+    """Return the services that Compose finds in files, when `make env` and `make certificates` have run."""
+    named = [part for file in files for part in ("-f", file)] + [p for one in profiles for p in ("--profile", one)]
+    needed = {name for file in files for name in re.findall(r"\$\{(\w+):\?", text_of(file))}
+    made = {name: "made" for name in needed if name in text_of("scripts/make_env.py") + text_of(CERTIFICATES)}
+    done = subprocess.run(
+        [*compose_program(), *named, "config", "--services"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | made | IN_ENV_FILE | dict(variables),
+    )
+    assert done.returncode == 0, f"{files}: {done.stderr}"
+    return set(done.stdout.split())
+
+
+@cache
+def compose_help(subcommand: str) -> str:
+    done = subprocess.run([*compose_program(), subcommand, "--help"], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def kubectl_rule(command: Command) -> None:
+    """Check the folders, files, flags and objects of our manifests, and what runs in a pod."""
+    words = list(command.words[1:])
+    behind = words[words.index("--") + 1 :] if "--" in words else []
+    words = words[: len(words) - len(behind) - bool(behind)]
+    if behind:
+        assert behind[0] == "maskwatch", str(command)
+        understood(command, tuple(behind[1:]))
+    flags = [word.partition("=")[0] for word in words if word.startswith("-") and word != "-"]
+    for flag in flags:
+        assert re.search(rf"(?<![\w-]){flag}\b", kubectl_help(words)), f"{command}: there is no {flag}"
+    for flag, argument in itertools.pairwise(words):
+        if flag == "-k":
+            assert built(argument.removeprefix("deploy/kubernetes/")).all, str(command)
+        elif flag == "-f" and argument != "-":
+            assert (REPOSITORY / argument).is_file(), str(command)
+        elif flag == "-l":
+            name, _, value = argument.partition("=")
+            assert f'"{name}": "{value}"' in json.dumps(built(CLUSTER).all), f"{command}: nothing has this label"
+    for word in words:
+        if found := re.fullmatch(r"(deploy|svc)/([a-z-]+)", word):
+            assert built(CLUSTER).named({"deploy": "Deployment", "svc": "Service"}[found[1]], found[2]), str(command)
+
+
+@cache
+def kubectl_options() -> str:
+    return subprocess.run([kubectl(), "options"], capture_output=True, text=True).stdout
+
+
+def kubectl_help(words: list[str]) -> str:
+    """Return what kubectl says of a subcommand, named by the words that are neither flags nor their values."""
+    plain = [word for before, word in itertools.pairwise(["", *words]) if before != "-n" and not word.startswith("-")]
+    depth = {"secret": 3, "configmap": 2, "restart": 2}.get(plain[1] if plain[1:] else "", 1)
+    return kubectl_options() + _kubectl_help(tuple(plain[:depth]))
+
+
+@cache
+def _kubectl_help(subcommand: tuple[str, ...]) -> str:
+    return subprocess.run([kubectl(), *subcommand, "--help"], capture_output=True, text=True).stdout
+
+
+def python_rule(command: Command) -> None:
+    """Check that `python -m MODULE` exists and understands its arguments."""
+    assert command.words[1] == "-m", str(command)
+    if command.words[2] == "pytest":
+        pytest_rule(Command(page=command.page, words=command.words[2:]))
+        return
+    module = importlib.import_module(command.words[2])
+    if isinstance(main := getattr(module, "main", None), click.Command):
+        main.make_context(command.words[2], list(command.words[3:]))
+    else:  # its usage is a line of its docstring
+        usage = [line.split() for line in (module.__doc__ or "").splitlines() if command.words[2] in line.split()]
+        assert [len(command.words)] == [len(line) for line in usage], f"{command}: its docstring says otherwise"
+
+
+def pytest_rule(command: Command) -> None:
+    paths = [word for word in command.words[1:] if not word.startswith("-")]
+    assert paths, str(command)
+    assert all((REPOSITORY / path).exists() for path in paths), f"{command}: there is no such file"
+
+
+def curl_rule(command: Command) -> None:
+    path = urlsplit(command.words[-1]).path
+    assert is_route(path), f"{command}: nothing of ours answers {path}"
+
+
+def git_rule(command: Command) -> None:
+    assert command.words[1:] == ("pull",), str(command)
+
+
+def activate_rule(command: Command) -> None:
+    assert command.words[1] == ".venv/bin/activate", str(command)
+    assert "-m venv .venv" in text_of("Makefile")
+
+
+def export_rule(command: Command) -> None:
+    assert is_variable(command.words[1].partition("=")[0]), str(command)
+
+
+def known_to_others(_command: Command) -> None:
+    """Leave a part of a pipeline alone: tests/test_kubernetes.py runs each of those whole."""
+
+
+RULES: dict[str, Callable[[Command], None]] = {
+    "maskwatch": maskwatch_rule,
+    ".venv/bin/maskwatch": maskwatch_rule,
+    "make": make_rule,
+    "docker": docker_rule,
+    "kubectl": kubectl_rule,
+    "python": python_rule,
+    ".venv/bin/python": python_rule,
+    "pytest": pytest_rule,
+    "curl": curl_rule,
+    "git": git_rule,
+    ".": activate_rule,
+    "export": export_rule,
+    "grep": known_to_others,
+    "sed": known_to_others,
+    "printf": known_to_others,
+}
+
+
+# --- what exists
+
+
+def all_commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from all_commands(command)
+
+
+def looks_like_a_path(code: str) -> bool:
+    """Return whether inline code names a file, folder or route."""
+    if " " in code or "://" in code or "=" in code or code.startswith(("-", "{", "!", "<", "*")):
+        return False
+    return "/" in code or code.endswith(SUFFIXES)
+
+
+def is_route(path: str) -> bool:
+    """Return whether the viewer serves a path."""
+    return any(f'"{path}"' in source.read_text() for source in (REPOSITORY / "viewer").rglob("*.py"))
+
+
+def is_variable(name: str) -> bool:
+    """Return whether an environment variable is a setting, or is read by a script, a container or a test."""
+    settings = {f"MASKWATCH_{field.upper()}" for field in Settings.__struct_fields__}
+    return name in settings | OTHER_VARIABLES or bool(re.search(rf"\b{name}\b", variables_of_deployment()))
+
+
+@cache
+def variables_of_deployment() -> str:
+    files = [*REPOSITORY.glob("docker-compose*.yml"), *(REPOSITORY / "scripts").glob("*.py")]
+    return "\n".join(path.read_text() for path in files)
