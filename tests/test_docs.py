@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import Server, missing
+from conftest import Server, missing, wait_until
 from containers import compose_program
 from documented import (
     PAGES,
@@ -42,7 +42,7 @@ from documented import (
 )
 from feeding import REPOSITORY
 from manifests import built, kubectl
-from processes import Processes, processes, wait_for_workers
+from processes import Processes, live, processes, wait_for_workers
 from versions import write_version
 
 import maskwatch
@@ -79,6 +79,14 @@ SUFFIXES = (".py", ".md", ".json", ".jsonl", ".yml", ".yaml", ".lua", ".txt", ".
 OTHER_VARIABLES = frozenset({"MASKWATCH_DATA", "MASKWATCH_SOURCE", "MASKWATCH_CONFIG", "MASKWATCH_DOCKER_ENGINE"})
 
 
+@pytest.fixture(scope="module")
+def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that documented commands name; the tests that use it write nothing there."""
+    folder = tmp_path_factory.mktemp("user")
+    prepare(folder)
+    return folder
+
+
 def test_each_command_of_the_program_is_known_here_and_in_the_readme() -> None:
     visible = {name for name, command in maskwatch.cli.commands.items() if not command.hidden}
 
@@ -89,9 +97,10 @@ def test_each_command_of_the_program_is_known_here_and_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_command_is_understood_by_its_program(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_each_command_is_understood_by_its_program(
+    page: str, users_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(users_folder)
 
     for command in [*block_commands(page), *inline_commands(page)]:
         rule = RULES.get(command.words[0])
@@ -160,16 +169,19 @@ def test_each_flag_in_the_text_exists(page: str) -> None:
 def test_the_commands_of_operating_do_what_the_page_says(
     server: Server, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes.start("detect", redis=server)
-    processes.start("classify", redis=server)
+    documented = {command.words[1:] for command in block_commands("docs/operating.md")}
+    assert documented >= {("detect",), ("classify",), ("view",)}
+    for words in (("detect",), ("classify",), ("view", "--port", "0")):
+        processes.start(*words, redis=server)
     wait_for_workers(server)
+    wait_until(lambda: live(server, "viewer"), 20, "the viewer is alive")
 
     printed = run_page("docs/operating.md", server, tmp_path, monkeypatch)
 
-    documented = next(json.loads(content) for language, content in blocks("docs/operating.md") if language == "json")
+    shown = next(json.loads(content) for language, content in blocks("docs/operating.md") if language == "json")
     line = json.loads((tmp_path / "pictures.jsonl").read_text().splitlines()[0])
-    assert list(line) == list(documented)
-    assert list(line["faces"][0]) == list(documented["faces"][0])
+    assert list(line) == list(shown)
+    assert list(line["faces"][0]) == list(shown["faces"][0])
     assert (tmp_path / "labelled.mp4").stat().st_size > 0
     assert "in flight" in printed["maskwatch status"]
     assert printed["maskwatch models rollback"].startswith("built-in is current")
@@ -330,6 +342,8 @@ def compose_rule(command: Command, words: list[str]) -> None:
         words = words[2:]
     for file in files:
         assert (REPOSITORY / file).is_file(), f"{command}: there is no {file}"
+    for name in command.variables:
+        assert any(f"${{{name}:" in text_of(file) for file in files or ["docker-compose.yml"]), f"{command}: {name}"
     if shutil.which(compose_program()[0]) is None:
         missing("there is no docker-compose on this machine")
     services = composed(tuple(files or ["docker-compose.yml"]), tuple(profiles), tuple(command.variables.items()))
