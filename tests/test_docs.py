@@ -59,7 +59,15 @@ PLACEHOLDERS = {"ROLE": "detector", "NAME": "door", "SOURCE": "demo"}
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 IMAGES = frozenset({"maskwatch", "maskwatch-train", "maskwatch-gpu"})
 IN_ENV_FILE = {"DOOR_SOURCE": "demo"}  # what the pages tell users to write there themselves
-CERTIFICATES = "scripts/make_certificates.py"
+COMPOSE_FLAGS = {  # of the plugin and of docker-compose 1.29
+    "up": {"-d", "--scale", "--force-recreate"},
+    "run": {"-d", "--rm", "--use-aliases"},
+    "exec": {"-T"},
+    "logs": {"-f"},
+    "build": set(),
+    "ps": set(),
+    "down": {"-v"},
+}
 CLUSTER = "overlays/cluster"
 FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})
 # Files that only exist after set-up, or on a user's machine.
@@ -106,6 +114,22 @@ def test_each_command_is_understood_by_its_program(
         rule = RULES.get(command.words[0])
         assert rule, f"{command}: no rule of tests/test_docs.py knows this program; add one"
         rule(command)
+
+
+def test_compose_accepts_each_combination_of_files_that_a_page_names() -> None:
+    commands = [one for page in PAGES for one in block_commands(page) if one.words[:2] == ("docker", "compose")]
+    combinations = {compose_files(list(one.words[2:]))[0]: one.variables for one in commands}
+    program = compose_program()
+    if shutil.which(program[0]) is None:
+        missing("there is no docker-compose on this machine")
+
+    for files, variables in combinations.items():
+        named = [part for file in files for part in ("-f", file)]
+        secrets = dict.fromkeys(made_by_make(), "made") | IN_ENV_FILE | variables
+        done = subprocess.run(
+            [*program, *named, "config", "-q"], capture_output=True, text=True, cwd=REPOSITORY, env=os.environ | secrets
+        )
+        assert done.returncode == 0, f"{files}: {done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -335,23 +359,22 @@ def docker_rule(command: Command) -> None:
 
 
 def compose_rule(command: Command, words: list[str]) -> None:
-    """Check the files, the flags, the services, and what runs in a container."""
-    files, profiles = [], ["admin"]
-    while words[0].startswith("-"):
-        (files if words[0] == "-f" else profiles).append(words[1])
-        words = words[2:]
-    for file in files:
-        assert (REPOSITORY / file).is_file(), f"{command}: there is no {file}"
+    """Check the files, the variables, the flags, the services, and what runs in a container."""
+    files, rest = compose_files(words)
+    text = "".join(map(text_of, files))
     for name in command.variables:
-        assert any(f"${{{name}:" in text_of(file) for file in files or ["docker-compose.yml"]), f"{command}: {name}"
-    if shutil.which(compose_program()[0]) is None:
-        missing("there is no docker-compose on this machine")
-    services = composed(tuple(files or ["docker-compose.yml"]), tuple(profiles), tuple(command.variables.items()))
-    subcommand, *rest = words
+        assert f"${{{name}:" in text, f"{command}: no file reads {name}"
+    missing_ones = set(re.findall(r"\$\{(\w+):\?", text)) - {*command.variables, *IN_ENV_FILE, *made_by_make()}
+    assert not missing_ones, f"{command}: Compose needs {missing_ones}"
+    if rest[0] == "--profile":
+        assert f"profiles: [{rest[1]}]" in text, str(command)
+        rest = rest[2:]
+    services = {name for file in files for name in services_of(file)}
+    subcommand, *rest = rest
     while rest:
         word = rest.pop(0)
         if word.startswith("-"):
-            assert re.search(rf"(?<![\w-]){word}\b", compose_help(subcommand)), f"{command}: there is no {word}"
+            assert word in COMPOSE_FLAGS[subcommand], f"{command}: there is no {word}"
         else:
             assert word.partition("=")[0] in services, f"{command}: there is no service {word}"
             if subcommand in ("run", "exec"):
@@ -360,27 +383,24 @@ def compose_rule(command: Command, words: list[str]) -> None:
         understood(command, tuple(rest[rest[0] == "maskwatch" :]))
 
 
-@cache
-def composed(files: tuple[str, ...], profiles: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> set[str]:
-    """Return the services that Compose finds in files, when `make env` and `make certificates` have run."""
-    named = [part for file in files for part in ("-f", file)] + [p for one in profiles for p in ("--profile", one)]
-    needed = {name for file in files for name in re.findall(r"\$\{(\w+):\?", text_of(file))}
-    made = {name: "made" for name in needed if name in text_of("scripts/make_env.py") + text_of(CERTIFICATES)}
-    done = subprocess.run(
-        [*compose_program(), *named, "config", "--services"],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env=os.environ | made | IN_ENV_FILE | dict(variables),
-    )
-    assert done.returncode == 0, f"{files}: {done.stderr}"
-    return set(done.stdout.split())
+def compose_files(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the files that a Compose command names, and the words behind them."""
+    files = []
+    while words[0] == "-f":
+        files, words = [*files, words[1]], words[2:]
+    for file in files:
+        assert (REPOSITORY / file).is_file(), f"there is no {file}"
+    return tuple(files) or ("docker-compose.yml",), words
 
 
 @cache
-def compose_help(subcommand: str) -> str:
-    done = subprocess.run([*compose_program(), subcommand, "--help"], capture_output=True, text=True)
-    return done.stdout + done.stderr
+def services_of(file: str) -> frozenset[str]:
+    return frozenset(yaml.safe_load(text_of(file))["services"])
+
+
+def made_by_make() -> set[str]:
+    """Return the variables that `make env` and `make certificates` write into .env."""
+    return set(re.findall(r'"([A-Z_]+)"', text_of("scripts/make_env.py") + text_of("scripts/make_certificates.py")))
 
 
 def kubectl_rule(command: Command) -> None:
