@@ -1,5 +1,6 @@
 # Everything sets itself up: it needs python3.11 or newer, npm and make. `make lock` renews the pinned requirements.
 PYTHON ?= python3
+TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
@@ -20,8 +21,10 @@ env:
 certificates:
 	$(PYTHON) scripts/make_certificates.py $(NAMES)
 
+# First in several processes, because most tests wait; then, one at a time, what measures times that others would spoil.
 test: .setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: .setup-dev
 	$(BIN)/ruff check .

@@ -111,7 +111,7 @@ def started_by_shell(template: Path, folder: Path, variables: dict[str, str], *f
     if shutil.which("redis-server") is None:
         missing("there is no redis-server on this machine")
     script = (REPOSITORY / "deploy" / "redis" / "start.sh").read_text()
-    script = script.replace("/tmp/redis", str(folder / "r")).replace("/scripts/", f"{REPOSITORY}/pipeline/")  # noqa: S108
+    script = script.replace("/tmp/redis", str(folder / "r")).replace("/scripts/", f"{REPOSITORY}/pipeline/bus/lua/")  # noqa: S108
     conf = (
         template.with_name("redis.conf") if template.name == TEMPLATES[0] else "/dev/null"
     )  # the other's /data is not here
