@@ -1,8 +1,8 @@
-"""Make what Redis needs to speak TLS with other hosts: an authority of your own, and Redis' key and certificate.
+"""Make the certificates with which other hosts reach this host's Redis over TLS.
 
-The names and addresses by which other hosts call this one come in; `certificates/ca.pem`, which those hosts need, and
-the lines REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE in .env go out. An authority that is there stays, so that other hosts
-go on when names change or the certificate runs out: run it again. Needs openssl; one line and status 1 without it.
+In: the names and addresses by which other hosts call this one. Out: `certificates/ca.pem`, which those hosts need, and
+the lines REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE in .env. An existing authority is kept, so that the other hosts need
+nothing new when this runs again for other names or for an expired certificate. Needs openssl.
 
     python3 scripts/make_certificates.py [--env FILE] [--folder FOLDER] NAME...
 """
@@ -23,51 +23,51 @@ from pathlib import Path
 from make_env import ROOT, put
 
 AUTHORITY_DAYS = 3650
-CERTIFICATE_DAYS = 825  # what the strictest of clients accept
+CERTIFICATE_DAYS = 825  # the longest that strict clients accept
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
-class NotMade(Exception):
-    """A certificate cannot be made; says why."""
+class CertificateError(Exception):
+    """A certificate cannot be made; the message says why."""
 
 
 def main() -> int:
-    """Make the files; 0 when all are there, 1 with one line on stderr when they cannot be made."""
+    """Make the files; return 0, or 1 after one line on stderr when that fails."""
     usage = argparse.ArgumentParser(description="Make certificates with which other hosts reach this one's Redis.")
-    usage.add_argument("names", nargs="+", metavar="NAME", help="how other hosts call this one: names, addresses")
+    usage.add_argument("names", nargs="+", metavar="NAME", help="a name or address by which other hosts call this one")
     usage.add_argument("--env", type=Path, default=ROOT / ".env", help="default: .env of this repository")
     usage.add_argument("--folder", type=Path, default=ROOT / "certificates", help="default: certificates/")
-    given = usage.parse_args()
+    arguments = usage.parse_args()
     os.umask(0o077)
     try:
-        subject = ",".join(map(subject_of, given.names))
-        make_authority(given.folder)
-        put(given.env, certificate(given.folder, subject))
-    except (OSError, NotMade, UnicodeDecodeError) as error:
+        subject = ",".join(map(subject_of, arguments.names))
+        make_authority(arguments.folder)
+        put(arguments.env, certificate(arguments.folder, subject))
+    except (OSError, CertificateError, UnicodeDecodeError) as error:
         print(f"make_certificates.py: {error}", file=sys.stderr)
         return 1
-    print(f"{given.folder / 'ca.pem'} is for the other hosts, {given.folder / 'ca.key'} for nobody")
-    print(f"{given.env} has Redis' certificate for {', '.join(given.names)}, for {CERTIFICATE_DAYS} days")
+    print(f"{arguments.folder / 'ca.pem'} is for the other hosts; keep {arguments.folder / 'ca.key'} secret")
+    print(f"{arguments.env} has Redis' certificate for {', '.join(arguments.names)}, for {CERTIFICATE_DAYS} days")
     return 0
 
 
 def subject_of(name: str) -> str:
-    """Return a host's name or address as certificates have it.
+    """Return a host name or address in the form of certificates.
 
     Raises:
-        NotMade: it is neither.
+        CertificateError: it is neither.
     """
     try:
         return f"IP:{ipaddress.ip_address(name)}"
     except ValueError:
         if not NAME.fullmatch(name):
-            raise NotMade(f"{name!r} is no host's name and no address") from None
+            raise CertificateError(f"{name!r} is neither a host name nor an address") from None
         return f"DNS:{name}"
 
 
 def make_authority(folder: Path) -> None:
-    """Make an authority in a folder that git ignores, unless one is there."""
+    """Make an authority, unless there is one, in a folder that git ignores."""
     folder.mkdir(exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     if not (folder / "ca.pem").exists():
@@ -77,7 +77,7 @@ def make_authority(folder: Path) -> None:
 
 
 def certificate(folder: Path, subject: str) -> dict[str, str]:
-    """Return a new key and its certificate as lines of .env."""
+    """Return a new key and its certificate as variables of .env."""
     with tempfile.TemporaryDirectory() as made:
         authority = ("-CA", folder.resolve() / "ca.pem", "-CAkey", folder.resolve() / "ca.key")
         Path(made, "extensions").write_text(
@@ -91,18 +91,18 @@ def certificate(folder: Path, subject: str) -> dict[str, str]:
 
 
 def openssl(folder: Path, words: str, *more: str | Path) -> None:
-    """Run openssl in a folder, with words and whatever else may hold spaces.
+    """Run openssl in a folder. words: arguments separated by spaces; more: arguments that may contain spaces.
 
     Raises:
-        NotMade: it is not there, or fails.
+        CertificateError: openssl is not installed, or fails.
     """
     try:
         command = ["openssl", *words.split(), *more]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise NotMade("there is no openssl on this machine: install your system's package openssl") from error
+        raise CertificateError("openssl is not installed: install your system's package openssl") from error
     if done.returncode:
-        raise NotMade(f"openssl {words.split()[0]}: {' '.join(done.stderr.split())}")
+        raise CertificateError(f"openssl {words.split()[0]}: {' '.join(done.stderr.split())}")
 
 
 if __name__ == "__main__":

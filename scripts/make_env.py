@@ -1,9 +1,8 @@
-"""Draw the deployment's secrets into .env: passwords of Redis, the viewer's login, keys and tokens.
+"""Generate the secrets of a deployment in .env: Redis passwords, the viewer's login, keys and tokens.
 
-A file that is there keeps what it has; what is missing is added, so a line that is taken out is drawn anew. The hash of
-the viewer's password follows the password. `VIEWER_PASSWORD=` with nothing behind it keeps a hash of your own, from
-`maskwatch password`. The file is readable by its owner alone. Needs nothing but Python; prints the password that a
-person types when it is new.
+In: the file, if it exists. Out: the file with what was missing, readable by its owner alone. Existing values are kept,
+so removing a line generates its secret anew. The hash of the viewer's password follows the password; with an empty
+`VIEWER_PASSWORD=`, a hash made by `maskwatch password` is kept. A new login password is printed. Needs only Python.
 
     python3 scripts/make_env.py [FILE]
 """
@@ -28,59 +27,59 @@ IN_URLS = (
     "REDIS_ADMIN_PASSWORD",
     "JOBS_PASSWORD",
 )
-DRAWN = (*IN_URLS, "MASKWATCH_SESSION_KEY", "MASKWATCH_METRICS_TOKEN", "GRAFANA_PASSWORD")
+GENERATED = (*IN_URLS, "MASKWATCH_SESSION_KEY", "MASKWATCH_METRICS_TOKEN", "GRAFANA_PASSWORD")
 LOGIN, LOGIN_HASH = "VIEWER_PASSWORD", "MASKWATCH_PASSWORD_HASH"
 SECRET_BYTES = 32
 LOGIN_BYTES = 12  # typed by people: 16 characters, 96 bits
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # werkzeug's own choice
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # the parameters that werkzeug uses
 
 
 class BadPassword(ValueError):
-    """A password that is there cannot be used; the message names its variable and says what to do."""
+    """An existing password cannot be used; the message names its variable and says what to do."""
 
 
 def main() -> int:
-    """Bring the file up to date; 0 when it holds all, 1 with one line on stderr when it cannot."""
-    usage = argparse.ArgumentParser(description="Draw the deployment's secrets into .env; what is there stays.")
+    """Update the file; return 0, or 1 after one line on stderr when that fails."""
+    usage = argparse.ArgumentParser(description="Generate the deployment's secrets in .env; existing values are kept.")
     usage.add_argument("file", nargs="?", type=Path, default=ROOT / ".env", help="default: .env of this repository")
     path = usage.parse_args().file
     try:
-        there = read(path)
-        put(path, changed := missing(there))
+        existing = read(path)
+        put(path, changed := missing(existing))
     except (OSError, UnicodeDecodeError, BadPassword) as error:
-        print(f"{path} cannot be brought up to date: {error}", file=sys.stderr)
+        print(f"{path} cannot be updated: {error}", file=sys.stderr)
         return 1
-    print(f"{path}: {len(set(changed) - set(there))} secrets added, {len(set(there) - set(changed))} left as they were")
+    print(f"{path}: {len(set(changed) - set(existing))} secrets added, {len(set(existing) - set(changed))} kept")
     if LOGIN in changed:
         print(f"The viewer's password: {changed[LOGIN]}")
     elif LOGIN_HASH in changed:
-        print(f"{LOGIN_HASH} is now that of the {LOGIN} in the file; start the viewer anew")
+        print(f"{LOGIN_HASH} now matches {LOGIN}; restart the viewer")
     return 0
 
 
-def missing(there: dict[str, str]) -> dict[str, str]:
-    """Return what a file with these values lacks, and the hash of the viewer's password where it is another's.
+def missing(existing: dict[str, str]) -> dict[str, str]:
+    """Return the secrets that these values lack, and the hash of the viewer's password if it does not match.
 
     Raises:
-        BadPassword: a password cannot stand in the URLs by which processes are told it.
+        BadPassword: a Redis password has characters that a URL cannot contain.
     """
     for name in IN_URLS:
-        if not re.fullmatch(r"[A-Za-z0-9._~-]*", there.get(name, "")):
-            what = "holds other characters than letters, digits and . _ ~ -, which cannot stand in a URL"
-            raise BadPassword(f"{name} {what}: take its line out, and one is drawn")
-    added = {name: secrets.token_urlsafe(SECRET_BYTES) for name in DRAWN if not there.get(name)}
-    if LOGIN in there and not there[LOGIN] and there.get(LOGIN_HASH):
+        if not re.fullmatch(r"[A-Za-z0-9._~-]*", existing.get(name, "")):
+            what = "may only contain letters, digits and . _ ~ -, because it is part of a URL"
+            raise BadPassword(f"{name} {what}: remove its line to generate one")
+    added = {name: secrets.token_urlsafe(SECRET_BYTES) for name in GENERATED if not existing.get(name)}
+    if LOGIN in existing and not existing[LOGIN] and existing.get(LOGIN_HASH):
         return added
-    password = there.get(LOGIN) or secrets.token_urlsafe(LOGIN_BYTES)
-    if not there.get(LOGIN):
+    password = existing.get(LOGIN) or secrets.token_urlsafe(LOGIN_BYTES)
+    if not existing.get(LOGIN):
         added[LOGIN] = password
-    if not is_hash_of(there.get(LOGIN_HASH, ""), password):
+    if not is_hash_of(existing.get(LOGIN_HASH, ""), password):
         added[LOGIN_HASH] = login_hash(password, secrets.token_hex(8))
     return added
 
 
 def login_hash(password: str, salt: str) -> str:
-    """Return what `maskwatch password` prints: werkzeug's scrypt hash, in base64 because Compose expands dollars."""
+    """Return the same as `maskwatch password`: werkzeug's scrypt hash, in base64 because Compose expands dollars."""
     memory = 132 * SCRYPT_N * SCRYPT_R * SCRYPT_P
     key = hashlib.scrypt(password.encode(), salt=salt.encode(), n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=memory)
     text = f"scrypt:{SCRYPT_N}:{SCRYPT_R}:{SCRYPT_P}${salt}${key.hex()}"
@@ -88,7 +87,7 @@ def login_hash(password: str, salt: str) -> str:
 
 
 def is_hash_of(text: str, password: str) -> bool:
-    """Return whether a hash, as `login_hash` makes them, is this password's; one of another kind is not."""
+    """Return whether a hash made by `login_hash` is that of the password; False for any other text."""
     try:
         _, salt, _ = base64.urlsafe_b64decode(text).decode().split("$")
     except ValueError:
@@ -97,7 +96,7 @@ def is_hash_of(text: str, password: str) -> bool:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Return the values in a file; none when there is no file."""
+    """Return the values in a file, empty if it does not exist."""
     if not path.exists():
         return {}
     lines = (line.strip() for line in path.read_text().splitlines())
@@ -106,7 +105,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def put(path: Path, values: dict[str, str]) -> None:
-    """Set values in a file that its owner alone may read from then on; its other lines stay as they are."""
+    """Set values in a file and make it readable by its owner alone; other lines are kept."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.partition("=")[0].strip() not in values]
     new = path.resolve().with_name(f"{path.name}.new")

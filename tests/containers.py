@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,6 +30,9 @@ ENGINE_S = 900
 BUILD_S = 1200
 COMPOSE_S = 120
 SCALE = ("--scale", "classifier=3", "--scale", "detector=2")
+SITE = "localhost"  # of the deployments with HTTPS_FILE
+HTTPS_FILE = "docker-compose.https.yml"
+BASE_FILES = {False: ("docker-compose.yml", "docker-compose.override.yml"), True: ("docker-compose.yml",)}
 FPS = "10"  # two cameras' worth is what two cores label beside a test
 
 
@@ -74,15 +78,20 @@ class Deployment:
     """One project of docker-compose.yml, and of other files on top of it.
 
     Args:
-        variables: what stands in its .env beside the secrets.
+        variables: what its .env holds beside the secrets.
+
+    `url` is where its page is; with docker-compose.https.yml, `authority` is a file with the root certificate of its
+    proxy, once `trust_authority` has copied it.
     """
 
     def __init__(self, folder: Path, *files: str, **variables: object) -> None:
+        is_https = HTTPS_FILE in files
+        self.authority = folder / "root.crt" if is_https else None
         self.name = f"maskwatch-test-{secrets.token_hex(3)}"
         self.secrets = environment_file(folder / "env")
-        self.url = f"http://127.0.0.1:{free_port()}/"
+        self.url = f"https://{SITE}:{free_port()}/" if is_https else f"http://127.0.0.1:{free_port()}/"
         self._file = folder / "env"
-        self._files = [part for name in ("docker-compose.yml", *files) for part in ("-f", REPOSITORY / name)]
+        self._files = [part for name in (*BASE_FILES[is_https], *files) for part in ("-f", REPOSITORY / name)]
         with self._file.open("a") as file:
             file.writelines(f"{name}={value}\n" for name, value in variables.items())
 
@@ -97,6 +106,7 @@ class Deployment:
             *arguments,
             within_s=within_s,
             VIEWER_PORT=port,
+            HTTPS_PORT=port,
             FPS=FPS,
         )
 
@@ -116,21 +126,38 @@ class Deployment:
         """Return the names of its volumes."""
         return docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={self.name}").split()
 
+    def trust_authority(self) -> bool:
+        """Copy the root certificate of the proxy; return whether it was there."""
+        assert self.authority is not None
+        (proxy,) = self.containers("caddy")
+        command = ["docker", "exec", proxy, "cat", "/data/caddy/pki/authorities/local/root.crt"]
+        self.authority.write_bytes(subprocess.run(command, stdout=subprocess.PIPE).stdout)
+        return self.authority.stat().st_size > 0
+
+    def verify(self) -> str | bool:
+        """Return what requests verifies its certificate with."""
+        return str(self.authority) if self.authority else True
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how its certificate is verified; None without TLS."""
+        return ssl.create_default_context(cafile=str(self.authority)) if self.authority else None
+
     def sign_in(self) -> str:
-        """Sign in as a person does; return the session's cookie."""
+        """Sign in as a person does; return the header with the session's cookie."""
         browser = requests.Session()
-        page = browser.get(self.url + "login", timeout=10).text
+        page = browser.get(self.url + "login", timeout=10, verify=self.verify()).text
         token = re.search(r'name="token" value="([^"]+)"', page)
         assert token is not None, page
         form = {"token": token[1], "password": self.secrets["VIEWER_PASSWORD"]}
-        answer = browser.post(self.url + "login", form, allow_redirects=False, timeout=10)
+        answer = browser.post(self.url + "login", form, allow_redirects=False, timeout=10, verify=self.verify())
         assert answer.status_code == 303, answer.text
-        return str(browser.cookies["maskwatch-session"])
+        (session,) = [cookie for cookie in browser.cookies if cookie.name.endswith("maskwatch-session")]
+        return f"{session.name}={session.value}"
 
     def answers(self) -> bool:
         """Return whether the viewer does."""
         try:
-            return requests.get(self.url + "login", timeout=2).ok
+            return requests.get(self.url + "login", timeout=2, verify=self.verify()).ok
         except requests.RequestException:
             return False
 
@@ -157,8 +184,9 @@ class Watching(Page):
 
     def __init__(self, deployment: Deployment, *cameras: str) -> None:
         address = deployment.url.replace("http", "ws", 1) + "socket.io/?EIO=4&transport=websocket"
-        headers = {"Cookie": f"maskwatch-session={deployment.sign_in()}"}
-        self._socket = simple_websocket.Client(address, headers=headers)
+        self.cookie = deployment.sign_in()
+        headers = {"Cookie": self.cookie}
+        self._socket = simple_websocket.Client(address, headers=headers, ssl_context=deployment.tls())
         self._socket.send("40")
         wait_until(lambda: (self._receive(1) or "").startswith("40"), 10, "the socket is open")
         self.emit("watch", cameras)
@@ -174,6 +202,10 @@ class Watching(Page):
     def close(self) -> None:
         super().close()
         self._thread.join()
+
+    def has_ended(self) -> bool:
+        """Return whether the viewer has closed the socket."""
+        return not self._thread.is_alive()
 
     def _note(self) -> None:
         try:

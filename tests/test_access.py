@@ -1,6 +1,6 @@
 """Who is let in: a viewer with a password as a process, and everybody who should not get past it.
 
-Whatever is tried, it is refused, logged, and a browser that is signed in goes on seeing labelled frames.
+Whatever is tried is rejected and logged, and a browser that is signed in goes on seeing labelled frames.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from wsproto.events import Ping
 from commands.password import password
 from pipeline.runtime.settings import BadSettings, Settings
 from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, check, password_hash
-from viewer.security.login_throttle import ALL_MOST, ONE_MOST, LoginThrottle
+from viewer.security.login_throttle import ALL_BURST, ONE_BURST, LoginThrottle
 from viewer.security.middleware import HEADERS, MAX_BODY
 from viewer.security.rejection_log import MAX_LINES, RejectionLog
-from viewer.serving.server import THREADS
-from viewer.serving.worker import ARRIVE_S, MAX_ARRIVING, MAX_HEAD, is_whole
+from viewer.serving.server import IDLE_S
+from viewer.serving.websocket_middleware import BURST_BYTES
+from viewer.sockets import MAX_MESSAGE
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 -- it opens nothing
 HASH = password_hash(PASSWORD)
@@ -41,7 +42,6 @@ TOKEN = "a token for metrics alone"  # noqa: S105
 KEY = "a key that signs the sessions of these tests"
 SETTINGS = Settings(password_hash=HASH, session_key=KEY)
 KNOWN = Authenticator(SETTINGS)  # another viewer with the same key: what it signs holds on the one that is tested
-ASKED = b"GET /login HTTP/1.1\r\nHost: a\r\n"  # and nothing after it
 TRAVERSALS = [
     "/cameras/../../etc/passwd/snapshot.jpg",
     "/cameras/..%2f..%2fetc%2fpasswd/snapshot.jpg",
@@ -52,7 +52,25 @@ TRAVERSALS = [
     "/static//etc/passwd",
 ]
 
-NONSENSE = ["", "z", "4", "42[", "42{}", "42[7]", "42" + 9000 * "[", "451-[]", '40/other,{"a":1}', "5", "9", b"\x00"]
+NONSENSE = [
+    *[
+        "",
+        "z",
+        "4",
+        "4{}",
+        "4true",
+        "42",
+        "42[",
+        "42{}",
+        "42[7]",
+        "42" + 9000 * "[",
+        "4" + 9000 * "[",
+        "43[]",
+        "451-[]",
+    ],
+    *['40/other,{"a":1}', "44", "49", "b!", "bAA==", b"\x00"],
+]
+IGNORED = ["3", "5", "9", "2probe"]  # Engine.IO's own packets, which it ignores at the wrong time
 
 
 class Watcher(Page):
@@ -237,13 +255,16 @@ def answered(viewer: Viewer, sent: bytes) -> tuple[int, http.client.HTTPMessage]
 
 
 def is_closed(connection: socket.socket) -> bool:
+    """Return whether the viewer has closed a connection; what it sent before that is left out."""
     connection.settimeout(0.001)
     try:
-        return connection.recv(1) == b""
+        while connection.recv(4096):
+            pass
     except TimeoutError:
         return False
     except ConnectionError:
-        return True
+        pass
+    return True
 
 
 def token_in(page: str) -> str:
@@ -296,20 +317,20 @@ def test_a_wrong_password_is_refused_and_logged_without_it(viewer: Viewer, log: 
 
     assert status == 401
     assert "maskwatch-session" not in str(answer["Set-Cookie"])
-    assert log.says("refused 127.0.0.2 POST '/login': sign-in with a wrong password")
+    assert log.says("rejected 127.0.0.2 POST '/login': sign-in with a wrong password")
     assert "sesame" not in log.text()
 
 
 def test_guessing_is_slowed_down_for_the_guesser_alone(viewer: Viewer, log: Log) -> None:
-    guesses = [sign_in(viewer, f"guess number {number}", at="127.0.0.3")[0] for number in range(ONE_MOST)]
+    guesses = [sign_in(viewer, f"guess number {number}", at="127.0.0.3")[0] for number in range(ONE_BURST)]
 
     late, answer = sign_in(viewer, PASSWORD, at="127.0.0.3")
     other, _ = sign_in(viewer, PASSWORD, at="127.0.0.4")
 
-    assert guesses == [401] * ONE_MOST
+    assert guesses == [401] * ONE_BURST
     assert (late, other) == (429, 303)
     assert 0 < int(answer["Retry-After"]) <= 12
-    assert log.says("refused 127.0.0.3 POST '/login': sign-in, too many wrong passwords before")
+    assert log.says("rejected 127.0.0.3 POST '/login': sign-in, too many wrong passwords before")
 
 
 def test_a_browser_that_signed_in_before_is_not_kept_out_by_strangers_who_guess(viewer: Viewer) -> None:
@@ -331,10 +352,10 @@ def test_a_browser_that_signed_in_before_is_not_kept_out_by_strangers_who_guess(
 def test_a_known_browser_has_its_own_few_attempts_and_takes_none_from_others(viewer: Viewer) -> None:
     device = KNOWN.new_device()
 
-    guesses = [sign_in(viewer, "a guess", at="127.0.0.6", device=device)[0] for _ in range(ONE_MOST + 1)]
+    guesses = [sign_in(viewer, "a guess", at="127.0.0.6", device=device)[0] for _ in range(ONE_BURST + 1)]
     other, _ = sign_in(viewer, PASSWORD, at="127.0.0.6")
 
-    assert guesses == [401] * ONE_MOST + [429]
+    assert guesses == [401] * ONE_BURST + [429]
     assert other == 303
 
 
@@ -361,20 +382,20 @@ def test_a_guesser_with_many_addresses_gets_no_further_and_is_not_remembered_for
     begun = [attempts.begin(f"10.0.{number // 250}.{number % 250}", None, 0.0) for number in range(1000)]
     later = attempts.begin("10.9.9.9", None, 2.0)
 
-    assert begun.count(0) == ALL_MOST
+    assert begun.count(0) == ALL_BURST
     assert later == 0
-    assert len(attempts._by_one) <= ALL_MOST + 1
+    assert len(attempts._by_one) <= ALL_BURST + 1
 
 
 def test_an_ipv6_network_is_one_guesser_and_who_knows_the_password_is_none() -> None:
     attempts = LoginThrottle(0.0)
 
-    guesses = [attempts.begin(f"2001:db8::{number}", None, 0.0) for number in range(ONE_MOST + 1)]
-    for _ in range(2 * ONE_MOST):
+    guesses = [attempts.begin(f"2001:db8::{number}", None, 0.0) for number in range(ONE_BURST + 1)]
+    for _ in range(2 * ONE_BURST):
         assert attempts.begin("192.0.2.1", None, 0.0) == 0
         attempts.succeeded("192.0.2.1", None)
 
-    assert [wait_s > 0 for wait_s in guesses] == [False] * ONE_MOST + [True]
+    assert [wait_s > 0 for wait_s in guesses] == [False] * ONE_BURST + [True]
 
 
 @pytest.mark.parametrize(
@@ -386,7 +407,7 @@ def test_strangers_get_nothing(viewer: Viewer, log: Log, path: str) -> None:
 
     assert status == 401
     assert "not signed in" in (json.loads(text)["error"] if path.startswith("/api/") else text)
-    assert log.says(f"refused 127.0.0.1 GET '{path}': not signed in")
+    assert log.says(f"rejected 127.0.0.1 GET '{path}': not signed in")
 
 
 def test_strangers_are_shown_the_way_and_what_the_form_needs(viewer: Viewer) -> None:
@@ -419,7 +440,7 @@ FORGED = {
 def test_no_session_but_a_true_one_opens_a_socket_or_a_picture(viewer: Viewer, log: Log, cookie: str | None) -> None:
     assert ask_socket(viewer, cookie) == 401
     assert ask(viewer, "/cameras/demo/snapshot.jpg", cookie=cookie)[0] == 401
-    assert log.says("refused 127.0.0.1 GET '/socket.io/': not signed in")
+    assert log.says("rejected 127.0.0.1 GET '/socket.io/': not signed in")
 
 
 @pytest.mark.parametrize(
@@ -444,8 +465,8 @@ def test_other_sites_are_refused_even_with_a_session(viewer: Viewer, log: Log, h
     ]
 
     assert answers == [403] * 3
-    assert log.says("POST '/logout': asked for by another site")
-    assert log.says("GET '/socket.io/': asked for by another site")
+    assert log.says("POST '/logout': sent by another site")
+    assert log.says("GET '/socket.io/': sent by another site")
     assert ask(viewer, "/api/session", cookie=cookie)[0] == 204
 
 
@@ -480,7 +501,7 @@ def test_a_name_that_is_a_path_leads_nowhere(viewer: Viewer, log: Log, path: str
 
     assert status == 404
     assert "root:" not in text
-    assert log.says("refused 127.0.0.1 GET")
+    assert log.says("rejected 127.0.0.1 GET")
 
 
 def test_a_socket_that_asks_for_a_path_gets_what_else_it_asked_for(viewer: Viewer, log: Log) -> None:
@@ -488,7 +509,7 @@ def test_a_socket_that_asks_for_a_path_gets_what_else_it_asked_for(viewer: Viewe
 
     watcher.emit("watch", ["../../etc/passwd", "demo", 7])
 
-    assert log.says("to watch what cannot be a camera's name")
+    assert log.says("watch with a name that no camera can have")
     assert watcher.wait_for_frame()[0]["camera"] == "demo"
     watcher.close()
 
@@ -504,16 +525,18 @@ def test_nobody_may_send_much(viewer: Viewer, log: Log) -> None:
     assert (body, chunked) == (413, 411)
     assert header in (400, 431)
     assert line in (400, 414)
-    assert log.says(f"refused 127.0.0.1 POST '/login': a body of more than {MAX_BODY} bytes")
+    assert log.says(f"rejected 127.0.0.1 POST '/login': a body of more than {MAX_BODY} bytes")
 
 
-def test_a_socket_takes_no_large_message_not_even_in_pieces(viewer: Viewer, log: Log) -> None:
+@pytest.mark.parametrize("size", [MAX_MESSAGE + 1, BURST_BYTES, 10 * BURST_BYTES])
+def test_a_large_message_closes_its_socket(viewer: Viewer, log: Log, size: int) -> None:
     watcher = Watcher(viewer, fresh_cookie())
 
-    watcher.emit("watch", ["x" * 30_000])
+    with contextlib.suppress(OSError, simple_websocket.ConnectionClosed):
+        watcher.emit("watch", ["x" * size])
 
     wait_until(watcher.is_closed, 10, "the socket is closed")
-    assert log.says("a message of more than 20000 bytes; its socket is closed")
+    assert "Traceback" not in log.text()
 
 
 @pytest.mark.parametrize("what", ["events", "control messages"])
@@ -526,7 +549,7 @@ def test_a_flood_ends_its_own_socket_and_is_logged_once(viewer: Viewer, log: Log
             send()
 
     wait_until(watcher.is_closed, 10, "the socket is closed")
-    assert log.says("more messages than a page sends; its socket is closed")
+    assert log.says("more messages than a page sends; its WebSocket is closed")
     assert log.text().count("more messages") == 1
 
 
@@ -539,6 +562,18 @@ def test_a_socket_that_speaks_nonsense_is_closed(viewer: Viewer, log: Log) -> No
         wait_until(watcher.is_closed, 5, f"the socket that said {message!r} is closed")
     wait_until(lambda: log.text().count("a message that no page sends") == len(NONSENSE), 5, "each is logged")
     assert "Traceback" not in log.text()
+
+
+@pytest.mark.parametrize("message", IGNORED)
+def test_a_packet_at_the_wrong_time_changes_nothing(viewer: Viewer, log: Log, message: str) -> None:
+    watcher = Watcher(viewer, fresh_cookie())
+
+    for _ in range(20):
+        watcher.send(message)
+
+    assert watcher.wait_for_frame()
+    assert "Traceback" not in log.text()
+    watcher.close()
 
 
 def test_there_is_no_socket_over_plain_requests(viewer: Viewer) -> None:
@@ -615,111 +650,53 @@ def test_the_command_prints_the_hash_of_a_password_that_is_long_enough() -> None
 
 def test_refusals_do_not_fill_the_log_and_stay_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    refusals = RejectionLog(clock=lambda: now[0])
+    rejections = RejectionLog(clock=lambda: now[0])
     request = {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": "GET", "PATH_INFO": "/a\nb\x1b[2J" + "c" * 1000}
 
     for _ in range(MAX_LINES + 10):
-        refusals.tell(request, "not signed in")
+        rejections.log(request, "not signed in")
     now[0] = 1.5
-    refusals.tell(request, "not signed in")
+    rejections.log(request, "not signed in")
 
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == MAX_LINES + 1
-    assert lines[0].startswith(r"refused 192.0.2.1 GET '/a\nb\x1b[2Jccc")
+    assert lines[0].startswith(r"rejected 192.0.2.1 GET '/a\nb\x1b[2Jccc")
     assert len(lines[0]) < 300
-    assert lines[-1].endswith("(and 10 more were refused before this one)")
+    assert lines[-1].endswith("(and 10 more before this one)")
 
 
-@pytest.mark.parametrize(
-    ("came", "whole"),
-    [
-        (b"", False),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n", False),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", False),
-        (b"POST / HTTP/1.1\r\ncontent-length:\t 3 \r\n\r\nabc", True),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 3\r\n\r\nab", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1), True),
-        (b"POST / HTTP/1.1\r\nContent-Length: three\r\n\r\n", True),
-    ],
-)
-def test_a_request_is_whole_with_its_body(came: bytes, whole: bool) -> None:
-    assert is_whole(came) == whole
-
-
-def test_headers_without_an_end_are_refused_when_they_are_too_long(harried: Viewer, harried_log: Log) -> None:
-    status, headers = answered(harried, ASKED + (b"X: " + 1000 * b"x" + b"\r\n") * (MAX_HEAD // 1000 + 1))
-
-    assert (status, headers["X-Frame-Options"]) == (431, "DENY")
-    assert harried_log.says(f"refused 127.0.0.1: headers of more than {MAX_HEAD} bytes")
-
-
-def test_too_many_unfinished_requests_push_out_the_oldest_and_nobody_who_sends_at_once(
-    harried: Viewer,
-    harried_log: Log,
-) -> None:
+def test_a_request_that_stops_half_way_gives_its_thread_back(harried: Viewer, harried_log: Log) -> None:
+    body = b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nto"
+    begun = [b"GET /login HTTP/1.1\r\nX: ", b"G", body]
     with ExitStack() as stack:
-        halves = [stack.enter_context(connected(harried, b"GET ")) for _ in range(MAX_ARRIVING + 20)]
+        halves = [stack.enter_context(connected(harried, sent)) for sent in (*begun, b"")]
 
-        statuses = {ask(harried, "/login")[0] for _ in range(5)}
+        wait_until(lambda: all(map(is_closed, halves)), 2 * IDLE_S + 10, "all are closed")
 
-        wait_until(lambda: all(map(is_closed, halves[:20])), 5, "the oldest are closed")
-        assert statuses == {200}
-        assert not is_closed(halves[-1])
-    assert harried_log.says(f"one of more than {MAX_ARRIVING} unfinished requests")
-
-
-def test_half_a_request_holds_no_thread_and_is_closed_in_time_also_when_its_bytes_drip(
-    harried: Viewer,
-    harried_log: Log,
-) -> None:
-    address, cookies = harried.url + "cameras/demo/stream.mjpg", {"maskwatch-session": fresh_cookie()}
-    with ExitStack() as stack:
-        stream = stack.enter_context(requests.get(address, cookies=cookies, stream=True, timeout=5))
-        body = b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nto"
-        begun = [b"GET /login HTTP/1.1\r\nX: ", b"G", body]
-        halves = [stack.enter_context(connected(harried, begun[n % 3])) for n in range(THREADS + 10)]
-        silent = stack.enter_context(connected(harried, b""))
-
-        status = ask(harried, "/login")[0]
-        pictures = stream.iter_content(None)
-
-        def is_cut_off() -> bool:
-            next(pictures)
-            with contextlib.suppress(ConnectionError):
-                halves[0].sendall(b"x")
-            return is_closed(halves[0])
-
-        wait_until(is_cut_off, ARRIVE_S + 5, "the dripping one is closed")
-        wait_until(lambda: all(map(is_closed, [*halves[1:], silent])), 5, "all others are closed")
-        assert status == 200
-        assert [next(pictures) for _ in range(10)]
-    assert harried_log.says("refused 127.0.0.1: a request that has not come within 10 s")
-
-
-def test_answered_connections_that_are_left_open_delay_nobody(harried: Viewer) -> None:
-    with ExitStack() as stack:
-        left_open = [stack.enter_context(connected(harried, ASKED + b"\r\n")) for _ in range(THREADS)]
-
-        status, _ = answered(harried, ASKED + b"\r\n")
-
-        assert status == 200
-        assert {one.recv(12) for one in left_open} == {b"HTTP/1.1 200"}
+        assert ask(harried, "/login")[0] == 200
+    assert "Traceback" not in harried_log.text()
 
 
 def test_what_is_no_http_is_answered_and_does_not_fill_the_log(harried: Viewer, harried_log: Log) -> None:
     wrong = b"GET /" + 3000 * b"\xff" + b"\r\n\r\n"
 
-    answers = [answered(harried, wrong) for _ in range(3 * MAX_LINES)]
-    wait_until(lambda: answered(harried, wrong) and "no proper request" in harried_log.text(), 10, "some are logged")
+    statuses = {answered(harried, wrong)[0] for _ in range(3 * MAX_LINES)}
+    wait_until(
+        lambda: answered(harried, wrong) and "a malformed request" in harried_log.text(), 10, "some of them are logged"
+    )
 
-    assert {status for status, _ in answers} == {400}
-    assert all(headers[name] == value for _, headers in answers for name, value in HEADERS.items())
+    assert statuses == {400}
     assert max(map(len, harried_log.text().splitlines())) < 400
-    assert harried_log.text().count("refused 127.0.0.1: no proper request") < 2 * MAX_LINES
+    assert harried_log.text().count("rejected a malformed request: ") < 2 * MAX_LINES
 
 
 ODD = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
+
+
+def assert_harmless(status: int, headers: http.client.HTTPMessage) -> None:
+    """Assert that the viewer answered with its headers, or gunicorn that this is no request."""
+    assert status < 500
+    assert status == 400 or {name: headers[name] for name in HEADERS} == HEADERS
 
 
 @pytest.mark.parametrize(
@@ -739,8 +716,7 @@ def test_whatever_bytes_a_header_holds_it_does_no_harm(
 
     for path in (b"/login", b"/", b"/metrics", b"/static/style.css"):
         status, headers = answered(harried, b"GET " + path + b" HTTP/1.1\r\n" + header + b"\r\n\r\n")
-        assert status < 500
-        assert {name: headers[name] for name in HEADERS} == HEADERS
+        assert_harmless(status, headers)
     assert "Traceback" not in harried_log.text()
 
 
@@ -750,6 +726,5 @@ def test_whatever_bytes_a_header_holds_it_does_no_harm(
 def test_whatever_bytes_a_path_holds_it_does_no_harm(harried: Viewer, harried_log: Log, odd: bytes) -> None:
     status, headers = answered(harried, b"GET " + odd + b" HTTP/1.1\r\nHost: a\r\n\r\n")
 
-    assert status < 500
-    assert {name: headers[name] for name in HEADERS} == HEADERS
+    assert_harmless(status, headers)
     assert "Traceback" not in harried_log.text()

@@ -35,6 +35,8 @@ __all__ = ["processes"]
 Done = subprocess.CompletedProcess[str]
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+LOCAL = ("docker-compose.yml", "docker-compose.override.yml")  # what Compose reads when no file is named
+HTTPS = ("docker-compose.yml", "docker-compose.https.yml")
 TEMPLATES = ("users.acl.template", "jobs.acl.template")
 SERVICES = {"redis", "redis-jobs", "camera", "detector", "classifier", "viewer", "trainer", "admin"}
 WITH_PIXELS = {"redis", "camera", "detector", "classifier", "viewer", "admin", "prometheus"}
@@ -160,7 +162,7 @@ def passwords_of(environment: Path, template: str) -> dict[str, str]:
 
 
 def test_every_service_is_locked_down_and_only_loopback_is_published(environment: Path) -> None:
-    found, networks = services(environment, FILES[0])
+    found, networks = services(environment, *LOCAL)
 
     assert set(found) == SERVICES | {"prometheus", "grafana"}
     assert networks["backend"]["internal"]
@@ -185,6 +187,36 @@ def test_the_gpu_file_reserves_gpus_and_lets_memory_grow(environment: Path) -> N
         assert found[name]["environment"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
         assert found[name]["read_only"]
     assert "deploy" not in found["detector"]
+
+
+def test_behind_the_proxy_only_the_proxy_is_published(environment: Path) -> None:
+    without = composed(environment, "config", "-q", files=HTTPS)
+    with environment.open("a") as file:
+        file.write("SITE=cameras.example\n")
+
+    found, networks = services(environment, *HTTPS)
+
+    proxy = found["caddy"]
+    assert without.returncode != 0
+    assert "the name or address that browsers use" in without.stderr
+    assert {name: ports(one) for name, one in found.items() if ports(one) and name != "caddy"} == {
+        name: [PUBLISHED[name]] for name in ("prometheus", "grafana")
+    }
+    assert sorted(ports(proxy)) == ["0.0.0.0:443:443", "0.0.0.0:80:80"]
+    assert set(proxy["networks"]) == {"page"} and networks["backend"]["internal"]
+    assert proxy["read_only"] and proxy["cap_drop"] == ["ALL"] and proxy["cap_add"] == ["NET_BIND_SERVICE"]
+    assert proxy["environment"]["TLS"] == "acme"
+    assert found["viewer"]["environment"]["MASKWATCH_ORIGINS"] == "https://cameras.example"
+    for key in ("init", "security_opt", "ulimits", "restart", "logging", "pids_limit", "stop_grace_period"):
+        assert proxy[key] == found["viewer"][key]
+
+
+def test_a_command_without_files_publishes_the_page_on_this_machine(environment: Path) -> None:
+    command = [*compose_program(), "--env-file", str(environment), "config"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert done.returncode == 0, done.stderr
+    assert ports(yaml.safe_load(done.stdout)["services"]["viewer"]) == [PUBLISHED["viewer"]]
 
 
 def test_compose_without_secrets_says_what_to_run(tmp_path: Path) -> None:

@@ -234,14 +234,24 @@ def test_the_documented_overlay_takes_other_images_and_another_camera(tmp_path: 
     assert len(objects.selected(objects.named("Deployment", "camera")["spec"]["selector"])) == 1
 
 
-def test_the_documented_ingress_leads_to_the_viewer() -> None:
-    ingress = yaml.safe_load(next(text for text in yaml_blocks() if "kind: Ingress" in text))
-    service = built("base").named("Service", "viewer")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_documented_ingress_leads_to_the_viewer_with_tls(tmp_path: Path, version: str) -> None:
+    shutil.copytree(REPOSITORY / "deploy", tmp_path / "deploy")
+    overlay = "".join(text for text in yaml_blocks() if "kind: Kustomization" in text or "kind: Ingress" in text)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(overlay)
 
-    kubernetes_validate.validate(ingress, VERSIONS[-1], strict=True)
+    objects = built(str(tmp_path / "mine"))
+    (ingress,), service = objects.of("Ingress"), objects.named("Service", "viewer")
 
-    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    kubernetes_validate.validate(ingress, version, strict=True)
+    (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+    assert rule["host"] == tls["hosts"][0] == "cameras.example.org"
+    assert f"secret tls {tls['secretName']} " in README
+    assert ingress["metadata"]["namespace"] == service["metadata"]["namespace"]
+    assert (f"ingress-{ingress['spec']['ingressClassName']}", "viewer", 8000) in leaves(objects)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -411,9 +411,8 @@ def test_a_killed_viewer_leaves_its_port_at_once(server: Server) -> None:
         worker = worker_of(viewer)
 
         viewer.process.kill()
-        wait_until(lambda: not lives(worker), 0.5, "the worker is gone")
-
         listen("127.0.0.1", port).close()
+        wait_until(lambda: not lives(worker), 5, "the worker is gone")
 
 
 def test_a_camera_whose_data_is_broken_ends_nothing(server: Server, viewer: Viewer) -> None:

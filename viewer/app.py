@@ -1,7 +1,7 @@
 """The viewer: labelled live video in browsers.
 
-In: results and pixels from Redis. Out: a page, a socket for each browser, MJPEG, health and status over HTTP. While
-Redis is away the page and /healthz stay up and say so; pictures come back by themselves.
+In: results and pixels from Redis. Out: a page, a WebSocket for each browser, MJPEG, health and status over HTTP. While
+Redis is away, the page and /healthz stay available and report it; frames are shown again as soon as it answers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context_from
 from viewer import health
 from viewer.metrics import add_metrics
-from viewer.routes import add_routes
+from viewer.routes import add_api_routes, add_media_routes
 from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
-from viewer.security.middleware import SecurityMiddleware
+from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
-from viewer.serving.connection_limiter import ConnectionLimiter, LimitedSockets
+from viewer.serving.connection_limiter import ConnectionLimiter
 from viewer.serving.server import PortInUse, listen, serve, url
+from viewer.serving.websocket_middleware import WebSocketMiddleware
 from viewer.sockets import Sockets
 from viewer.watch import Watch
 
@@ -39,63 +40,67 @@ __all__ = ["PortInUse", "main"]
 
 log = logging.getLogger(__name__)
 
-STATUS_S = 1.0
-FROM_NPM = Path(__file__).parent / "static" / "vendor" / "socket.io.min.js"
+STATUS_INTERVAL_S = 1.0
+SOCKET_IO_JS = Path(__file__).parent / "static" / "vendor" / "socket.io.min.js"
 
 
 def main(settings: Settings) -> int:
-    """Serve until a signal or the parent's end; return the exit status.
+    """Serve until a signal or the end of the parent; return the exit status.
 
     Raises:
-        BadSettings: others than this machine would be served without a password.
-        PortInUse: it cannot listen there.
-        FileNotFoundError: the page is not complete.
+        BadSettings: other machines would be served without a password.
+        PortInUse: the viewer cannot listen on its address.
+        FileNotFoundError: a part of the page is missing.
     """
-    if not FROM_NPM.is_file():
+    if not SOCKET_IO_JS.is_file():
         raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
-    access = Authenticator(settings)
+    authenticator = Authenticator(settings)
     listening = listen(settings.host, settings.port)
-    access.check_address(listening.getsockname()[0])  # a name may have meant another address when it was checked
+    authenticator.check_address(listening.getsockname()[0])  # a name may have resolved to another address before
     if settings.log_json:
         log.info("viewer at %s", url(listening))
     else:
         print(f"Viewer: {url(listening)}", flush=True)
-    refusals = RejectionLog()
-    return serve(listening, lambda tidy: start(settings, access, refusals, tidy), refusals)
+    rejections = RejectionLog()
+    return serve(listening, lambda cleanup: start(settings, authenticator, rejections, cleanup), rejections)
 
 
 def start(
-    settings: Settings, access: Authenticator, refusals: RejectionLog, tidy: ExitStack
+    settings: Settings, authenticator: Authenticator, rejections: RejectionLog, cleanup: ExitStack
 ) -> tuple[WSGIApplication, WorkerContext]:
-    """Make the app and start its threads, in the process that serves."""
-    context = tidy.enter_context(worker_context_from("viewer", settings))
+    """Create the application and start its threads, in the worker process."""
+    context = cleanup.enter_context(worker_context_from("viewer", settings))
     app = Flask(__name__)
-    seats = ConnectionLimiter(settings.max_viewers)
-    sockets = Sockets(app, access, refusals)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
+    limiter = ConnectionLimiter(settings.max_viewers)
+    sockets = Sockets(app, rejections)
     watch = Watch(context, sockets.audience)
-    add_routes(app, context, watch, seats, access, refusals)
-    add_login(app, access, refusals)
+    add_api_routes(app, context, authenticator, rejections)
+    add_media_routes(app, context, watch, limiter, authenticator, rejections)
+    add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
-    for work in (watch.follow, lambda: tell_status(context, sockets)):
-        threading.Thread(target=_keep_alive, args=(context, work), daemon=True).start()
-    return SecurityMiddleware(LimitedSockets(app, seats), access, refusals), context
+    for work in (watch.follow, lambda: broadcast_status(context, sockets)):
+        threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
+    websockets = WebSocketMiddleware(app, limiter, authenticator, rejections)
+    return SecurityMiddleware(websockets, authenticator, rejections), context
 
 
-def tell_status(context: WorkerContext, sockets: Sockets) -> None:
-    """Tell every page once a second how things are."""
-    while not context.wait(STATUS_S):
+def broadcast_status(context: WorkerContext, sockets: Sockets) -> None:
+    """Send health and status to every page once a second."""
+    while not context.wait(STATUS_INTERVAL_S):
         sockets.audience.forget_stale()
-        sockets.tell_all("health", msgspec.to_builtins(health.read(context)))
+        sockets.broadcast("health", msgspec.to_builtins(health.read(context)))
         with context.reconnecting():
-            sockets.tell_all("status", msgspec.to_builtins(status.read(context.client, context.clock)))
+            sockets.broadcast("status", msgspec.to_builtins(status.read(context.client, context.clock)))
 
 
-def _keep_alive(context: WorkerContext, work: Callable[[], None]) -> None:
-    """Do a thread's work. If it fails so does the process, and another takes its place: no page without pictures."""
+def _run_or_exit(context: WorkerContext, work: Callable[[], None]) -> None:
+    """Do the work of a thread. If it fails the process exits and is replaced: a page without frames is of no use."""
     try:
         with context.turns.loop():
             work()
     finally:
         if context.should_run():
-            log.critical("a thread of the viewer ended; starting over", exc_info=True)
+            log.critical("a thread of the viewer failed; the process is replaced", exc_info=True)
             os._exit(1)

@@ -1,4 +1,4 @@
-"""Whether what the viewer shows can be relied on, and if not, why."""
+"""Whether frames are being labelled, and if not, why."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ COMMANDS = {"detector": "detect", "classifier": "classify"}  # by role; without 
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """What /healthz says. reasons: for people; none when ok."""
+    """The content of /healthz. reasons: for people; empty when ok."""
 
     ok: bool
     reasons: list[str]
 
 
 def read(context: WorkerContext) -> Health:
-    """Return how things are right now; Redis being away is one of the answers."""
+    """Return the present health; it is also an answer when Redis cannot be reached."""
     try:
         live = {beat.role for beat in status.heartbeats(context.client)}
     except redis.RedisError as error:

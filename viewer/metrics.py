@@ -1,8 +1,8 @@
-"""GET /metrics of the viewer: its own metrics, and what all processes together have done, read from Redis.
+"""GET /metrics of the viewer: its own metrics, and those of all processes together, read from Redis.
 
-Whoever shows the token may read them; where none is set, this machine alone. While Redis fails only the viewer's own
-are told, with maskwatch_redis_up 0. A camera that has been gone for a day is no longer told of, nor are runs of
-`maskwatch label`, whose names never come back.
+A reader must show the token; without a configured token only this machine may read. While Redis fails, only the
+viewer's own metrics are returned, with maskwatch_redis_up 0. Cameras that were last seen a day ago are left out, and so
+are runs of `maskwatch label`, whose names are never used again.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ from pipeline.runtime.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
-GONE_S = 86_400.0  # a camera whose producer was last seen so long ago is no longer told of
-MAX_CAMERAS = 500  # are told of, those seen last first
+GONE_S = 86_400.0  # a camera whose producer was last seen this long ago is left out
+MAX_CAMERAS = 500  # those seen last
 
 Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
 
 
 def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
-    """Give the app its metrics. token: what readers must show; None lets this machine alone read them."""
-    refusals = RejectionCounter()
+    """Add the route. token: what a reader must show; with None only this machine may read."""
+    rejections = RejectionCounter()
     everything = _Everything(context)
 
     @app.get("/metrics")
     def metrics_page() -> Response:
         if token is None and not _is_local():
-            refusals.note(request.remote_addr or "somebody")
+            rejections.note(request.remote_addr or "an unknown address")
             return _line("metrics are for this machine alone until MASKWATCH_METRICS_TOKEN is set", 403)
         if token is not None and not allowed(token, request.headers.get("Authorization")):
-            refusals.note(request.remote_addr or "somebody")
-            refusal = _line("metrics need the token", 401)
-            refusal.headers["WWW-Authenticate"] = "Bearer"
-            return refusal
+            rejections.note(request.remote_addr or "an unknown address")
+            denial = _line("metrics need the token", 401)
+            denial.headers["WWW-Authenticate"] = "Bearer"
+            return denial
         content, content_type = exposition(everything, request.headers.get("Accept"))
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
 def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[InRedis, Samples]:
-    """Return what is told of a status. seen: when each camera's producer was last seen; it and now on Redis' clock."""
-    told: dict[InRedis, Samples] = {metric: [] for metric in metrics.IN_REDIS}
+    """Return the samples of a status. seen: when each camera's producer was last seen; as now, on Redis' clock."""
+    result: dict[InRedis, Samples] = {metric: [] for metric in metrics.IN_REDIS}
     for camera in _listed(found.cameras, seen, now):
         for metric, labels, value in _of_camera(camera, now):
-            told[metric].append(((camera.name, *labels), value))
+            result[metric].append(((camera.name, *labels), value))
     for name, stream in found.streams.items():
-        told[metrics.stream_length].append(((name,), stream.length))
+        result[metrics.stream_length].append(((name,), stream.length))
         if name in metrics.OUTCOMES:
-            told[metrics.stream_lag].append(((name,), stream.lag))
-            told[metrics.stream_pending].append(((name,), stream.pending))
+            result[metrics.stream_lag].append(((name,), stream.lag))
+            result[metrics.stream_pending].append(((name,), stream.pending))
     alive = Counter((process.role, process.model or "") for process in found.processes)
-    told[metrics.processes] = [(labels, count) for labels, count in sorted(alive.items())]
-    return told
+    result[metrics.processes] = [(labels, count) for labels, count in sorted(alive.items())]
+    return result
 
 
 def _of_camera(camera: Camera, now: float) -> Iterator[tuple[InRedis, tuple[str, ...], float]]:
@@ -84,33 +84,33 @@ def _of_camera(camera: Camera, now: float) -> Iterator[tuple[InRedis, tuple[str,
 
 
 def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) -> list[Camera]:
-    """Return the cameras that are told of, so that their number stays small whatever names there ever were.
+    """Return the cameras to report, at most MAX_CAMERAS of those seen within a day.
 
-    One that has never delivered a frame is among them: its producer is seen all the same.
+    A camera that has never delivered a frame is included: its producer is seen nevertheless.
     """
     last = sorted(cameras, key=lambda camera: seen.get(camera.name, 0.0), reverse=True)
     return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
 
 
 class _Everything(Collector):
-    """The viewer's own metrics and those in Redis."""
+    """The viewer's own metrics and those from Redis."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
     def collect(self) -> Iterator[Metric]:
-        """Give the metrics as they are now; without those in Redis when that fails."""
+        """Return the present metrics; without those from Redis when it fails."""
         try:
             found = status.read(self._context.client, self._context.clock)
-            told = samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
+            values = samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
             metrics.redis_up.set(0)
-            told = {}
+            values = {}
         yield from REGISTRY.collect()
-        for metric, values in told.items():
+        for metric, rows in values.items():
             family = metric.family()
-            for labels, value in values:
+            for labels, value in rows:
                 family.add_metric(labels, value)
             yield family
 
@@ -122,7 +122,7 @@ def _seen(context: WorkerContext) -> dict[str, float]:
 
 
 def _memory(context: WorkerContext) -> dict[InRedis, Samples]:
-    """Return how much memory Redis uses; nothing where this user may not ask."""
+    """Return how much memory Redis uses; nothing where the Redis user may not read it."""
     try:
         found = cast(dict[str, int], context.client.info("memory"))
     except redis.ResponseError:
@@ -134,7 +134,7 @@ def _memory(context: WorkerContext) -> dict[InRedis, Samples]:
 
 
 def _is_local() -> bool:
-    """Return whether this machine asks, and no proxy for somebody else."""
+    """Return whether the request comes from this machine, and not through a proxy."""
     proxied = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip"))
     try:
         return not proxied and ipaddress.ip_address(request.remote_addr or "").is_loopback

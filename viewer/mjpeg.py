@@ -1,4 +1,4 @@
-"""Pictures with their labels burned in: for whoever shows an MJPEG stream or a JPEG but runs no page of ours."""
+"""JPEG images with their labels drawn in, for clients that show an MJPEG stream or a snapshot without our page."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from viewer.audience import DisplayFrame, Stream
 
 BOUNDARY = "frame"
 QUALITY = 85
-TAKE_S = 1.0  # a stream looks so often whether the viewer ends
-SILENT_S = 3.0  # a camera without a new frame for so long is shown as offline
+TAKE_S = 1.0  # how often a stream without new frames checks whether it should end
+SILENT_S = 3.0  # a camera without a new frame for this long is shown as offline
 NOT_LABELLED = "not labelled right now"
 
 
 class AnnotatedJpegEncoder:
-    """Burn labels in once a frame, however many streams show it; forgotten with the frame."""
+    """Draws and encodes each frame once for all streams that show it; the result is kept as long as the frame."""
 
     def __init__(self) -> None:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._burned: WeakKeyDictionary[DisplayFrame, bytes] = WeakKeyDictionary()
+        self._encoded: WeakKeyDictionary[DisplayFrame, bytes] = WeakKeyDictionary()
 
-    def burned(self, shown: DisplayFrame) -> bytes:
+    def encode(self, frame: DisplayFrame) -> bytes:
         """Return the frame as JPEG with its labels.
 
         Raises:
             BadImage: its pixels are damaged.
         """
-        with self._locks[shown.camera]:
-            jpeg = self._burned.get(shown)
+        with self._locks[frame.camera]:
+            jpeg = self._encoded.get(frame)
             if jpeg is None:
-                note = None if shown.labelled else NOT_LABELLED
-                jpeg = encode_jpeg(draw(decode_jpeg(shown.jpeg), shown.faces, note=note), QUALITY)
-                self._burned[shown] = jpeg
+                note = None if frame.labelled else NOT_LABELLED
+                jpeg = encode_jpeg(draw(decode_jpeg(frame.jpeg), frame.faces, note=note), QUALITY)
+                self._encoded[frame] = jpeg
             return jpeg
 
 
-def parts(going: Callable[[], bool], stream: Stream, burner: AnnotatedJpegEncoder) -> Iterator[bytes]:
-    """Yield a multipart stream, each frame the newest there is, until the viewer or the session ends.
+def parts(should_run: Callable[[], bool], stream: Stream, encoder: AnnotatedJpegEncoder) -> Iterator[bytes]:
+    """Yield the parts of a multipart stream, each the newest frame, while `should_run()`.
 
-    A camera that falls silent is shown as offline, once a second, which also finds out whether anybody still looks.
+    A silent camera is shown as offline once a second; a client that has gone is noticed when that is sent.
     """
     yield f"--{BOUNDARY}\r\n".encode()
     last: DisplayFrame | None = None
-    silent_s = SILENT_S - TAKE_S  # until the first frame: a stream of an offline camera says so soon
-    while going():
-        shown = stream.take(TAKE_S)
-        silent_s = 0.0 if shown else silent_s + TAKE_S
+    silent_s = SILENT_S - TAKE_S  # so that the stream of an offline camera begins soon
+    while should_run():
+        frame = stream.take(TAKE_S)
+        silent_s = 0.0 if frame else silent_s + TAKE_S
         try:
-            if shown:
-                last = shown
-                yield part(burner.burned(shown))
+            if frame:
+                last = frame
+                yield part(encoder.encode(frame))
             elif silent_s >= SILENT_S:
                 yield part(_offline(stream.camera, last))
         except BadImage:
-            continue  # detection dead-letters the frame and says so
+            continue  # the detector dead-letters the frame
 
 
 def part(jpeg: bytes) -> bytes:
-    """Return one part of the stream and the boundary after it: browsers show a picture once they see that."""
+    """Return one part and the boundary after it: browsers show an image when they receive that."""
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
 
 
 def _offline(camera: str, last: DisplayFrame | None) -> bytes:
-    frame: Image | None = decode_jpeg(last.jpeg) if last else None
-    return encode_jpeg(offline_picture(frame, f"{camera} is offline"), QUALITY)
+    image: Image | None = decode_jpeg(last.jpeg) if last else None
+    return encode_jpeg(offline_picture(image, f"{camera} is offline"), QUALITY)

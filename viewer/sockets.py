@@ -1,8 +1,8 @@
-"""The socket protocol between the viewer and its page, over Socket.IO on WebSocket.
+"""The socket protocol between the viewer and its page, Socket.IO over WebSocket.
 
-From the page: `watch` (list of camera names: pictures are sent of these and no others) and `ack` (camera, frame_id: the
-frame is drawn, the next may come). To the page: `frame` (metadata, JPEG as bytes), and once a second `status`
-(what /api/status says) and `health` (what /healthz says). What does not fit is logged and changes nothing.
+From the page: `watch` (a list of camera names: only their frames are sent) and `ack` (camera, frame_id: the frame is
+drawn, the next one may be sent). To the page: `frame` (metadata, JPEG as bytes), and once a second `status` (the
+content of /api/status) and `health` (the content of /healthz). Events of another form are logged and ignored.
 """
 
 from __future__ import annotations
@@ -17,85 +17,91 @@ from flask_socketio import SocketIO
 from pipeline.bus.messages import is_camera_name
 from pipeline.vision.drawing import label_text
 from viewer.audience import Audience, DisplayFrame
-from viewer.security.authenticator import Authenticator
+from viewer.security.page_packet import MALFORMED, PagePacket
 from viewer.security.rejection_log import RejectionLog
-from viewer.security.socket_guard import MAX_RECEIVED, guard
+from viewer.serving.websocket_middleware import close_websocket
 
 PING_S = 5
-PONG_S = 10  # a browser that has not answered a ping for so long is gone
-MAX_WATCHED = 256  # cameras a page may watch
+PONG_S = 10  # a browser that has not answered a ping for this long is disconnected
+MAX_WATCHED = 256  # cameras that a page may watch
+MAX_MESSAGE = 20_000  # bytes of one message from a page
 
 
 class Sockets:
-    """Every page's socket. `audience` says which frame each gets next."""
+    """The sockets of all pages. `audience` decides which frame each of them gets next."""
 
-    def __init__(self, app: Flask, access: Authenticator, refusals: RejectionLog) -> None:
+    def __init__(self, app: Flask, rejections: RejectionLog) -> None:
         self.audience = Audience(self._send)
-        self._refusals = refusals
+        self._rejections = rejections
         for name in ("engineio.server", "socketio.server"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # without a level they write their lines twice
-        self._io = SocketIO(  # type: ignore[call-arg]  # its stubs do not know transports
+            logging.getLogger(name).setLevel(logging.ERROR)  # without a level they add a handler of their own
+        self._io = SocketIO(  # type: ignore[call-arg]  # the stubs lack transports and serializer
             app,
             async_mode="threading",
-            async_handlers=False,  # no thread for each message; the handlers below never wait
+            async_handlers=False,  # no thread for each message: the handlers below never block
             manage_session=False,
             transports=["websocket"],
-            cors_allowed_origins=[],  # the gate has looked at the origin before
+            cors_allowed_origins=[],  # SecurityMiddleware has checked the origin
             ping_interval=PING_S,
             ping_timeout=PONG_S,
-            max_http_buffer_size=MAX_RECEIVED,
+            max_http_buffer_size=MAX_MESSAGE,
+            serializer=PagePacket,
         )
-        guard(self._io.server.eio, access, refusals)  # type: ignore[attr-defined]  # its stubs do not know server
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("watch", self._watch)
         self._io.on_event("ack", self._acknowledge)
+        self._io.on_event(MALFORMED, self._malformed)
 
-    def tell_all(self, event: str, content: object) -> None:
-        """Send something small to every page."""
+    def broadcast(self, event: str, content: object) -> None:
+        """Send an event to every page."""
         self._io.emit(event, content)
 
-    def _send(self, id_: str, shown: DisplayFrame) -> None:
-        self._io.emit("frame", (metadata(shown), shown.jpeg), to=id_)
+    def _send(self, id_: str, frame: DisplayFrame) -> None:
+        self._io.emit("frame", (metadata(frame), frame.jpeg), to=id_)
 
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_session())
 
     def _watch(self, cameras: object = None, *_: object) -> None:
         if not isinstance(cameras, list) or len(cameras) > MAX_WATCHED:
-            self._refusals.tell(request.environ, f"to watch what is no list of at most {MAX_WATCHED} cameras")
+            self._rejections.log(request.environ, f"watch without a list of at most {MAX_WATCHED} cameras")
             return
         names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
         if len(names) < len(cameras):
-            self._refusals.tell(request.environ, "to watch what cannot be a camera's name")
+            self._rejections.log(request.environ, "watch with a name that no camera can have")
         self.audience.watch(_session(), names)
 
     def _acknowledge(self, camera: object = None, frame_id: object = None, *_: object) -> None:
         if isinstance(camera, str) and is_camera_name(camera) and isinstance(frame_id, str):
             self.audience.acknowledge(_session(), camera, frame_id)
         else:
-            self._refusals.tell(request.environ, "to acknowledge what cannot be a camera's frame")
+            self._rejections.log(request.environ, "ack of a frame that no camera can have")
+
+    def _malformed(self, *_: object) -> None:
+        self._rejections.log(request.environ, "a message that no page sends; its WebSocket is closed")
+        close_websocket(request.environ)
 
 
-def metadata(shown: DisplayFrame) -> dict[str, Any]:
-    """Return what a page is told about a frame beside its picture."""
+def metadata(frame: DisplayFrame) -> dict[str, Any]:
+    """Return the metadata of a frame that a page gets with its JPEG."""
     return {
-        "camera": shown.camera,
-        "frame_id": shown.frame_id,
-        "seq": shown.seq,
-        "width": shown.width,
-        "height": shown.height,
-        "labelled": shown.labelled,
-        "captured_at": shown.captured_at,
-        "age_ms": round(1000 * (shown.age_s + time.monotonic() - shown.at_s), 1),
+        "camera": frame.camera,
+        "frame_id": frame.frame_id,
+        "seq": frame.seq,
+        "width": frame.width,
+        "height": frame.height,
+        "labelled": frame.labelled,
+        "captured_at": frame.captured_at,
+        "age_ms": round(1000 * (frame.age_s + time.monotonic() - frame.at_s), 1),
         "faces": [
             {
-                "box": [round(side, 1) for side in face.box],
+                "box": [round(coordinate, 1) for coordinate in face.box],
                 "label": face.label,
                 "confidence": round(face.confidence, 4),
                 "text": label_text(face.label, face.confidence),
                 "track": face.track,
             }
-            for face in shown.faces
+            for face in frame.faces
         ],
     }
 

@@ -1,8 +1,8 @@
-"""Follow `results` and show each camera's frames, in order, each with its own labels, to those who watch.
+"""Read `results` and pass the frames of each camera, in order and each with its own labels, to the audience.
 
-Pixels are fetched only for cameras that somebody watches, in one call a round, by the key that the result itself names.
-A camera without labelled results is shown by its newest frame, without boxes. While Redis is away nothing is shown, and
-everything goes on by itself afterwards.
+In: results, and pixels from Redis: only those of watched cameras, in one call a round, by the key in the result itself.
+Out: a DisplayFrame of each watched camera. A camera without labelled results is displayed by its newest frame, without
+boxes. While Redis is away nothing is displayed; the loop goes on as soon as it answers.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from pipeline.vision.tracks import TrackedFace, Tracks
 from viewer.audience import Audience, DisplayFrame
 from viewer.joiner import Joiner
 
-NEWEST_POLL_S = 0.1  # how often the newest frames of cameras without labels are looked for
-FORGET_S = 60.0  # a camera without results that nobody watches is forgotten after so long
+NEWEST_POLL_INTERVAL_S = 0.1  # how often the newest frames of cameras without labels are read
+VIEW_RETENTION_S = 60.0  # a camera without results and without viewers is removed after this long
 
 
 @dataclass(slots=True)
 class _View:
-    """One camera as it is shown."""
+    """The state of one displayed camera."""
 
     joiner: Joiner
     used_at_s: float
     tracks: Tracks = field(default_factory=Tracks)
-    start: int = -1  # of the producer whose frames the tracks follow
+    start: int = -1  # of the producer whose faces are tracked
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A frame to be shown once its pixels are there. start: when its producer started."""
+    """A frame to display, without its pixels. start: when its producer started."""
 
     camera: str
     start: int
@@ -50,29 +50,29 @@ class _Chosen:
 
 
 class Watch:
-    """Every camera as it is shown. One thread runs `follow`; the others may ask for `newest_labelled`."""
+    """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`."""
 
     def __init__(self, context: WorkerContext, audience: Audience) -> None:
         self._context = context
         self.audience = audience
         self._views: dict[str, _View] = {}
         self._newest_labelled: dict[str, _Chosen] = {}
-        self._poll_at_s = 0.0  # when newest frames are looked for again
+        self._poll_at_s = 0.0  # when newest frames are read again
 
     def follow(self) -> None:
-        """Show frames until the process ends."""
-        follower: ResultConsumer | None = None
+        """Display frames until the process should end."""
+        consumer: ResultConsumer | None = None
         while self._context.should_run():
             with self._context.reconnecting():
-                follower = follower or ResultConsumer(self._context.client)
-                results = follower.read(self._block_ms())
+                consumer = consumer or ResultConsumer(self._context.client)
+                results = consumer.read(self._block_ms())
                 with self._context.busy():
                     for result in results:
                         self._add(result)
                     self._show(self._chosen())
 
     def newest_labelled(self, camera: str) -> DisplayFrame | None:
-        """Return a camera's newest labelled frame, None when there is none or its pixels are gone.
+        """Return the newest labelled frame of a camera, None when there is none or its pixels have expired.
 
         Raises:
             redis.RedisError: Redis failed.
@@ -81,7 +81,7 @@ class Watch:
         return self._with_pixels([chosen])[0] if chosen else None
 
     def _block_ms(self) -> int:
-        """Return how long to wait for results: less when a frame is due before, never 0, which means for ever."""
+        """Return how long to wait for results: until the next frame is due, never 0 (for ever in Redis)."""
         now = time.monotonic()
         waits_s = [due - now for view in self._views.values() if (due := view.joiner.due_s()) is not None]
         if self._without_labels(now):
@@ -89,14 +89,14 @@ class Watch:
         return max(1, min(READ_BLOCK_MS, round(1000 * min(waits_s, default=1.0))))
 
     def _add(self, result: FrameResult) -> None:
-        if not result.camera.startswith(FILE_PREFIX) and math.isfinite(result.captured_at):  # JSON knows no others
+        if not result.camera.startswith(FILE_PREFIX) and math.isfinite(result.captured_at):  # JSON has no other numbers
             self._view(result.camera).joiner.add(result, time.monotonic())
 
     def _view(self, camera: str) -> _View:
         now = time.monotonic()
         view = self._views.get(camera)
         if view is None:
-            for name in [name for name, old in self._views.items() if now - old.used_at_s > FORGET_S]:
+            for name in [name for name, old in self._views.items() if now - old.used_at_s > VIEW_RETENTION_S]:
                 del self._views[name]
                 self._newest_labelled.pop(name, None)
             view = self._views[camera] = _View(Joiner(now), now)
@@ -104,21 +104,21 @@ class Watch:
         return view
 
     def _chosen(self) -> list[_Chosen]:
-        """Return the one frame of each watched camera to show now: of several, the newest."""
+        """Return the newest frame to display now of each watched camera that has one."""
         now = time.monotonic()
         watched = self.audience.watched()
         chosen = {camera: labelled for camera in list(self._views) if (labelled := self._next_labelled(camera, now))}
         if now >= self._poll_at_s:
-            self._poll_at_s = now + NEWEST_POLL_S
+            self._poll_at_s = now + NEWEST_POLL_INTERVAL_S
             chosen |= self._unlabelled([one for one in self._without_labels(now) if one not in chosen], now)
         return [one for camera, one in chosen.items() if camera in watched]
 
     def _next_labelled(self, camera: str, now_s: float) -> _Chosen | None:
-        """Return the newest frame whose turn has come, None when none has; the tracks follow all of them."""
+        """Return the newest labelled frame that is due, or None; the tracks are updated with all that are due."""
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
             if result.start < view.start:
-                view.tracks = Tracks()  # those there are wait for a time that is far away
+                view.tracks = Tracks()  # the old ones would wait for a time in the far future
             view.start = result.start
             faces = tuple(view.tracks.update(result.faces, result.captured_at))
             newest = _labelled(result, faces)
@@ -127,32 +127,32 @@ class Watch:
         return newest
 
     def _without_labels(self, now_s: float) -> list[str]:
-        """Return the watched cameras that have no labelled results at present."""
+        """Return the watched cameras without labelled results at present."""
         return [camera for camera in self.audience.watched() if self._view(camera).joiner.wants_newest(now_s)]
 
     def _unlabelled(self, cameras: list[str], now_s: float) -> dict[str, _Chosen]:
-        """Return the newest frames of cameras, without those that were shown before."""
+        """Return the newest frames of cameras, except those that were displayed before."""
         with self._context.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
                 pipe.hmget(newest_key(camera), ["last", "seq", "captured_at", "pixels_key"])
             rows = cast(list[list[bytes | None] | Exception], pipe.execute(raise_on_error=False))
         found = {}
         for camera, row in zip(cameras, rows, strict=True):
-            newest = None if isinstance(row, Exception) else _newest(camera, row)  # its key is no hash
+            newest = None if isinstance(row, Exception) else _newest(camera, row)  # the key holds another type
             if newest and self._views[camera].joiner.show_newest(newest.start, newest.seq, now_s):
                 found[camera] = newest
         return found
 
     def _show(self, chosen: list[_Chosen]) -> None:
-        for shown in self._with_pixels(chosen):
-            if shown:
-                self.audience.show(shown)
+        for frame in self._with_pixels(chosen):
+            if frame:
+                self.audience.show(frame)
                 self._context.count("frames")
 
     def _with_pixels(self, chosen: list[_Chosen]) -> list[DisplayFrame | None]:
         jpegs = fetch_many(self._context.client, [one.pixels_key for one in chosen])
         now = self._context.clock.now() if chosen else 0.0
-        return [_shown(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
+        return [_display_frame(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
 
 
 def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _Chosen:
@@ -160,7 +160,7 @@ def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _Chosen:
 
 
 def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
-    """Read the fields last (start:seq:attempt), seq, captured_at and pixels_key of a camera's newest frame."""
+    """Return the newest frame of a camera from its fields last (start:seq:attempt), seq, captured_at and pixels_key."""
     if any(value is None for value in row):
         return None
     last, seq, captured_at, pixels_key = (value.decode(errors="replace") for value in cast(list[bytes], row))
@@ -172,11 +172,11 @@ def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
     return newest if math.isfinite(newest.captured_at) else None
 
 
-def _shown(chosen: _Chosen, jpeg: bytes, now: float) -> DisplayFrame | None:
+def _display_frame(chosen: _Chosen, jpeg: bytes, now: float) -> DisplayFrame | None:
     try:
         width, height = jpeg_size(jpeg)
     except BadImage:
-        return None  # detection dead-letters the frame and says so
+        return None  # the detector dead-letters the frame
     return DisplayFrame(
         camera=chosen.camera,
         frame_id=frame_id(chosen.camera, chosen.start, chosen.seq),

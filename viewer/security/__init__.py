@@ -1,1 +1,1 @@
-"""Who may use the viewer: sign-in, sessions, and the checks that each request passes."""
+"""Who may use the viewer: sign-in, sessions, and the checks that every request passes."""

@@ -1,12 +1,12 @@
-"""Who may see what this viewer shows: one password, and sessions as signed cookies.
+"""Who may use the viewer: one password, and sessions in signed cookies.
 
-In: a password, or a cookie. Out: a session, None when there is none. Without a password everybody is let in, and the
-viewer serves this machine alone: `check` refuses settings that would open it to others.
+In: a password or a cookie. Out: a session, or None. Without a password every request has a session, and the viewer
+serves this machine alone: `check` rejects settings that would open it to others.
 
-A session is the viewer's signature under an id and an end, so it holds on each viewer with the same key, and after a
-restart. The password's hash is part of the key: a new password ends all sessions. Signing out ends a session here; its
-cookie, had somebody copied it, would still hold on other viewers until its end. A device cookie, signed likewise, says
-that its browser has signed in before; it opens nothing.
+A session is an id and an end, signed by the viewer, so it is valid on each viewer with the same key, also after a
+restart. The hash of the password is part of the key: a new password ends all sessions. Signing out ends a session on
+this viewer only; a copy of its cookie stays valid on others until its end. A device cookie, signed likewise, marks a
+browser that has signed in before; it grants no access.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from pipeline.runtime.settings import BadSettings, Settings
 
-DEVICE_S = 180 * 86_400.0  # so long a browser that has signed in is known; it opens nothing
-SESSION_S = 12 * 3600.0  # a working day; then the password is asked for again
-MAX_ENDED = 10_000  # sessions that were signed out of and are remembered; whoever makes more knows the password
+DEVICE_S = 180 * 86_400.0  # how long a browser that has signed in is known
+SESSION_S = 12 * 3600.0  # a working day
+MAX_ENDED = 10_000  # ended sessions that are remembered; each of them took a sign-in with the password
 MAX_PASSWORD = 1024  # characters
-SESSION = "maskwatch.session"  # of a request's environment: its Session or None
+SESSION = "maskwatch.session"  # key in a request's environment: its Session or None
 HASH = re.compile(r"\Ascrypt:\d+:\d+:\d+\$[^$]+\$[0-9a-f]+\Z")
 UNPROTECTED = (
     "--host {host} serves other machines, and no password is set: run `maskwatch password` and set "
@@ -44,20 +44,20 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """Somebody who is signed in. ends_at: Unix seconds on this machine's clock."""
+    """A signed-in browser. ends_at: Unix seconds on this machine's clock."""
 
     id: str
     ends_at: float
 
 
-ANYBODY = Session(id="", ends_at=math.inf)  # where there is no password
+WITHOUT_LOGIN = Session(id="", ends_at=math.inf)  # of every request when there is no password
 
 
 class Authenticator:
-    """Passwords, sessions, and the names under which the viewer is known. Threads may share it.
+    """The password, the sessions, and the hosts and origins of the viewer. Threads may share it.
 
     Raises:
-        BadSettings: as `check`.
+        BadSettings: see `check`.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -70,26 +70,26 @@ class Authenticator:
         self._cookies = Signer(key, salt=f"session {self._hash}", key_derivation="hmac")
         self._devices = Signer(key, salt=f"device {self._hash}", key_derivation="hmac")
         self._tokens = Signer(key, salt=f"form {self._hash}", key_derivation="hmac")
-        self._ended: dict[str, float] = {}  # by id: when the session would have ended
+        self._ended: dict[str, float] = {}  # by id: the end that the session had before
         self._hashing = threading.Lock()
         self._ending = threading.Lock()
 
     @property
     def has_login(self) -> bool:
-        """Return whether a password is asked for."""
+        """Return whether a password is required."""
         return self._hash is not None
 
     def check_address(self, address: str) -> None:
-        """Make sure that the viewer may listen here.
+        """Check that the viewer may listen on an address.
 
         Raises:
-            BadSettings: others than this machine would be served without a password.
+            BadSettings: other machines would be served without a password.
         """
         if not self.has_login and reaches_others(address):
             raise BadSettings(UNPROTECTED.format(host=address))
 
     def is_password(self, password: str) -> bool:
-        """Return whether this is the password. One at a time: each takes 32 MB."""
+        """Return whether this is the password. One thread at a time: hashing takes 32 MB."""
         if self._hash is None or len(password) > MAX_PASSWORD:
             return False
         with self._hashing:
@@ -100,22 +100,22 @@ class Authenticator:
         return self._signed(self._cookies, SESSION_S)
 
     def new_device(self) -> str:
-        """Return the cookie by which a browser that has signed in is known later; it opens nothing."""
+        """Return the cookie that marks a browser as one that has signed in."""
         return self._signed(self._devices, DEVICE_S)
 
     def device(self, cookie: str | None) -> str | None:
-        """Return the id of a browser that has signed in before; None for a stranger."""
+        """Return the id of a browser that has signed in before, None for an unknown one."""
         found = self._unsigned(self._devices, cookie)
         return found.id if found and self._clock() < found.ends_at else None
 
     def session(self, cookie: str | None) -> Session | None:
-        """Return the session of a cookie; None when it is forged, has ended, or there is none."""
+        """Return the session of a cookie; None when there is no cookie, or it is forged or has ended."""
         if not self.has_login:
-            return ANYBODY
+            return WITHOUT_LOGIN
         found = self._unsigned(self._cookies, cookie)
-        return found if found and self.lasts(found) else None
+        return found if found and self.is_valid(found) else None
 
-    def lasts(self, session: Session) -> bool:
+    def is_valid(self, session: Session) -> bool:
         """Return whether a session has not ended yet."""
         return self._clock() < session.ends_at and session.id not in self._ended
 
@@ -127,18 +127,18 @@ class Authenticator:
             self._ended[session.id] = session.ends_at
 
     def token(self, of: str) -> str:
-        """Return what a form must carry. of: the session's id, or the cookie that came with the form."""
+        """Return the token that a form must contain. of: the id of the session, or the cookie sent with the form."""
         return self._tokens.get_signature(of).decode()
 
     def is_token(self, token: str, of: str) -> bool:
-        """Return whether a form carries its token."""
+        """Return whether a form contains its token."""
         return secrets.compare_digest(token.encode(), self.token(of).encode())
 
     def _signed(self, by: Signer, lasts_s: float) -> str:
         return by.sign(f"{secrets.token_urlsafe(16)}:{self._clock() + lasts_s:.0f}").decode()
 
     def _unsigned(self, by: Signer, cookie: str | None) -> Session | None:
-        """Return the id and the end that a cookie names; None when it is forged, or there is none."""
+        """Return the id and the end in a cookie; None when there is no cookie, or it is forged."""
         try:
             id_, _, ends_at = by.unsign(cookie or "").decode().partition(":")
         except BadSignature:
@@ -152,15 +152,15 @@ def session_of(environ: Mapping[str, Any]) -> Session | None:
 
 
 def password_hash(password: str) -> str:
-    """Return what the setting of this name holds: a salted scrypt hash, in letters that no shell or file minds."""
+    """Return the value of the setting password_hash: a salted scrypt hash in base64, which shells need not quote."""
     return base64.urlsafe_b64encode(generate_password_hash(password, "scrypt").encode()).decode()
 
 
 def check(settings: Settings) -> None:
-    """Make sure that nobody gets in who should not.
+    """Check the settings that control access.
 
     Raises:
-        BadSettings: others than this machine would be served without a password, or a setting is not what it should be.
+        BadSettings: other machines would be served without a password, or a setting is malformed.
     """
     origins_of(settings)
     if settings.password_hash:
@@ -170,15 +170,15 @@ def check(settings: Settings) -> None:
 
 
 def plain_hash(encoded: str) -> str:
-    """Return the scrypt hash that the setting holds.
+    """Return the scrypt hash in the setting.
 
     Raises:
-        BadSettings: it holds none.
+        BadSettings: there is none.
     """
     try:
         found = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
         if HASH.match(found):
-            check_password_hash(found, "")  # scrypt says here already whether it can do with the hash's parameters
+            check_password_hash(found, "")  # raises now if scrypt does not accept the parameters of the hash
             return found
     except (binascii.Error, ValueError):
         pass
@@ -186,10 +186,10 @@ def plain_hash(encoded: str) -> str:
 
 
 def origins_of(settings: Settings) -> frozenset[str]:
-    """Return the origins that are named in the settings.
+    """Return the origins in the settings.
 
     Raises:
-        BadSettings: one of them is no origin.
+        BadSettings: one of them is not an origin.
     """
     origins = frozenset(one.strip().lower() for one in (settings.origins or "").split(",") if one.strip())
     for origin in origins:
@@ -203,5 +203,5 @@ def reaches_others(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
-        return False  # nobody can listen there, and listening will say why
+        return False  # listening on it will fail, and report why
     return not all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)

@@ -1,13 +1,13 @@
-"""The one gate that every request passes, pages and sockets alike, before anything else looks at it.
+"""WSGI middleware that checks every request, for pages and WebSockets alike, before the application handles it.
 
-In: a request. Out: a refusal, or the answer of what lies behind, always with the headers that keep other sites out.
-What is refused is logged, and takes neither a seat nor a look at Redis.
+In: a request. Out: a denial, or the application's answer, both with the security headers. Denials are logged; a denied
+request costs no connection of the limiter and no call to Redis.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,19 +15,22 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 from werkzeug.sansio.http import parse_cookie
+from werkzeug.utils import redirect
+from werkzeug.wrappers import Response
 
 from viewer.security.authenticator import SESSION, Authenticator
 from viewer.security.rejection_log import RejectionLog
 
 if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGIN = "/login"
-# What strangers are answered. /metrics asks for a token of its own.
-OPEN = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
+# Paths that need no session. /metrics requires a token of its own.
+PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
-MAX_BODY = 4096  # bytes; the longest thing that anybody sends is a password
-PLAIN, SECURE = "maskwatch-", "__Host-maskwatch-"  # what cookies' names begin with
+MAX_BODY = 4096  # bytes; the longest body is a password
+PLAIN, SECURE = "maskwatch-", "__Host-maskwatch-"  # prefixes of cookie names
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -36,7 +39,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # under no-referrer browsers name no origin for a form either
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send no origin with forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -45,7 +48,7 @@ HEADERS = {
 
 
 class Denial(Struct, frozen=True, kw_only=True):
-    """Why a request is refused."""
+    """The reason why a request is denied, and the status of the answer."""
 
     status: HTTPStatus
     text: str
@@ -55,82 +58,81 @@ NOT_SIGNED_IN = Denial(status=HTTPStatus.UNAUTHORIZED, text="not signed in; a br
 
 
 class SecurityMiddleware:
-    """WSGI: lets those in who may come in; a request's Session is in its environment behind the gate."""
+    """WSGI middleware; it leaves the request's Session, or None, in the environment."""
 
-    def __init__(self, app: WSGIApplication, access: Authenticator, refusals: RejectionLog) -> None:
+    def __init__(self, app: WSGIApplication, authenticator: Authenticator, rejections: RejectionLog) -> None:
         self._app = app
-        self._access = access
-        self._refusals = refusals
+        self._authenticator = authenticator
+        self._rejections = rejections
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         start = _with_headers(environ, start_response)
-        session = environ[SESSION] = self._access.session(cookie(environ, "session"))
-        refusal = self._refusal(environ)
-        if refusal is None and session is None and environ["PATH_INFO"] not in OPEN:
-            refusal = NOT_SIGNED_IN
-        if refusal is None:
+        session = environ[SESSION] = self._authenticator.session(cookie(environ, "session"))
+        denial = self._denial(environ)
+        if denial is None and session is None and environ["PATH_INFO"] not in PUBLIC:
+            denial = NOT_SIGNED_IN
+        if denial is None:
             return self._app(environ, start)
-        if refusal is NOT_SIGNED_IN and environ["PATH_INFO"] == "/":
-            start("303 See Other", [("Location", LOGIN), ("Content-Length", "0")])
-            return []
-        self._refusals.tell(environ, refusal.text)
-        return _told(environ, start, refusal)
+        if denial is NOT_SIGNED_IN and environ["PATH_INFO"] == "/":
+            return redirect(LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
+        self._rejections.log(environ, denial.text)
+        return _response(environ, denial)(environ, start)
 
-    def _refusal(self, environ: WSGIEnvironment) -> Denial | None:
-        """Return what is wrong with a request, whoever it comes from."""
+    def _denial(self, environ: WSGIEnvironment) -> Denial | None:
+        """Return what is wrong with a request apart from its session."""
         host = environ.get("HTTP_HOST", "")
-        if not self._access.has_login and not self._is_ours(host):
+        if not self._authenticator.has_login and not self._is_own_host(host):
             return Denial(status=HTTPStatus.MISDIRECTED_REQUEST, text=f"{host!a:.80} is no name of this viewer")
-        if self._is_foreign(environ):
-            return Denial(status=HTTPStatus.FORBIDDEN, text="asked for by another site; --origins names more origins")
+        if self._is_cross_site(environ):
+            return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins names more origins")
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="a body without its length")
         if _length(environ) > MAX_BODY:
             return Denial(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text=f"a body of more than {MAX_BODY} bytes")
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         """Return whether a Host header names this viewer.
 
-        Any site may let its own name point to 127.0.0.1, and its pages would pass as ours; not so where a session is
-        asked for, since browsers keep cookies by name.
+        This prevents DNS rebinding, where another site's name resolves to 127.0.0.1. With a login it is not needed:
+        browsers keep cookies by name, so the session is not sent.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name in self._access.hosts or _is_loopback(name)
+        return name in self._authenticator.hosts or _is_loopback(name)
 
-    def _is_foreign(self, environ: WSGIEnvironment) -> bool:
-        """Return whether another site's page lets a browser ask; following a link to ours is fine."""
+    def _is_cross_site(self, environ: WSGIEnvironment) -> bool:
+        """Return whether a page of another site sent the request; following a link from there is allowed."""
         origin = environ.get("HTTP_ORIGIN", "").lower()
-        if origin in self._access.origins:
+        if origin in self._authenticator.origins:
             return False
         if origin:
             scheme, _, host = origin.partition("://")
-            schemes = {"https"} if is_https(environ) else {"http", "https"}  # what a proxy does need not show
+            schemes = {"https"} if is_https(environ) else {"http", "https"}  # a proxy need not report https
             return scheme not in schemes or host != environ.get("HTTP_HOST", "").lower()
         followed = environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_SEC_FETCH_DEST") == "document"
         return environ.get("HTTP_SEC_FETCH_SITE") == "cross-site" and not followed
 
 
 def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
-    """Return a cookie's name; over https its prefix binds it to https and to this very host."""
+    """Return the name of a cookie; over https its prefix restricts it to https and to this host."""
     return (SECURE if is_https(environ) else PLAIN) + purpose
 
 
 def cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
-    """Return a cookie of ours. One that was set over https counts even if a proxy does not tell of https each time."""
-    # werkzeug.http's fails where the header is not UTF-8; what is no ASCII is no cookie of ours
+    """Return the value of a cookie. One set over https counts even if the proxy does not report https every time."""
+    # the parser in werkzeug.http raises where the header is not UTF-8
     found = parse_cookie(environ.get("HTTP_COOKIE"))
     return found.get(SECURE + purpose) or found.get(cookie_name(environ, purpose))
 
 
 def is_https(environ: WSGIEnvironment) -> bool:
-    """Return whether the browser speaks https, to us or to a proxy.
+    """Return whether the browser uses https, to the viewer or to a proxy.
 
-    The header is believed whoever sends it: all that comes of it is stricter, and only for the one who sent it.
+    The header needs no trusted sender: it only makes the checks stricter, and only for the client that sends it.
     """
     proto = environ.get("HTTP_X_FORWARDED_PROTO", "").partition(",")[0].strip()
     return environ.get("wsgi.url_scheme") == "https" or proto == "https"
@@ -149,23 +151,22 @@ def _length(environ: WSGIEnvironment) -> int:
 
 
 def _with_headers(environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
-    """Return start_response so that it adds what every answer carries."""
-    ours = dict(HEADERS)
+    """Return start_response with the security headers added to every answer."""
+    added = dict(HEADERS)
     if not environ["PATH_INFO"].startswith(STATIC):
-        ours["Cache-Control"] = "no-store"
+        added["Cache-Control"] = "no-store"
 
-    def start(status: str, headers: list[tuple[str, str]], *rest: object) -> object:
-        kept = [(name, value) for name, value in headers if name not in ours]
-        return start_response(status, [*kept, *ours.items()], *rest)  # type: ignore[arg-type]  # exc_info, if there is
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        kept = [(name, value) for name, value in headers if name not in added]
+        return start_response(status, [*kept, *added.items()], exc_info)
 
-    return start  # type: ignore[return-value]  # the same signature, with what may follow gathered in one
+    return start
 
 
-def _told(environ: WSGIEnvironment, start: StartResponse, refusal: Denial) -> list[bytes]:
-    """Answer a refusal: one line, or JSON for programs."""
-    is_api = environ["PATH_INFO"].startswith("/api/")
-    body = msgspec.json.encode({"error": refusal.text}) if is_api else f"{refusal.text}\n".encode()
-    kind = "application/json" if is_api else "text/plain; charset=utf-8"
-    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
-    start(f"{refusal.status.value} {refusal.status.phrase}", headers)
-    return [body]
+def _response(environ: WSGIEnvironment, denial: Denial) -> Response:
+    """Return the answer with the reason: one line, or JSON below /api/."""
+    if environ["PATH_INFO"].startswith("/api/"):
+        return Response(msgspec.json.encode({"error": denial.text}), denial.status, mimetype="application/json")
+    return Response(f"{denial.text}\n", denial.status)

@@ -1,7 +1,6 @@
-"""One line in the log for each thing that is refused: who asked, for what, and why not.
+"""A log line for each rejected request: its address, method and path, and the reason.
 
-Somebody who asks a thousand times a second must not fill the disk: the lines have a limit too, and what was left out is
-counted in the next one.
+The lines have a limit, so that many requests do not fill the disk; the next line counts those that were left out.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from viewer.security.token_bucket import TokenBucket
 log = logging.getLogger(__name__)
 
 MAX_LINES, LINES_PER_S = 100, 1.0
-MAX_CHARACTERS = 200  # of what was asked for; it is somebody else's text
+MAX_CHARACTERS = 200  # of a path and of a reason: both may quote the request
 
 
 class RejectionLog:
-    """The log of refusals. Threads may share it."""
+    """The log of rejected requests. Threads may share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,32 +28,25 @@ class RejectionLog:
         self._left_out = 0
         self._lock = threading.Lock()
 
-    def tell(self, environ: Mapping[str, Any], reason: str, error: BaseException | None = None) -> None:
-        """Log that what this request asks for was refused. error: what went wrong, if that is ours to mend."""
+    def log(self, environ: Mapping[str, Any], reason: str) -> None:
+        """Log that a request was rejected. environ: its WSGI environment; empty for one that could not be parsed."""
         with self._lock:
             if self._lines.take(1, self._clock()):
                 self._left_out += 1
                 return
             left_out, self._left_out = self._left_out, 0
-        more = f" (and {left_out} more were refused before this one)" if left_out else ""
-        log.log(
-            logging.ERROR if error else logging.WARNING,
-            "refused %s: %s%s",
-            asked(environ),
-            reason,
-            more,
-            exc_info=error,
-        )
+        more = f" (and {left_out} more before this one)" if left_out else ""
+        log.warning("rejected %s: %.*s%s", describe(environ), MAX_CHARACTERS, reason, more)
 
 
-def asked(environ: Mapping[str, Any]) -> str:
-    """Return who asked for what, on one line whatever it contains; who alone where nothing proper was asked for."""
-    if "REQUEST_METHOD" not in environ:
-        return address(environ)
+def describe(environ: Mapping[str, Any]) -> str:
+    """Return a request's address, method and path on one line, whatever characters it contains."""
+    if not environ:
+        return "a malformed request"
     path = ascii(environ.get("PATH_INFO", ""))[:MAX_CHARACTERS]
     return f"{address(environ)} {environ['REQUEST_METHOD']} {path}"
 
 
 def address(environ: Mapping[str, Any]) -> str:
-    """Return the address that the connection comes from; what proxies say about it can be made up."""
+    """Return the address that the connection comes from; the headers of a proxy can be forged."""
     return str(environ.get("REMOTE_ADDR", ""))

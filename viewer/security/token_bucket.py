@@ -1,4 +1,4 @@
-"""So much at once, and so much a second after that."""
+"""A token bucket: a burst at once, and a steady rate after that."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import threading
 
 
 class TokenBucket:
-    """What somebody may use up. Threads may share it. Pure: the clock is an argument, monotonic seconds.
+    """Tokens that are used up and refilled. Threads may share it. Pure: the clock is an argument, monotonic seconds.
 
     Args:
-        most: so much is there at first, and never more.
-        per_s: so much comes back a second.
+        capacity: the tokens at first, and the most that there ever are.
+        per_s: the tokens added each second.
     """
 
-    def __init__(self, most: float, per_s: float, at_s: float) -> None:
-        self._most = most
+    def __init__(self, capacity: float, per_s: float, at_s: float) -> None:
+        self._capacity = capacity
         self._per_s = per_s
-        self._left = most
+        self._tokens = capacity
         self._at_s = at_s
         self._lock = threading.Lock()
 
     def take(self, amount: float, at_s: float) -> float:
-        """Take so much and return 0; if there is less, take nothing and return in how many seconds there will be."""
+        """Take tokens and return 0; if there are too few, take none and return the seconds until there are enough."""
         with self._lock:
             self._refill(at_s)
-            if self._left < amount:
-                return (amount - self._left) / self._per_s
-            self._left -= amount
+            if self._tokens < amount:
+                return (amount - self._tokens) / self._per_s
+            self._tokens -= amount
             return 0.0
 
     def give(self, amount: float) -> None:
-        """Give so much back, or let it be earned."""
+        """Add tokens, up to the capacity."""
         with self._lock:
-            self._left = min(self._most, self._left + amount)
+            self._tokens = min(self._capacity, self._tokens + amount)
 
     def is_full(self, at_s: float) -> bool:
-        """Return whether nothing of it is used up."""
+        """Return whether no token is missing."""
         with self._lock:
             self._refill(at_s)
-            return self._left >= self._most
+            return self._tokens >= self._capacity
 
     def _refill(self, at_s: float) -> None:
-        self._left = min(self._most, self._left + self._per_s * max(0.0, at_s - self._at_s))
+        self._tokens = min(self._capacity, self._tokens + self._per_s * max(0.0, at_s - self._at_s))
         self._at_s = at_s

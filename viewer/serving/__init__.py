@@ -1,1 +1,1 @@
-"""How the viewer is served: the web server and its limits."""
+"""The web server and its connection limit."""

@@ -1,15 +1,15 @@
 /**
- * The page: one tile a camera, pictures over one socket, and always the truth about what is live.
+ * The page: one tile for each camera, frames over one WebSocket, and what is live, stale or offline.
  *
- * In: `frame`, `status`, `health` from the socket. Out: `watch` (the cameras that can be seen right now) and `ack` (a
- * frame is drawn, the next may come).
+ * In: `frame`, `status`, `health` from the socket. Out: `watch` (the cameras that are visible at present) and `ack` (a
+ * frame is drawn, the next one may be sent).
  */
 
 import { Tile } from "./tile.js";
 import { durationText } from "./words.js";
 
-const SILENT_MS = 5000; // without news for so long nothing on the page is called live
-const SPEAK_MS = 4000; // the summary for screen readers changes at most so often
+const SILENT_MS = 5000; // without a status for this long nothing on the page is shown as live
+const SPEAK_MS = 4000; // how often the summary for screen readers changes
 
 const $ = (id) => document.getElementById(id);
 const tiles = new Map();
@@ -18,8 +18,8 @@ let statusAt = 0;
 let full = null;
 let watched = "";
 let reasons = [];
-let refused = false; // the viewer answers, but takes no socket of ours
-let signedOut = false; // because it does not know us any more
+let rejected = false; // the viewer answers, but accepts no WebSocket
+let signedOut = false; // the session has ended
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -30,7 +30,7 @@ const seen = new IntersectionObserver((entries) => {
 });
 
 socket.on("connect", () => {
-  refused = false;
+  rejected = false;
   watched = "";
   watch();
   refresh();
@@ -38,9 +38,9 @@ socket.on("connect", () => {
 socket.on("disconnect", refresh);
 socket.on("connect_error", async () => {
   const answer = await fetch("api/session").catch(() => null);
-  refused = answer !== null;
+  rejected = answer !== null;
   signedOut = answer?.status === 401;
-  if (signedOut) socket.disconnect(); // it is of no use to try again
+  if (signedOut) socket.disconnect(); // without a session it would only be rejected again
   refresh();
 });
 socket.on("health", (health) => {
@@ -60,9 +60,9 @@ socket.on("frame", async (frame, jpeg) => {
   if (tile && tile.element.dataset.state !== "live") tile.refresh(isConnected());
 });
 
-/** Ask for the pictures that can be seen, and no others. */
+/** Request the frames of the visible cameras. */
 function watch() {
-  for (const tile of tiles.values()) tile.look(!document.hidden && tile.inView && (!full || tile === full));
+  for (const tile of tiles.values()) tile.setVisible(!document.hidden && tile.inView && (!full || tile === full));
   const names = [...tiles.values()].filter((tile) => tile.visible).map((tile) => tile.name).sort();
   if (socket.connected && names.join() !== watched) {
     watched = names.join();
@@ -128,7 +128,7 @@ function refresh() {
 
 function showBanner(state) {
   const lines = [];
-  if (!socket.connected && refused && !signedOut) lines.push("The viewer takes no more browsers right now; trying again.");
+  if (!socket.connected && rejected && !signedOut) lines.push("The viewer accepts no more browsers at present; trying again.");
   else if (state === "lost") lines.push("Connection to the viewer lost, trying again. Nothing below is live.");
   if (state === "connected" || state === "silent") lines.push(...reasons);
   if (state === "silent" && !reasons.length) lines.push("The viewer sends no news. Nothing below is live.");

@@ -1,27 +1,26 @@
 /**
- * Draw a frame with its own boxes on a canvas, all in one go.
+ * Draw a frame and its boxes on a canvas.
  *
- * The labels differ in lightness (Okabe and Ito's sky blue and vermillion), in one line or two, and in their texts.
+ * The two labels differ in lightness (Okabe and Ito's sky blue and vermillion), in the number of lines, and in text.
  */
 
 export const COLOURS = { mask: "#56b4e9", no_mask: "#d55e00" };
 const FONT_PX = 13; // on the screen
 const LINE_PX = 2;
-const NARROW_PX = 480; // a picture shown narrower than this, on the screen, ...
-const MOST_OVERHANG = 2.5; // ... has no texts so many times as wide as their boxes: they would cover other faces
-
-const MOST_SCALE = 4;
+const NARROW_PX = 480; // in an image that is narrower than this on the screen ...
+const MAX_OVERHANG = 2.5; // ... a text is at most this many times as wide as its box, to leave other faces visible
+const MAX_SCALE = 4;
 
 /**
- * Draw the picture, then the boxes, then the texts, so that no line crosses a text.
+ * Draw the image, then the boxes, then the texts, so that no line crosses a text.
  *
- * A picture that is shown larger than it is gets a canvas a whole number of times as large (data-scale), so that lines
- * and texts stay sharp.
+ * An image that is displayed enlarged gets a canvas that is larger by a whole factor (data-scale), so that lines and
+ * texts stay sharp.
  */
 export function drawFrame(canvas, bitmap, frame) {
   const shown = canvas.getBoundingClientRect();
-  const onScreen = Math.min(shown.width / frame.width, shown.height / frame.height) || 1; // screen px a picture's px
-  const scale = Math.max(1, Math.min(MOST_SCALE, Math.ceil(onScreen * devicePixelRatio - 0.1)));
+  const onScreen = Math.min(shown.width / frame.width, shown.height / frame.height) || 1; // screen px per image px
+  const scale = Math.max(1, Math.min(MAX_SCALE, Math.ceil(onScreen * devicePixelRatio - 0.1)));
   const [width, height] = [frame.width * scale, frame.height * scale];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   canvas.dataset.scale = String(scale);
@@ -30,7 +29,7 @@ export function drawFrame(canvas, bitmap, frame) {
   context.drawImage(bitmap, 0, 0, width, height);
   for (const face of faces) drawBox(context, face, Math.max(1, Math.round((LINE_PX * scale) / onScreen)));
   const taken = [];
-  const overhang = frame.width * onScreen < NARROW_PX ? MOST_OVERHANG : Infinity;
+  const overhang = frame.width * onScreen < NARROW_PX ? MAX_OVERHANG : Infinity;
   for (const face of faces.sort((a, b) => area(b.box) - area(a.box))) {
     drawText(context, face, Math.max(8, (FONT_PX * scale) / onScreen), overhang, taken);
   }
@@ -46,7 +45,7 @@ function drawBox(context, { box, label }, line) {
   }
 }
 
-/** Fill four sides instead of stroking a path: every pixel has the colour itself. */
+/** Draw a rectangle by filling its sides; stroking a path would blend the colour at the edges. */
 function outline(context, x1, y1, x2, y2, line, colour) {
   context.fillStyle = colour;
   context.fillRect(x1, y1, x2 - x1, line);
@@ -56,17 +55,16 @@ function outline(context, x1, y1, x2, y2, line, colour) {
 }
 
 /**
- * Write a face's text above its box or below it, where no other text stands; a shorter one where the whole has no room.
- * Where pictures are small, room is at most `overhang` times the box's width.
- * In a crowd the smallest faces go without: their boxes say the label too.
+ * Write the text of a face above or below its box, where it overlaps no other text; a short form where the full one does
+ * not fit. A text may be `overhang` times as wide as the box. Where nothing fits, the box alone shows the label.
  */
 function drawText(context, { box, label, text }, fontPx, overhang, taken) {
   const { width, height } = context.canvas;
   const short = text.replace(/ \(.*?(\d+%)\)/, " $1");
-  for (const words of [text, short]) {
-    const size = fitFont(context, words, fontPx, width);
-    const tag = { width: Math.ceil(context.measureText(words).width + size * 0.8), height: Math.ceil(size * 1.5) };
-    if (words !== short && tag.width > overhang * (box[2] - box[0])) continue;
+  for (const written of [text, short]) {
+    const size = fitFont(context, written, fontPx, width);
+    const tag = { width: Math.ceil(context.measureText(written).width + size * 0.8), height: Math.ceil(size * 1.5) };
+    if (written !== short && tag.width > overhang * (box[2] - box[0])) continue;
     const x = clamp(box[0], 0, width - tag.width);
     for (const top of [box[1] - tag.height, box[3], box[1]]) {
       const y = clamp(top, 0, height - tag.height);
@@ -77,17 +75,17 @@ function drawText(context, { box, label, text }, fontPx, overhang, taken) {
       context.fillRect(x, y, tag.width, tag.height);
       context.fillStyle = "#000";
       context.textBaseline = "middle";
-      context.fillText(words, x + size * 0.4, y + tag.height / 2 + size * 0.06);
+      context.fillText(written, x + size * 0.4, y + tag.height / 2 + size * 0.06);
       return;
     }
   }
 }
 
-/** Set the font, smaller where the words would be wider than the picture; return its size. */
-function fitFont(context, words, wantedPx, width) {
+/** Set the font, smaller if the text would be wider than the canvas; return its size. */
+function fitFont(context, text, wantedPx, width) {
   const use = (px) => (context.font = `600 ${px}px system-ui, sans-serif`);
   use(wantedPx);
-  const wide = context.measureText(words).width + wantedPx;
+  const wide = context.measureText(text).width + wantedPx;
   if (wide <= width) return wantedPx;
   const smaller = Math.max(1, (wantedPx * width) / wide);
   use(smaller);

@@ -1,23 +1,23 @@
-/** One camera on the page: its frames as they come, and the truth about how fresh they are. */
+/** One camera on the page: draws its frames and shows how old they are. */
 
 import { drawFrame } from "./boxes.js";
 import { countsText, droppedText, durationText, median, timeText } from "./words.js";
 
-const RECENT_MS = 5000; // rates and latencies are taken over this long
-const STALE_S = 2; // a picture older than this is not called live ...
-const OFFLINE_S = 5; // ... and one older than this is behind a curtain
+const RECENT_MS = 5000; // the period of rates and latencies
+const STALE_S = 2; // a camera without a new frame for this long is stale ...
+const OFFLINE_S = 5; // ... and after this long offline, with a curtain over its last frame
 
 export class Tile {
   /** @param {string} name @param {{onFull: function(Tile): void}} page */
   constructor(name, page) {
     this.name = name;
-    this.camera = null; // what the last status said
+    this.camera = null; // of the last status
     this.frame = null; // metadata of the frame on the canvas
     this.drawnAt = -1; // performance.now()
-    this.lookedAt = 0; // since when it is looked at, performance.now(); what was drawn before is old
-    this.samples = []; // [when drawn, latency ms] of the last seconds
-    this.inView = true; // until it is known not to be
-    this.visible = false; // and the page is looked at, and no other camera is shown alone
+    this.visibleSince = 0; // performance.now(); frames drawn before are old
+    this.samples = []; // [time of drawing, latency in ms] of the last seconds
+    this.inView = true; // until the observer reports otherwise
+    this.visible = false; // in view, the page is visible, and no other camera is shown alone
     this.element = document.getElementById("tile").content.firstElementChild.cloneNode(true);
     this.element.dataset.camera = name;
     this.element.querySelector(".name").textContent = name;
@@ -29,20 +29,20 @@ export class Tile {
     });
   }
 
-  /** Note that somebody begins or ceases to look at this tile. */
-  look(visible) {
-    if (visible && !this.visible) this.lookedAt = performance.now();
+  /** Set whether this tile can be seen. */
+  setVisible(visible) {
+    if (visible && !this.visible) this.visibleSince = performance.now();
     this.visible = visible;
   }
 
-  /** Draw a frame with its own boxes. Resolves when it is on the canvas, or cannot be. */
+  /** Draw a frame with its own boxes. Resolves when it is drawn, or turned out to be damaged. */
   async show(frame, jpeg) {
     const cameAt = performance.now();
     let bitmap;
     try {
       bitmap = await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
     } catch {
-      return; // a damaged picture; the one before stays, and grows old in plain sight
+      return; // a damaged image; the one before stays and becomes stale
     }
     drawFrame(this.canvas, bitmap, frame);
     bitmap.close();
@@ -56,10 +56,10 @@ export class Tile {
     this.samples.push([this.drawnAt, frame.age_ms + this.drawnAt - cameAt]);
   }
 
-  /** Return what is true of the camera: a state for the style sheet, words, and more words for the curtain. */
+  /** Return the state of the camera: a name for the style sheet, a text, and a detail for the curtain. */
   state(connected) {
-    const silent = (performance.now() - Math.max(this.drawnAt, this.lookedAt)) / 1000;
-    const drawn = this.drawnAt >= this.lookedAt;
+    const silent = (performance.now() - Math.max(this.drawnAt, this.visibleSince)) / 1000;
+    const drawn = this.drawnAt >= this.visibleSince;
     const since = Math.max(this.frame?.captured_at ?? 0, this.camera.newest_at ?? 0);
     if (!connected) return ["lost", "No connection", since ? `last picture ${timeText(since)}` : ""];
     const patience = this.camera.fps > 0 ? 3 / this.camera.fps : 0;
@@ -77,7 +77,7 @@ export class Tile {
     return ["live", "Live", ""];
   }
 
-  /** Bring everything but the picture up to date. */
+  /** Update everything but the image. */
   refresh(connected) {
     const [state, words, more] = this.state(connected);
     this.element.dataset.state = state;

@@ -1,4 +1,4 @@
-/** What the page says, in words. Pure: no document, no clock of its own. */
+/** The texts of the page. Pure functions, without the document and the clock. */
 
 const REASONS = {
   source_full: "pipeline full",
@@ -31,7 +31,7 @@ export function droppedText(ledger) {
   return `${total.toLocaleString("en")} of ${produced} (${reasons.join(", ")})`;
 }
 
-/** Return "14:03:22", with the day before it when that is not today. */
+/** Return "14:03:22", preceded by the date if that is not today. */
 export function timeText(unixSeconds, now = new Date()) {
   const at = new Date(unixSeconds * 1000);
   const time = at.toLocaleTimeString("en-GB");
@@ -47,7 +47,7 @@ export function durationText(seconds) {
   return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** Return the median of numbers, null of none. */
+/** Return the median of numbers, null if there are none. */
 export function median(numbers) {
   if (!numbers.length) return null;
   const sorted = [...numbers].sort((a, b) => a - b);

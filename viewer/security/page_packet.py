@@ -1,0 +1,37 @@
+"""Which Socket.IO packets a page may send, checked in the packet class that python-socketio lets its users choose."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+from socketio.packet import Packet
+
+MALFORMED = "malformed"  # the event that takes the place of a packet of any other form
+CONTROL = ("0", "1")  # connect, disconnect
+EVENT = "2"  # before the JSON of an event: a list that begins with the event's name
+Value: TypeAlias = str | int | float | bool | None
+Event: TypeAlias = list[Value | list[Value | list[Value]]]  # no event of the page is nested deeper
+
+
+class PagePacket(Packet):  # type: ignore[misc]  # python-socketio ships no types
+    """A Socket.IO packet; a received one of a form that no page sends is decoded as the event MALFORMED.
+
+    Otherwise the library would answer such a packet with a traceback in the log.
+    """
+
+    def __init__(self, *args: Any, encoded_packet: Any = None, **named: Any) -> None:
+        if encoded_packet is not None and not is_page_packet(encoded_packet):
+            encoded_packet = f'{EVENT}["{MALFORMED}"]'
+        super().__init__(*args, encoded_packet=encoded_packet, **named)
+
+
+def is_page_packet(packet: object) -> bool:
+    """Return whether a packet has a form that a page sends: connect, disconnect, or an event."""
+    if not isinstance(packet, str) or not packet.startswith(EVENT):
+        return packet in CONTROL
+    try:
+        event = msgspec.json.decode(packet.removeprefix(EVENT), type=Event)
+    except msgspec.MsgspecError:
+        return False
+    return bool(event) and isinstance(event[0], str)
