@@ -119,7 +119,8 @@ def compose_files(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
         files, words = [*files, words[1]], words[2:]
     for file in files:
         assert (REPOSITORY / file).is_file(), f"there is no {file}"
-    return tuple(files) or ("docker-compose.yml",), words
+    assert not files or {"docker-compose.override.yml", "docker-compose.https.yml"} & {*files}, "nobody gets the page"
+    return tuple(files) or ("docker-compose.yml", "docker-compose.override.yml"), words
 
 
 @cache

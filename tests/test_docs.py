@@ -123,7 +123,9 @@ def test_each_block_is_of_a_language_that_is_checked(page: str) -> None:
         elif language == "json":
             json.loads(content)
         elif language == "ini":
-            assert all(is_variable(line.partition("=")[0]) for line in content.splitlines()), content
+            lines = dict(line.split("=", 1) for line in content.splitlines())
+            files = lines.pop("COMPOSE_FILE", "docker-compose.yml").split(":")
+            assert all(map(is_variable, lines)) and all((REPOSITORY / file).is_file() for file in files), content
         elif language == "yaml":
             assert list(yaml.safe_load_all(content))
 
