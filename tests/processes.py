@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,10 +59,12 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    found = Processes(tmp_path)
+def processes() -> Iterator[Processes]:
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
+    found = Processes(folder)
     yield found
     found.end()
+    shutil.rmtree(folder)
 
 
 def live(server: Server, role: str, count: int = 1) -> bool:
