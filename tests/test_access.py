@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def ask(
     viewer: Viewer,
     path: str,
     method: str = "GET",
-    body: object = None,
+    body: dict[str, str] | str | Iterable[bytes] | None = None,
     *,
     cookie: str | None = None,
     at: str = "127.0.0.1",
@@ -225,9 +225,10 @@ def ask(
     if cookie:
         named["Cookie"] = f"maskwatch-session={cookie}"
     if isinstance(body, dict):
-        body, named["Content-Type"] = urlencode(body), "application/x-www-form-urlencoded"
+        named["Content-Type"] = "application/x-www-form-urlencoded"
+    sent = urlencode(body) if isinstance(body, dict) else body
     with contextlib.closing(connection):
-        connection.request(method, path, body, named)  # type: ignore[arg-type]
+        connection.request(method, path, sent, named)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read(100_000).decode(errors="replace")
 
@@ -274,12 +275,18 @@ def token_in(page: str) -> str:
 def sign_in(
     viewer: Viewer, text: str, at: str = "127.0.0.1", device: str = "", **headers: str
 ) -> tuple[int, http.client.HTTPMessage]:
-    """Load the form and send it with this password."""
+    """Load the form and send it with this password; return status and headers."""
+    return send_form(viewer, text, at, device, **headers)[:2]
+
+
+def send_form(
+    viewer: Viewer, text: str, at: str = "127.0.0.1", device: str = "", **headers: str
+) -> tuple[int, http.client.HTTPMessage, str]:
+    """Load the form and send it with this password; return status, headers and text."""
     _, form, page = ask(viewer, "/login", at=at, **headers)
     sent = {"token": token_in(page), "password": text}
     cookies = f"{form['Set-Cookie'].split(';')[0]}; maskwatch-device={device}"
-    status, answer, _ = ask(viewer, "/login", "POST", sent, at=at, cookie=None, Cookie=cookies, **headers)
-    return status, answer
+    return ask(viewer, "/login", "POST", sent, at=at, cookie=None, Cookie=cookies, **headers)
 
 
 def test_the_password_lets_in_and_signing_out_ends_all_that_the_session_had_open(viewer: Viewer, log: Log) -> None:
@@ -324,12 +331,13 @@ def test_a_wrong_password_is_refused_and_logged_without_it(viewer: Viewer, log: 
 def test_guessing_is_slowed_down_for_the_guesser_alone(viewer: Viewer, log: Log) -> None:
     guesses = [sign_in(viewer, f"guess number {number}", at="127.0.0.3")[0] for number in range(ONE_BURST)]
 
-    late, answer = sign_in(viewer, PASSWORD, at="127.0.0.3")
+    late, answer, text = send_form(viewer, PASSWORD, at="127.0.0.3")
     other, _ = sign_in(viewer, PASSWORD, at="127.0.0.4")
 
     assert guesses == [401] * ONE_BURST
     assert (late, other) == (429, 303)
     assert 0 < int(answer["Retry-After"]) <= 12
+    assert f"Too many attempts. Try again in {answer['Retry-After']} s." in text
     assert log.says("rejected 127.0.0.3 POST '/login': sign-in, too many wrong passwords before")
 
 

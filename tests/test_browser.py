@@ -14,6 +14,7 @@ from feeding import BITS, BLOCK_PX, Feed, Page, Viewer, alive, face, feeding, se
 from playwright.sync_api import Browser, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
+from pipeline.bus.messages import Reason
 from viewer.security.authenticator import password_hash
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -168,7 +169,7 @@ def sign_in(tab: Tab, password: str = PASSWORD) -> None:
 
 
 def expect_login(tab: Tab, viewer: Viewer) -> None:
-    """Wait until the sign-in page stands: a page on its way to another may never close (Playwright's issue 42068)."""
+    """Wait for the sign-in page: a page that is loading another may never close (Playwright's issue 42068)."""
     expect(tab).to_have_url(viewer.url + "login")
     expect(tab.get_by_role("button", name="Sign in")).to_be_visible()
 
@@ -216,9 +217,10 @@ def test_signing_in_needs_no_script(browser: Browser, locked: Viewer) -> None:
 
 def test_dropped_frames_are_counted_with_their_reasons(server: Server, tab: Tab) -> None:
     feed = Feed(server)
-    for reason in ("stale", "stale", "expired"):
+    reasons: list[Reason] = ["stale", "stale", "expired"]
+    for reason in reasons:
         feed.publish()
-        feed.drop(reason)  # type: ignore[arg-type]
+        feed.drop(reason)
 
     expect(tile(tab).locator(".dropped")).to_have_text("3 of 3 (overtaken 2, too late 1)", timeout=10_000)
 
@@ -252,7 +254,7 @@ def test_a_camera_without_labels_says_so(server: Server, tab: Tab) -> None:
     assert found and found["frameId"] == f"demo:{feed.start}:{found['number']}"
 
 
-def test_a_lost_viewer_is_told_and_what_stands_is_not_called_live(browser: Browser, server: Server) -> None:
+def test_a_lost_viewer_is_reported_and_no_tile_is_called_live(browser: Browser, server: Server) -> None:
     with viewing(server.url) as viewer, opened(browser, viewer) as tab, feeding([Feed(server)], [face()]):
         expect(tile(tab).locator(".state")).to_have_text("Live", timeout=10_000)
 
@@ -303,8 +305,8 @@ def test_enter_shows_one_camera_and_escape_all_of_them(server: Server, tab: Tab)
         tile(tab, "lobby").focus()
         tab.keyboard.press("Enter")
         expect(tile(tab, "demo")).to_be_hidden()
-        drawn = on_canvas(tab, "lobby")
-        wait_until(lambda: (on_canvas(tab, "lobby") or {})["drawn"] > drawn["drawn"], 5, "lobby goes on")  # type: ignore[index]
+        drawn = drawn_on(tab, "lobby")
+        wait_until(lambda: drawn_on(tab, "lobby") > drawn, 5, "lobby goes on")
         tab.keyboard.press("Escape")
 
         expect(tile(tab, "demo")).to_be_visible()
@@ -317,7 +319,7 @@ def test_a_page_that_is_not_looked_at_is_sent_nothing(server: Server, tab: Tab) 
 
         tab.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
         tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        quiet = wait_until(lambda: stands_still(tab), 5, "no more frames are drawn")
+        quiet = wait_until(lambda: is_still(tab), 5, "no more frames are drawn")
 
     assert quiet
 
@@ -327,7 +329,7 @@ def drawn_on(tab: Tab, camera: str = "demo") -> int:
     return int((on_canvas(tab, camera) or {"drawn": 0})["drawn"])
 
 
-def stands_still(tab: Tab, camera: str = "demo") -> bool:
+def is_still(tab: Tab, camera: str = "demo") -> bool:
     before = drawn_on(tab, camera)
     tab.wait_for_timeout(400)
     return drawn_on(tab, camera) == before
@@ -341,7 +343,7 @@ def test_a_camera_that_is_scrolled_away_is_counted_and_not_sent(
     with opened(browser, standing[1], viewport={"width": 360, "height": 400}) as tab, feeding(feeds, [face()], fps=5):
         expect(tile(tab, "camera-0").locator(".state")).to_have_text("Live", timeout=10_000)
         expect(tab.locator("#count-cameras")).to_have_text("5 of 5", timeout=5_000)
-        wait_until(lambda: stands_still(tab, "camera-4"), 5, "camera-4 is below the window and is not drawn")
+        wait_until(lambda: is_still(tab, "camera-4"), 5, "camera-4 is below the window and is not drawn")
         first = waited(tab, lambda found: found["drawn"] > 0, "camera-0 is drawn", "camera-0")
         below = drawn_on(tab, "camera-4")
         waited(tab, lambda found: found["drawn"] > first["drawn"] + 5, "camera-0 goes on", "camera-0")

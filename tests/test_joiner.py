@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from viewer.joiner import MAX_PATIENT_S, SILENT_S, UNLABELLED_S, WAIT_S, Joiner
 START = 1_000
 
 
-def result(seq: int, outcome: str = "labelled", start: int = START) -> FrameResult:
+def result(seq: int, outcome: Literal["labelled", "dropped"] = "labelled", start: int = START) -> FrameResult:
     return FrameResult(
         frame_id=frame_id("demo", start, seq),
         camera="demo",
@@ -24,7 +25,7 @@ def result(seq: int, outcome: str = "labelled", start: int = START) -> FrameResu
         pixels_key=f"pixels:demo:{start}:{seq}",
         captured_at=float(seq),
         deadline_at=None,
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         reason=None if outcome == "labelled" else "stale",
     )
 

@@ -250,14 +250,14 @@ def test_the_page_stays_up_without_redis_and_pictures_come_back_by_themselves() 
         health = wait_until(lambda: reasons_of(viewer, "cannot be reached"), 5, "health tells")
         front = requests.get(viewer.url, timeout=5)
         status = requests.get(viewer.url + "api/status", timeout=5)
-        told = wait_until(lambda: "cannot be reached" in str(page.next("health")), 5, "the page is told")
+        reported = wait_until(lambda: "cannot be reached" in str(page.next("health")), 5, "the page is told")
         away.rename(folder / "s")
         with feeding([Feed(server)], [face()]):
             metadata, _ = page.wait_for("frame", 10)
 
         page.close()
 
-    assert health and told
+    assert health and reported
     assert (front.status_code, status.status_code) == (200, 503)
     assert metadata["labelled"]
 
@@ -343,7 +343,7 @@ def pictures_of(viewer: Viewer, count: int) -> list[np.ndarray]:
     raise AssertionError("the stream ended")
 
 
-def test_one_viewer_too_many_is_told_so_and_a_seat_that_is_left_is_free(server: Server) -> None:
+def test_one_viewer_too_many_is_rejected_and_a_closed_connection_makes_room(server: Server) -> None:
     with viewing(server.url, max_viewers=2) as viewer, feeding([Feed(server)], [face()]):
         page = Page(viewer.url)
         stream = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
@@ -351,7 +351,7 @@ def test_one_viewer_too_many_is_told_so_and_a_seat_that_is_left_is_free(server: 
         refused = requests.get(viewer.url + "cameras/demo/stream.mjpg", stream=True, timeout=5)
         no_socket = socket_status(viewer)
         page.close()
-        wait_until(lambda: free(viewer), 5, "the page's seat is free")
+        wait_until(lambda: free(viewer), 5, "there is room again")
         stream.close()
 
     assert stream.status_code == 200
@@ -404,15 +404,16 @@ def test_a_port_that_is_about_to_become_free_is_waited_for() -> None:
         assert listening.getsockname()[1] == port
 
 
-def test_a_killed_viewer_leaves_its_port_at_once(server: Server) -> None:
+def test_a_killed_viewer_ends_and_leaves_its_port(server: Server) -> None:
     with viewing(server.url) as viewer:
         port = int(viewer.url.rstrip("/").rpartition(":")[2])
         assert requests.get(viewer.url, timeout=5).ok
         worker = worker_of(viewer)
 
         viewer.process.kill()
+        wait_until(lambda: not lives(worker), 10, "the worker is gone")
+
         listen("127.0.0.1", port).close()
-        wait_until(lambda: not lives(worker), 5, "the worker is gone")
 
 
 def test_a_camera_whose_data_is_broken_ends_nothing(server: Server, viewer: Viewer) -> None:

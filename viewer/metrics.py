@@ -37,7 +37,7 @@ Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
 def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
     """Add the route. token: what a reader must show; with None only this machine may read."""
     rejections = RejectionCounter()
-    everything = _Everything(context)
+    collector = _ViewerCollector(context)
 
     @app.get("/metrics")
     def metrics_page() -> Response:
@@ -49,7 +49,7 @@ def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
             denial = _line("metrics need the token", 401)
             denial.headers["WWW-Authenticate"] = "Bearer"
             return denial
-        content, content_type = exposition(everything, request.headers.get("Accept"))
+        content, content_type = exposition(collector, request.headers.get("Accept"))
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
@@ -92,7 +92,7 @@ def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) ->
     return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
 
 
-class _Everything(Collector):
+class _ViewerCollector(Collector):
     """The viewer's own metrics and those from Redis."""
 
     def __init__(self, context: WorkerContext) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, request
 from flask_socketio import SocketIO
@@ -35,18 +35,18 @@ class Sockets:
         self._rejections = rejections
         for name in ("engineio.server", "socketio.server"):
             logging.getLogger(name).setLevel(logging.ERROR)  # without a level they add a handler of their own
-        self._io = SocketIO(  # type: ignore[call-arg]  # the stubs lack transports and serializer
-            app,
-            async_mode="threading",
-            async_handlers=False,  # no thread for each message: the handlers below never block
-            manage_session=False,
-            transports=["websocket"],
-            cors_allowed_origins=[],  # SecurityMiddleware has checked the origin
-            ping_interval=PING_S,
-            ping_timeout=PONG_S,
-            max_http_buffer_size=MAX_MESSAGE,
-            serializer=PagePacket,
-        )
+        options: dict[str, Any] = {
+            "async_mode": "threading",
+            "async_handlers": False,  # no thread for each message: the handlers below never block
+            "manage_session": False,
+            "transports": ["websocket"],
+            "cors_allowed_origins": [],  # SecurityMiddleware has checked the origin
+            "ping_interval": PING_S,
+            "ping_timeout": PONG_S,
+            "max_http_buffer_size": MAX_MESSAGE,
+            "serializer": PagePacket,
+        }
+        self._io = SocketIO(app, **options)
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("watch", self._watch)
         self._io.on_event("ack", self._acknowledge)
@@ -60,7 +60,7 @@ class Sockets:
         self._io.emit("frame", (metadata(frame), frame.jpeg), to=id_)
 
     def _disconnected(self, *_: object) -> None:
-        self.audience.leave(_session())
+        self.audience.leave(_socket_id())
 
     def _watch(self, cameras: object = None, *_: object) -> None:
         if not isinstance(cameras, list) or len(cameras) > MAX_WATCHED:
@@ -69,11 +69,11 @@ class Sockets:
         names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
         if len(names) < len(cameras):
             self._rejections.log(request.environ, "watch with a name that no camera can have")
-        self.audience.watch(_session(), names)
+        self.audience.watch(_socket_id(), names)
 
     def _acknowledge(self, camera: object = None, frame_id: object = None, *_: object) -> None:
         if isinstance(camera, str) and is_camera_name(camera) and isinstance(frame_id, str):
-            self.audience.acknowledge(_session(), camera, frame_id)
+            self.audience.acknowledge(_socket_id(), camera, frame_id)
         else:
             self._rejections.log(request.environ, "ack of a frame that no camera can have")
 
@@ -106,5 +106,5 @@ def metadata(frame: DisplayFrame) -> dict[str, Any]:
     }
 
 
-def _session() -> str:
-    return str(request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO adds it
+def _socket_id() -> str:
+    return str(cast(Any, request).sid)  # Flask-SocketIO adds it to the request

@@ -1,6 +1,6 @@
 """Sign-in and sign-out: a form that works without JavaScript, and the two requests that change something.
 
-Both requests contain a token that another site's page cannot know. Sign-in throttle are limited before the password is
+Both requests contain a token that another site's page cannot know. Sign-in attempts are limited before the password is
 checked, so that neither the time nor the text of a denial depends on it.
 """
 
@@ -37,11 +37,9 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
             rejections.log(request.environ, "sign-in with a forged token, or none")
             return form(authenticator, OLD, 403)
         client = address(request.environ), authenticator.device(cookie(request.environ, "device"))
-        if wait_s := throttle.begin(*client, time.monotonic()):
+        if wait_s := math.ceil(throttle.begin(*client, time.monotonic())):
             rejections.log(request.environ, "sign-in, too many wrong passwords before")
-            return form(
-                authenticator, f"Too many throttle. Try again in {math.ceil(wait_s)} s.", 429, math.ceil(wait_s)
-            )
+            return form(authenticator, f"Too many attempts. Try again in {wait_s} s.", 429, wait_s)
         if not authenticator.is_password(request.form.get("password", "")):
             rejections.log(request.environ, "sign-in with a wrong password")
             return form(authenticator, WRONG, 401)
@@ -62,9 +60,7 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
 
     @app.get("/api/session")
     def session() -> Response:
-        return Response(
-            status=204
-        )  # SecurityMiddleware has checked; a page without a WebSocket asks whether it is signed out
+        return Response(status=204)  # SecurityMiddleware has checked; a page asks when its WebSocket is rejected
 
 
 def sign_out_token(authenticator: Authenticator, session: Session | None) -> str | None:

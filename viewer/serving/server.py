@@ -39,7 +39,7 @@ GRACE_S = 1  # how long the master waits for its worker before it kills it
 # Kept open after an answer: gunicorn's main thread waits up to 2 s for the other end of a connection that it closes.
 KEEP_ALIVE_S = 5
 HEADER_BYTES, HEADERS = 4096, 50  # limits of a request; a browser with its cookies needs a tenth of them
-IDLE_S = 15  # a connection that sends nothing, or reads nothing of what is sent, for this long is closed by the kernel
+IDLE_S = 15  # a request or WebSocket that sends nothing for this long is closed, and a client that reads nothing
 PORT_WAIT_S = 3.0  # how long to wait for a port in use: the worker of a killed viewer releases it within this time
 PORT_RETRY_S = 0.05
 
@@ -166,7 +166,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
 
 
 def _stop_with(context: WorkerContext, master: int) -> None:
-    """Wait until the context stops, then stop the master, which stops this worker at once: QUIT waits for nobody."""
+    """Wait until the context stops, then stop the master and with it this worker; QUIT waits for no open connection."""
     context.wait(threading.TIMEOUT_MAX)
     if os.getppid() == master:  # otherwise it was killed
         os.kill(master, signal.SIGQUIT)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 WEBSOCKETS = "/socket.io/"
 SOCKET = "gunicorn.socket"  # in a request's environment; Engine.IO finds its connection there
-# How many bytes a page may send, control frames included: at once, and a second. Each message of ours that is larger
-# than any burst of control frames, so each frame, earns as much as its acknowledgement needs.
+# How many bytes a page may send, control frames included: at once, and each second. Each message of at least
+# EARNING_BYTES that the viewer sends, such as a frame, adds EARNED_BYTES; an acknowledgement takes less.
 BURST_BYTES, BYTES_PER_S = 100_000, 8_000
 EARNING_BYTES, EARNED_BYTES = 1_000, 200
 
