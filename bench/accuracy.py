@@ -12,19 +12,19 @@ some of them, list their hashes with --only.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from string import hexdigits
 
 import click
 import msgspec
 
-from bench.precision import Accuracy, Prediction, mean_average_precision
+from bench.precision import mean_average_precision
 from models.files import sha256_of
-from pipeline.vision.faces import LABELS
-from trainer.data.annotations import AnnotatedFace, AnnotatedPicture, read_annotations
+from pipeline.vision.faces import LABELS, Face
+from trainer.data.annotations import AnnotatedPicture, read_annotations
 
-CLEAR_FACE_PX = 16.0  # faces whose shorter side is at least this are also measured separately
+MIN_SIDES_PX = {"all faces": 0.0, "16 px and more": 16.0}  # of the faces that are measured: their shorter side
 HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 only_option = click.option(
@@ -38,17 +38,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a line of `maskwatch label --json` that are used here."""
 
     name: str
-    faces: tuple[Prediction, ...] = ()
+    faces: tuple[Face, ...] = ()
     error: str | None = None
 
 
-def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tuple[Prediction, ...]]:
+def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tuple[Face, ...]]:
     """Return the labelled faces of each image, or of the images named in `only`.
 
     Raises:
         ValueError: a line is invalid, has an error, or is the second of its image.
     """
-    found: dict[str, tuple[Prediction, ...]] = {}
+    found: dict[str, tuple[Face, ...]] = {}
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             line = msgspec.json.decode(text, type=Line)
@@ -106,29 +106,24 @@ def main(lines: Path, folder: Path, only: Path | None, as_json: bool) -> None:
         if only is not None:
             pictures = select(pictures, only)
         truth = {picture.path.name: picture.faces for picture in pictures}
-        measured = _measured(truth, read_lines(lines, None if only is None else truth))
+        predictions = read_lines(lines, None if only is None else truth)
+        measured = {
+            name: mean_average_precision(truth, predictions, min_side_px=side_px)
+            for name, side_px in MIN_SIDES_PX.items()
+        }
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps({name: _as_dict(accuracy) for name, accuracy in measured.items()}, indent=2))
+        figures = {
+            name: {"mAP@0.5": found.mean, "average_precision": found.average_precision, "faces": found.faces}
+            for name, found in measured.items()
+        }
+        click.echo(json.dumps(figures, indent=2))
         return
     click.echo(f"{len(truth)} pictures".ljust(20) + "".join(text.rjust(16) for text in ("mAP@0.5", *LABELS)))
     for name, accuracy in measured.items():
         each = (f"{accuracy.average_precision[label]:.3f} ({accuracy.faces[label]})" for label in LABELS)
         click.echo(name.ljust(20) + f"{accuracy.mean:.3f}".rjust(16) + "".join(text.rjust(16) for text in each))
-
-
-def _measured(
-    truth: Mapping[str, Sequence[AnnotatedFace]], predictions: Mapping[str, Sequence[Prediction]]
-) -> dict[str, Accuracy]:
-    return {
-        name: mean_average_precision(truth, predictions, min_side_px=side)
-        for name, side in (("all faces", 0.0), (f"{CLEAR_FACE_PX:.0f} px and more", CLEAR_FACE_PX))
-    }
-
-
-def _as_dict(accuracy: Accuracy) -> dict[str, object]:
-    return {"mAP@0.5": accuracy.mean, "average_precision": accuracy.average_precision, "faces": accuracy.faces}
 
 
 if __name__ == "__main__":

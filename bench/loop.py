@@ -16,8 +16,8 @@ import numpy as np
 
 from models.classifier import mask_classifier
 from models.detector import face_detector
-from pipeline.bus.messages import Face
 from pipeline.runtime.worker_context import keep_memory
+from pipeline.vision.faces import Face
 from pipeline.vision.tracks import Tracks
 from producer.sources.source_spec import parse_source
 

@@ -9,26 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.vision.boxes import iou
-from pipeline.vision.faces import LABELS, Label
+from pipeline.vision.faces import LABELS, Face, Label
 from trainer.data.annotations import AnnotatedFace
 
 Floats = NDArray[np.float64]
-
-
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One labelled face: box x1, y1, x2, y2 in pixels, score of the face and confidence of the label, both 0 to 1."""
-
-    box: tuple[float, float, float, float]
-    label: Label
-    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +35,7 @@ class Accuracy:
 
 def mean_average_precision(
     truth: Mapping[str, Sequence[AnnotatedFace]],
-    predictions: Mapping[str, Sequence[Prediction]],
+    predictions: Mapping[str, Sequence[Face]],
     min_iou: float = 0.5,
     *,
     min_side_px: float = 0.0,
@@ -55,7 +44,7 @@ def mean_average_precision(
 
     Args:
         truth: the annotated faces by image.
-        predictions: the labelled faces by image, of the same images.
+        predictions: the labelled faces by image.
         min_iou: intersection over union, 0 to 1, from which a prediction matches a face.
         min_side_px: annotated faces with a smaller shorter side are neither hit nor miss, nor are unmatched predictions
             of that size.
@@ -85,7 +74,7 @@ def mean_average_precision(
 
 def _outcomes(
     truth: Sequence[AnnotatedFace],
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Face],
     label: Label,
     min_iou: float,
     min_side_px: float,
@@ -125,7 +114,7 @@ def _counts(face: AnnotatedFace, label: Label, min_side_px: float) -> bool:
     return face.worn == label and _side(face.box) >= min_side_px
 
 
-def _rank(prediction: Prediction) -> float:
+def _rank(prediction: Face) -> float:
     return prediction.score * prediction.confidence
 
 

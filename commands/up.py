@@ -64,7 +64,9 @@ def serve_embedded(folder: Path, parent_fd: int) -> None:
 def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     """Run server, workers, cameras and viewer until SIGTERM or Ctrl-C. sources: by the camera's name."""
     check_access(settings)
-    stop = stop_event()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
     os.environ.update({f"MASKWATCH_{name.upper()}": value for name in SECRETS if (value := getattr(settings, name))})
 
     from models.files import ModelUnusable
@@ -84,11 +86,3 @@ def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
         return 0
 
     shared.run(start, ModelUnusable)
-
-
-def stop_event() -> threading.Event:
-    """Return an event that SIGTERM and Ctrl-C set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    return stop

@@ -5,12 +5,11 @@ python scripts/fetch_page_parts.py
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from fetch_assets import ROOT, is_intact
+
 SOURCE = ROOT / "node_modules" / "socket.io-client" / "dist" / "socket.io.min.js"
 TARGET = ROOT / "viewer" / "static" / "vendor" / "socket.io.min.js"
 SHA256 = "d5d79a35039e860b32bdef4795528b05c2f788d4b2d9dacc913120e2878f7b3f"  # of socket.io-client 4.8.4
@@ -18,7 +17,7 @@ SHA256 = "d5d79a35039e860b32bdef4795528b05c2f788d4b2d9dacc913120e2878f7b3f"  # o
 
 def main() -> int:
     """Fetch the client unless it is in place; return 0, or 1 after one line on stderr."""
-    if is_intact(TARGET):
+    if is_intact(TARGET, SHA256):
         return 0
     try:
         subprocess.run(["npm", "ci", "--no-progress"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -28,17 +27,12 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"npm ci failed with exit status {error.returncode}; is the registry reachable?", file=sys.stderr)
         return 1
-    if not is_intact(SOURCE):
+    if not is_intact(SOURCE, SHA256):
         print(f"{SOURCE} is not the expected file: its SHA-256 is not {SHA256}", file=sys.stderr)
         return 1
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_bytes(SOURCE.read_bytes())
     return 0
-
-
-def is_intact(path: Path) -> bool:
-    """Return whether a file exists and has the expected hash."""
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
-from pipeline.bus.messages import Face, Frame, FrameResult, Holder, Label, Reason
+from pipeline.bus.messages import Frame, FrameResult, Holder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.faces import Box, Face, Label
 from pipeline.vision.jpeg import Image, encode_jpeg
 
 BLOCK_PX = 24  # side of one block of the number that a picture carries
@@ -53,7 +54,7 @@ def number_in(picture: Image) -> int:
     return sum(1 << bit for bit, pixel in enumerate(row) if pixel.mean() > 127)
 
 
-def face(label: Label = "mask", confidence: float = 0.96, box: messages.Box = (200, 80, 320, 220)) -> Face:
+def face(label: Label = "mask", confidence: float = 0.96, box: Box = (200, 80, 320, 220)) -> Face:
     return Face(box=box, score=0.9, label=label, confidence=confidence)
 
 

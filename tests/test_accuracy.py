@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from bench.accuracy import main
-from bench.precision import Prediction, mean_average_precision
-from pipeline.vision.faces import Label
+from bench.precision import mean_average_precision
+from pipeline.vision.faces import Face, Label
 from trainer.data.annotations import AnnotatedFace, WornAs
 
 Box = tuple[float, float, float, float]
@@ -26,8 +26,8 @@ def face(box: Box, worn: WornAs) -> AnnotatedFace:
     return AnnotatedFace(box=box, worn=worn)
 
 
-def says(box: Box, label: Label, score: float = 0.9, confidence: float = 1.0) -> Prediction:
-    return Prediction(box=box, label=label, score=score, confidence=confidence)
+def says(box: Box, label: Label, score: float = 0.9, confidence: float = 1.0) -> Face:
+    return Face(box=box, label=label, score=score, confidence=confidence)
 
 
 BOTH = (face(LEFT, "mask"), face(RIGHT, "no_mask"))
@@ -126,7 +126,7 @@ def annotated(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def line(name: str, *faces: Prediction, **more: object) -> str:
+def line(name: str, *faces: Face, **more: object) -> str:
     fields = {"source": "images", "frame": 0, "name": name, "width": 400, "height": 20, "model": "m", "latency_ms": 1}
     found = [{"box": f.box, "label": f.label, "score": f.score, "confidence": f.confidence, "track": 1} for f in faces]
     return json.dumps({**fields, "faces": found, **more})

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bus.messages import Box, Face, Label
 from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_image
+from pipeline.vision.faces import Box, Face, Label
 from pipeline.vision.jpeg import Image
 
 

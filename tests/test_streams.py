@@ -9,12 +9,13 @@ import redis
 from conftest import Server, wait_until
 
 from pipeline.bus import keys, messages
-from pipeline.bus.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
+from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, decode
 from pipeline.bus.pixels import PixelsGone
 from pipeline.bus.reader import RECLAIM_IDLE_MS, Reader
 from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import Ledger, read_ledgers
 from pipeline.bus.writer import MAX_QUEUED_FRAMES, NameLost, Writer
+from pipeline.vision.faces import Face
 
 CAMERA = "door"
 

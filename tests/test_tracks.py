@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bus.messages import Box, Face, Label
+from pipeline.vision.faces import Box, Face, Label
 from pipeline.vision.tracks import MAX_GAP_S, TrackedFace, Tracks
 
 HERE = (100.0, 100.0, 200.0, 220.0)

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import MaskClassifier
 from pipeline.bus import messages, pixels
-from pipeline.bus.messages import Face, FaceCrops, FrameResult, Model
+from pipeline.bus.messages import FaceCrops, FrameResult, Model
 from pipeline.bus.pixels import PixelsGone
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
+from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import Image, unpack_crops
 from workers.batcher import Batcher
 from workers.model_reloader import RUNNING, LoadedModel, ModelReloader

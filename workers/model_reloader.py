@@ -46,15 +46,6 @@ class LoadedModel:
     batcher: Batcher
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedVersion:
-    """A version that does not load, its files at that time, and the reason."""
-
-    version: str
-    files: dict[str, FileInfo]
-    reason: str
-
-
 class ModelReloader:
     """Load the current version of the registry, and each version that replaces it.
 
@@ -80,7 +71,8 @@ class ModelReloader:
         self._newest = self.first.version
         self._loaded = [self.first]
         self._next: deque[LoadedModel] = deque(maxlen=1)
-        self._rejected: RejectedVersion | None = None
+        self._rejected: tuple[str, dict[str, FileInfo]] | None = None  # a version that does not load, with its files
+        self._rejection = ""
 
     def take(self) -> LoadedModel | None:
         """Return the model to use from now on; None if it has not changed since the last call."""
@@ -124,14 +116,17 @@ class ModelReloader:
     def _try(self, registry: Registry, version: str) -> None:
         """Load a version or reject it; try a rejected version again only if its files have changed."""
         files = registry.files(version)
-        if self._rejected is None or (self._rejected.version, self._rejected.files) != (version, files):
-            try:
-                self._load_next(registry, version)
-            except StoreFailed:
-                raise
-            except ModelUnusable as error:
-                self._rejected = RejectedVersion(version=version, files=files, reason=str(error))
-        self.state = f"refused {version}: {self._rejected.reason}" if self._rejected else RUNNING
+        if self._rejected == (version, files):
+            self.state = self._rejection  # a registry that was unreachable meanwhile had set another
+            return
+        try:
+            self._load_next(registry, version)
+            self.state = RUNNING
+        except StoreFailed:
+            raise
+        except ModelUnusable as error:
+            self._rejected = version, files
+            self.state = self._rejection = f"refused {version}: {error}"
 
     def _load_next(self, registry: Registry, version: str) -> None:
         loaded = next((one for one in self._loaded if one.version == version), None)

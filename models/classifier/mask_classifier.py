@@ -76,9 +76,11 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
     if name not in card.files:
         raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
     content = read_checked(folder / name, card.files[name], remedy=RESTORE)
-    return MaskClassifier(
-        card, _keras(folder / name, threads) if runtime == "keras" else onnx_network(content, threads)
-    )
+    if runtime == "onnx":
+        return MaskClassifier(card, onnx_network(content, threads))
+    from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
+
+    return MaskClassifier(card, load_compiled(folder / name, threads))
 
 
 def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
@@ -157,9 +159,3 @@ def _square(frame: Pixels, box: Sequence[float], margin: float) -> Pixels:
 def _resized(crops: Pixels, size_px: int) -> Pixels:
     how = cv2.INTER_AREA if crops.shape[1] > size_px else cv2.INTER_LINEAR
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=how) for crop in crops])
-
-
-def _keras(path: Path, threads: int) -> Classify:
-    from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
-
-    return load_compiled(path, threads)

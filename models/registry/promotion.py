@@ -60,7 +60,11 @@ def promote(registry: Registry, version: str, *, by: str, force: bool = False) -
         _check_works(registry, registry.known(version))
         comparison = None if force or before is None else _check_no_worse(registry, version, before)
         _check_unchanged(registry, current)
-        registry.set_current(version, by, _history_with(current) if current else [])
+        history = []
+        if current:
+            replaced = Promotion(version=current.version, since=current.since, by=current.by)
+            history = [*current.history, replaced][-MAX_HISTORY:]
+        registry.set_current(version, by, history)
     return PromotionResult(version=version, before=before, comparison=comparison)
 
 
@@ -149,9 +153,3 @@ def _check_no_worse(registry: Registry, version: str, current: str) -> Compariso
             f"over {', '.join(found.tests)}; --force makes it current all the same"
         )
     return found
-
-
-def _history_with(current: CurrentVersion) -> list[Promotion]:
-    """Return the history after `current` has been replaced."""
-    replaced = Promotion(version=current.version, since=current.since, by=current.by)
-    return [*current.history, replaced][-MAX_HISTORY:]

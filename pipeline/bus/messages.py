@@ -7,7 +7,6 @@ x1, y1, x2, y2 in pixels of the full frame.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.vision.faces import MAX_FACES, Box, Label
+from pipeline.vision.faces import MAX_FACES, Box, Face, Share
 
 FRAMES = "frames"
 FACES = "faces"
@@ -37,7 +36,6 @@ FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12
 PixelsKey = Annotated[str, Meta(pattern=r"\Apixels:[a-z0-9:-]{1,80}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = dict[str, float]  # spent waiting for a stage, and in it, by name
 
 
@@ -91,15 +89,6 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
         """Return the record of the faces found in a frame."""
         fields = _identity(frame) | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
         return cls(**fields, boxes=boxes, scores=scores)
-
-
-class Face(Struct, frozen=True, kw_only=True):
-    """One labelled face. confidence: of that label, 0.5 to 1."""
-
-    box: Box
-    score: Share
-    label: Label
-    confidence: Share
 
 
 class FrameResult(Identity, frozen=True, kw_only=True):
@@ -179,12 +168,11 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 
 Record = TypeVar("Record", bound=Struct)
-_encoder = msgspec.msgpack.Encoder()
 
 
 def encode(record: Struct) -> bytes:
     """Return the record as MessagePack."""
-    return _encoder.encode(record)
+    return msgspec.msgpack.encode(record)
 
 
 def decode(record_type: type[Record], packed: bytes) -> Record:
@@ -194,7 +182,7 @@ def decode(record_type: type[Record], packed: bytes) -> Record:
         BadMessage: it is not MessagePack, or not a `record_type`; names the wrong field.
     """
     try:
-        record: Record = _decoder(record_type).decode(packed)
+        record = msgspec.msgpack.decode(packed, type=record_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not a {record_type.__name__}: {error}") from error
     if isinstance(record, Identity):
@@ -219,11 +207,6 @@ def holder_text(token: bytes) -> str:
     except BadMessage:
         return "an unknown process"
     return f"process {holder.pid} on {holder.host}"
-
-
-@functools.cache
-def _decoder(record_type: type[Struct]) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(record_type)
 
 
 def _identity(frame: Identity) -> dict[str, Any]:

@@ -18,12 +18,12 @@ import redis
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS, alone_key
+from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS, RESULTS_RETENTION_MS, alone_key
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameResult, Identity, Reason
 from pipeline.bus.pixels import PixelsGone
 from pipeline.bus.results import READ_BLOCK_MS, rows_of
 from pipeline.bus.scripts import Script
-from pipeline.bus.settling import Settlement, Settler, dead_letter_output, faces_output, result_output
+from pipeline.bus.settling import Output, Settlement, Settler, dead_letter_output
 from pipeline.vision.jpeg import BadImage
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Reader(Generic[Record]):
     def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes) -> bool:
         """Settle a frame by passing its faces on; return False when another process had settled it."""
         crops_ms = COMPLETE_PIXELS_MS if faces.deadline_at is None else LIVE_PIXELS_MS
-        outputs = [faces_output(faces)]
-        end = Settlement(entry.id, faces.camera, faces.frame_id, "", outputs, crops=crops, crops_ms=crops_ms)
+        output = Output(messages.FACES, messages.encode(faces), captured_at=f"{faces.captured_at:.6f}")
+        end = Settlement(entry.id, faces.camera, faces.frame_id, "", [output], crops=crops, crops_ms=crops_ms)
         return self._settler.settle(end)
 
     def finish(self, entry: Entry[Record], result: FrameResult) -> bool:
@@ -237,5 +237,6 @@ class Reader(Generic[Record]):
 def _settlement(entry: Entry[Record], result: FrameResult, letter: DeadLetter | None = None) -> Settlement:
     """Return the settlement of an entry with a result, and a dead letter if there is one."""
     field = "labelled" if result.outcome == "labelled" else f"dropped:{result.reason}"
-    outputs = [result_output(result), *([dead_letter_output(letter)] if letter else [])]
+    outputs = [Output(messages.RESULTS, messages.encode(result), trim="MINID", limit=RESULTS_RETENTION_MS)]
+    outputs += [dead_letter_output(letter)] if letter else []
     return Settlement(entry.id, result.camera, result.frame_id, field, outputs)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import GROUP, RESULTS_RETENTION_MS, alone_key, ledger_key
-from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult
+from pipeline.bus.keys import GROUP, alone_key, ledger_key
+from pipeline.bus.messages import DeadLetter
 from pipeline.bus.scripts import Script
 
 DEAD_LETTER_RETENTION_COUNT = 1_000
@@ -76,16 +76,6 @@ class Settler:
         field = settlement.field or "forwarded"
         self.counts[field] = self.counts.get(field, 0) + settled
         return bool(settled)
-
-
-def faces_output(faces: FaceCrops) -> Output:
-    """Return the output that passes faces on to classifiers."""
-    return Output(messages.FACES, messages.encode(faces), captured_at=f"{faces.captured_at:.6f}")
-
-
-def result_output(result: FrameResult) -> Output:
-    """Return the output for a frame's result."""
-    return Output(messages.RESULTS, messages.encode(result), trim="MINID", limit=RESULTS_RETENTION_MS)
 
 
 def dead_letter_output(letter: DeadLetter) -> Output:

@@ -108,13 +108,8 @@ def read(client: Redis, clock: Clock) -> Status:
         files=[camera for camera in cameras if camera.name.startswith(FILE_PREFIX)],
         processes=[
             Process(
-                role=beat.role,
-                id=beat.id,
-                host=beat.host,
-                pid=beat.pid,
+                **{name: getattr(beat, name) for name in ("role", "id", "host", "pid", "model", "state")},
                 uptime_s=round(max(0.0, now - beat.started_at), 1),
-                model=beat.model,
-                state=beat.state,
                 rates={name: round(rate, 1) for name, rate in beat.rates.items()},
             )
             for beat in sorted(beats, key=lambda beat: beat.id)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.runtime.settings import Settings
+from pipeline.runtime.settings import Settings, flag_of
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,6 @@ class Children(contextlib.AbstractContextManager["Children"]):
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
 
-    def __exit__(self, *_: object) -> None:
-        """Stop all children."""
-        self.stop()
-
     def start(self, *arguments: str, required: bool = True) -> None:
         """Start `maskwatch ARGUMENTS`. required: the other children have nothing to do without it."""
         self._children.append(_Child(list(arguments), required, self._spawn(arguments)))
@@ -91,13 +87,10 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Ask all children to end, and kill those that do not in time."""
-        if self._write_end < 0:
-            return
         os.close(self._write_end)
         os.close(self._read_end)
-        self._write_end = -1
         running = [child.process for child in self._children if child.process.poll() is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -167,7 +160,7 @@ def flags_of(settings: Settings, *names: str) -> list[str]:
     """Return the flags that pass these settings on to a child."""
     flags: list[str] = []
     for name in names:
-        value, flag = getattr(settings, name), "--" + name.replace("_", "-")
+        value, flag = getattr(settings, name), flag_of(name)
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{flag[2:]}")
         elif value is not None:

@@ -15,13 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 from prometheus_client.registry import Collector
 
 from pipeline.runtime import metrics
@@ -42,7 +41,7 @@ def serving(port: int, token: str | None) -> Iterator[int]:
     Raises:
         OSError: the port is in use; the message says so in one line.
     """
-    server_class = _DualStackServer if token and socket.has_dualstack_ipv6() else _Server
+    server_class = _DualStackServer if token and socket.has_dualstack_ipv6() else ThreadingWSGIServer
     try:
         server = server_class(("" if token else LOOPBACK, port), _Request)
     except OSError as error:
@@ -111,11 +110,7 @@ def _metrics_app(token: str | None) -> WSGIApplication:
     return app
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _DualStackServer(_Server):
+class _DualStackServer(ThreadingWSGIServer):
     address_family = socket.AF_INET6
 
     def server_bind(self) -> None:

@@ -7,8 +7,6 @@ below. An invalid value raises `BadSettings` with the flag's name and the valid 
 from __future__ import annotations
 
 import tomllib
-import types
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -86,20 +84,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 URLS = ("redis_url", "jobs_redis")  # the fields with a URL of Redis
 _FLAGS = {"redis_url": "--redis"}
-_HINTS = typing.get_type_hints(Settings, include_extras=True)
+_CLICK_TYPES = {"integer": click.INT, "number": click.FLOAT, "string": click.STRING}  # by type in JSON Schema
+_FIELDS: dict[str, dict[str, Any]] = msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"]
 
 
 def _option(name: str) -> Callable[[Command], Command]:
-    hint, default = _HINTS[name], getattr(_DEFAULTS, name)
-    choices = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) is Literal else None
-    kind = _bare(hint)
-    shared: dict[str, Any] = {"default": default, "envvar": f"MASKWATCH_{name.upper()}", "help": _description(hint)}
+    field, flag = _FIELDS[name], flag_of(name)
+    kind, default = field.get("anyOf", [field])[0], field["default"]  # the other kind of an optional field is null
+    shared: dict[str, Any] = {"default": default, "envvar": f"MASKWATCH_{name.upper()}", "help": field["description"]}
     if name == "parent_fd":
         shared |= {"hidden": True, "envvar": None}
-    flag = flag_of(name)
-    if kind is bool:
+    if kind.get("type") == "boolean":
         return click.option(f"{flag}/--no-{flag[2:]}", name, show_default=True, **shared)
-    parsed = click.Choice(choices) if choices else {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
+    parsed = click.Choice(kind["enum"]) if "enum" in kind else _CLICK_TYPES[kind["type"]]
     return click.option(flag, name, type=parsed, show_default=default is not None, **shared)
 
 
@@ -130,12 +127,12 @@ def settings_from(values: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
-        if name not in _HINTS:
+        if name not in _FIELDS:
             raise BadSettings(text) from error
         if "matching regex" in text and name in URLS:  # a URL may hold a password
             text = "does not begin with redis://, rediss:// or unix://"
         elif "matching regex" in text:
-            text = f"{values[name]!r} is invalid; {_description(_HINTS[name])}"
+            text = f"{values[name]!r} is invalid; {_FIELDS[name]['description']}"
         raise BadSettings(f"{flag_of(name)}: {text}") from error
 
 
@@ -149,7 +146,7 @@ def read_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(f"settings file {path}: {error}") from error
-    unknown = sorted(set(values) - set(Settings.__struct_fields__))
+    unknown = sorted(values.keys() - _FIELDS.keys())
     if unknown:
         raise BadSettings(f"settings file {path}: there is no setting {', '.join(unknown)}")
     try:
@@ -157,20 +154,3 @@ def read_file(path: Path) -> dict[str, Any]:
     except BadSettings as error:
         raise BadSettings(f"settings file {path}: {error}") from error
     return values
-
-
-_DEFAULTS = Settings()
-
-
-def _bare(hint: Any) -> Any:
-    """Return X of Annotated[X | None, ...]."""
-    while typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _bare(next(part for part in typing.get_args(hint) if part is not type(None)))
-    return hint
-
-
-def _description(hint: Any) -> str:
-    texts = [meta.description for meta in typing.get_args(hint)[1:] if isinstance(meta, Meta) and meta.description]
-    return texts[0] if texts else ""

@@ -13,7 +13,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from pipeline.vision.faces import Box, Label, LabelledFace
+from pipeline.vision.faces import Box, Face, Label
 from pipeline.vision.jpeg import Image
 
 COLOURS_BGR: dict[Label, tuple[int, int, int]] = {"mask": (233, 180, 86), "no_mask": (0, 94, 213)}
@@ -36,7 +36,7 @@ def label_text(label: Label, confidence: float) -> str:
     return f"{TEXTS[label]} (Confidence: {confidence:.0%})"
 
 
-def draw(frame: Image, faces: Sequence[LabelledFace], *, note: str | None = None) -> Image:
+def draw(frame: Image, faces: Sequence[Face], *, note: str | None = None) -> Image:
     """Return a copy of the image with a box and a text for each face.
 
     Args:
@@ -78,7 +78,7 @@ def _line_px(image: Image) -> int:
     return int(max(1, round(min(image.shape[:2]) * LINE_SHARE)))
 
 
-def _draw_box(image: Image, face: LabelledFace) -> None:
+def _draw_box(image: Image, face: Face) -> None:
     height, width = image.shape[:2]
     line = _line_px(image)
     x1, y1, x2, y2 = (
@@ -90,7 +90,7 @@ def _draw_box(image: Image, face: LabelledFace) -> None:
         cv2.rectangle(image, (x1 + inset, y1 + inset), (x2 - inset, y2 - inset), COLOURS_BGR[face.label], line)
 
 
-def _area(face: LabelledFace) -> float:
+def _area(face: Face) -> float:
     x1, y1, x2, y2 = face.box
     return (x2 - x1) * (y2 - y1)
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 Label = Literal["mask", "no_mask"]
 LABELS: tuple[Label, ...] = ("mask", "no_mask")
+Share = Annotated[float, Meta(ge=0, le=1)]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the full frame
 MAX_FACES = 128  # faces of a frame that are labelled; a frame with more reports how many were left out
 
 
-class LabelledFace(Protocol):
-    """What can be drawn and tracked: a Face or a TrackedFace."""
+class Face(Struct, frozen=True, kw_only=True):
+    """One labelled face. score: the detector's. confidence: of that label, 0.5 to 1."""
 
-    @property
-    def box(self) -> Box:
-        """x1, y1, x2, y2 in pixels."""
-
-    @property
-    def score(self) -> float:
-        """The detector's score, 0 to 1."""
-
-    @property
-    def label(self) -> Label:
-        """The label."""
-
-    @property
-    def confidence(self) -> float:
-        """The confidence of that label, 0.5 to 1."""
+    box: Box
+    score: Share
+    label: Label
+    confidence: Share

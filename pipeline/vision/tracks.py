@@ -12,21 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.vision.boxes import iou
-from pipeline.vision.faces import Box, Label, LabelledFace
+from pipeline.vision.faces import Box, Face
 
 SMOOTHING_S = 0.4  # time constant: a change of label shows after 0.3 s at confidence 100 %, after 0.5 s at 70 %
 MAX_GAP_S = 1.0  # a face that was not detected for longer gets a new track
 MIN_IOU = 0.2  # intersection over union at which two boxes may be the same face; low, for 5 frames a second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackedFace:
-    """A face with a smoothed label. confidence: of that label, 0.5 to 1. track: the number of its track."""
+class TrackedFace(Face, frozen=True, kw_only=True):
+    """A face with a smoothed label. track: the number of its track."""
 
-    box: Box
-    score: float
-    label: Label
-    confidence: float
     track: int
 
 
@@ -45,7 +40,7 @@ class Tracks:
         self._tracks: list[_Track] = []
         self._count = 0
 
-    def update(self, faces: Sequence[LabelledFace], at_s: float) -> list[TrackedFace]:
+    def update(self, faces: Sequence[Face], at_s: float) -> list[TrackedFace]:
         """Return the faces of the next frame, in the same order, each with its track and smoothed label.
 
         Args:
@@ -56,7 +51,7 @@ class Tracks:
         matched = {face: self._tracks[track] for track, face in pairs}
         return [self._update(matched.get(number), face, at_s) for number, face in enumerate(faces)]
 
-    def _update(self, track: _Track | None, face: LabelledFace, at_s: float) -> TrackedFace:
+    def _update(self, track: _Track | None, face: Face, at_s: float) -> TrackedFace:
         mask = face.confidence if face.label == "mask" else 1 - face.confidence
         if track is None:
             self._count += 1

@@ -13,7 +13,8 @@ from typing import BinaryIO, cast
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from pipeline.bus.messages import Face, FrameResult
+from pipeline.bus.messages import FrameResult
+from pipeline.vision.faces import Face
 from producer.files.video_out import BadOutput
 from producer.sources.folder import printable
 from producer.sources.source import SourceFrame

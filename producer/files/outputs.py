@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from pipeline.vision.drawing import draw
-from pipeline.vision.faces import LabelledFace
+from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg
 from pipeline.vision.tracks import Tracks
 from producer.files.lines import Line, LinesFile, read_lines
@@ -72,7 +72,7 @@ class Outputs:
 
     def write(self, source_frame: SourceFrame, jpeg: bytes, line: Line) -> None:
         """Write one frame to every output. jpeg: the frame's pixels where source_frame has none."""
-        faces: Sequence[LabelledFace] = line.faces
+        faces: Sequence[Face] = line.faces
         if self._tracks is not None:
             at_s = source_frame.at_s if source_frame.at_s is not None else line.frame / FALLBACK_FPS
             faces = tracked = self._tracks.update(line.faces, at_s)

@@ -9,10 +9,11 @@ missing Redis is no reason to restart it. Whether it works is checked by `maskwa
 from __future__ import annotations
 
 import os
+import re
 import sys
 import urllib.request
 
-LOOP_AGE = "maskwatch_loop_age_seconds"
+LOOP_AGE = re.compile(r"^maskwatch_loop_age_seconds (\S+)$", re.MULTILINE)
 STUCK_S = 15.0  # as in pipeline/runtime/watchdog.py
 TIMEOUT_S = 6.0
 
@@ -24,25 +25,16 @@ def main() -> int:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 -- http, see above
-            age_s = loop_age_s(response.read().decode())
+            found = LOOP_AGE.search(response.read().decode())
     except (OSError, ValueError) as error:
         print(f"{url}: {error}")
         return 1
+    if found is None:
+        print(f"{url}: the metrics do not contain maskwatch_loop_age_seconds")
+        return 1
+    age_s = float(found[1])
     print(f"the loop ran {age_s:.0f} s ago")
     return 0 if age_s <= STUCK_S else 1
-
-
-def loop_age_s(text: str) -> float:
-    """Return the age in the metrics.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == LOOP_AGE:
-            return float(value)
-    raise ValueError(f"the metrics do not contain {LOOP_AGE}")
 
 
 if __name__ == "__main__":
