@@ -108,7 +108,7 @@ class Feed:
 
     def finish(self, entry: Entry[Frame], *faces: Face) -> FrameResult:
         """Label a frame that was taken."""
-        result = FrameResult.for_frame(entry.record, faces=faces, model="test")
+        result = FrameResult(**entry.record.identity(), outcome="labelled", faces=list(faces), model="test")
         self._reader.finish(entry, result)
         return result
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Server, missing, wait_until
+from frame_number import read_number
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,7 +31,6 @@ from pipeline.vision.jpeg import decode_jpeg
 from producer import feed as feeds
 from producer.camera import RateLimiter
 from producer.feed import Feed
-from producer.sources.demo.frame_number import read_number
 from producer.sources.demo.people import PHOTOGRAPH
 from producer.sources.packet_skipper import DRIFT, LATE_S, PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import missing
+from frame_number import MAX_NUMBER, read_number
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +16,9 @@ from models.classifier import mask_classifier
 from models.detector import face_detector
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from producer.sources.demo import people
-from producer.sources.demo.frame_number import BLOCK_PX, MAX_NUMBER, read_number, write_number
-from producer.sources.demo.people import PHOTOGRAPH
-from producer.sources.demo.scene import GroundTruth, Scene
+from producer.sources.demo.frame_number import BLOCK_PX, write_number
+from producer.sources.demo.people import FACE, PHOTOGRAPH, Person
+from producer.sources.demo.scene import Scene
 from producer.sources.source import SourceFailed
 from producer.sources.source_spec import parse_source
 
@@ -36,6 +38,33 @@ def detector() -> face_detector.FaceDetector:
     if not face_detector.YUNET_FILE.is_file():
         missing(f"{face_detector.YUNET_FILE} is missing: run `make setup`")
     return face_detector.load()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundTruth:
+    """What a detector should find. masked: None while the mask is being put on or taken off."""
+
+    box: tuple[float, float, float, float]
+    masked: bool | None
+
+
+def ground_truths(scene: Scene, index: int) -> list[GroundTruth]:
+    """Return the faces in frame `index`, in the order of ACTORS."""
+    found = []
+    for number, person in enumerate(scene.people):
+        mask_off = scene.mask_off(number, index)
+        masked = None if 0 < mask_off < 1 else mask_off == 0
+        found.append(GroundTruth(box=face_box(person, *scene.pose(number, index)), masked=masked))
+    return found
+
+
+def face_box(person: Person, x: float, y: float, rotation_degrees: float) -> tuple[float, float, float, float]:
+    """Return the box of the face in the frame, x1, y1, x2, y2."""
+    to_frame = person.to_frame(x, y, rotation_degrees)
+    corners = np.array([(FACE[0], FACE[1]), (FACE[2], FACE[1]), (FACE[2], FACE[3]), (FACE[0], FACE[3])], np.float32)
+    middle_x, middle_y = (corners @ to_frame[:, :2].T + to_frame[:, 2]).mean(axis=0)
+    half_width, half_height = person.scale * (FACE[2] - FACE[0]) / 2, person.scale * (FACE[3] - FACE[1]) / 2
+    return middle_x - half_width, middle_y - half_height, middle_x + half_width, middle_y + half_height
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
@@ -73,11 +102,11 @@ def test_rendering_a_frame_leaves_no_trace_in_the_next(scene: Scene) -> None:
 
 
 def test_every_face_of_the_demo_is_found(scene: Scene, detector: face_detector.FaceDetector) -> None:
-    found = np.zeros(len(scene.ground_truths(0)))
+    found = np.zeros(len(ground_truths(scene, 0)))
 
     for index in LOOKED_AT:
         boxes = detector.find(scene.render(index)).boxes
-        found += [nearest(truth, boxes) is not None for truth in scene.ground_truths(index)]
+        found += [nearest(truth, boxes) is not None for truth in ground_truths(scene, index)]
 
     assert (found / len(LOOKED_AT) > 0.95).all()
 
@@ -93,7 +122,7 @@ def test_the_demo_s_masks_are_labelled_mask_and_its_bare_faces_no_mask(
         boxes = detector.find(frame).boxes
         crops = mask_classifier.crop_faces(frame, boxes, classifier.card.size_px, classifier.card.margin)
         masked = classifier.mask_probability(crops) > 0.5
-        for truth in scene.ground_truths(index):
+        for truth in ground_truths(scene, index):
             at = nearest(truth, boxes)
             if truth.masked is not None and at is not None:
                 right[truth.masked].append(bool(masked[at] == truth.masked))

@@ -174,8 +174,13 @@ def _finish(
     classify_s = context.clock.now() - started
     metrics.classify_s.observe(classify_s)
     seconds = record.seconds | {"classify_wait": _waited_s(record, started), "classify": classify_s}
-    result = FrameResult.for_frame(
-        record, faces=faces, left_out=record.left_out, model=classifier.card.version, seconds=seconds
+    result = FrameResult(
+        **record.identity(),
+        outcome="labelled",
+        faces=faces,
+        left_out=record.left_out,
+        model=classifier.card.version,
+        seconds=seconds,
     )
     if reader.finish(entry, result):
         context.count("frames")

@@ -8,7 +8,6 @@ x1, y1, x2, y2 in pixels of the full frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -63,6 +62,10 @@ class Identity(Struct, frozen=True, kw_only=True):
     captured_at: float
     deadline_at: float | None
 
+    def identity(self) -> dict[str, Any]:
+        """Return these fields, to make another record of the same frame."""
+        return {name: getattr(self, name) for name in Identity.__struct_fields__}
+
     @property
     def crops_key(self) -> str:
         """The key that holds the frame's crops between detection and classification."""
@@ -82,14 +85,6 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
 
-    @classmethod
-    def for_frame(
-        cls, frame: Identity, *, boxes: list[Box], scores: list[float], left_out: int, crop_px: int, seconds: Seconds
-    ) -> FaceCrops:
-        """Return the record of the faces found in a frame."""
-        fields = _identity(frame) | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        return cls(**fields, boxes=boxes, scores=scores)
-
 
 class FrameResult(Identity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
@@ -106,22 +101,14 @@ class FrameResult(Identity, frozen=True, kw_only=True):
     seconds: Seconds = {}
 
     @classmethod
-    def for_frame(
-        cls, frame: Identity, *, faces: Sequence[Face], model: str, left_out: int = 0, seconds: Seconds | None = None
-    ) -> FrameResult:
-        """Return the result of a labelled frame."""
-        fields = _identity(frame) | {"left_out": left_out, "model": model, "seconds": seconds or {}}
-        return cls(**fields, outcome="labelled", faces=list(faces))
-
-    @classmethod
     def dropped(cls, frame: Identity, reason: Reason) -> FrameResult:
         """Return the result of a frame that was not processed."""
-        return cls(**_identity(frame), outcome="dropped", reason=reason)
+        return cls(**frame.identity(), outcome="dropped", reason=reason)
 
     @classmethod
     def dead(cls, frame: Identity, error: str) -> FrameResult:
         """Return the result of a frame that could not be processed."""
-        return cls(**_identity(frame), outcome="dead", reason="dead", error=error)
+        return cls(**frame.identity(), outcome="dead", reason="dead", error=error)
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -207,10 +194,6 @@ def holder_text(token: bytes) -> str:
     except BadMessage:
         return "an unknown process"
     return f"process {holder.pid} on {holder.host}"
-
-
-def _identity(frame: Identity) -> dict[str, Any]:
-    return {name: getattr(frame, name) for name in Identity.__struct_fields__}
 
 
 def _check_identity(record: Identity) -> None:

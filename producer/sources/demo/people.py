@@ -64,14 +64,14 @@ class Person:
     """A person, ready to be drawn at one size."""
 
     def __init__(self, photograph: Image, look: Look) -> None:
-        self._scale = look.face_px / (FACE[3] - FACE[1])
+        self.scale = look.face_px / (FACE[3] - FACE[1])
         self._mirrored = look.mirrored
         body, cover = _cut_out(photograph, look)
-        self._body = _Layer(body, cover, (BUST[0], BUST[1]), self._scale, self._scale)
+        self._body = _Layer(body, cover, (BUST[0], BUST[1]), self.scale, self.scale)
         mask, mask_cover = masks.draw_mask(look.cloth)
         mask = _in_light(mask, 0.35 + 0.65 * look.light, look.warmth)
-        shrunk = self._scale / masks.DRAWN_AT
-        self._mask = _Layer(mask, mask_cover, (masks.CANVAS[0], masks.CANVAS[1]), self._scale, shrunk)
+        shrunk = self.scale / masks.DRAWN_AT
+        self._mask = _Layer(mask, mask_cover, (masks.CANVAS[0], masks.CANVAS[1]), self.scale, shrunk)
 
     def draw(self, frame: Image, *, x: float, y: float, rotation_degrees: float, mask_off: float) -> None:
         """Draw the person into a BGR frame, in place.
@@ -80,29 +80,21 @@ class Person:
             x, y: where the middle of the face is, pixels.
             mask_off: 0 the mask is on, 1 it is off; between them it moves.
         """
-        to_frame = self._to_frame(x, y, rotation_degrees)
+        to_frame = self.to_frame(x, y, rotation_degrees)
         self._body.draw(frame, to_frame, 1.0)
         if mask_off < 1:
             slid = to_frame.copy()
             slid[:, 2] += to_frame[:, 1] * (FACE[3] - FACE[1]) * 0.8 * mask_off**2
             self._mask.draw(frame, slid, min(1.0, 2 - 2 * mask_off))
 
-    def face_box(self, x: float, y: float, rotation_degrees: float) -> tuple[float, float, float, float]:
-        """Return the box of the face in the frame, x1, y1, x2, y2."""
-        to_frame = self._to_frame(x, y, rotation_degrees)
-        corners = np.array([(FACE[0], FACE[1]), (FACE[2], FACE[1]), (FACE[2], FACE[3]), (FACE[0], FACE[3])], np.float32)
-        middle_x, middle_y = (corners @ to_frame[:, :2].T + to_frame[:, 2]).mean(axis=0)
-        half_width, half_height = self._scale * (FACE[2] - FACE[0]) / 2, self._scale * (FACE[3] - FACE[1]) / 2
-        return middle_x - half_width, middle_y - half_height, middle_x + half_width, middle_y + half_height
-
-    def _to_frame(self, x: float, y: float, rotation_degrees: float) -> NDArray[np.float64]:
+    def to_frame(self, x: float, y: float, rotation_degrees: float) -> NDArray[np.float64]:
         """Return the affine map from the photograph to the frame, 2 x 3."""
         angle = np.deg2rad(rotation_degrees)
         flip = -1.0 if self._mirrored else 1.0
-        rotation = self._scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        rotation = self.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         rotation = rotation @ np.array([[flip, 0.0], [0.0, 1.0]])
         face = np.array([(FACE[0] + FACE[2]) / 2, (FACE[1] + FACE[3]) / 2])
-        upright = self._scale * np.array([flip * (face[0] - NECK[0]), face[1] - NECK[1]])
+        upright = self.scale * np.array([flip * (face[0] - NECK[0]), face[1] - NECK[1]])
         neck = np.array([x, y]) - upright  # the neck stays in place while the head tilts
         return np.hstack([rotation, (neck - rotation @ np.array(NECK))[:, None]])
 

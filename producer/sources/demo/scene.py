@@ -71,14 +71,6 @@ ACTORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroundTruth:
-    """What a detector should find. masked: None while the mask is being put on or taken off."""
-
-    box: tuple[float, float, float, float]
-    masked: bool | None
-
-
 class Scene:
     """The scene at a frame rate. seed: shifts the times at which people move and change."""
 
@@ -87,7 +79,7 @@ class Scene:
         self._fps = fps
         self._room = _room()
         self._counter = self._room[COUNTER_Y:].copy()
-        self._people = [Person(photograph, actor.look) for actor in ACTORS]
+        self.people = [Person(photograph, actor.look) for actor in ACTORS]
         self._phases = np.random.default_rng(seed).uniform(0, 1, (len(ACTORS), 4))
 
     def render(self, index: int) -> Image:
@@ -96,28 +88,19 @@ class Scene:
         for number, actor in enumerate(ACTORS):
             if number and ACTORS[number - 1].behind_counter and not actor.behind_counter:
                 frame[COUNTER_Y:] = self._counter
-            x, y, rotation = self._pose(number, index)
-            mask_off = self._mask_off(number, index)
-            self._people[number].draw(frame, x=x, y=y, rotation_degrees=rotation, mask_off=mask_off)
+            x, y, rotation = self.pose(number, index)
+            mask_off = self.mask_off(number, index)
+            self.people[number].draw(frame, x=x, y=y, rotation_degrees=rotation, mask_off=mask_off)
         return frame
 
-    def ground_truths(self, index: int) -> list[GroundTruth]:
-        """Return the faces in frame `index`, in the order of ACTORS."""
-        found = []
-        for number, person in enumerate(self._people):
-            mask_off = self._mask_off(number, index)
-            masked = None if 0 < mask_off < 1 else mask_off == 0
-            found.append(GroundTruth(box=person.face_box(*self._pose(number, index)), masked=masked))
-        return found
-
-    def _pose(self, number: int, index: int) -> tuple[float, float, float]:
+    def pose(self, number: int, index: int) -> tuple[float, float, float]:
         """Return where a person's face is and how far it is rotated, degrees."""
         actor, phases, at_s = ACTORS[number], self._phases[number], index / self._fps
         x = actor.x + actor.sway[0] * sin(2 * pi * (at_s / (9 + 2 * number) + phases[0]))
         y = actor.y + actor.sway[1] * sin(2 * pi * (at_s / (3.5 + 0.4 * number) + phases[1]))
         return x, y, 4.0 * sin(2 * pi * (at_s / (5 + 0.7 * number) + phases[2]))
 
-    def _mask_off(self, number: int, index: int) -> float:
+    def mask_off(self, number: int, index: int) -> float:
         """Return 0 for a mask that is on, 1 for off, and a value between while it moves."""
         actor = ACTORS[number]
         if not actor.bare_s or not actor.masked_s:
