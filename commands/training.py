@@ -171,8 +171,6 @@ def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -
 def jobs_url(values: dict[str, Any]) -> str:
     """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
     settings: Settings = checked_settings({name: values[name] for name in ("redis_url", "jobs_redis")})
-    if settings.jobs_redis:
-        checked_settings({"redis_url": settings.jobs_redis})
     return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
 
 

@@ -16,8 +16,6 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
     """Return a file's bytes if their hash is the expected one.
 
     Args:
-        path: the file.
-        sha256: 64 hexadecimal digits.
         remedy: what the user can do; the end of the error message.
 
     Raises:

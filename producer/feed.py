@@ -38,7 +38,6 @@ class Feed:
     ended: the source has delivered its last frame and is not played again.
 
     Args:
-        open_source: opens the source.
         may_come_back: whether a source that fails is reopened, for ever.
         loop: whether a source that ends is opened again.
     """

@@ -37,7 +37,6 @@ class MaskClassifier:
     """A loaded classifier. One thread at a time may use it."""
 
     def __init__(self, card: Card, classify: Classify) -> None:
-        """Wrap a network's function; see load()."""
         self.card = card
         self._classify = classify
 

@@ -67,15 +67,13 @@ class Faces:
 
 
 class FaceDetector:
-    """A loaded detector. One thread at a time may use it."""
+    """A loaded detector, see load(). One thread at a time may use it.
+
+    passes_px: the long side of the image in each pass.
+    lower: how far an outline is below its box, as a share of the box's height.
+    """
 
     def __init__(self, find_candidates: FindCandidates, passes_px: tuple[int, ...], lower: float) -> None:
-        """Wrap a detector's function; see load().
-
-        Args:
-            passes_px: the long side of the image in each pass.
-            lower: how far an outline is below its box, as a share of the box's height.
-        """
         self._find_candidates = find_candidates
         self._passes_px = passes_px
         self._lower = lower

@@ -18,11 +18,7 @@ from models.registry.store import Store, StoreFailed, replace_file
 
 
 def fetch_model(store: Store, folder: str) -> Path:
-    """Return a local folder with the card and files of a model in a store.
-
-    Args:
-        folder: the model's folder in the store; "" for the store itself.
-    """
+    """Return a local folder with a model's card and files. folder: in the store; "" for the store itself."""
     where = f"{store.location}/{folder}".rstrip("/")
     try:
         card = parse_card(store.read(f"{folder}/{CARD_NAME}".lstrip("/")), f"{where}/{CARD_NAME}")
@@ -30,7 +26,9 @@ def fetch_model(store: Store, folder: str) -> Path:
         raise ModelUnusable(f"{where} has no {CARD_NAME}: it is not a model") from error
     here = cache_folder() / hashlib.sha256(where.encode()).hexdigest()[:16]
     for name, sha256 in card.files.items():
-        if not _is_intact(here / name, sha256):
+        try:
+            read_checked(here / name, sha256, remedy=RESTORE)
+        except ModelUnusable:  # it is missing or damaged
             _write(here / name, _read(store, f"{folder}/{name}".lstrip("/"), sha256, f"{where}/{name}"))
     _write(here / CARD_NAME, indented_json(card))
     return here
@@ -48,14 +46,6 @@ def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
     return verified(content, sha256, where, remedy=RESTORE)
-
-
-def _is_intact(path: Path, sha256: str) -> bool:
-    try:
-        read_checked(path, sha256, remedy=RESTORE)
-    except ModelUnusable:
-        return False
-    return True
 
 
 def _write(path: Path, content: bytes) -> None:

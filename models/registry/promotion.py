@@ -109,10 +109,8 @@ def _current(registry: Registry, force: bool) -> CurrentVersion | None:
     """Return which version is current; None when current.json is lost or damaged and `force` is to rewrite it."""
     try:
         return registry.current()
-    except StoreFailed:
-        raise
-    except ModelUnusable:
-        if not force:
+    except ModelUnusable as error:
+        if isinstance(error, StoreFailed) or not force:
             raise
         return None
 

@@ -42,7 +42,6 @@ class Registry:
     """The registry in a store; nothing is read or written before it is used."""
 
     def __init__(self, store: Store) -> None:
-        """Use a store; see registry_at()."""
         self._store = store
         self.location = store.location
         self.is_local = store.folder is not None

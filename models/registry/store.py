@@ -50,7 +50,6 @@ class LocalStore:
     """A folder of this machine, or one that is mounted. location: for people. folder: the path."""
 
     def __init__(self, path: str) -> None:
-        """Use a folder; see open_store()."""
         self.location = path
         self.folder = Path(path)
 
@@ -114,7 +113,6 @@ class UrlStore:
     """The files behind an fsspec URL. location: for people. folder: None, it is not on this machine."""
 
     def __init__(self, url: str) -> None:
-        """Open the URL's driver; see open_store()."""
         import fsspec.core  # here, because most processes need no URL
 
         self.location = _without_password(url)

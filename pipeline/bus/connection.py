@@ -127,11 +127,7 @@ def hide_password(url: str) -> str:
 
 
 def describe_error(error: redis.RedisError, location: str) -> str:
-    """Return what is wrong with Redis and what to do, in one line.
-
-    Args:
-        location: its URL without the password.
-    """
+    """Return what is wrong with Redis and what to do, in one line. location: its URL without the password."""
     text = str(error).rstrip(".")
     if isinstance(error, redis.AuthenticationError):
         return (

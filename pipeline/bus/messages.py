@@ -105,11 +105,6 @@ class FrameResult(Identity, frozen=True, kw_only=True):
         """Return the result of a frame that was not processed."""
         return cls(**frame.identity(), outcome="dropped", reason=reason)
 
-    @classmethod
-    def dead(cls, frame: Identity, error: str) -> FrameResult:
-        """Return the result of a frame that could not be processed."""
-        return cls(**frame.identity(), outcome="dead", reason="dead", error=error)
-
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """Stream `dead`: the fields of an entry that could not be processed, with the error."""

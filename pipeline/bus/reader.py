@@ -53,13 +53,7 @@ class Entry(Generic[Record]):
 
 
 class Reader(Generic[Record]):
-    """Read a stream as one consumer of the group, and settle what was read.
-
-    Args:
-        stream: the work stream.
-        record_type: the type of its records.
-        consumer: this process' ID.
-    """
+    """Read a work stream as one consumer of the group, and settle what was read. consumer: this process' ID."""
 
     def __init__(self, client: Redis, clock: Clock, *, stream: str, record_type: type[Record], consumer: str) -> None:
         self._client = client
@@ -113,7 +107,8 @@ class Reader(Generic[Record]):
     def dead_letter(self, entry: Entry[Record], error: str) -> bool:
         """Settle a frame that cannot be processed, with a result and a dead letter that hold the error."""
         letter = self._letter(entry.id, entry.fields, entry.deliveries, error)
-        return self._settler.settle(_settlement(entry, FrameResult.dead(entry.record, error), letter))
+        result = FrameResult(**entry.record.identity(), outcome="dead", reason="dead", error=error)
+        return self._settler.settle(_settlement(entry, result, letter))
 
     @contextlib.contextmanager
     def guard(self, entry: Entry[Record]) -> Iterator[None]:

@@ -60,7 +60,7 @@ class Children(contextlib.AbstractContextManager["Children"]):
 
     def start(self, *arguments: str, required: bool = True) -> None:
         """Start `maskwatch ARGUMENTS`. required: the other children have nothing to do without it."""
-        self._children.append(_Child(list(arguments), required, self._spawn(arguments)))
+        self._children.append(_Child(list(arguments), required, spawn(arguments, self._read_end)))
 
     def supervise(self) -> None:
         """Restart children that have died; call it repeatedly.
@@ -83,7 +83,7 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.restart_at = now + pause
             elif now >= child.restart_at:
                 kill_session(child.process.pid)  # its own children may still hold its port
-                child.process = self._spawn(child.arguments)
+                child.process = spawn(child.arguments, self._read_end)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
 
@@ -104,14 +104,16 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 kill_session(process.pid)
                 process.wait()
 
-    def _spawn(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(self._read_end)],
-            pass_fds=[self._read_end],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
-        )
+
+def spawn(arguments: Sequence[str], parent_fd: int) -> subprocess.Popen[bytes]:
+    """Start `maskwatch ARGUMENTS` in a session of its own. parent_fd: a pipe that closes when this process ends."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(parent_fd)],
+        pass_fds=[parent_fd],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+    )
 
 
 def start_workers(

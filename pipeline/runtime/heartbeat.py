@@ -36,11 +36,7 @@ def send_heartbeats(
     report: Callable[[float], Heartbeat],
     stop: threading.Event,
 ) -> None:
-    """Send a heartbeat every second until `stop` is set, then delete it.
-
-    Args:
-        report: returns the heartbeat to send, given the time on Redis' clock.
-    """
+    """Send the heartbeat that `report` returns for Redis' time, every second until `stop` is set; then delete it."""
     script, stuck = Script(client, "beat"), False
     while not stop.is_set():
         stuck = _check_loops(watchdog, process_id, was_stuck=stuck)

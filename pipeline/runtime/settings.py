@@ -144,13 +144,9 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadSettings(f"settings file {path}: {error}") from error
-    unknown = sorted(values.keys() - _FIELDS.keys())
-    if unknown:
-        raise BadSettings(f"settings file {path}: there is no setting {', '.join(unknown)}")
-    try:
+        if unknown := sorted(values.keys() - _FIELDS.keys()):
+            raise BadSettings(f"there is no setting {', '.join(unknown)}")
         settings_from(values)
-    except BadSettings as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, BadSettings) as error:
         raise BadSettings(f"settings file {path}: {error}") from error
     return values

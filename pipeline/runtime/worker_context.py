@@ -48,6 +48,7 @@ class WorkerContext:
     Attributes:
         model, camera, state, rates: what the heartbeat reports; the process may change them.
         redis_location: the URL of Redis without its password.
+        hard_stop: ends a process that was asked to stop and hangs; to be cancelled when it has ended by itself.
     """
 
     def __init__(self, role: str, redis_url: str, *, camera: str | None = None) -> None:
@@ -62,8 +63,8 @@ class WorkerContext:
         self.redis_location = hide_password(redis_url)
         self.watchdog = Watchdog()
         self._stop = threading.Event()
-        self._hard_stop = threading.Timer(STOP_TIMEOUT_S, self._exit_now)
-        self._hard_stop.daemon = True
+        self.hard_stop = threading.Timer(STOP_TIMEOUT_S, self._exit_now)
+        self.hard_stop.daemon = True
         self._counts: dict[str, int] = {}
         self._counted_at = time.monotonic()
         self._started_at: float | None = None
@@ -86,16 +87,11 @@ class WorkerContext:
         """Ask the process to end, and exit if it has not ended in time, since Redis may hang."""
         if not self._stop.is_set():
             self._stop.set()
-            self._hard_stop.start()
+            self.hard_stop.start()
 
     def _exit_now(self) -> None:
         log.error("%s exits without settling: it was asked to stop, and %s hangs", self.id, self.redis_location)
         os._exit(1)
-
-    def ended(self) -> None:
-        """Record that the process has ended by itself."""
-        self._stop.set()
-        self._hard_stop.cancel()
 
     def wait(self, seconds: float) -> bool:
         """Wait, kicking the watchdog; return early with True when the process should end."""
@@ -198,7 +194,7 @@ def worker_context(
                 context.client.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            context.ended()
+            context.hard_stop.cancel()
             log.info("%s ended", context.id)
 
 

@@ -58,11 +58,7 @@ def draw(frame: Image, faces: Sequence[Face], *, note: str | None = None) -> Ima
 
 
 def offline_image(frame: Image | None, text: str) -> Image:
-    """Return an image that is clearly not live: the last frame in dark grey, or a plain panel, with a text across.
-
-    Args:
-        frame: the last frame, BGR uint8 H x W x 3; None without one.
-    """
+    """Return an image that is clearly not live: the frame, BGR uint8, in dark grey, or a plain panel, with a text."""
     if frame is None:
         dark = np.full((360, 640, 3), PANEL_BGR, np.uint8)
     else:
@@ -74,13 +70,9 @@ def offline_image(frame: Image | None, text: str) -> Image:
     return dark
 
 
-def _line_px(image: Image) -> int:
-    return int(max(1, round(min(image.shape[:2]) * LINE_SHARE)))
-
-
 def _draw_box(image: Image, face: Face) -> None:
     height, width = image.shape[:2]
-    line = _line_px(image)
+    line = max(1, round(min(height, width) * LINE_SHARE))
     x1, y1, x2, y2 = (
         int(np.clip(round(side), -1, limit)) for side, limit in zip(face.box, (width, height) * 2, strict=True)
     )

@@ -43,8 +43,7 @@ class Tracks:
     def update(self, faces: Sequence[Face], at_s: float) -> list[TrackedFace]:
         """Return the faces of the next frame, in the same order, each with its track and smoothed label.
 
-        Args:
-            at_s: when the frame was captured, seconds; frames come in order.
+        at_s: when the frame was captured, seconds; frames come in order.
         """
         self._tracks = [track for track in self._tracks if at_s - track.seen_at_s <= MAX_GAP_S]
         pairs = _pairs([track.box for track in self._tracks], [face.box for face in faces])

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from pipeline.bus.messages import FrameResult
 from pipeline.vision.faces import Face
-from producer.files.video_out import BadOutput
+from producer.files.video_out import BadOutput, failures_as_bad_output
 from producer.sources.folder import printable
 from producer.sources.source import SourceFrame
 
@@ -99,22 +99,18 @@ class LinesFile:
 
     def write(self, line: Line) -> None:
         """Write one line in full."""
-        try:
+        with failures_as_bad_output(f"--json {self._path or '-'}"):
             file = self._open()
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
-        except OSError as error:
-            raise BadOutput(f"--json {self._path or '-'}: {error.strerror}") from error
 
     def close(self, *, complete: bool) -> None:
         """Close the file; after a complete run it ends with a whole line, even when no line was written."""
-        try:
+        with failures_as_bad_output(f"--json {self._path}"):
             if complete:
                 self._open()
             if self._file is not None and self._path is not None:
                 self._file.close()
-        except OSError as error:
-            raise BadOutput(f"--json {self._path}: {error.strerror}") from error
 
     def _open(self) -> BinaryIO:
         if self._file is None and self._path is not None:

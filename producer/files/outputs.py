@@ -18,7 +18,7 @@ from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg
 from pipeline.vision.tracks import Tracks
 from producer.files.lines import Line, LinesFile, read_lines
-from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile
+from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile, failures_as_bad_output
 from producer.sources.folder import printable
 from producer.sources.source import PICTURE_SUFFIXES, SourceFrame
 from producer.sources.source_spec import SourceSpec
@@ -114,10 +114,8 @@ class PictureFolder:
 
     def __init__(self, folder: Path, *, numbered: bool) -> None:
         self._numbered = numbered
-        try:
+        with failures_as_bad_output(f"--out {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadOutput(f"--out {folder}: {error.strerror}") from error
         self._folder = folder
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
@@ -133,11 +131,9 @@ class PictureFolder:
                 f"--out {path}: OpenCV cannot write a {suffix} picture of {image.shape[1]}x{image.shape[0]}"
             )
         part = path.with_name(path.name + ".part")
-        try:
+        with failures_as_bad_output(f"--out {path}"):
             part.write_bytes(packed.tobytes())
             part.replace(path)
-        except OSError as error:
-            raise BadOutput(f"--out {path}: {error.strerror}") from error
 
 
 def _image(source_frame: SourceFrame, jpeg: bytes) -> Image:

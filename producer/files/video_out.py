@@ -30,23 +30,25 @@ class BadOutput(Exception):
     """Something cannot be written; says what and why."""
 
 
-class VideoFile:
-    """A labelled video.
+@contextlib.contextmanager
+def failures_as_bad_output(what: str) -> Iterator[None]:
+    """Raise BadOutput, which begins with `what`, when the system or FFmpeg reports an error in the block."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        raise BadOutput(f"{what}: {error.strerror}") from error
 
-    Args:
-        path: ends in .mp4, .mov or .mkv.
-        sound_from: a video file whose sound is copied; None for none.
-    """
+
+class VideoFile:
+    """A labelled video. path: ends in one of FORMATS. sound_from: a video whose sound is copied; None for none."""
 
     def __init__(self, path: Path, *, sound_from: Path | None) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._stream: Any = None
         self._last_pts = -1
-        try:
+        with failures_as_bad_output(f"--out {path}"):
             self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
-        except (OSError, av.error.FFmpegError) as error:
-            raise BadOutput(f"--out {path}: {error.strerror}") from error
         try:
             self._sound = _Sound(sound_from, self._file)
         except (OSError, av.error.FFmpegError) as error:
@@ -62,13 +64,11 @@ class VideoFile:
         out = av.VideoFrame.from_ndarray(even, format="bgr24")
         out.pts = self._last_pts = max(self._last_pts + 1, round(at_s / TIME_BASE))
         out.time_base = TIME_BASE
-        try:
+        with failures_as_bad_output(f"--out {self._path}"):
             if self._stream is None:
                 self._start(even.shape[1], even.shape[0])
             self._file.mux(self._stream.encode(out))
             self._sound.write_until(at_s)
-        except (OSError, av.error.FFmpegError) as error:
-            raise BadOutput(f"--out {self._path}: {error.strerror}") from error
 
     def close(self, *, complete: bool) -> None:
         """Finish the video, or remove it when it is not complete."""

@@ -47,7 +47,6 @@ class FolderSource:
     is_live = False
 
     def __init__(self, path: Path) -> None:
-        """Find the pictures."""
         self._paths = [path] if path.is_file() else _pictures_in(path)
         self.total: int | None = len(self._paths)
 

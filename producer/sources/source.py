@@ -59,8 +59,6 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         """Yield the frames; raise SourceFailed when the source breaks."""
-        ...
 
     def close(self) -> None:
         """Release the device, file or connection."""
-        ...

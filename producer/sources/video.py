@@ -44,7 +44,6 @@ class VideoSource:
     """An open video. An HTTP stream of known duration counts as a file: it can be read again."""
 
     def __init__(self, spec: SourceSpec) -> None:
-        """Open it."""
         self.kind = spec.kind
         self._name = spec.path.name if spec.path else spec.name
         self._location = str(spec.path) if spec.path else spec.name

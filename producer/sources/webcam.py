@@ -29,7 +29,6 @@ class WebcamSource:
     total: int | None = None
 
     def __init__(self, path: Path) -> None:
-        """Open the device."""
         self._device = str(path)
         _check_device(path)
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # each retry would write to stderr
