@@ -26,13 +26,12 @@ def main() -> int:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 -- http, see above
             found = LOOP_AGE.search(response.read().decode())
+        if found is None:
+            raise ValueError("the metrics do not contain maskwatch_loop_age_seconds")
+        age_s = float(found[1])
     except (OSError, ValueError) as error:
         print(f"{url}: {error}")
         return 1
-    if found is None:
-        print(f"{url}: the metrics do not contain maskwatch_loop_age_seconds")
-        return 1
-    age_s = float(found[1])
     print(f"the loop ran {age_s:.0f} s ago")
     return 0 if age_s <= STUCK_S else 1
 
