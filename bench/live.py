@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from bench.clip import FPS, clip
+from bench.clip import FPS, bench_clip
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
@@ -25,9 +25,9 @@ WARM_UP_S = 5.0
 MEASURED_S = 30.0
 
 
-def measure() -> dict[str, Any]:
+def measure_live_latency() -> dict[str, Any]:
     """Run server, camera, one detector and one classifier as processes; return latencies and drops by reason."""
-    source = clip(CLIP_SECONDS)
+    source = bench_clip(CLIP_SECONDS)
     with running_camera(str(source)) as client:
         _wait_for_labels(client)
         time.sleep(WARM_UP_S)

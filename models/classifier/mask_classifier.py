@@ -53,7 +53,7 @@ class MaskClassifier:
         return np.concatenate(parts)
 
 
-def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
     """Load a classifier.
 
     Args:
@@ -76,7 +76,7 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
         raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
     content = read_checked(folder / name, card.files[name], remedy=RESTORE)
     if runtime == "onnx":
-        return MaskClassifier(card, onnx_network(content, threads))
+        return MaskClassifier(card, load_onnx(content, threads))
     from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
 
     return MaskClassifier(card, load_compiled(folder / name, threads))
@@ -122,7 +122,7 @@ def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pix
     return crops
 
 
-def onnx_network(content: bytes, threads: int) -> Classify:
+def load_onnx(content: bytes, threads: int) -> Classify:
     """Open an ONNX classifier (a file's bytes) on the CPU and return its function."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -42,7 +42,7 @@ class BadMessage(ValueError):
     """The bytes are not a valid record of the expected type."""
 
 
-class Identity(Struct, frozen=True, kw_only=True):
+class FrameIdentity(Struct, frozen=True, kw_only=True):
     """The frame that a record is about, and its times.
 
     start: when its producer started, Unix milliseconds, so that frames of a restarted camera have other IDs.
@@ -64,7 +64,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
     def identity(self) -> dict[str, Any]:
         """Return these fields, to make another record of the same frame."""
-        return {name: getattr(self, name) for name in Identity.__struct_fields__}
+        return {name: getattr(self, name) for name in FrameIdentity.__struct_fields__}
 
     @property
     def crops_key(self) -> str:
@@ -72,11 +72,11 @@ class Identity(Struct, frozen=True, kw_only=True):
         return f"crops:{self.frame_id}"
 
 
-class Frame(Identity, frozen=True, kw_only=True):
+class Frame(FrameIdentity, frozen=True, kw_only=True):
     """Stream `frames`: a captured frame. Key pixels_key holds its JPEG."""
 
 
-class FaceCrops(Identity, frozen=True, kw_only=True):
+class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     """Stream `faces`: the faces found. Key crops_key holds their crops, uint8 n x crop_px x crop_px x 3, RGB."""
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
@@ -86,7 +86,7 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
     seconds: Seconds
 
 
-class FrameResult(Identity, frozen=True, kw_only=True):
+class FrameResult(FrameIdentity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
 
     reason: None when labelled. error: a message for people, of dead frames only.
@@ -101,7 +101,7 @@ class FrameResult(Identity, frozen=True, kw_only=True):
     seconds: Seconds = {}
 
     @classmethod
-    def dropped(cls, frame: Identity, reason: Reason) -> FrameResult:
+    def dropped(cls, frame: FrameIdentity, reason: Reason) -> FrameResult:
         """Return the result of a frame that was not processed."""
         return cls(**frame.identity(), outcome="dropped", reason=reason)
 
@@ -133,7 +133,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     rates: dict[str, float] = {}
 
 
-class Model(Struct, frozen=True, kw_only=True):
+class AnnouncedModel(Struct, frozen=True, kw_only=True):
     """Key `model`: the classifier in use and its crops: crop_px square, margin as a share of the box."""
 
     version: str
@@ -141,7 +141,7 @@ class Model(Struct, frozen=True, kw_only=True):
     margin: Share
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class LeaseHolder(Struct, frozen=True, kw_only=True):
     """Key `lease:{camera}`: the process that publishes under a camera's name. token: random, unique to the holder."""
 
     host: str
@@ -167,7 +167,7 @@ def decode(record_type: type[Record], packed: bytes) -> Record:
         record = msgspec.msgpack.decode(packed, type=record_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not a {record_type.__name__}: {error}") from error
-    if isinstance(record, Identity):
+    if isinstance(record, FrameIdentity):
         _check_identity(record)
     return record
 
@@ -182,16 +182,16 @@ def frame_id(camera: str, start: int, seq: int) -> str:
     return f"{camera}:{start}:{seq}"
 
 
-def holder_text(token: bytes) -> str:
+def describe_holder(token: bytes) -> str:
     """Return host and process of a packed Holder as text for people."""
     try:
-        holder = decode(Holder, token)
+        holder = decode(LeaseHolder, token)
     except BadMessage:
         return "an unknown process"
     return f"process {holder.pid} on {holder.host}"
 
 
-def _check_identity(record: Identity) -> None:
+def _check_identity(record: FrameIdentity) -> None:
     expected = frame_id(record.camera, record.start, record.seq)
     if record.frame_id != expected:
         raise BadMessage(f"frame_id {record.frame_id!r} does not belong to {expected!r}")

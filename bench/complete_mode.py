@@ -7,18 +7,18 @@ import subprocess
 import sys
 import time
 
-from bench.clip import OUT, clip
+from bench.clip import OUT, bench_clip
 
 SECONDS = 120
 ROUNDS = 3
 
 
-def measure(cores: int) -> dict[str, float]:
+def measure_complete_mode(cores: int) -> dict[str, float]:
     """Run the commands alternately, for three rounds; return frames, faces, frames per second and their ratios.
 
     The rates are medians of the rounds, of whole commands including start-up.
     """
-    source, lines = clip(SECONDS), OUT / "lines.jsonl"
+    source, lines = bench_clip(SECONDS), OUT / "lines.jsonl"
     loop = [sys.executable, "-m", "bench.loop", str(source), str(lines)]
     commands = {
         "pipeline": [sys.executable, "-m", "maskwatch", "label", str(source), "--json", str(lines)],
