@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import complete, live
+from bench import complete_mode, live
 from bench.clip import OUT
 
 
@@ -16,14 +16,14 @@ def main() -> None:
     """Run all measurements one after the other, so that they do not compete for the machine."""
     cores = len(os.sched_getaffinity(0))
     print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
-    whole = complete.measure(cores)
+    whole = complete_mode.measure_complete_mode(cores)
     print(f"\ncomplete mode, 1280x720 clip, {whole.frames} frames, {whole.faces} faces, whole commands")
     print(f"  maskwatch label                {whole.pipeline_fps:7.1f} frames/s")
     print(f"  plain loop, one thread         {whole.loop_fps:7.1f} frames/s   ratio {whole.ratio:.2f}")
     print(
         f"  plain loop, a thread a core    {whole.loop_all_cores_fps:7.1f} frames/s   ratio {whole.ratio_all_cores:.2f}"
     )
-    one = live.measure()
+    one = live.measure_live_latency()
     print(f"\nlive mode, one 1280x720 camera at 20 frames/s, {one.frames} frames: capture to labelled")
     print(f"  median {one.median_ms:.0f} ms   p95 {one.p95_ms:.0f} ms   max {one.max_ms:.0f} ms")
     print(f"  labelled: {one.fps:.1f} frames/s")

@@ -34,7 +34,7 @@ only_option = click.option(
 )
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class LabelLine(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a line of `maskwatch label --json` that are used here."""
 
     name: str
@@ -42,7 +42,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tuple[Prediction, ...]]:
+def read_label_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tuple[Prediction, ...]]:
     """Return the labelled faces of each image, or of the images named in `only`.
 
     Raises:
@@ -51,7 +51,7 @@ def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tup
     found: dict[str, tuple[Prediction, ...]] = {}
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            line = msgspec.json.decode(text, type=Line)
+            line = msgspec.json.decode(text, type=LabelLine)
         except msgspec.DecodeError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         if only is not None and line.name not in only:
@@ -64,7 +64,7 @@ def read_lines(path: Path, only: Collection[str] | None = None) -> dict[str, tup
     return found
 
 
-def select(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[AnnotatedPicture]:
+def select_pictures(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[AnnotatedPicture]:
     """Return the images listed in a file, which may list images of other data sets too.
 
     Raises:
@@ -104,9 +104,9 @@ def main(lines: Path, folder: Path, only: Path | None, as_json: bool) -> None:
     try:
         pictures = read_annotations(folder)
         if only is not None:
-            pictures = select(pictures, only)
+            pictures = select_pictures(pictures, only)
         truth = {picture.path.name: picture.faces for picture in pictures}
-        measured = _measured(truth, read_lines(lines, None if only is None else truth))
+        measured = _measured(truth, read_label_lines(lines, None if only is None else truth))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

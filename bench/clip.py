@@ -23,7 +23,7 @@ SHOT_FRAMES = 60  # frames per photograph
 SEED = 0
 
 
-def clip(seconds: int, seed: int = SEED) -> Path:
+def bench_clip(seconds: int, seed: int = SEED) -> Path:
     """Return the clip of that length; render it if it does not exist."""
     path = OUT / f"clip-{seconds}s-{seed}.mp4"
     if path.exists():

@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 
 from bench.accuracy import HASH_DIGITS, only_option, read_hashes
-from models.classifier.mask_classifier import MaskClassifier, load
+from models.classifier.mask_classifier import MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
-from trainer.data.prepare import Faces, cut_faces
+from trainer.data.prepare import MeasuredFaces, cut_faces
 from trainer.data.sources import read_source
-from trainer.reports.evaluate import CLEAR_FACE_PX, measure
+from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 
@@ -33,7 +33,7 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
     """Print the accuracy of MODEL on the faces of each data set."""
     click.echo("".ljust(36) + "faces".rjust(8) + "".join(name.rjust(16) for name in COLUMNS))
     try:
-        classifier = load(model)
+        classifier = load_classifier(model)
         wanted = None if only is None else read_hashes(only)
         for dataset in datasets:
             faces = faces_of(dataset, classifier, wanted)
@@ -44,7 +44,7 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> Faces:
+def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> MeasuredFaces:
     """Return the cropped faces of a data set, or of the files whose hashes are in `only`.
 
     Raises:
@@ -63,9 +63,9 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     return cut_faces(found, classifier.card.size_px, classifier.card.margin)
 
 
-def _print(name: str, faces: Faces, classifier: MaskClassifier, *, min_px: int) -> None:
+def _print(name: str, faces: MeasuredFaces, classifier: MaskClassifier, *, min_px: int) -> None:
     chosen = faces.side_px >= min_px
-    shares = measure(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
+    shares = classification_figures(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
     cells = (f"{shares[column]:.2%}".rjust(16) if column in shares else "".rjust(16) for column in COLUMNS)
     click.echo(name.ljust(36) + str(int(chosen.sum())).rjust(8) + "".join(cells))
 

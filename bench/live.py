@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from bench.clip import FPS, clip
+from bench.clip import FPS, bench_clip
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
@@ -27,7 +27,7 @@ WARM_UP_S = 5.0
 MEASURED_S = 30.0
 
 
-class Live(Struct, frozen=True, kw_only=True, rename={"max_ms": "most_ms"}):
+class LiveLatency(Struct, frozen=True, kw_only=True, rename={"max_ms": "most_ms"}):
     """Latency from capture to labelled, and the frames dropped, by reason."""
 
     frames: int
@@ -38,9 +38,9 @@ class Live(Struct, frozen=True, kw_only=True, rename={"max_ms": "most_ms"}):
     dropped: dict[str, int]
 
 
-def measure() -> Live:
+def measure_live_latency() -> LiveLatency:
     """Run server, camera, one detector and one classifier as processes, and read the results."""
-    source = clip(CLIP_SECONDS)
+    source = bench_clip(CLIP_SECONDS)
     with running_camera(str(source)) as client:
         _wait_for_labels(client)
         time.sleep(WARM_UP_S)
@@ -48,7 +48,7 @@ def measure() -> Live:
         time.sleep(MEASURED_S)
         after = read_ledgers(client, [CAMERA])[CAMERA]
         latencies = sorted(_latencies_ms(client, start))
-    return Live(
+    return LiveLatency(
         frames=after.produced - before.produced,
         fps=round(len(latencies) / MEASURED_S, 1),
         median_ms=round(statistics.median(latencies), 1),

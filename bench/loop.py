@@ -18,7 +18,7 @@ from models.classifier import mask_classifier
 from models.detector import face_detector
 from pipeline.bus.messages import Face
 from pipeline.runtime.worker_context import keep_memory
-from pipeline.vision.tracks import Tracks
+from pipeline.vision.tracks import FaceTracker
 from producer.sources.source_spec import parse_source
 
 
@@ -26,9 +26,9 @@ def main(source_text: str, lines: Path, threads: int = 1) -> None:
     """Label a video frame by frame."""
     cv2.setNumThreads(threads)
     keep_memory()
-    detector = face_detector.load(threads=threads)
-    classifier = mask_classifier.load(threads=threads)
-    card, tracks = classifier.card, Tracks()
+    detector = face_detector.load_detector(threads=threads)
+    classifier = mask_classifier.load_classifier(threads=threads)
+    card, tracks = classifier.card, FaceTracker()
     with lines.open("wb") as file:
         for source_frame in parse_source(source_text).open():
             frame = np.asarray(source_frame.image)

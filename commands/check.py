@@ -11,18 +11,18 @@ from typing import Any
 
 import click
 
-from commands.shared import checked_settings, parsed_source, server_for
+from commands.shared import checked_settings, parsed_source, redis_server
 from pipeline.bus.connection import connect, hide_password
-from pipeline.runtime.settings import Settings, options
+from pipeline.runtime.settings import Settings, setting_options
 
 
 @click.command()
-@options("redis_url", "models", "detector", "port", "host")
+@setting_options("redis_url", "models", "detector", "port", "host")
 def check(**values: Any) -> None:
     """Check settings and environment; report what is missing and how to get it."""
     settings = checked_settings(values)
     missing = 0
-    for part, find in checks(settings):
+    for part, find in environment_checks(settings):
         try:
             click.echo(f"ok       {part}: {find()}")
         except Exception as error:  # noqa: BLE001 -- each library has errors of its own, and the user must see them all
@@ -31,20 +31,20 @@ def check(**values: Any) -> None:
     sys.exit(1 if missing else 0)
 
 
-def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
+def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
     """Return the parts of a working installation, each with a function that describes what it finds, or raises."""
 
     def detector() -> str:
         from models.detector import face_detector
 
-        face_detector.load(settings.detector)
+        face_detector.load_detector(settings.detector)
         return settings.detector
 
     def classifier() -> str:
-        from models.classifier.verified_load import load_verified
+        from models.classifier.self_test import load_with_self_test
         from models.registry.resolve import current_folder
 
-        return load_verified(current_folder(settings.models)).card.version
+        return load_with_self_test(current_folder(settings.models)).card.version
 
     def photograph() -> str:
         parsed_source("demo").open().close()
@@ -63,7 +63,7 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
         return "H.264 can be written"
 
     def server() -> str:
-        with server_for(settings) as server:
+        with redis_server(settings) as server:
             server.wait()
             with connect(server.url) as client:
                 version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
@@ -74,11 +74,11 @@ def checks(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
             return f"{settings.host}:{settings.port} is free"
 
     def training() -> str:
-        from trainer.networks.imagenet_weights import read_weights
+        from trainer.networks.imagenet_weights import read_imagenet_weights
 
         if find_spec("tensorflow") is None:
             return "not installed, needed only to train: pip install 'maskwatch[train]'"
-        read_weights()
+        read_imagenet_weights()
         return "TensorFlow is installed, and the weights to start from are there"
 
     return [

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from commands.shared import redis_of
-from pipeline.runtime.settings import options
+from commands.shared import redis_client
+from pipeline.runtime.settings import setting_options
 
 
 @click.group()
@@ -16,34 +16,34 @@ def dead() -> None:
 
 
 @dead.command("list")
-@options("redis_url")
+@setting_options("redis_url")
 def dead_list(**values: Any) -> None:
     """List dead letters, oldest first."""
     from pipeline.bus.dead_letters import list_dead_letters
 
-    with redis_of(values) as client:
+    with redis_client(values) as client:
         for row in list_dead_letters(client):
             click.echo(f"{row.id}  {row.letter.stream}  {row.camera}  {row.letter.error}")
 
 
 @dead.command("show")
 @click.argument("letter_id")
-@options("redis_url")
+@setting_options("redis_url")
 def dead_show(letter_id: str, **values: Any) -> None:
     """Show one dead letter with all its fields."""
-    from pipeline.bus.dead_letters import NoSuchDeadLetter, describe, find_dead_letter
+    from pipeline.bus.dead_letters import NoSuchDeadLetter, describe_dead_letter, find_dead_letter
 
-    with redis_of(values, NoSuchDeadLetter) as client:
-        click.echo(describe(find_dead_letter(client, letter_id)))
+    with redis_client(values, NoSuchDeadLetter) as client:
+        click.echo(describe_dead_letter(find_dead_letter(client, letter_id)))
 
 
 @dead.command("replay")
 @click.argument("letter_id")
-@options("redis_url")
+@setting_options("redis_url")
 def dead_replay(letter_id: str, **values: Any) -> None:
     """Put one dead entry back on its stream, while its pixels exist."""
-    from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, replay
+    from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, replay_dead_letter
 
-    with redis_of(values, NoSuchDeadLetter, CannotReplay) as client:
-        replay(client, letter_id)
+    with redis_client(values, NoSuchDeadLetter, CannotReplay) as client:
+        replay_dead_letter(client, letter_id)
         click.echo(f"{letter_id} is back on its stream")

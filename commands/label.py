@@ -10,9 +10,19 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from commands.shared import COMMON, PIPELINE, check_model, common_flags, fail, parsed_source, prepare, run, server_for
+from commands.shared import (
+    COMMON,
+    PIPELINE,
+    check_model,
+    child_flags,
+    fail,
+    parsed_source,
+    prepare_process,
+    redis_server,
+    run_process,
+)
 from pipeline.runtime.children import Children, start_workers, supervised
-from pipeline.runtime.settings import Settings, options
+from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
     from producer.files.outputs import Outputs
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", metavar="FILE", help="Write a JSON line for each frame; - for stdout.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Write labelled pictures or a labelled video.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole line of --json.")
-@options(*COMMON, *PIPELINE, "jpeg_quality", "seed")
+@setting_options(*COMMON, *PIPELINE, "jpeg_quality", "seed")
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable
@@ -37,13 +47,13 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
 
     if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
         values["log_level"] = "warning"  # this command has a progress bar and a summary instead
-    settings = prepare(values)
+    settings = prepare_process(values)
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
         fail("--resume goes on from the lines of --json FILE: name the file", 2)
     spec = parsed_source(source)
-    run(
+    run_process(
         lambda: label_all(settings, spec, json_path, out_path, resume),
         SourceFailed,
         BadOutput,
@@ -90,12 +100,12 @@ def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[
     from producer.files import label as process
 
     if settings.redis_url:
-        with server_for(settings):
+        with redis_server(settings):
             return process.main(settings, source, outputs, own_workers=False)
     check_model(settings)
-    with server_for(settings) as server, Children() as children:
+    with redis_server(settings) as server, Children() as children:
         cores = os.cpu_count() or 1
-        common = common_flags(settings, server.url)
+        common = child_flags(settings, server.url)
         start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
         server.wait()
         with supervised(children):

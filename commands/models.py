@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import checked_settings, fail, run
-from pipeline.runtime.settings import options
+from commands.shared import checked_settings, fail, run_process
+from pipeline.runtime.settings import setting_options
 
 if TYPE_CHECKING:
     from models.registry.promotion import PromotionResult
@@ -23,7 +23,7 @@ def models() -> None:
 
 
 @models.command("list")
-@options("models")
+@setting_options("models")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool, **values: Any) -> None:
     """List the versions; * marks the current one."""
@@ -38,7 +38,7 @@ def models_list(as_json: bool, **values: Any) -> None:
 
 @models.command("show")
 @click.argument("version")
-@options("models")
+@setting_options("models")
 def models_show(version: str, **values: Any) -> None:
     """Show a version's card as JSON."""
     from models.files import indented_json
@@ -48,7 +48,7 @@ def models_show(version: str, **values: Any) -> None:
 
 @models.command("register")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@options("models")
+@setting_options("models")
 def models_register(run_folder: Path, **values: Any) -> None:
     """Add a run folder of training as a version; create the registry if there is none yet."""
     from models.files import ModelUnusable
@@ -61,29 +61,29 @@ def models_register(run_folder: Path, **values: Any) -> None:
         click.echo(f"{version} is registered; `maskwatch models promote {version}` makes it current")
         return 0
 
-    run(start, ModelUnusable, RegistryError)
+    run_process(start, ModelUnusable, RegistryError)
 
 
 @models.command("promote")
 @click.argument("version")
 @click.option("--force", is_flag=True, help="Even if it is worse than the current one, or cannot be compared with it.")
-@options("models")
+@setting_options("models")
 def models_promote(version: str, force: bool, **values: Any) -> None:
     """Make a version current, if it is no worse; running classifiers change to it."""
     from models.registry.current_version import user_and_host
     from models.registry.promotion import promote
 
-    with_registry(values, lambda registry: print_result(promote(registry, version, by=user_and_host(), force=force)))
+    with_registry(values, lambda registry: print_promotion(promote(registry, version, by=user_and_host(), force=force)))
 
 
 @models.command("rollback")
-@options("models")
+@setting_options("models")
 def models_rollback(**values: Any) -> None:
     """Go back to the version that was current before."""
     from models.registry.current_version import user_and_host
     from models.registry.promotion import rollback
 
-    with_registry(values, lambda registry: print_result(rollback(registry, by=user_and_host())))
+    with_registry(values, lambda registry: print_promotion(rollback(registry, by=user_and_host())))
 
 
 def registry_location(values: dict[str, Any]) -> str:
@@ -110,10 +110,10 @@ def with_registry(values: dict[str, Any], act: Callable[[Registry], None]) -> No
         act(registry)
         return 0
 
-    run(start, ModelUnusable, RegistryError)
+    run_process(start, ModelUnusable, RegistryError)
 
 
-def print_result(result: PromotionResult) -> None:
+def print_promotion(result: PromotionResult) -> None:
     """Print which version has become current, and by which figures."""
     if result.version == result.before:
         click.echo(f"{result.version} is current already")

@@ -28,9 +28,9 @@ def password() -> None:
 
 def check_access(settings: Settings) -> None:
     """End with status 2 and one line when these settings would let other machines use the viewer without a password."""
-    from viewer.security.authenticator import check
+    from viewer.security.authenticator import check_access_settings
 
     try:
-        check(settings)
+        check_access_settings(settings)
     except BadSettings as error:
         fail(str(error), 2)

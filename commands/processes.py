@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from commands.password import check_access
-from commands.shared import COMMON, VIEW, check_not_a_file_name, fail, parsed_source, process_settings, run
+from commands.shared import COMMON, VIEW, check_camera_name, fail, parsed_source, process_settings, run_process
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
-from pipeline.runtime.settings import options
+from pipeline.runtime.settings import setting_options
 
 
 @click.command()
 @click.argument("source", envvar="MASKWATCH_SOURCE")
-@options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+@setting_options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 def camera(source: str, **values: Any) -> None:
     """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
 
@@ -31,39 +31,39 @@ def camera(source: str, **values: Any) -> None:
     settings = process_settings(values)
     if settings.name is None:
         fail("--name is missing: give the camera a name, for example --name door", 2)
-    check_not_a_file_name(settings.name, "--name")
+    check_camera_name(settings.name, "--name")
     spec = parsed_source(source)
-    run(lambda: process.main(settings, spec), SourceFailed, NameTaken, NameLost)
+    run_process(lambda: process.main(settings, spec), SourceFailed, NameTaken, NameLost)
 
 
 @click.command()
-@options(*COMMON, *DETECT_FLAGS)
+@setting_options(*COMMON, *DETECT_FLAGS)
 def detect(**values: Any) -> None:
     """Find faces in frames; start more to go faster."""
     from models.files import ModelUnusable
     from workers import detect as process
 
     settings = process_settings(values)
-    run(lambda: process.main(settings), ModelUnusable)
+    run_process(lambda: process.main(settings), ModelUnusable)
 
 
 @click.command()
-@options(*COMMON, *CLASSIFY_FLAGS)
+@setting_options(*COMMON, *CLASSIFY_FLAGS)
 def classify(**values: Any) -> None:
     """Label faces in batches; start more to go faster."""
     from models.files import ModelUnusable
     from workers import classify as process
 
     settings = process_settings(values)
-    run(lambda: process.main(settings), ModelUnusable)
+    run_process(lambda: process.main(settings), ModelUnusable)
 
 
 @click.command()
-@options(*COMMON, *VIEW)
+@setting_options(*COMMON, *VIEW)
 def view(**values: Any) -> None:
     """Show labelled live video in a browser."""
     from viewer import app as process
 
     settings = process_settings(values)
     check_access(settings)
-    run(lambda: process.main(settings), process.PortInUse)
+    run_process(lambda: process.main(settings), process.PortInUse)

@@ -20,9 +20,9 @@ import redis
 from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
 from pipeline.bus.messages import FILE_PREFIX
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
-from pipeline.runtime.embedded_server import Served, ServerFailed, embedded_server
+from pipeline.runtime.embedded_server import ServerFailed, StartingServer, embedded_server
 from pipeline.runtime.logs import configure_logging, is_json
-from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read_file, settings_from
+from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read_settings_file, settings_from
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
@@ -39,7 +39,7 @@ VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key"
 
 def command_line(cli: click.Group) -> NoReturn:
     """Run the command line. With --log-json, click's own usage errors become JSON lines, too."""
-    if not asks_for_json(sys.argv[1:], os.environ):
+    if not wants_json_logs(sys.argv[1:], os.environ):
         sys.exit(cli.main(prog_name="maskwatch"))
     configure_logging(as_json=True, level="WARNING")  # until a process sets its own
     try:
@@ -50,7 +50,7 @@ def command_line(cli: click.Group) -> NoReturn:
         sys.exit(1)
 
 
-def asks_for_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+def wants_json_logs(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Return whether JSON lines are asked for, before click has read anything."""
     flags = [word for word in arguments if word in ("--log-json", "--no-log-json")]
     if flags:
@@ -66,7 +66,7 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
     if path is None or not isinstance(context.command, click.Group):
         return
     try:
-        values = read_file(path)
+        values = read_settings_file(path)
     except BadSettings as error:
         fail(str(error), 2)
     context.default_map = {
@@ -90,7 +90,7 @@ def checked_settings(values: dict[str, Any]) -> Settings:
     return settings
 
 
-def prepare(values: dict[str, Any]) -> Settings:
+def prepare_process(values: dict[str, Any]) -> Settings:
     """Return the checked settings of a process and configure its logging."""
     if values["log_json"]:  # a settings file may ask for it; errors in the other settings become JSON lines then
         configure_logging(as_json=True)
@@ -101,7 +101,7 @@ def prepare(values: dict[str, Any]) -> Settings:
 
 def process_settings(values: dict[str, Any]) -> Settings:
     """Return the checked settings of one process, which needs a running Redis; the default one unless named."""
-    settings = prepare(values)
+    settings = prepare_process(values)
     return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=DEFAULT_REDIS)
 
 
@@ -116,7 +116,7 @@ def parsed_source(text: str, prefix: str = "") -> SourceSpec:
         fail(f"{prefix}{error}", 2)
 
 
-def check_not_a_file_name(camera: str, flag: str) -> None:
+def check_camera_name(camera: str, flag: str) -> None:
     """End with status 2 when a camera has a name that `maskwatch label` would give to a file."""
     if camera.startswith(FILE_PREFIX):
         fail(f"{flag} {camera}: names beginning with {FILE_PREFIX} are reserved for files that are labelled", 2)
@@ -134,12 +134,12 @@ def check_model(settings: Settings) -> None:
     check_files(current_folder(settings.models))
 
 
-def common_flags(settings: Settings, redis_url: str) -> list[str]:
+def child_flags(settings: Settings, redis_url: str) -> list[str]:
     """Return the flags that every child process gets."""
     return ["--redis", redis_url, *flags_of(settings, "log_level", "log_json")]
 
 
-def run(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
+def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     """Run a process to its end; the errors that it is expected to raise become one line and status 1."""
     errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, redis.RedisError, OSError, *expected)
     try:
@@ -161,19 +161,19 @@ def fail(text: str, exit_status: int) -> NoReturn:
 
 
 @contextmanager
-def server_for(settings: Settings) -> Iterator[Served]:
+def redis_server(settings: Settings) -> Iterator[StartingServer]:
     """Yield the Redis that the settings name, or an embedded one."""
     if settings.redis_url:
         with connect(settings.redis_url) as client:
             check_reachable(client, settings.redis_url)
-        yield Served(url=settings.redis_url, wait=lambda: None)
+        yield StartingServer(url=settings.redis_url, wait=lambda: None)
     else:
         with embedded_server() as server:
             yield server
 
 
 @contextmanager
-def redis_of(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
+def redis_client(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
     """Yield a client of the Redis that the settings name; end with one line when it fails."""
     url = checked_settings(values).redis_url or DEFAULT_REDIS
     errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)

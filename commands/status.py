@@ -13,34 +13,34 @@ from typing import Any, cast
 import click
 import msgspec
 
-from commands.shared import fail, redis_of
+from commands.shared import fail, redis_client
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.keys import heartbeat_key
-from pipeline.runtime.settings import options
+from pipeline.runtime.settings import setting_options
 
 ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
 
 
 @click.command()
-@options("redis_url")
+@setting_options("redis_url")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, the same as GET /api/status.")
 def status(as_json: bool, **values: Any) -> None:
     """Show cameras with their ledgers, processes and streams."""
-    from pipeline.bus.status import read, table
+    from pipeline.bus.status import read_status, status_table
 
-    with redis_of(values) as client:
-        found = read(client, Clock(client))
-        click.echo(msgspec.json.encode(found).decode() if as_json else table(found))
+    with redis_client(values) as client:
+        found = read_status(client, Clock(client))
+        click.echo(msgspec.json.encode(found).decode() if as_json else status_table(found))
 
 
 @click.command()
 @click.argument("role", type=click.Choice(ROLES))
-@options("redis_url")
+@setting_options("redis_url")
 def health(role: str, **values: Any) -> None:
     """Exit with status 0 if a process of ROLE on this host is alive and working."""
     prefix = f"{role}-{socket.gethostname()}-"  # of the ids of this host's processes
-    with redis_of(values) as client:
+    with redis_client(values) as client:
         ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
         ids = [id_ for id_ in ids if id_.startswith(prefix)]
         beats = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []

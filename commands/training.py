@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare, redis_of, run
+from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare_process, redis_client, run_process
 from pipeline.bus.connection import Redis
 from pipeline.runtime.logs import configure_logging, is_json
-from pipeline.runtime.settings import Settings, options
+from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
     from trainer.fitting.progress import Progress
@@ -42,7 +42,7 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip insta
 @click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, folder or URL: the model is added to it.")
 @click.option("--queue", is_flag=True, help="Queue it as a job for `maskwatch trainer`, and return at once.")
 @click.option("--time-limit-h", type=click.IntRange(1, 8760), default=168, show_default=True, help="With --queue.")
-@options("redis_url", "jobs_redis")
+@setting_options("redis_url", "jobs_redis")
 def train(
     models: str | None,
     queue: bool,
@@ -56,15 +56,15 @@ def train(
     from trainer.settings import TrainSettings
 
     settings, models = TrainSettings(**given), models or None
-    check_registry(models)
+    check_is_registry(models)
     if queue:
-        enqueue(settings, models, time_limit_h, jobs_url({"redis_url": redis_url, "jobs_redis": jobs_redis}))
+        enqueue_job(settings, models, time_limit_h, jobs_redis_url({"redis_url": redis_url, "jobs_redis": jobs_redis}))
         return
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
     configure_logging(as_json=is_json())
     try:
-        run(lambda: train_here(settings, models), ModelUnusable, ValueError)
+        run_process(lambda: train_here(settings, models), ModelUnusable, ValueError)
     except KeyboardInterrupt:
         click.echo(f"maskwatch: stopped: {resume_hint(Path(settings.out))}", err=True)
         os._exit(130)  # TensorFlow's threads, which feed the training, abort an interpreter that shuts down
@@ -100,10 +100,10 @@ def resume_hint(out: Path) -> str:
     return "no epoch was finished, so the same command begins anew"
 
 
-def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
+def enqueue_job(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check the settings and put the training into the queue as a job."""
     from models.files import ModelUnusable
-    from trainer.jobs.enqueue import checked_spec, enqueue
+    from trainer.jobs.enqueue import checked_spec, enqueue_job
     from trainer.jobs.job_list import has_trainer
     from trainer.jobs.job_spec import JobRejected
 
@@ -111,64 +111,64 @@ def enqueue(settings: TrainSettings, models: str | None, time_limit_h: int, redi
         spec = checked_spec(settings, models)
     except (ModelUnusable, ValueError) as error:
         fail(str(error), 1)
-    with redis_of({"redis_url": redis_url}, JobRejected) as client:
-        id_ = enqueue(client, spec, time_limit_s=time_limit_h * 3600)
+    with redis_client({"redis_url": redis_url}, JobRejected) as client:
+        id_ = enqueue_job(client, spec, time_limit_s=time_limit_h * 3600)
         hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_TRAINER}"
     click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows how far it is, --cancel ends it{hint}")
 
 
 @click.command()
-@options(*COMMON, "jobs_redis")
+@setting_options(*COMMON, "jobs_redis")
 @click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, for jobs that name none.")
 def trainer(**values: Any) -> None:
     """Do training jobs, one at a time; start one for each GPU, on as many machines as you like."""
     from trainer.jobs import trainer
 
-    check_registry(values["models"])
+    check_is_registry(values["models"])
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
-    settings = prepare(values)
-    run(lambda: trainer.main(settings, jobs_url(values)))
+    settings = prepare_process(values)
+    run_process(lambda: trainer.main(settings, jobs_redis_url(values)))
 
 
 @click.command()
 @click.argument("job_id", required=False, metavar="[ID]")
 @click.option("--cancel", "cancels", is_flag=True, help="Cancel the job, waiting or running.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@options("redis_url", "jobs_redis")
+@setting_options("redis_url", "jobs_redis")
 def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> None:
     """List training jobs with their progress, or show or cancel one."""
-    from trainer.jobs.enqueue import cancel
-    from trainer.jobs.job_list import run_of, runs
+    from trainer.jobs.enqueue import cancel_job
+    from trainer.jobs.job_list import job_with_id, list_jobs
     from trainer.jobs.job_spec import JobRejected
 
     if cancels and job_id is None:
         fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
-    with redis_of({"redis_url": jobs_url(values)}, JobRejected) as client:
+    with redis_client({"redis_url": jobs_redis_url(values)}, JobRejected) as client:
         if job_id is None:
-            show(client, runs(client), as_json)
+            print_jobs(client, list_jobs(client), as_json)
         elif cancels:
-            cancel(client, job_id)
+            cancel_job(client, job_id)
             click.echo(f"job {job_id} is cancelled")
         else:
-            show(client, run_of(client, job_id), as_json)
+            print_jobs(client, job_with_id(client, job_id), as_json)
 
 
-def show(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
+def print_jobs(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: bool) -> None:
     """Print jobs, or one of them in full; on stderr, warn when jobs wait and no trainer is alive."""
     from trainer.jobs.job_list import has_trainer
-    from trainer.jobs.job_table import details, table
+    from trainer.jobs.job_table import job_details, jobs_table
 
     listed = found if isinstance(found, list) else [found]
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
-        click.echo(table(found) if isinstance(found, list) else details(found))
+        click.echo(jobs_table(found) if isinstance(found, list) else job_details(found))
     if any(run.state in ("queued", "lost") for run in listed) and not has_trainer(client):
         click.echo(f"no trainer is alive: {START_TRAINER}", err=True)
 
 
-def jobs_url(values: dict[str, Any]) -> str:
+def jobs_redis_url(values: dict[str, Any]) -> str:
     """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
     settings: Settings = checked_settings({name: values[name] for name in ("redis_url", "jobs_redis")})
     if settings.jobs_redis:
@@ -176,7 +176,7 @@ def jobs_url(values: dict[str, Any]) -> str:
     return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
 
 
-def check_registry(location: str | None) -> None:
+def check_is_registry(location: str | None) -> None:
     """End with status 2 when the registry that was named is a model's own folder."""
     from models.classifier.card import CARD_NAME
 

@@ -15,9 +15,9 @@ from commands import shared
 from commands.password import check_access
 from commands.shared import PIPELINE, STARTERS, VIEW
 from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, flags_of, start_workers
-from pipeline.runtime.embedded_server import serve
+from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.logs import configure_logging, is_json
-from pipeline.runtime.settings import Settings, options
+from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
@@ -27,41 +27,41 @@ SECRETS = ("password_hash", "session_key", "metrics_token")
 
 
 @click.command()
-@options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
+@setting_options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a camera that needs no camera; print the page's address."""
-    run_all(shared.prepare(values), {"demo": shared.parsed_source("demo")})
+    run_pipeline(shared.prepare_process(values), {"demo": shared.parsed_source("demo")})
 
 
 @click.command()
 @click.option("--camera", "cameras", multiple=True, metavar="NAME=SOURCE", help="A camera; may be given several times.")
-@options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+@setting_options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
-    settings = shared.prepare(values)
+    settings = shared.prepare_process(values)
     sources: dict[str, SourceSpec] = {}
     for text in cameras:
         name, equals, source = text.partition("=")
         if not equals or not source:
             shared.fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
         shared.checked_settings({"name": name})
-        shared.check_not_a_file_name(name, "--camera")
+        shared.check_camera_name(name, "--camera")
         if name in sources:
             shared.fail(f"--camera {name}: the name is given twice", 2)
         sources[name] = shared.parsed_source(source, f"--camera {name}: ")
-    run_all(settings, sources)
+    run_pipeline(settings, sources)
 
 
 @click.command("serve-embedded", hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path))
-@options("parent_fd")
+@setting_options("parent_fd")
 def serve_embedded(folder: Path, parent_fd: int) -> None:
     """Run the embedded server of `demo`, `up` and `label`."""
     configure_logging(as_json=is_json())
-    sys.exit(serve(folder, parent_fd))
+    sys.exit(keep_server(folder, parent_fd))
 
 
-def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
+def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     """Run server, workers, cameras and viewer until SIGTERM or Ctrl-C. sources: by the camera's name."""
     check_access(settings)
     stop = stop_event()
@@ -71,8 +71,8 @@ def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
 
     def start() -> int:
         shared.check_model(settings)
-        with shared.server_for(settings) as server, Children() as children:
-            common = shared.common_flags(settings, server.url)
+        with shared.redis_server(settings) as server, Children() as children:
+            common = shared.child_flags(settings, server.url)
             start_workers(children, settings, common, detectors=1, classifiers=1)
             for name, source in sources.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
@@ -83,7 +83,7 @@ def run_all(settings: Settings, sources: dict[str, SourceSpec]) -> None:
                 children.supervise()
         return 0
 
-    shared.run(start, ModelUnusable)
+    shared.run_process(start, ModelUnusable)
 
 
 def stop_event() -> threading.Event:

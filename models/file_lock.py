@@ -22,7 +22,7 @@ class LockHeld(Exception):
         self.holder = holder
 
 
-def acquire(path: Path) -> int:
+def lock_file(path: Path) -> int:
     """Lock a file, which is created if need be, and write this process's ID into it.
 
     Return the file's descriptor, which releases the lock when it is closed; raise LockHeld if another process holds it.
@@ -40,7 +40,7 @@ def acquire(path: Path) -> int:
         os.close(lock)  # its holder removed the file between open and flock: lock the new one
 
 
-def wait_for(path: Path) -> int:
+def wait_for_lock(path: Path) -> int:
     """Wait until a file can be locked; return its descriptor. The file is created if need be and never removed."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # NFS only locks what is open for writing
@@ -54,7 +54,7 @@ def wait_for(path: Path) -> int:
     return lock
 
 
-def is_free(path: Path) -> bool:
+def is_unlocked(path: Path) -> bool:
     """Return whether no process holds a lock; a file that is missing or cannot be opened is free."""
     with suppress(OSError):
         lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)

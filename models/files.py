@@ -29,10 +29,10 @@ def read_checked(path: Path, sha256: str, *, remedy: str) -> bytes:
         raise ModelUnusable(f"{path} is missing: {remedy}") from error
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    return verified(content, sha256, str(path), remedy=remedy)
+    return verify_sha256(content, sha256, str(path), remedy=remedy)
 
 
-def verified(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
+def verify_sha256(content: bytes, sha256: str, where: str, *, remedy: str) -> bytes:
     """Return `content` if its hash is the expected one; `where` names the file in the error."""
     found = sha256_of(content)
     if found != sha256:

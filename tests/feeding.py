@@ -28,7 +28,7 @@ from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
-from pipeline.bus.messages import Face, Frame, FrameResult, Holder, Label, Reason
+from pipeline.bus.messages import Face, Frame, FrameResult, Label, LeaseHolder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
@@ -65,7 +65,7 @@ class Feed:
         self.start = time.time_ns() // 1_000_000
         self.seq = 0
         self._server = server
-        token = messages.encode(Holder(host="test", pid=os.getpid(), token=secrets.token_hex(4)))
+        token = messages.encode(LeaseHolder(host="test", pid=os.getpid(), token=secrets.token_hex(4)))
         self._writer = Writer(server.client, camera=camera, token=token, pixels_ms=LIVE_PIXELS_MS)
         self._reader = Reader(
             server.client, server.clock, stream=messages.FRAMES, record_type=Frame, consumer=f"test-{camera}"

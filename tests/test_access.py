@@ -28,12 +28,12 @@ from wsproto.events import Ping
 
 from commands.password import password
 from pipeline.runtime.settings import BadSettings, Settings
-from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, check, password_hash
+from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, check_access_settings, password_hash
 from viewer.security.login_throttle import ALL_BURST, ONE_BURST, LoginThrottle
 from viewer.security.middleware import HEADERS, MAX_BODY
 from viewer.security.rejection_log import MAX_LINES, RejectionLog
 from viewer.serving.server import IDLE_S
-from viewer.serving.websocket_middleware import BURST_BYTES
+from viewer.serving.websocket_limiter import BURST_BYTES
 from viewer.sockets import MAX_MESSAGE
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 -- it opens nothing
@@ -624,7 +624,7 @@ def test_without_a_password_only_this_machines_names_are_answered(log: Log, tmp_
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 -- to be refused
 def test_without_a_password_others_are_not_served(host: str) -> None:
     with pytest.raises(BadSettings) as refused:
-        check(Settings(host=host))
+        check_access_settings(Settings(host=host))
     with pytest.raises(BadSettings) as as_late:
         Authenticator(Settings()).check_address(host)
 

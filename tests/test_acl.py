@@ -28,16 +28,16 @@ from redis.exceptions import NoPermissionError
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
-from pipeline.bus.dead_letters import list_dead_letters, replay
+from pipeline.bus.dead_letters import list_dead_letters, replay_dead_letter
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP
-from pipeline.bus.messages import Frame, Holder
+from pipeline.bus.messages import Frame, LeaseHolder
 from pipeline.bus.scripts import Script
-from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.bus.status import Ledger, heartbeats, read_ledgers, read_status
 from pipeline.bus.writer import Writer
 from pipeline.vision.jpeg import encode_jpeg
-from trainer.jobs.enqueue import cancel, enqueue
-from trainer.jobs.job_list import run_of
-from trainer.jobs.job_spec import JobSpec, queue_of
+from trainer.jobs.enqueue import cancel_job, enqueue_job
+from trainer.jobs.job_list import job_with_id
+from trainer.jobs.job_spec import JobSpec, training_queue
 from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
@@ -231,7 +231,7 @@ def words(line: str) -> list[str]:
 def publish_as_camera(own: Locked, name: str, jpeg: bytes) -> None:
     """Publish one frame as the user of cameras."""
     client = connect(own.url("camera"))
-    token = messages.encode(Holder(host="test", pid=1, token=secrets.token_hex(4)))
+    token = messages.encode(LeaseHolder(host="test", pid=1, token=secrets.token_hex(4)))
     now = own.server.clock.now()
     frame = Frame(
         frame_id=f"{name}:1:1",
@@ -283,12 +283,12 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     publish_as_camera(own, "broken", jpeg[:300])
     (letter,) = wait_until(lambda: list_dead_letters(admin), 30, "a damaged picture is dead")
     own.server.client.set("pixels:broken:1:1", jpeg)
-    replay(admin, letter.id)
+    replay_dead_letter(admin, letter.id)
     wait_until(lambda: labelled(own, "broken"), 30, "what was put back is labelled")
     wait_until(lambda: labelled(own, "orphan"), 30, "what a killed worker held is taken over")
     snapshot = wait_until(lambda: fetched(f"{page}cameras/door/snapshot.jpg"), 30, "the viewer shows frames")
     metrics = fetched(f"{page}metrics")
-    status = read(admin, Clock(admin))
+    status = read_status(admin, Clock(admin))
     told = {user: len(heartbeats(connect(own.url(user)))) for user in USERS}
     label = processes.start("label", folder, "--json", tmp_path / "out.jsonl", "--redis", own.url("admin"))
     assert label.wait(60) == 0
@@ -402,16 +402,16 @@ def test_trainers_and_their_clients_need_one_user_only(tmp_path: Path, processes
     with locked("redis", template=JOBS_TEMPLATE) as jobs:
         client = connect(jobs.url("jobs"))
         settings = TrainSettings(datasets=(str(tmp_path),), out=str(tmp_path / "out"))
-        cancelled = enqueue(client, JobSpec(settings=settings), time_limit_s=60)
-        cancel(client, cancelled)
-        foreign = queue_of(client).enqueue("os.mkdir", str(tmp_path / "made")).id
+        cancelled = enqueue_job(client, JobSpec(settings=settings), time_limit_s=60)
+        cancel_job(client, cancelled)
+        foreign = training_queue(client).enqueue("os.mkdir", str(tmp_path / "made")).id
         trainer = processes.start("trainer", "--redis", jobs.url("jobs"))
 
-        wait_until(lambda: run_of(client, foreign).state == "failed", 60, "the trainer has looked at the job")
+        wait_until(lambda: job_with_id(client, foreign).state == "failed", 60, "the trainer has looked at the job")
         trainer.terminate()
 
         assert trainer.wait(30) == 0
-        assert run_of(client, cancelled).state == "cancelled"
+        assert job_with_id(client, cancelled).state == "cancelled"
         assert jobs.denials() == []
         brought = ("SCRIPT LOAD", "PUBLISH", "SUBSCRIBE")  # rq brings scripts and has a channel
         own = [line for line in NOBODY if not line.startswith(brought)]

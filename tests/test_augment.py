@@ -6,20 +6,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.data.augment import augment, plain
-from trainer.data.batches import Batches, shares
-from trainer.data.faces import Patches
-from trainer.data.hands import draw_hand
+from trainer.data.augment import augmented_crops, plain_crops
+from trainer.data.batches import Batches, sampling_chances
+from trainer.data.faces import FacePatches
+from trainer.data.hand_drawing import draw_hand
 from trainer.settings import RECIPES
 
 RECIPE = msgspec.structs.replace(RECIPES["lite"], size_px=32, batch=6, epochs=4)
 
 
-def patches(count: int = 16, side_px: float = 60, sources: tuple[str, ...] | None = None) -> Patches:
+def patches(count: int = 16, side_px: float = 60, sources: tuple[str, ...] | None = None) -> FacePatches:
     """Noisy patches with a bright face square in the middle; every second face wears a mask."""
     pixels = np.random.default_rng(0).integers(0, 60, (count, 64, 64, 3), np.uint8)
     pixels[:, 20:44, 20:44] += 180
-    return Patches(
+    return FacePatches(
         pixels=pixels,
         squares=np.tile(np.array([20, 20, 24], np.float32), (count, 1)),
         tight=np.zeros(count, bool),
@@ -35,7 +35,7 @@ ALL = np.arange(16)
 def test_augmenting_is_the_same_for_the_same_seed_and_leaves_the_patches_alone() -> None:
     before = patches()
 
-    first, second, other = (augment(before, ALL, 32, 0.05, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    first, second, other = (augmented_crops(before, ALL, 32, 0.05, np.random.default_rng(seed)) for seed in (5, 5, 6))
 
     assert (first.dtype, first.shape) == (np.uint8, (16, 32, 32, 3))
     np.testing.assert_array_equal(before.pixels, patches().pixels)
@@ -44,17 +44,17 @@ def test_augmenting_is_the_same_for_the_same_seed_and_leaves_the_patches_alone()
 
 
 def test_a_plain_crop_shows_the_square_of_the_face() -> None:
-    crops = plain(patches(), ALL, 24, margin=0.0)
+    crops = plain_crops(patches(), ALL, 24, margin=0.0)
 
     assert crops.min() >= 150
-    assert plain(patches(), ALL, 24, margin=0.5).min() < 60
+    assert plain_crops(patches(), ALL, 24, margin=0.5).min() < 60
 
 
 @pytest.mark.parametrize("side_px", [8, 200])
 def test_varied_crops_still_show_the_face_in_their_middle(side_px: float) -> None:
     found = patches(200, side_px)
 
-    crops = augment(found, np.arange(200), 32, 0.05, np.random.default_rng(1))
+    crops = augmented_crops(found, np.arange(200), 32, 0.05, np.random.default_rng(1))
 
     middles = crops[:, 12:20, 12:20].reshape(200, -1).mean(axis=1)
     corners = crops[:, :2, :2].reshape(200, -1).mean(axis=1)
@@ -103,7 +103,7 @@ def test_labels_come_with_their_crops() -> None:
 def test_a_rare_kind_of_face_is_drawn_more_often_than_its_share() -> None:
     found = patches(16, sources=("rare",) * 2 + ("usual",) * 14)
 
-    chances = shares(found)
+    chances = sampling_chances(found)
 
     assert chances.sum() == pytest.approx(1)
     assert chances[0] == pytest.approx(chances[2] * 7 ** (2 / 3))

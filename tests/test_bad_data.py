@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from trainer.data.annotations import read_annotations
-from trainer.data.decoding import frames
-from trainer.data.listing import printable
-from trainer.data.prepare import DatasetUnusable, Prepared, prepare
+from trainer.data.decoding import clip_frames
+from trainer.data.file_listing import printable
+from trainer.data.prepare import DatasetUnusable, PreparedData, prepare_data
 from trainer.data.sources import read_source
 
 
@@ -71,10 +71,10 @@ def write_clip(path: Path, count: int, *, live: bool) -> None:
         clip.mux(stream.encode())
 
 
-def ready(*datasets: Path | str) -> tuple[Prepared, list[str]]:
+def ready(*datasets: Path | str) -> tuple[PreparedData, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
-    found = prepare([read_source(str(dataset)) for dataset in datasets], size_px=32, margin=0.05, warn=said.append)
+    found = prepare_data([read_source(str(dataset)) for dataset in datasets], size_px=32, margin=0.05, warn=said.append)
     return found, said
 
 
@@ -220,7 +220,7 @@ def test_of_a_long_clip_about_a_hundred_frames_are_taken_whatever_its_header_say
     path = tmp_path / "clip.mkv"
     write_clip(path, 450, live=live)
 
-    numbers, again = ([number for number, _ in frames(path)] for _ in range(2))
+    numbers, again = ([number for number, _ in clip_frames(path)] for _ in range(2))
 
     assert (cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < 0) == live
     assert numbers == again == list(range(0, 450, 4))

@@ -496,7 +496,7 @@ def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, sta
     camera = start(demo)
     wait_until(lambda: camera.published(1), 10, "it publishes")
 
-    other = messages.encode(messages.Holder(host="elsewhere", pid=7, token="other"))
+    other = messages.encode(messages.LeaseHolder(host="elsewhere", pid=7, token="other"))
     server.client.set(lease_key("door"), other)
     wait_until(camera.ended, 15, "it ends")
 

@@ -79,7 +79,7 @@ def test_status_as_json_has_what_programs_depend_on(server: Server, processes: P
     assert {process["role"] for process in found["processes"]} == {"camera", "detector", "classifier"}
     assert {"role", "id", "host", "pid", "uptime_s", "model"} <= set(found["processes"][0])
     assert set(found["streams"]["frames"]) == {"length", "lag", "pending"}
-    assert found["model"] == mask_classifier.load().card.version
+    assert found["model"] == mask_classifier.load_classifier().card.version
     assert "door" in table
     assert "DOES NOT BALANCE" not in table
 
@@ -226,7 +226,7 @@ def test_classifiers_announce_which_crops_they_want(server: Server, processes: P
 
     packed = wait_until(lambda: server.client.get(messages.MODEL), 20, "the model is announced")
 
-    card = mask_classifier.load().card
-    assert decode(messages.Model, packed) == messages.Model(
+    card = mask_classifier.load_classifier().card
+    assert decode(messages.AnnouncedModel, packed) == messages.AnnouncedModel(
         version=card.version, crop_px=card.size_px, margin=card.margin
     )

@@ -122,7 +122,7 @@ def planted() -> Planted:
     """Return a picture with faces, a word in its file, and a coloured patch on a face, which its crop shows too."""
     word = secrets.token_hex(16).encode()
     frame = Scene(fps=20, seed=0).render(0)
-    x1, y1, x2, y2 = max(face_detector.load().find(frame).boxes, key=lambda box: float(box[2] - box[0]))
+    x1, y1, x2, y2 = max(face_detector.load_detector().find(frame).boxes, key=lambda box: float(box[2] - box[0]))
     left, top = (int(middle) // 16 * 16 - 16 for middle in ((x1 + x2) / 2, (y1 + 3 * y2) / 4))
     frame[top : top + PATCH_PX, left : left + PATCH_PX] = PATCH_BGR
     plain = encode_jpeg(frame, 95)
@@ -344,7 +344,7 @@ def crash_count(container: str) -> int:
 def crops_of(jpeg: bytes) -> bytes:
     """Return what a detector cuts out of a picture."""
     frame, card = decode_jpeg(jpeg), read_card(DEFAULT_FOLDER)
-    return crop_faces(frame, face_detector.load().find(frame).boxes, card.size_px, card.margin).tobytes()
+    return crop_faces(frame, face_detector.load_detector().find(frame).boxes, card.size_px, card.margin).tobytes()
 
 
 def raw(*arguments: str) -> bytes:

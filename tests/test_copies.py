@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import Pixels
 from trainer.data.copies import candidates, finder
-from trainer.data.copies.finder import near_copies
+from trainer.data.copies.finder import find_copies
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
+from trainer.data.copy_names import original_name
 from trainer.data.faces import find_faces
-from trainer.data.names import original_name
-from trainer.data.sources import Item
+from trainer.data.sources import DatasetFile
 from trainer.data.split import connected_components
 
 PEOPLE = 60
@@ -50,7 +50,7 @@ def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
 
 def copies_among(hashes: list[PerceptualHash]) -> list[tuple[int, int]]:
     """Find copies among hashes of one label, of which nothing is known."""
-    return near_copies(hashes, range(len(hashes)), ["mask"] * len(hashes))
+    return find_copies(hashes, range(len(hashes)), ["mask"] * len(hashes))
 
 
 def in_order(pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -127,7 +127,7 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
             path = tmp_path / f"{copy} {place}.png"
             height, width = picture.shape[:2]
             cv2.imwrite(str(path), picture[: round(0.85 * height), round(0.15 * width) :] if copy else picture)
-            items.append(Item(path=path, label="mask"))
+            items.append(DatasetFile(path=path, label="mask"))
     hashes = [found.hashes[0] for found in find_faces(items, "toy", "toy")]
 
     found = in_order(copies_among(hashes))
@@ -140,14 +140,14 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
 def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Pixels]) -> None:
     hashes = [whole(picture) for picture in (people[0], people[1], people[0])]
 
-    assert near_copies(hashes, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
-    assert near_copies(hashes, [0, 1, 0], ["mask"] * 3) == []
+    assert find_copies(hashes, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
+    assert find_copies(hashes, [0, 1, 0], ["mask"] * 3) == []
 
 
 def test_a_copy_with_another_label_is_reported_though_it_is_known_to_belong_there(people: list[Pixels]) -> None:
     hashes = [whole(people[place]) for place in (0, 1, 0, 0, 0)]
 
-    found = near_copies(hashes, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
+    found = find_copies(hashes, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
 
     assert {place for pair in found for place in pair} == {0, 2, 3, 4}
     assert all(min(pair) < 3 <= max(pair) for pair in found)
@@ -202,7 +202,7 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
 
     def found(most: int) -> candidates.MostAlike:
         everything = np.full(count, most)
-        return candidates.candidates(
+        return candidates.find_candidates(
             hashes, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns
         )
 
@@ -220,7 +220,7 @@ def test_nothing_is_looked_for_that_is_not_wanted() -> None:
     hashes = np.stack([whole(picture).picture for picture in look_alikes(12)])
     most = np.array([3] * 6 + [0] * 6)
 
-    found = candidates.candidates(
+    found = candidates.find_candidates(
         hashes, finder.PICTURE_POSES, most, lambda rows, columns: (rows[:, None] + columns) % 2 == 1
     )
 
@@ -243,7 +243,7 @@ def test_many_pictures_that_all_contradict_each_other_are_reported() -> None:
     rng = np.random.default_rng(0)
     hashes = [whole(clipped(look_alikes(1)[0] + rng.normal(0, 6, (96, 96, 3)))) for _ in range(40)]
 
-    found = near_copies(hashes, [0] * 40, ["mask", "no_mask"] * 20)
+    found = find_copies(hashes, [0] * 40, ["mask", "no_mask"] * 20)
 
     assert {place for pair in found for place in pair} == set(range(40))
 
@@ -256,7 +256,7 @@ def test_plain_and_very_small_pictures_are_not_called_copies() -> None:
 
 
 def test_no_pictures_have_no_copies() -> None:
-    assert near_copies([], [], []) == []
+    assert find_copies([], [], []) == []
 
 
 @pytest.mark.parametrize(

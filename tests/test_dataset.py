@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from trainer.data.annotations import read_annotations
-from trainer.data.prepare import DatasetUnusable, Faces, Prepared, Row, prepare
-from trainer.data.sources import DatasetPath, family_name, read_source, short_name
+from trainer.data.prepare import DatasetUnusable, ManifestRow, MeasuredFaces, PreparedData, prepare_data
+from trainer.data.sources import DatasetPath, dataset_family, dataset_name, read_source
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
@@ -47,10 +47,10 @@ def write_annotation(folder: Path, *labels: str, picture: str = "a.png") -> Path
 
 def ready(
     *datasets: Path | str, tests: tuple[Path | str, ...] = (), validation: Path | None = None, copies: bool = False
-) -> tuple[Prepared, list[str]]:
+) -> tuple[PreparedData, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
-    found = prepare(
+    found = prepare_data(
         [read_source(str(dataset)) for dataset in datasets],
         tests=[read_source(str(test)) for test in tests],
         validation=read_source(str(validation)) if validation else None,
@@ -62,7 +62,7 @@ def ready(
     return found, said
 
 
-def files_of(found: Prepared, split: str) -> set[str]:
+def files_of(found: PreparedData, split: str) -> set[str]:
     return {row.file for row in found.manifest if row.split == split}
 
 
@@ -273,7 +273,7 @@ def test_the_manifest_says_where_each_face_went(tmp_path: Path) -> None:
     found.write_manifest(tmp_path)
 
     lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
-    assert tuple(msgspec.json.decode(line, type=Row) for line in lines) == found.manifest
+    assert tuple(msgspec.json.decode(line, type=ManifestRow) for line in lines) == found.manifest
 
 
 def test_a_test_set_has_the_same_digest_whatever_was_trained_on(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_test_set_has_the_same_digest_whatever_was_trained_on(tmp_path: Path) 
 def test_faces_of_one_source_are_taken_out(tmp_path: Path) -> None:
     found, _ = ready(write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1))
 
-    of_b: Faces = found.validation.of_source("b")
+    of_b: MeasuredFaces = found.validation.of_source("b")
 
     assert len(of_b) == len(of_b.names) == 4
     assert set(of_b.sources) == {"b"}
@@ -300,7 +300,7 @@ def test_faces_of_one_source_are_taken_out(tmp_path: Path) -> None:
 def test_names_on_the_card_do_not_say_where_data_lies() -> None:
     folders = [Path("/home/someone/face-mask-12k/Train"), Path("/home/someone/street")]
 
-    assert [short_name(folder) for folder in folders] == ["face-mask-12k/Train", "street"]
+    assert [dataset_name(folder) for folder in folders] == ["face-mask-12k/Train", "street"]
 
 
 @pytest.mark.parametrize(
@@ -309,12 +309,12 @@ def test_names_on_the_card_do_not_say_where_data_lies() -> None:
 def test_all_parts_of_a_data_set_have_the_name_of_their_family(tmp_path: Path, part: str) -> None:
     write_picture(tmp_path / "small" / "Test" / "WithoutMask" / "a.png", 1)
 
-    assert family_name(tmp_path / "small" / part) == "small"
+    assert dataset_family(tmp_path / "small" / part) == "small"
 
 
 def test_a_class_folder_by_itself_has_a_family(tmp_path: Path) -> None:
-    assert family_name(Path("/mask")) == "mask"
-    assert family_name(tmp_path / "street") == "street"
+    assert dataset_family(Path("/mask")) == "mask"
+    assert dataset_family(tmp_path / "street") == "street"
 
 
 def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 from conftest import Server
 from test_streams import CAMERA, frame, frames_reader, ledger, read, writer
 
-from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, find_dead_letter, list_dead_letters, replay
+from pipeline.bus.dead_letters import (
+    CannotReplay,
+    NoSuchDeadLetter,
+    find_dead_letter,
+    list_dead_letters,
+    replay_dead_letter,
+)
 from pipeline.bus.status import Ledger
 
 
@@ -68,7 +74,7 @@ def test_an_invalid_message_is_not_replayed(server: Server) -> None:
     (listed,) = list_dead_letters(server.client)
 
     with pytest.raises(CannotReplay, match="no record that a worker accepts"):
-        replay(server.client, listed.id)
+        replay_dead_letter(server.client, listed.id)
 
 
 def test_an_unknown_dead_letter_is_an_error(server: Server) -> None:

@@ -35,7 +35,7 @@ def scene() -> Scene:
 def detector() -> face_detector.FaceDetector:
     if not face_detector.YUNET_FILE.is_file():
         missing(f"{face_detector.YUNET_FILE} is missing: run `make setup`")
-    return face_detector.load()
+    return face_detector.load_detector()
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
@@ -85,7 +85,7 @@ def test_every_face_of_the_demo_is_found(scene: Scene, detector: face_detector.F
 def test_the_demo_s_masks_are_labelled_mask_and_its_bare_faces_no_mask(
     scene: Scene, detector: face_detector.FaceDetector
 ) -> None:
-    classifier = mask_classifier.load()
+    classifier = mask_classifier.load_classifier()
     right: dict[bool, list[bool]] = {True: [], False: []}
 
     for index in LOOKED_AT:

@@ -28,7 +28,7 @@ from werkzeug.security import check_password_hash
 
 from commands.status import health
 from pipeline.bus.connection import Redis, connect
-from viewer.security.authenticator import plain_hash
+from viewer.security.authenticator import decode_hash
 
 __all__ = ["processes"]
 
@@ -256,7 +256,7 @@ def test_secrets_are_drawn_once_and_readable_by_their_owner_alone(tmp_path: Path
     assert first == second
     assert len(set(first.values())) == len(first) == 11
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
-    assert check_password_hash(plain_hash(first["MASKWATCH_PASSWORD_HASH"]), first["VIEWER_PASSWORD"])
+    assert check_password_hash(decode_hash(first["MASKWATCH_PASSWORD_HASH"]), first["VIEWER_PASSWORD"])
 
 
 def test_secrets_that_are_there_are_kept_and_the_missing_added(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_secrets_that_are_there_are_kept_and_the_missing_added(tmp_path: Path) -
 
     assert path.read_text().startswith(f"{ours}\n")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert check_password_hash(plain_hash(found["MASKWATCH_PASSWORD_HASH"]), "chosen by us")
+    assert check_password_hash(decode_hash(found["MASKWATCH_PASSWORD_HASH"]), "chosen by us")
     assert "JOBS_PASSWORD" in found
 
 
@@ -377,9 +377,9 @@ def test_a_new_password_of_the_viewer_gets_its_hash(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     third = environment_file(path)
 
-    assert check_password_hash(plain_hash(second["MASKWATCH_PASSWORD_HASH"]), "chosen by us")
+    assert check_password_hash(decode_hash(second["MASKWATCH_PASSWORD_HASH"]), "chosen by us")
     assert third["VIEWER_PASSWORD"] not in (first["VIEWER_PASSWORD"], "chosen by us")
-    assert check_password_hash(plain_hash(third["MASKWATCH_PASSWORD_HASH"]), third["VIEWER_PASSWORD"])
+    assert check_password_hash(decode_hash(third["MASKWATCH_PASSWORD_HASH"]), third["VIEWER_PASSWORD"])
     assert path.read_text().count("MASKWATCH_PASSWORD_HASH") == 1
     assert {name: first[name] for name in first if "REDIS" in name} == {n: third[n] for n in third if "REDIS" in n}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import Box, Face, Label
-from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw, label_text, offline_image
+from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw_faces, label_text, offline_image
 from pipeline.vision.jpeg import Image
 
 
@@ -32,13 +32,13 @@ def test_the_text_contains_label_and_confidence() -> None:
 
 @pytest.mark.parametrize("label", ["mask", "no_mask"])
 def test_a_box_has_the_colour_of_its_label(label: Label) -> None:
-    drawn = draw(grey(), [face(label)])
+    drawn = draw_faces(grey(), [face(label)])
 
     assert tuple(drawn[250, 200]) == tuple(drawn[350, 300]) == COLOURS_BGR[label]
 
 
 def test_a_face_without_a_mask_has_two_lines_round_it_and_one_with_a_mask_has_one() -> None:
-    row = {label: draw(grey(), [face(label)])[250, 190:260] for label in ("mask", "no_mask")}
+    row = {label: draw_faces(grey(), [face(label)])[250, 190:260] for label in ("mask", "no_mask")}
 
     lines = {
         label: int(np.diff((pixels == COLOURS_BGR[label]).all(axis=1).astype(int)).clip(0).sum())
@@ -60,7 +60,7 @@ def test_the_two_colours_differ_in_lightness() -> None:
 def test_the_picture_given_stays_as_it_was() -> None:
     frame = grey()
 
-    drawn = draw(frame, [face()])
+    drawn = draw_faces(frame, [face()])
 
     assert (frame == 120).all()
     assert not (drawn == 120).all()
@@ -69,7 +69,7 @@ def test_the_picture_given_stays_as_it_was() -> None:
 def test_a_picture_without_faces_comes_back_equal_but_not_the_same() -> None:
     frame = grey()
 
-    drawn = draw(frame, [])
+    drawn = draw_faces(frame, [])
 
     assert drawn is not frame
     assert (drawn == frame).all()
@@ -77,9 +77,9 @@ def test_a_picture_without_faces_comes_back_equal_but_not_the_same() -> None:
 
 @pytest.mark.parametrize("box", [(-50, -50, 60, 60), (600, 440, 700, 600), (0, 0, 640, 480), (630, 0, 640, 10)])
 def test_a_text_stays_inside_the_picture_wherever_the_box_is(box: Box) -> None:
-    wanted = has(draw(grey(), [face(box=(300, 200, 301, 201))]), COLOURS_BGR["mask"])
+    wanted = has(draw_faces(grey(), [face(box=(300, 200, 301, 201))]), COLOURS_BGR["mask"])
 
-    found = has(draw(grey(), [face(box=box)]), COLOURS_BGR["mask"])
+    found = has(draw_faces(grey(), [face(box=box)]), COLOURS_BGR["mask"])
 
     assert found > 0.9 * wanted
 
@@ -87,16 +87,16 @@ def test_a_text_stays_inside_the_picture_wherever_the_box_is(box: Box) -> None:
 def test_texts_of_neighbours_do_not_cover_each_other() -> None:
     neighbours = [face("mask", (100, 200, 140, 240)), face("no_mask", (150, 200, 190, 240))]
 
-    drawn = draw(grey(), neighbours)
+    drawn = draw_faces(grey(), neighbours)
 
-    alone = [has(draw(grey(), [one]), COLOURS_BGR[one.label]) for one in neighbours]
+    alone = [has(draw_faces(grey(), [one]), COLOURS_BGR[one.label]) for one in neighbours]
     together = [has(drawn, COLOURS_BGR[one.label]) for one in neighbours]
     assert together[0] > 0.9 * alone[0]
     assert together[1] > 0.9 * alone[1]
 
 
 def test_a_note_is_at_the_lower_edge() -> None:
-    drawn = draw(grey(), [], note="not labelled right now")
+    drawn = draw_faces(grey(), [], note="not labelled right now")
 
     assert has(drawn[-40:], NOTE_BGR) > 500
     assert has(drawn[:-40], NOTE_BGR) == 0
@@ -129,7 +129,7 @@ whole = st.floats(-1e6, 1e6)
 def test_any_size_and_any_box_can_be_drawn(width: int, height: int, boxes: list[Box], label: Label) -> None:
     frame = grey(width, height)
 
-    drawn = draw(frame, [face(label, box) for box in boxes], note="not labelled right now")
+    drawn = draw_faces(frame, [face(label, box) for box in boxes], note="not labelled right now")
 
     assert drawn.shape == frame.shape
     assert drawn.dtype == np.uint8

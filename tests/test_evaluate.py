@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from models.classifier.card import DEFAULT_FOLDER, read_card
 from models.classifier.mask_classifier import MAX_BATCH, Floats, Pixels
-from trainer.data.prepare import Faces
-from trainer.reports.evaluate import Scored, agreement, figures, measure, score
+from trainer.data.prepare import MeasuredFaces
+from trainer.reports.evaluate import ScoredTestSet, agreement, card_figures, classification_figures, score_test_set
 from trainer.reports.ranking import precision_recall, roc
 
 
-def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> Faces:
+def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> MeasuredFaces:
     """Return faces of 4 px whose every pixel is their index in the set."""
     count = len(has_mask)
     crops = np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, 4, 4, 3)).copy()
-    return Faces(
+    return MeasuredFaces(
         crops=crops,
         has_mask=np.array(has_mask, bool),
         side_px=np.array(side_px or [100.0] * count, np.float32),
@@ -30,8 +30,10 @@ def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None)
     )
 
 
-def scored(probabilities: Sequence[float], has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> Scored:
-    return Scored(
+def scored(
+    probabilities: Sequence[float], has_mask: Sequence[bool], side_px: Sequence[float] | None = None
+) -> ScoredTestSet:
+    return ScoredTestSet(
         set_name="toy",
         faces=some_faces(has_mask, side_px),
         probabilities={"x": np.array(probabilities, np.float32)},
@@ -50,7 +52,7 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
         sizes.append(len(crops))
         return by_index(crops)
 
-    found = score({"int8": network, "float": by_index}, faces, "toy")
+    found = score_test_set({"int8": network, "float": by_index}, faces, "toy")
 
     assert sizes == [MAX_BATCH, MAX_BATCH, 150 - 2 * MAX_BATCH]
     assert list(found.probabilities) == ["int8", "float"]
@@ -62,19 +64,19 @@ def test_a_network_whose_answers_are_no_probabilities_is_rejected(answer: float)
     faces = some_faces([True, False])
 
     with pytest.raises(ValueError, match="network int8 does not give one probability per face on toy"):
-        score({"int8": lambda crops: np.full(len(crops), answer, np.float32)}, faces, "toy")
+        score_test_set({"int8": lambda crops: np.full(len(crops), answer, np.float32)}, faces, "toy")
 
 
 def test_a_set_without_faces_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="street cannot be measured"):
-        score({"int8": by_index}, some_faces([]), "street")
+        score_test_set({"int8": by_index}, some_faces([]), "street")
 
 
 def test_figures_are_those_worked_out_by_hand() -> None:
     probabilities = np.array([0.9, 0.8, 0.4, 0.6, 0.1], np.float32)
     has_mask = np.array([True, True, True, False, False])
 
-    found = measure(probabilities, has_mask)
+    found = classification_figures(probabilities, has_mask)
 
     assert (found["accuracy"], found["mask_recall"], found["no_mask_recall"]) == pytest.approx((3 / 5, 2 / 3, 1 / 2))
     assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -87,20 +89,20 @@ def test_figures_are_those_worked_out_by_hand() -> None:
 def test_large_faces_are_measured_apart_when_sizes_differ() -> None:
     test = scored([0.9, 0.1, 0.9, 0.1], [True, False, False, True], side_px=[16, 20, 15.9, 3])
 
-    found = figures(test)
+    found = card_figures(test)
 
     assert (found["faces"], found["faces_16px"]) == (4, 2)
     assert (found["accuracy_x"], found["accuracy_16px_x"]) == (0.5, 1.0)
 
 
 def test_faces_of_one_size_are_measured_once() -> None:
-    found = figures(scored([0.9, 0.1], [True, False]))
+    found = card_figures(scored([0.9, 0.1], [True, False]))
 
     assert not [name for name in found if "16px" in name]
 
 
 def test_a_group_without_faces_is_counted_and_not_measured() -> None:
-    found = figures(scored([0.9, 0.1], [True, False], side_px=[8, 9]))
+    found = card_figures(scored([0.9, 0.1], [True, False], side_px=[8, 9]))
 
     assert found["faces_16px"] == 0
     assert "accuracy_16px_x" not in found
@@ -109,20 +111,20 @@ def test_a_group_without_faces_is_counted_and_not_measured() -> None:
 def test_figures_keep_the_names_of_earlier_cards() -> None:
     faces = some_faces([True, False, True, False], side_px=[8, 8, 20, 20])
 
-    found = figures(score({"int8": by_index, "float": by_index}, faces, "toy"))
+    found = card_figures(score_test_set({"int8": by_index, "float": by_index}, faces, "toy"))
 
     assert read_card(DEFAULT_FOLDER).measured["face-mask-detection"].keys() <= found.keys()
 
 
 def test_where_nobody_wears_a_mask_false_masks_are_counted() -> None:
-    found = figures(scored([0.1, 0.2, 0.9, 0.3], [False] * 4))
+    found = card_figures(scored([0.1, 0.2, 0.9, 0.3], [False] * 4))
 
     assert found.keys() == {"faces", "no_mask_recall_x", "false_mask_share_x", "log_loss_x", "ece_x"}
     assert (found["no_mask_recall_x"], found["false_mask_share_x"]) == (0.75, 0.25)
 
 
 def test_where_everybody_wears_a_mask_its_recall_is_measured() -> None:
-    found = figures(scored([0.9, 0.2], [True] * 2))
+    found = card_figures(scored([0.9, 0.2], [True] * 2))
 
     assert found.keys() == {"faces", "mask_recall_x", "log_loss_x", "ece_x"}
 

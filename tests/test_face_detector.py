@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.detector import face_detector
 from models.detector.face_detector import YUNET_FILE, YUNET_SHA256, Faces
-from models.detector.yunet_decode import OUTPUT_NAMES, decode
+from models.detector.yunet_decode import OUTPUT_NAMES, decode_yunet
 from models.files import ModelUnusable, sha256_of
 from pipeline.vision.faces import MAX_FACES
 from pipeline.vision.jpeg import Image
@@ -71,7 +71,7 @@ def test_the_candidates_hold_every_box_of_opencv_for_the_same_network(pictures: 
     inputs = [frame.transpose(2, 0, 1)[None].astype(np.float32) for frame in frames]
 
     outputs = [dict(zip(OUTPUT_NAMES, session.run(OUTPUT_NAMES, {"input": values}), strict=True)) for values in inputs]
-    candidates = [decode(found, 640, 0.5) for found in outputs]
+    candidates = [decode_yunet(found, 640, 0.5) for found in outputs]
 
     found = 0
     for frame, (boxes, scores) in zip(frames, candidates, strict=True):
@@ -84,7 +84,7 @@ def test_the_candidates_hold_every_box_of_opencv_for_the_same_network(pictures: 
 
 def test_one_look_finds_the_faces_that_opencv_finds(pictures: Path) -> None:
     frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 20)]
-    detector = face_detector.load("yunet", input_px=640, score_threshold=0.5)
+    detector = face_detector.load_detector("yunet", input_px=640, score_threshold=0.5)
 
     pairs = [(detector.find(frame), opencv_faces(frame, 0.5)) for frame in frames]
 
@@ -104,7 +104,7 @@ def test_the_second_look_finds_distant_faces_too(pictures: Path) -> None:
         frame[300:320, 100 + 130 * column : 120 + 130 * column] = cv2.resize(
             portrait, (20, 20), interpolation=cv2.INTER_AREA
         )
-    once, twice = face_detector.load(input_px=640), face_detector.load(input_px=1280)
+    once, twice = face_detector.load_detector(input_px=640), face_detector.load_detector(input_px=1280)
 
     first, both = once.find(frame), twice.find(frame)
 
@@ -115,7 +115,7 @@ def test_the_second_look_finds_distant_faces_too(pictures: Path) -> None:
 
 def test_the_second_look_is_not_for_near_faces(pictures: Path) -> None:
     frame = one_face(pictures)
-    once, twice = face_detector.load(input_px=640), face_detector.load(input_px=960)
+    once, twice = face_detector.load_detector(input_px=640), face_detector.load_detector(input_px=960)
 
     first, both = once.find(frame), twice.find(frame)
 
@@ -125,7 +125,7 @@ def test_the_second_look_is_not_for_near_faces(pictures: Path) -> None:
 def test_an_outline_is_the_box_an_eighth_of_its_height_lower(pictures: Path) -> None:
     frame = one_face(pictures)
 
-    faces = face_detector.load().find(frame)
+    faces = face_detector.load_detector().find(frame)
 
     eighth = (faces.boxes[:, 3] - faces.boxes[:, 1]) / 8
     np.testing.assert_allclose(faces.outlines[:, [0, 2]], faces.boxes[:, [0, 2]])
@@ -135,7 +135,7 @@ def test_an_outline_is_the_box_an_eighth_of_its_height_lower(pictures: Path) -> 
 @pytest.mark.parametrize("kind", ["yunet", "dnn", "haar"])
 def test_every_detector_finds_a_plain_face_in_place(kind: face_detector.Kind, pictures: Path) -> None:
     frame = one_face(pictures)
-    detector = face_detector.load(kind)
+    detector = face_detector.load_detector(kind)
 
     faces = detector.find(frame)
 
@@ -147,8 +147,8 @@ def test_every_detector_finds_a_plain_face_in_place(kind: face_detector.Kind, pi
 def test_dnn_and_yunet_give_the_same_faces(pictures: Path) -> None:
     frame = photographs(pictures, 1)[0]
 
-    by_onnxruntime = face_detector.load("yunet").find(frame)
-    by_opencv = face_detector.load("dnn").find(frame)
+    by_onnxruntime = face_detector.load_detector("yunet").find(frame)
+    by_opencv = face_detector.load_detector("dnn").find(frame)
 
     assert len(by_onnxruntime.scores) > 0
     np.testing.assert_allclose(by_onnxruntime.boxes, by_opencv.boxes, atol=0.1)
@@ -157,7 +157,7 @@ def test_dnn_and_yunet_give_the_same_faces(pictures: Path) -> None:
 def test_a_small_picture_has_its_boxes_in_its_own_pixels(pictures: Path) -> None:
     frame = one_face(pictures)
     small = np.asarray(cv2.resize(frame, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), np.uint8)
-    detector = face_detector.load()
+    detector = face_detector.load_detector()
 
     box, small_box = detector.find(frame).boxes[0], detector.find(small).boxes[0]
 
@@ -168,7 +168,7 @@ def test_a_small_picture_has_its_boxes_in_its_own_pixels(pictures: Path) -> None
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 300), (33, 31)])
 def test_a_frame_of_any_shape_is_looked_at(kind: face_detector.Kind, size: tuple[int, int]) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    detector = face_detector.load(kind, input_px=160)
+    detector = face_detector.load_detector(kind, input_px=160)
 
     faces = detector.find(frame)
 
@@ -179,7 +179,7 @@ def test_a_frame_of_any_shape_is_looked_at(kind: face_detector.Kind, size: tuple
 def test_no_face_gives_empty_arrays() -> None:
     frame = np.zeros((120, 160, 3), np.uint8)
 
-    faces = face_detector.load().find(frame)
+    faces = face_detector.load_detector().find(frame)
 
     assert faces.boxes.shape == faces.outlines.shape == (0, 4)
     assert faces.scores.shape == (0,)
@@ -188,7 +188,7 @@ def test_no_face_gives_empty_arrays() -> None:
 def test_more_faces_than_allowed_are_counted(pictures: Path) -> None:
     face = np.asarray(cv2.resize(one_face(pictures)[60:-60, 60:-60], (40, 40)), np.uint8)
     frame = np.tile(face, (16, 16, 1))
-    detector = face_detector.load()
+    detector = face_detector.load_detector()
 
     faces = detector.find(frame)
 
@@ -201,7 +201,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(face_detector, "YUNET_FILE", tmp_path / "face_detector.onnx")
 
     with pytest.raises(ModelUnusable, match=r"face_detector\.onnx is missing: run `make setup`"):
-        face_detector.load()
+        face_detector.load_detector()
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +210,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(face_detector, "YUNET_FILE", damaged)
 
     with pytest.raises(ModelUnusable, match="is damaged"):
-        face_detector.load("dnn")
+        face_detector.load_detector("dnn")
 
 
 def test_unknown_detectors_and_tiny_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown detector 'yolo'"):
-        face_detector.load("yolo")
+        face_detector.load_detector("yolo")
     with pytest.raises(ValueError, match="too small"):
-        face_detector.load(input_px=16)
+        face_detector.load_detector(input_px=16)
 
 
 @settings(max_examples=50, deadline=None)
@@ -231,7 +231,7 @@ def test_any_network_output_decodes_to_finite_boxes(seed: int, spread: float) ->
         cells = (64 // int(stride)) * (96 // int(stride))
         outputs[name] = rng.normal(0, spread, (1, cells, values)).astype(np.float32)
 
-    boxes, scores = decode(outputs, 96, 0.3)
+    boxes, scores = decode_yunet(outputs, 96, 0.3)
 
     assert np.isfinite(boxes).all()
     assert len(boxes) == len(scores)

@@ -18,7 +18,7 @@ from processes import Process, Processes, descendants, gone, live, processes, wa
 from pipeline.bus import messages
 from pipeline.bus.keys import GROUP
 from pipeline.bus.messages import FrameResult, decode
-from pipeline.bus.status import Ledger, heartbeats, read, read_ledgers
+from pipeline.bus.status import Ledger, heartbeats, read_ledgers, read_status
 
 __all__ = ["processes"]
 
@@ -299,7 +299,7 @@ def test_demo_continues_after_its_processes_are_ended(processes: Processes, numb
 
     wait_until(lambda: gone(victims), 30, "the victims are gone")
     wait_until(lambda: labelled(client) >= 20, 30, "labels again, from a ledger that began anew")
-    status = read(client.client, client.clock)
+    status = read_status(client.client, client.clock)
     assert status.cameras[0].ledger.balances
     assert len(victims) >= 5
     assert demo.poll() is None

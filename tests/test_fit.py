@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.data.prepare import Faces, Patches, Prepared
+from trainer.data.prepare import MeasuredFaces, Patches, PreparedData
 from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
-from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, Origin
+from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
 from trainer.fitting.progress import INTERVAL_S, Progress, ReportProgress
 from trainer.fitting.repeatable import make_repeatable
-from trainer.fitting.run_folder import LOCK_NAME, locked, tidy
-from trainer.networks.architectures import build
+from trainer.fitting.run_folder import LOCK_NAME, locked_folder, remove_leftovers
+from trainer.networks.architectures import build_network
 from trainer.networks.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
 from trainer.reports.calibrate import at_temperature
 from trainer.reports.findings import Epoch
@@ -33,14 +33,14 @@ from trainer.settings import RECIPES
 SIDE = 32
 RECIPE = msgspec.structs.replace(RECIPES["lite"], size_px=SIDE, epochs=3, batch=16, learning_rate=0.02)
 EPOCH = Epoch(epoch=1, loss=0.5, accuracy=0.8, validation_loss=0.6, validation_accuracy=0.7)
-ORIGIN = Origin(arch="lite", recipe=RECIPE, seed=7, data="0123")
+ORIGIN = RunOrigin(arch="lite", recipe=RECIPE, seed=7, data="0123")
 
 
 class Cancelled(Exception):
     """The listener wants no more."""
 
 
-def toy_prepared() -> Prepared:
+def toy_prepared() -> PreparedData:
     """Return faces whose lower half is dark when they wear a mask: 40 to train on, 12 to report on."""
     rng = np.random.default_rng(0)
 
@@ -50,11 +50,11 @@ def toy_prepared() -> Prepared:
         pixels[:, side // 2 :] //= np.where(has_mask, 3, 1).astype(np.uint8)[:, None, None, None]
         return pixels, has_mask
 
-    def faces(number: int) -> Faces:
+    def faces(number: int) -> MeasuredFaces:
         crops, has_mask = pictures(number, SIDE)
         sides = np.full(number, 40, np.float32)
         names = tuple(str(place) for place in range(number))
-        return Faces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
+        return MeasuredFaces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
 
     pixels, has_mask = pictures(40, 45)
     training = Patches(
@@ -65,7 +65,7 @@ def toy_prepared() -> Prepared:
         side_px=np.full(40, 40, np.float32),
         sources=("toy",) * 30 + ("street",) * 10,
     )
-    return Prepared(
+    return PreparedData(
         training=training, calibration=faces(4), validation=faces(12), tests={}, counts={}, digests={}, manifest=()
     )
 
@@ -175,7 +175,7 @@ def test_a_finished_fit_gives_its_weights_without_training(
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
     recipe = msgspec.structs.replace(RECIPE, about="another network", epochs=5)
-    other = Origin(arch="lite", recipe=recipe, seed=8, data="4567")
+    other = RunOrigin(arch="lite", recipe=recipe, seed=8, data="4567")
 
     why = rf"seed 7, now 8; about {RECIPE.about}, now another network; epochs 3, now 5; other pictures"
     with pytest.raises(ValueError, match=rf"begun differently \({why}\)"):
@@ -321,7 +321,7 @@ def test_the_average_of_a_short_run_forgets_its_beginning() -> None:
 
 
 def test_a_folded_temperature_divides_the_logits() -> None:
-    network = build("lite", SIDE)
+    network = build_network("lite", SIDE)
     crops = toy_prepared().validation.crops
     before = np.asarray(network(crops, training=False))
 
@@ -352,12 +352,12 @@ def test_quantization_sees_each_data_set_and_label_as_often() -> None:
 
 
 def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
-    with locked(tmp_path / "run"):
+    with locked_folder(tmp_path / "run"):
         with (
             pytest.raises(
                 ValueError, match=f"process {os.getpid()} is training in .*/run: .*another folder with --out"
             ),
-            locked(tmp_path / "run"),
+            locked_folder(tmp_path / "run"),
         ):
             pass
         (tmp_path / "run" / "classifier.keras").touch()
@@ -377,7 +377,7 @@ def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> Non
         process.kill()
     left = (tmp_path / LOCK_NAME).exists()
 
-    with locked(tmp_path):
+    with locked_folder(tmp_path):
         held = (tmp_path / LOCK_NAME).read_text()
 
     assert left
@@ -388,10 +388,10 @@ def test_what_a_killed_run_left_is_removed_but_its_checkpoint(tmp_path: Path) ->
     for name in (LOCK_NAME, "checkpoint.part", CHECKPOINT_NAME):
         (tmp_path / name).touch()
 
-    with locked(tmp_path / "other"):
-        tidy(tmp_path / "other")
+    with locked_folder(tmp_path / "other"):
+        remove_leftovers(tmp_path / "other")
         held = (tmp_path / "other" / LOCK_NAME).exists()
-    tidy(tmp_path)
+    remove_leftovers(tmp_path)
 
     assert held
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
@@ -402,6 +402,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with (
         pytest.raises(ValueError, match=r"file/run cannot be written \(Not a directory\): choose another folder"),
-        locked(tmp_path / "file" / "run"),
+        locked_folder(tmp_path / "file" / "run"),
     ):
         pass

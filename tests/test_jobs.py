@@ -26,9 +26,9 @@ from models.classifier.card import DEFAULT_FOLDER
 from models.registry.registry import RegistryError, register, registry_at
 from models.registry.store import StoreFailed
 from trainer.jobs.device import CPU, Device, DeviceLock, devices
-from trainer.jobs.enqueue import cancel, checked_spec, enqueue
+from trainer.jobs.enqueue import cancel_job, checked_spec, enqueue_job
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_list import run_of, runs
+from trainer.jobs.job_list import job_with_id, list_jobs
 from trainer.jobs.job_spec import (
     FUNCTION,
     INDEX,
@@ -38,10 +38,10 @@ from trainer.jobs.job_spec import (
     JobRejected,
     JobSpec,
     TrainingJob,
-    find,
-    queue_of,
+    find_job,
+    training_queue,
 )
-from trainer.jobs.job_table import details, table
+from trainer.jobs.job_table import job_details, jobs_table
 from trainer.jobs.work_horse import train_and_register
 from trainer.settings import TrainSettings
 
@@ -67,7 +67,7 @@ def maskwatch(server: Server, *arguments: object, cwd: Path | None = None) -> su
 def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Server, data: Path) -> None:
     done = maskwatch(server, "train", "toy", "--out", "run", "--queue", "--models", "registry", cwd=data.parent)
 
-    (run,) = runs(server.client)
+    (run,) = list_jobs(server.client)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"job {run.id} is in the queue: `maskwatch jobs {run.id}` shows how far it is")
     assert done.stdout.endswith("it waits for a trainer: start one with `maskwatch trainer`\n")
@@ -97,18 +97,18 @@ def test_what_cannot_be_trained_is_reported_before_it_is_enqueued(
     assert done.exit_code in (1, 2)
     assert line.startswith("maskwatch: ")
     assert why in line
-    assert runs(server.client) == []
+    assert list_jobs(server.client) == []
 
 
 def test_two_unfinished_jobs_do_not_write_to_one_folder(server: Server, data: Path) -> None:
-    first = enqueue(server.client, order(data), time_limit_s=60)
+    first = enqueue_job(server.client, order(data), time_limit_s=60)
 
     with pytest.raises(JobRejected, match=f"job {first} \\(queued\\) writes to {data.parent}/run"):
-        enqueue(server.client, order(data), time_limit_s=60)
-    cancel(server.client, first)
-    second = enqueue(server.client, order(data), time_limit_s=60)
+        enqueue_job(server.client, order(data), time_limit_s=60)
+    cancel_job(server.client, first)
+    second = enqueue_job(server.client, order(data), time_limit_s=60)
 
-    assert [run.id for run in runs(server.client)] == [first, second]
+    assert [run.id for run in list_jobs(server.client)] == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_order_that_cannot_succeed_is_not_put(
     (line,) = done.output.strip().splitlines()
     assert done.exit_code == 1
     assert why in line
-    assert runs(server.client) == []
+    assert list_jobs(server.client) == []
     assert [path.name for path in data.parent.iterdir()] == ["toy"]
 
 
@@ -165,18 +165,18 @@ def test_what_is_wrong_for_certain_is_reported_at_once(
     assert done.exit_code == 1
     assert line.startswith("maskwatch: ")
     assert why in line
-    assert runs(server.client) == []
+    assert list_jobs(server.client) == []
     assert [path.name for path in data.parent.iterdir()] == ["toy"]
 
 
 def test_a_job_with_a_name_that_is_not_utf_8_is_rejected_and_hides_no_other(server: Server, data: Path) -> None:
     bad = JobSpec(settings=order(data, "bad").settings, models=f"{data.parent}/registry\udcff")
-    queue_of(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(bad),), job_id="0bad", meta={})
+    training_queue(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(bad),), job_id="0bad", meta={})
     server.client.zadd(INDEX, {"0bad": 1})
-    good = enqueue(server.client, order(data), time_limit_s=60)
+    good = enqueue_job(server.client, order(data), time_limit_s=60)
 
     with pytest.raises(JobRejected, match="a path has a name that is not UTF-8"):
-        enqueue(server.client, bad, time_limit_s=60)
+        enqueue_job(server.client, bad, time_limit_s=60)
     as_json, as_table, whole_job = (maskwatch(server, "jobs", *arguments) for arguments in (["--json"], [], ["0bad"]))
 
     assert [(job["id"], job["models"]) for job in json.loads(as_json.stdout)] == [
@@ -188,19 +188,19 @@ def test_a_job_with_a_name_that_is_not_utf_8_is_rejected_and_hides_no_other(serv
 
 def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) -> None:
     (data.parent / "link").symlink_to(data.parent)
-    first = enqueue(server.client, order(data), time_limit_s=60)
+    first = enqueue_job(server.client, order(data), time_limit_s=60)
 
     for name in ("toy/../run", "link/run"):
         with pytest.raises(JobRejected, match=f"job {first} "):
-            enqueue(server.client, order(data, name), time_limit_s=60)
+            enqueue_job(server.client, order(data, name), time_limit_s=60)
 
-    assert [run.id for run in runs(server.client)] == [first]
+    assert [run.id for run in list_jobs(server.client)] == [first]
 
 
 def test_attempts_start_after_growing_pauses_and_the_times_reported_are_the_first(server: Server, data: Path) -> None:
-    id_ = enqueue(server.client, order(data), time_limit_s=60)
-    enqueued_at = run_of(server.client, id_).enqueued_at
-    scheduled = queue_of(server.client).scheduled_job_registry.key
+    id_ = enqueue_job(server.client, order(data), time_limit_s=60)
+    enqueued_at = job_with_id(server.client, id_).enqueued_at
+    scheduled = training_queue(server.client).scheduled_job_registry.key
     pauses = []
 
     for pause_s in PAUSES_S:
@@ -208,15 +208,15 @@ def test_attempts_start_after_growing_pauses_and_the_times_reported_are_the_firs
         job.meta["interrupted"] = ["the training process was killed"]
         began = time.time()
         with server.client.pipeline() as pipe:
-            job.retry(queue_of(server.client), pipe)
+            job.retry(training_queue(server.client), pipe)
             pipe.execute()
         due = server.client.zscore(scheduled, id_)
         pauses.append(began - 1 <= due - pause_s <= time.time() + 1)
-        waiting = run_of(server.client, id_)
+        waiting = job_with_id(server.client, id_)
         server.client.zadd(scheduled, {id_: 1})
-        JobFetcher(queue_of(server.client)).requeue_due()
+        JobFetcher(training_queue(server.client)).requeue_due()
 
-    back = run_of(server.client, id_)
+    back = job_with_id(server.client, id_)
     assert all(pauses)
     assert (waiting.state, waiting.waiting) == ("queued", "tried again after 120 s: the training process was killed")
     assert (back.state, back.waiting, back.attempts_left) == ("queued", None, 0)
@@ -225,7 +225,7 @@ def test_attempts_start_after_growing_pauses_and_the_times_reported_are_the_firs
 
 def taken(server: Server, id_: str) -> TrainingJob:
     """Take a job from the queue."""
-    job = JobFetcher(queue_of(server.client)).fetch()
+    job = JobFetcher(training_queue(server.client)).fetch()
     assert job is not None
     assert job.id == id_
     return job
@@ -290,7 +290,7 @@ def test_a_registry_that_is_gone_in_the_end_leaves_the_model_in_its_folder_and_t
 
 
 def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> None:
-    id_ = enqueue(server.client, order(data), time_limit_s=60)
+    id_ = enqueue_job(server.client, order(data), time_limit_s=60)
 
     record = server.client.hgetall(f"rq:job:{id_}")
     called = json.loads(zlib.decompress(record[b"data"]))
@@ -302,12 +302,12 @@ def test_a_job_in_redis_is_json_and_nothing_else(server: Server, data: Path) -> 
 
 
 def test_a_job_runs_no_code_that_its_record_names(server: Server, data: Path) -> None:
-    id_ = enqueue(server.client, order(data), time_limit_s=60)
+    id_ = enqueue_job(server.client, order(data), time_limit_s=60)
     callbacks = {f"{kind}_callback_name": "os.abort" for kind in ("success", "failure", "stopped")}
     server.client.hset(f"rq:job:{id_}", mapping=callbacks)
-    foreign = queue_of(server.client).enqueue("os.abort").id
+    foreign = training_queue(server.client).enqueue("os.abort").id
 
-    ours, theirs = find(server.client, id_), find(server.client, foreign)
+    ours, theirs = find_job(server.client, id_), find_job(server.client, foreign)
 
     assert ours is not None
     assert (ours.success_callback, ours.failure_callback, ours.stopped_callback) == (None, None, None)
@@ -317,7 +317,7 @@ def test_a_job_runs_no_code_that_its_record_names(server: Server, data: Path) ->
 
 
 def test_a_waiting_job_is_cancelled_once_and_stays_listed(server: Server, data: Path) -> None:
-    id_ = enqueue(server.client, order(data), time_limit_s=60)
+    id_ = enqueue_job(server.client, order(data), time_limit_s=60)
 
     first = maskwatch(server, "jobs", id_, "--cancel")
     second = maskwatch(server, "jobs", id_, "--cancel")
@@ -341,19 +341,19 @@ def test_an_unknown_job_is_one_line(server: Server, id_: str) -> None:
 
 
 def test_the_table_shows_how_far_a_job_is_and_why_another_failed(server: Server, data: Path) -> None:
-    running, failed = (enqueue(server.client, order(data, name), time_limit_s=60) for name in ("a", "b"))
+    running, failed = (enqueue_job(server.client, order(data, name), time_limit_s=60) for name in ("a", "b"))
     progress = {"epoch": 3, "epochs": 14, "loss": 0.25, "validation_loss": 0.3, "validation_accuracy": 0.97}
     for id_, state, meta in (
         (running, JobStatus.STARTED, progress | {"accuracy": 0.9, "seconds_left": 600}),
         (failed, JobStatus.FAILED, {"error": "toy: none of its 6 files can be used"}),
     ):
-        job = find(server.client, id_)
+        job = find_job(server.client, id_)
         assert job is not None
         job.meta |= meta
         job.save_meta()
         job.set_status(state)
 
-    header, first, second = table(runs(server.client)).splitlines()
+    header, first, second = jobs_table(list_jobs(server.client)).splitlines()
 
     assert header.split() == ["JOB", "STATE", "ARCH", "EPOCH", "LOSS", "ACCURACY", "LEFT", "DATA"]
     assert first.split() == [
@@ -368,17 +368,17 @@ def test_the_table_shows_how_far_a_job_is_and_why_another_failed(server: Server,
         f"{data.parent.name}/toy",
     ]
     assert second.endswith("failed: toy: none of its 6 files can be used")
-    assert f"datasets             {data}" in details(run_of(server.client, running)).splitlines()
+    assert f"datasets             {data}" in job_details(job_with_id(server.client, running)).splitlines()
 
 
 def test_damaged_records_are_left_out_of_the_list(server: Server, data: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ids = [enqueue(server.client, order(data, str(number)), time_limit_s=60) for number in range(4)]
+    ids = [enqueue_job(server.client, order(data, str(number)), time_limit_s=60) for number in range(4)]
     server.client.hset(f"rq:job:{ids[0]}", "meta", base64.b85encode(os.urandom(9)))
     server.client.hset(f"rq:job:{ids[1]}", "created_at", "yesterday")
     server.client.delete(f"rq:job:{ids[2]}")
     server.client.set(f"rq:job:{ids[2]}", "no hash")
 
-    found = runs(server.client)
+    found = list_jobs(server.client)
 
     assert [run.id for run in found] == [ids[0], ids[3]]
     assert [record.getMessage() for record in caplog.records] == [

@@ -399,10 +399,10 @@ def test_scaling_queries_answer_as_prometheus_understands_them(tmp_path: Path) -
     ids=["turns", "slow", "stuck", "stranger"],
 )
 def test_the_liveness_probe_tells_whether_the_loop_turns(age_s: float, shown: str, status: int) -> None:
-    metrics.expose("detector")
+    metrics.expose_metrics("detector")
     metrics.loop_age_s.set(age_s)
 
-    with metrics_server.serving(0, TOKEN) as port:
+    with metrics_server.serve_metrics(0, TOKEN) as port:
         probe = probed(port, shown)
 
     assert probe.returncode == status, probe.stdout + probe.stderr
@@ -410,7 +410,7 @@ def test_the_liveness_probe_tells_whether_the_loop_turns(age_s: float, shown: st
 
 
 def test_the_liveness_probe_fails_where_nobody_listens() -> None:
-    with metrics_server.serving(0, TOKEN) as port:
+    with metrics_server.serve_metrics(0, TOKEN) as port:
         pass
 
     probe = probed(port, TOKEN)

@@ -18,7 +18,7 @@ import pytest
 from conftest import Server, wait_until
 from PIL import Image
 
-from producer.files.lines import Line, error_line
+from producer.files.lines import JsonLine, error_line
 from producer.files.outputs import Outputs
 from producer.files.video_out import BadOutput
 from producer.sources.folder import read_picture
@@ -47,9 +47,9 @@ def outputs_of(source: Path | str, *, json: object = None, out: Path | None = No
     return Outputs(parse_source(str(source)), json_path=str(json) if json else None, out_path=out, resume=resume)
 
 
-def unlabelled(source_frame: SourceFrame) -> Line:
+def unlabelled(source_frame: SourceFrame) -> JsonLine:
     """A line with no faces and no error, as if nobody was in the picture."""
-    return Line(source="", frame=source_frame.index, name=source_frame.name, width=1, height=1)
+    return JsonLine(source="", frame=source_frame.index, name=source_frame.name, width=1, height=1)
 
 
 @pytest.fixture

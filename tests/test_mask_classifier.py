@@ -83,7 +83,7 @@ def test_any_box_of_any_frame_can_be_cropped(
 
 
 def test_the_default_model_tells_masks_in_real_pictures(pictures: Path) -> None:
-    classifier = mask_classifier.load()
+    classifier = mask_classifier.load_classifier()
     folder = pictures / "face-mask-12k" / "Validation"
 
     said = {}
@@ -106,7 +106,7 @@ def test_the_default_model_fits_into_the_repository() -> None:
 
 
 def test_no_crops_give_no_probabilities() -> None:
-    classifier = mask_classifier.load()
+    classifier = mask_classifier.load_classifier()
     side = classifier.card.size_px
 
     probability = classifier.mask_probability(np.empty((0, side, side, 3), np.uint8))
@@ -116,7 +116,7 @@ def test_no_crops_give_no_probabilities() -> None:
 
 
 def test_many_crops_are_answered_in_order() -> None:
-    classifier = mask_classifier.load()
+    classifier = mask_classifier.load_classifier()
     side = classifier.card.size_px
     crops = np.random.default_rng(0).integers(0, 256, (MAX_BATCH + 9, side, side, 3), np.uint8)
 
@@ -127,7 +127,7 @@ def test_many_crops_are_answered_in_order() -> None:
 
 
 def test_crops_made_for_another_model_are_resized() -> None:
-    classifier = mask_classifier.load()
+    classifier = mask_classifier.load_classifier()
     crops = np.zeros((3, classifier.card.size_px * 2, classifier.card.size_px * 2, 3), np.uint8)
 
     probability = classifier.mask_probability(crops)
@@ -158,14 +158,14 @@ def test_a_damaged_network_is_refused(copy_of_default: Path) -> None:
     network.write_bytes(network.read_bytes()[:-100])
 
     with pytest.raises(ModelUnusable, match=r"classifier\.int8\.onnx is damaged"):
-        mask_classifier.load(copy_of_default)
+        mask_classifier.load_classifier(copy_of_default)
 
 
 def test_a_missing_network_is_named(copy_of_default: Path) -> None:
     (copy_of_default / INT8_NAME).unlink()
 
     with pytest.raises(ModelUnusable, match=r"classifier\.int8\.onnx is missing"):
-        mask_classifier.load(copy_of_default)
+        mask_classifier.load_classifier(copy_of_default)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"version": 3}', "\x00"])
@@ -173,22 +173,22 @@ def test_a_card_that_does_not_fit_is_refused(copy_of_default: Path, text: str) -
     (copy_of_default / CARD_NAME).write_text(text)
 
     with pytest.raises(ModelUnusable, match=r"card\.json is damaged"):
-        mask_classifier.load(copy_of_default)
+        mask_classifier.load_classifier(copy_of_default)
 
 
 def test_a_folder_without_a_card_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="is no model folder"):
-        mask_classifier.load(tmp_path)
+        mask_classifier.load_classifier(tmp_path)
 
 
 def test_the_keras_runtime_needs_a_run_folder() -> None:
     with pytest.raises(ModelUnusable, match=r"has no classifier\.keras, which runtime keras needs"):
-        mask_classifier.load(runtime="keras")
+        mask_classifier.load_classifier(runtime="keras")
 
 
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown runtime 'torch'"):
-        mask_classifier.load(runtime="torch")
+        mask_classifier.load_classifier(runtime="torch")
 
 
 def test_the_default_card_says_what_was_measured() -> None:

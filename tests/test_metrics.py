@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.bus import messages
 from pipeline.bus.leases import Lease
-from pipeline.bus.status import Camera, Ledger, Status, read
+from pipeline.bus.status import Camera, Ledger, Status, read_status
 from pipeline.runtime import metrics, metrics_server
 from pipeline.runtime.metrics import BusyTime, SettledEntries
-from pipeline.runtime.metrics_server import MAX_CONNECTIONS, allowed, serving
+from pipeline.runtime.metrics_server import MAX_CONNECTIONS, has_token, serve_metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, samples
+from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, metric_samples
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 -- it opens nothing but these tests
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -32,7 +32,7 @@ ANY_V4, ANY_V6, LOOPBACK = "00000000", "0" * 32, "0100007F"  # as the kernel wri
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with serving(0, TOKEN) as port:
+    with serve_metrics(0, TOKEN) as port:
         yield port
 
 
@@ -50,7 +50,7 @@ def rejections() -> float:
 
 
 def test_without_a_token_only_this_machine_is_served() -> None:
-    with serving(0, None) as port:
+    with serve_metrics(0, None) as port:
         answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
 
         assert answer.status_code == 200
@@ -81,7 +81,7 @@ def test_a_request_without_the_token_is_rejected(port: int, header: str | None) 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_scheme_may_be_written_in_any_case(scheme: str) -> None:
-    assert allowed(TOKEN, f"{scheme} {TOKEN}")
+    assert has_token(TOKEN, f"{scheme} {TOKEN}")
 
 
 def test_many_rejections_are_one_line(port: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_one_clear_line(port: int, server: Server) -> None:
 
 def test_idle_connections_are_closed_and_free_their_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server._Request, "timeout", 0.5)
-    with serving(0, TOKEN) as port, contextlib.ExitStack() as silent:
+    with serve_metrics(0, TOKEN) as port, contextlib.ExitStack() as silent:
         for _ in range(2 * MAX_CONNECTIONS):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), 5))
 
@@ -177,7 +177,7 @@ def test_cameras_that_are_gone_are_no_longer_exported() -> None:
     seen = {"now": now, "yesterday": now - GONE_S + 1, "long-ago": now - GONE_S - 1, "ghost": now - 1, "file-1": now}
     cameras = [camera(name, at if name != "ghost" else None) for name, at in seen.items() if name != "file-1"]
 
-    told = samples(
+    told = metric_samples(
         Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None), seen, now
     )
 
@@ -188,7 +188,7 @@ def test_with_too_many_cameras_the_newest_are_exported() -> None:
     cameras = [camera(f"c{number}", float(number)) for number in range(MAX_CAMERAS + 10)]
 
     seen = {camera.name: float(camera.newest_at or 0) for camera in cameras}
-    told = samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, 1000.0)
+    told = metric_samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, 1000.0)
 
     names = {labels[0] for labels, _ in told[metrics.camera_up]}
     assert (len(names), "c9" in names, "c10" in names) == (MAX_CAMERAS, False, True)
@@ -198,7 +198,7 @@ def test_with_too_many_cameras_the_newest_are_exported() -> None:
 def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
     """Yield a client for the metrics of a viewer."""
     app = Flask("viewer")
-    metrics.expose("viewer")
+    metrics.expose_metrics("viewer")
     context = WorkerContext("viewer", redis_url)
     add_metrics(app, context, token)
     yield app.test_client()
@@ -246,7 +246,7 @@ def test_a_camera_that_has_never_delivered_a_frame_is_exported_as_offline(server
     with reading(server.url) as reader:
         found = told(reader.get("/metrics").text)
 
-    assert [camera.name for camera in read(server.client, server.clock).cameras] == ["ghost"]
+    assert [camera.name for camera in read_status(server.client, server.clock).cameras] == ["ghost"]
     assert found["maskwatch_camera_up", "ghost", "offline"] == 0
     assert found["maskwatch_frames_produced_total", "ghost"] == 0
 

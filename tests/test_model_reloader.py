@@ -22,7 +22,7 @@ from models.registry.promotion import promote, rollback
 from models.registry.registry import BUILT_IN, Registry, register, registry_at
 from pipeline.bus import messages
 from pipeline.bus.messages import FrameResult, decode
-from pipeline.bus.status import heartbeats, read, read_ledgers, table
+from pipeline.bus.status import heartbeats, read_ledgers, read_status, status_table
 from pipeline.runtime.settings import Settings
 from workers.model_reloader import RUNNING, ModelReloader
 
@@ -134,7 +134,7 @@ def test_promotions_under_a_live_camera_lose_no_frame(watched: Watched) -> None:
     ledger = read_ledgers(watched.server.client, [CAMERA])[CAMERA]
     assert ledger.produced == ledger.labelled + sum(ledger.dropped.values()) + ledger.in_flight
     assert ledger.dropped.keys() <= FRESH_ONLY
-    announced = decode(messages.Model, cast(bytes, watched.server.client.get(messages.MODEL)))
+    announced = decode(messages.AnnouncedModel, cast(bytes, watched.server.client.get(messages.MODEL)))
     assert announced.version == second
     around = [drops(results, swap.began_at, swap.ended_at) for swap in swaps]
     print(f"frames dropped around each of {len(swaps)} swaps: {around}")
@@ -196,7 +196,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
         return all(f"refused {second}: " in state and model == first for model, state in watched.classifiers())
 
     wait_until(rejected, 10, "both classifiers reject it")
-    shown = table(read(watched.server.client, watched.server.clock))
+    shown = status_table(read_status(watched.server.client, watched.server.clock))
     rejected_at = watched.server.clock.now()
     wait_until(lambda: watched.labelled_with(first, rejected_at) >= 20, 10, "the first version still labels")
     register(registry.location, tmp_path / "second")

@@ -23,7 +23,7 @@ from feeding import REPOSITORY, serving
 from processes import Process, Processes
 from prometheus_client.parser import text_string_to_metric_families
 
-from trainer.jobs.job_spec import queue_of
+from trainer.jobs.job_spec import training_queue
 
 MONITORING = REPOSITORY / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "maskwatch.json").read_text())
@@ -61,7 +61,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
             ("trainer", "--metrics-port", 0),
             ("camera", "http://127.0.0.1:1/none", "--name", "broken"),
         ]
-        queue_of(server.client).enqueue_call("os.getcwd", job_id="foreign")
+        training_queue(server.client).enqueue_call("os.getcwd", job_id="foreign")
         running = [processes.start(*command, redis=server) for command in commands]
         try:
             viewer = wait_until(lambda: lines_saying(processes, "viewer", r"http://([^/ ]+)/"), 60, "the viewer serves")

@@ -17,7 +17,7 @@ import pytest
 from models.files import ModelUnusable
 from scripts.efficientnet_weights import body_weights
 from trainer.networks import imagenet_weights
-from trainer.networks.architectures import build
+from trainer.networks.architectures import build_network
 from trainer.networks.efficientnet import efficientnet_lite0, load_imagenet_weights
 from trainer.settings import RECIPES, TrainSettings, recipe_of
 
@@ -32,7 +32,7 @@ PYTORCH_MEAN = 0.31016
 
 @pytest.mark.parametrize("arch", RECIPES)
 def test_every_network_turns_uint8_pictures_into_probabilities(arch: str) -> None:
-    model = build(arch, 32)
+    model = build_network(arch, 32)
     pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
     probability = np.asarray(model(pictures, training=False))
@@ -44,7 +44,7 @@ def test_every_network_turns_uint8_pictures_into_probabilities(arch: str) -> Non
 
 
 def test_the_small_networks_have_the_sizes_of_their_papers() -> None:
-    lite, resnet18 = build("lite"), build("resnet18")
+    lite, resnet18 = build_network("lite"), build_network("resnet18")
 
     sizes = [sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) for model in (lite, resnet18)]
 
@@ -70,11 +70,11 @@ def test_weights_that_set_up_has_not_put_there_say_what_to_do(tmp_path: Path, mo
     monkeypatch.setattr(imagenet_weights, "WEIGHTS", tmp_path / "weights.f32")
 
     with pytest.raises(ModelUnusable, match=r"weights\.f32 is missing: run `make setup`, or train with --weights none"):
-        build("lite", 32, weights="imagenet")
+        build_network("lite", 32, weights="imagenet")
 
 
 def test_resnet50_sees_what_its_imagenet_weights_were_trained_with() -> None:
-    model = build("resnet50", 32)
+    model = build_network("resnet50", 32)
     red = np.zeros((1, 32, 32, 3), np.uint8)
     red[..., 0] = 255
 
@@ -87,7 +87,7 @@ def test_resnet50_sees_what_its_imagenet_weights_were_trained_with() -> None:
 
 @pytest.mark.parametrize("arch", ["lite", "resnet50"])
 def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(arch: str, tmp_path: Path) -> None:
-    model = build(arch, 32)
+    model = build_network(arch, 32)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     model.save(tmp_path / "network.keras")
 
@@ -98,7 +98,7 @@ def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(arch: str, tmp_
 
 def test_an_unknown_architecture_is_rejected() -> None:
     with pytest.raises(ValueError, match="unknown architecture 'vgg': choose one of lite, resnet18, resnet50"):
-        build("vgg")
+        build_network("vgg")
 
 
 def test_a_file_of_weights_cannot_run_anything() -> None:
@@ -117,7 +117,7 @@ def test_a_file_of_weights_cannot_run_anything() -> None:
 )
 def test_weights_that_a_network_cannot_start_from_are_rejected(arch: str, weights: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        build(arch, weights=weights)
+        build_network(arch, weights=weights)
 
 
 def test_weights_of_a_body_without_its_top_are_taken_from_a_file(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_weights_of_a_body_without_its_top_are_taken_from_a_file(tmp_path: Path)
     path = tmp_path / "resnet50.weights.h5"
     body.save_weights(path)
 
-    model = build("resnet50", 32, weights=str(path))
+    model = build_network("resnet50", 32, weights=str(path))
 
     loaded = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     for ours, theirs in zip(loaded.get_weights(), body.get_weights(), strict=True):
@@ -137,7 +137,7 @@ def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
     damaged.write_bytes(b"nothing")
 
     with pytest.raises(ValueError, match=r"resnet50\.h5 cannot be loaded .* --weights FILE"):
-        build("resnet50", 32, weights=str(damaged))
+        build_network("resnet50", 32, weights=str(damaged))
 
 
 def test_a_download_of_weights_behind_a_silent_firewall_ends_with_one_line(tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ from prometheus_client import REGISTRY
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect
 from pipeline.bus.leases import Lease, NameTaken
-from pipeline.bus.messages import Model
+from pipeline.bus.messages import AnnouncedModel
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.watchdog import STUCK_S, Watchdog
 from pipeline.runtime.worker_context import QUIET_FAILURES, WorkerContext, worker_context
 from workers import detect
 from workers.detect import ActiveModelCache
 
-FIRST = Model(version="first", crop_px=112, margin=0.1)
-ANNOUNCED = Model(version="announced", crop_px=96, margin=0.2)
+FIRST = AnnouncedModel(version="first", crop_px=112, margin=0.1)
+ANNOUNCED = AnnouncedModel(version="announced", crop_px=96, margin=0.2)
 
 
 def test_a_name_in_use_is_rejected_with_its_holder(server: Server) -> None:
@@ -57,7 +57,7 @@ def test_a_released_name_is_free_at_once(server: Server) -> None:
 
 
 def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) -> None:
-    died = messages.encode(messages.Holder(host="there", pid=1, token="x"))
+    died = messages.encode(messages.LeaseHolder(host="there", pid=1, token="x"))
     server.client.set("lease:door", died, px=1_000)
 
     with worker_context("camera", Settings(redis_url=server.url)) as context:

@@ -27,7 +27,7 @@ from models.classifier.card import (
     read_card,
     write_card,
 )
-from models.classifier.verified_load import load_verified
+from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable, sha256_of
 from models.registry.promotion import Comparison, compare, promote, rollback
 from models.registry.registry import BUILT_IN, CURRENT_NAME, Registry, RegistryError, register, registry_at
@@ -88,7 +88,7 @@ def test_a_registered_version_is_there_whole_and_not_yet_current(place: str, tmp
     found = registry_at(place)
     folder = found.folder(card.version)
     assert read_card(folder) == card
-    assert load_verified(folder).card == card
+    assert load_with_self_test(folder).card == card
     assert found.current().version == BUILT_IN
     assert current_folder(place) == DEFAULT_FOLDER
     assert not any(path.name.startswith(".") for path in folder.iterdir())
@@ -156,7 +156,7 @@ def test_the_same_version_may_come_again_and_mends_what_was_damaged(registry: Re
 
     register(registry.location, tmp_path / "first")
 
-    assert load_verified(registry.folder(first)).card == before
+    assert load_with_self_test(registry.folder(first)).card == before
     assert registry.current().version == first
 
 
@@ -167,7 +167,7 @@ def test_another_model_under_the_same_version_is_refused(registry: Registry, tmp
     with pytest.raises(RegistryError, match=f"{first} is registered at .* already and differs in files"):
         register(registry.location, tmp_path / "other")
 
-    assert load_verified(registry.folder(first)).card == read_card(tmp_path / "first")
+    assert load_with_self_test(registry.folder(first)).card == read_card(tmp_path / "first")
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing", "no card", "no int8"])
@@ -282,7 +282,7 @@ def test_a_version_that_cannot_serve_is_refused_whatever_it_says_of_itself(
 def test_a_network_that_answers_probabilities_is_taken(tmp_path: Path) -> None:
     write_model(tmp_path / "constant", network(112, [0.5]))
 
-    classifier = load_verified(tmp_path / "constant")
+    classifier = load_with_self_test(tmp_path / "constant")
 
     assert classifier.card.size_px == 112
 
@@ -510,7 +510,7 @@ def test_a_model_folder_may_lie_behind_a_url(tmp_path: Path, monkeypatch: pytest
 
     folder = current_folder(f"memory:/{tmp_path}/models/a")
 
-    assert load_verified(folder).card == card
+    assert load_with_self_test(folder).card == card
 
 
 def test_what_was_fetched_is_checked_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,7 +521,7 @@ def test_what_was_fetched_is_checked_and_mended(tmp_path: Path, monkeypatch: pyt
     registry = registry_at(place)
     flip_a_byte(registry.folder(version) / INT8_NAME)
 
-    mended = load_verified(registry.folder(version)).card
+    mended = load_with_self_test(registry.folder(version)).card
 
     assert mended.version == version
 

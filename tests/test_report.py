@@ -19,12 +19,12 @@ import pytest
 
 from models.classifier.card import INT8_NAME, Card
 from models.classifier.mask_classifier import Floats, Pixels
-from trainer.data.prepare import Faces
-from trainer.reports.evaluate import Scored
-from trainer.reports.findings import Findings, find
-from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure
-from trainer.reports.report import FOLDER, Epoch, Report, write
-from trainer.reports.shares import wilson
+from trainer.data.prepare import MeasuredFaces
+from trainer.reports.evaluate import ScoredTestSet
+from trainer.reports.findings import Findings, compute_findings
+from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure_latency
+from trainer.reports.report import FOLDER, Epoch, Report, write_report
+from trainer.reports.shares import wilson_share
 from trainer.reports.slices import slices, worst_mistakes
 
 CARD = Card(
@@ -45,15 +45,15 @@ EPOCHS = tuple(
 )
 
 
-def toy_set(name: str, has_mask: list[bool], probabilities: list[float], side_px: float = 40.0) -> Scored:
+def toy_set(name: str, has_mask: list[bool], probabilities: list[float], side_px: float = 40.0) -> ScoredTestSet:
     """Return a test set whose float network differs from int8 by 0.01; each crop is of one colour."""
     faces = len(has_mask)
     crops = np.empty((faces, 32, 32, 3), np.uint8)
     crops[:] = np.arange(faces, dtype=np.uint8)[:, None, None, None] + (100, 50, 0)
     served = np.array(probabilities, np.float32)
-    return Scored(
+    return ScoredTestSet(
         set_name=name,
-        faces=Faces(
+        faces=MeasuredFaces(
             crops=crops,
             has_mask=np.array(has_mask),
             side_px=np.full(faces, side_px, np.float32),
@@ -69,7 +69,7 @@ HANDS = toy_set("hands", [False, False, False], [0.1, 0.8, 0.2], side_px=12.0)
 LATENCY = Latency(runtime="onnx int8", threads=1, batch=1, ms_a_face=0.75)
 
 
-def toy_report(*tests: Scored) -> Report:
+def toy_report(*tests: ScoredTestSet) -> Report:
     return Report(
         card=CARD,
         command="maskwatch train toy/Train",
@@ -108,7 +108,7 @@ def page_of(run: Path) -> Page:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with the report of two sets, which tests only read."""
     folder = tmp_path_factory.mktemp("run")
-    write(folder, toy_report(STREET, HANDS))
+    write_report(folder, toy_report(STREET, HANDS))
     return folder
 
 
@@ -134,7 +134,7 @@ def test_the_page_asks_for_nothing_beside_it(run: Path) -> None:
 def test_the_numbers_are_those_found_and_can_be_read_back(run: Path) -> None:
     read = msgspec.json.decode((run / FOLDER / "report.json").read_bytes(), type=Findings)
 
-    assert read == find(toy_report(STREET, HANDS))
+    assert read == compute_findings(toy_report(STREET, HANDS))
     numbers = msgspec.json.decode((run / FOLDER / "report.json").read_bytes())
     assert [(one["place"], one["said"]) for one in numbers["mistakes"]] == [(3, "mask"), (1, "mask"), (1, "no_mask")]
 
@@ -152,7 +152,7 @@ def test_the_page_says_what_the_numbers_say(run: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_files(run: Path, tmp_path: Path) -> None:
-    write(tmp_path, toy_report(STREET, HANDS))
+    write_report(tmp_path, toy_report(STREET, HANDS))
 
     one, other = ({path.name: path.read_bytes() for path in (folder / FOLDER).iterdir()} for folder in (run, tmp_path))
 
@@ -163,7 +163,7 @@ def test_names_of_files_and_settings_are_only_text(tmp_path: Path) -> None:
     nasty = r"<script>alert(1)</script> $\frac$"
     faces = replace(HANDS.faces, names=(nasty,) * 3, sources=(nasty,) * 3)
 
-    write(tmp_path, replace(toy_report(replace(HANDS, set_name=nasty, faces=faces)), command=nasty))
+    write_report(tmp_path, replace(toy_report(replace(HANDS, set_name=nasty, faces=faces)), command=nasty))
 
     page = page_of(tmp_path)
     assert "script" not in page.tags
@@ -171,14 +171,14 @@ def test_names_of_files_and_settings_are_only_text(tmp_path: Path) -> None:
 
 
 def test_a_name_in_signs_that_the_pictures_font_lacks_is_on_the_page(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(replace(STREET, set_name="口罩"), HANDS))
+    write_report(tmp_path, toy_report(replace(STREET, set_name="口罩"), HANDS))
 
     assert "口罩" in page_of(tmp_path).words
     assert (tmp_path / FOLDER / "confusion.png").exists()
 
 
 def test_a_set_where_nobody_wears_a_mask_has_no_ranking(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(HANDS))
+    write_report(tmp_path, toy_report(HANDS))
 
     assert not (tmp_path / FOLDER / "ranking.png").exists()
     assert "At every threshold" not in page_of(tmp_path).words
@@ -188,7 +188,7 @@ def test_a_report_without_mistakes_epochs_or_times_says_so_or_nothing(tmp_path: 
     right = toy_set("right", [True, False], [0.9, 0.1])
     only_int8 = replace(right, probabilities={"int8": right.served})
 
-    write(tmp_path, replace(toy_report(only_int8), epochs=(), latencies=(), size_bytes={}))
+    write_report(tmp_path, replace(toy_report(only_int8), epochs=(), latencies=(), size_bytes={}))
 
     words = page_of(tmp_path).words
     assert "None: every face was labelled correctly." in words
@@ -199,7 +199,7 @@ def test_a_report_without_mistakes_epochs_or_times_says_so_or_nothing(tmp_path: 
 def test_faces_that_are_no_mistakes_any_more_do_not_stay(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
 
-    write(tmp_path, toy_report(toy_set("right", [True, False], [0.9, 0.1])))
+    write_report(tmp_path, toy_report(toy_set("right", [True, False], [0.9, 0.1])))
 
     assert not list((tmp_path / FOLDER).glob("mistake-*"))
 
@@ -207,7 +207,7 @@ def test_faces_that_are_no_mistakes_any_more_do_not_stay(run: Path, tmp_path: Pa
 def test_losses_may_be_numpy_numbers_or_not_finite(tmp_path: Path) -> None:
     odd = replace(EPOCHS[0], loss=np.float32(0.5), accuracy=np.float64(0.25), validation_loss=float("nan"))
 
-    write(tmp_path, replace(toy_report(STREET), epochs=(odd,)))
+    write_report(tmp_path, replace(toy_report(STREET), epochs=(odd,)))
 
     written = msgspec.json.decode((tmp_path / FOLDER / "report.json").read_bytes())
     assert written["epochs"][0] == msgspec.to_builtins(EPOCHS[0]) | {
@@ -218,7 +218,7 @@ def test_losses_may_be_numpy_numbers_or_not_finite(tmp_path: Path) -> None:
 
 
 def test_many_sets_are_drawn_too(tmp_path: Path) -> None:
-    write(tmp_path, toy_report(*(replace(STREET, set_name=f"street {number}") for number in range(7))))
+    write_report(tmp_path, toy_report(*(replace(STREET, set_name=f"street {number}") for number in range(7))))
 
     confusion = cv2.imread(str(tmp_path / FOLDER / "confusion.png"))
     assert confusion is not None
@@ -226,7 +226,7 @@ def test_many_sets_are_drawn_too(tmp_path: Path) -> None:
 
 
 def test_the_calibration_error_is_reported_without_and_with_the_temperature() -> None:
-    found = find(toy_report(STREET)).tests[0]
+    found = compute_findings(toy_report(STREET)).tests[0]
 
     without = [one.confidence for one in found.before.bins]
     after = [one.confidence for one in found.after.bins]
@@ -236,7 +236,7 @@ def test_the_calibration_error_is_reported_without_and_with_the_temperature() ->
 
 
 def test_headlines_show_the_worst_set() -> None:
-    headlines = {one.title: one for one in find(toy_report(STREET, HANDS)).headlines}
+    headlines = {one.title: one for one in compute_findings(toy_report(STREET, HANDS)).headlines}
 
     assert (headlines["No-mask recall"].value, headlines["Mask recall"].about) == (0.5, "street")
     assert headlines["No-mask recall"].about == "street, the lowest of 2 test sets"
@@ -244,7 +244,7 @@ def test_headlines_show_the_worst_set() -> None:
 
 
 def test_intervals_are_those_of_wilson() -> None:
-    none, most = wilson(0, 10), wilson(8, 10)
+    none, most = wilson_share(0, 10), wilson_share(8, 10)
 
     assert (none.low, none.high) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert (most.share, most.low, most.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
@@ -261,8 +261,8 @@ def test_slices_cut_all_sets_by_source_and_by_size() -> None:
     ]
     hands = found["source", "hands"]
     assert hands.mask_recall is None
-    assert (hands.no_mask_recall, hands.accuracy) == (wilson(2, 3), wilson(2, 3))
-    assert found["face size", "16 to 32 px"].mask_recall == wilson(1, 1)
+    assert (hands.no_mask_recall, hands.accuracy) == (wilson_share(2, 3), wilson_share(2, 3))
+    assert found["face size", "16 to 32 px"].mask_recall == wilson_share(1, 1)
 
 
 def test_the_surest_mistakes_come_first() -> None:
@@ -289,7 +289,7 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
         shapes.append(crops.shape)
         return np.zeros(len(crops), np.float32)
 
-    found = measure("toy", network, 16, threads=1, calls=6, clock=lambda: next(ticks) * 0.032)
+    found = measure_latency("toy", network, 16, threads=1, calls=6, clock=lambda: next(ticks) * 0.032)
 
     assert [(one.batch, one.ms_a_face) for one in found] == [(1, 32.0), (8, 4.0), (32, 1.0)]
     assert len(shapes) == len(BATCHES) * (WARM_UP_CALLS + 6)

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import maskwatch
 from commands import up
-from commands.shared import asks_for_json
-from pipeline.runtime.settings import BadSettings, Settings, flag_of, read_file, settings_from
+from commands.shared import wants_json_logs
+from pipeline.runtime.settings import BadSettings, Settings, flag_of, read_settings_file, settings_from
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monk
     monkeypatch.setenv("MASKWATCH_FPS", "7")
     monkeypatch.setenv("MASKWATCH_DEADLINE_S", "4")
     seen: list[Settings] = []
-    monkeypatch.setattr(up, "run_all", lambda settings, _cameras: seen.append(settings))
+    monkeypatch.setattr(up, "run_pipeline", lambda settings, _cameras: seen.append(settings))
 
     result = CliRunner().invoke(maskwatch.cli, ["--config", str(file), "demo", "--fps", "9"])
 
@@ -54,7 +54,7 @@ def test_a_settings_file_that_is_wrong_says_what_is_wrong(tmp_path: Path, text: 
     file.write_text(text)
 
     with pytest.raises(BadSettings, match=says):
-        read_file(file)
+        read_settings_file(file)
 
 
 @pytest.mark.parametrize("command", [["models", "list"], ["dead", "list"]])
@@ -164,4 +164,4 @@ def test_a_flag_wins_over_the_variable_that_asks_for_json(
 ) -> None:
     environment = {} if variable is None else {"MASKWATCH_LOG_JSON": variable}
 
-    assert asks_for_json(["detect", *flags], environment) == expected
+    assert wants_json_logs(["detect", *flags], environment) == expected

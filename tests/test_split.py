@@ -7,12 +7,12 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.split import Group, assign_splits, connected_components, leaks
+from trainer.data.split import CopyGroup, assign_splits, connected_components, find_leaks
 
 
-def groups(count: int, stratum: str = "a", share: float = 0.2, weights: tuple[int, ...] = ()) -> list[Group]:
+def groups(count: int, stratum: str = "a", share: float = 0.2, weights: tuple[int, ...] = ()) -> list[CopyGroup]:
     return [
-        Group(
+        CopyGroup(
             name=f"{stratum}{number}",
             stratum=stratum,
             share=share,
@@ -49,7 +49,7 @@ def test_a_stratum_is_drawn_the_same_whatever_else_is_there() -> None:
 
 
 def test_fixed_splits_stay_and_no_validation_is_drawn_unless_wanted() -> None:
-    fixed = Group(name="x", stratum="a", share=0.2, weight=1, fixed="test")
+    fixed = CopyGroup(name="x", stratum="a", share=0.2, weight=1, fixed="test")
 
     splits = assign_splits([fixed, *groups(100)], seed=0, with_validation=False)
 
@@ -88,6 +88,6 @@ def test_what_is_paired_has_one_number_and_nothing_else_has(count: int, pairs: l
 
 
 def test_a_pair_on_two_splits_leaks_unless_one_is_left_out() -> None:
-    found = list(leaks(["training", "test", "out", "test"], [(0, 1), (1, 2), (1, 3)]))
+    found = list(find_leaks(["training", "test", "out", "test"], [(0, 1), (1, 2), (1, 3)]))
 
     assert found == [(0, 1)]

@@ -10,7 +10,7 @@ from conftest import Server
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, hide_password
-from pipeline.bus.status import Ledger, State, camera_state, read, table
+from pipeline.bus.status import Ledger, State, camera_state, read_status, status_table
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_the_clock_takes_the_fastest_of_its_round_trips() -> None:
 
 
 def test_an_empty_redis_has_a_status(server: Server) -> None:
-    status = read(server.client, server.clock)
+    status = read_status(server.client, server.clock)
 
     assert status.cameras == status.processes == []
     assert status.streams[messages.FRAMES].length == 0
-    assert "no classifier is live" in table(status)
+    assert "no classifier is live" in status_table(status)
 
 
 def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None:
@@ -73,7 +73,7 @@ def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None
     server.client.set("heartbeat:x", b"junk")
     server.client.xadd(messages.RESULTS, {"record": b"junk"})
 
-    status = read(server.client, server.clock)
+    status = read_status(server.client, server.clock)
 
     assert status.processes == []
 
@@ -81,7 +81,7 @@ def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None
 def test_an_invalid_camera_name_is_skipped(server: Server) -> None:
     server.client.zadd(messages.CAMERAS, {b"\xff\xfe": 1, "<img>": 1, "door": 1})
 
-    status = read(server.client, server.clock)
+    status = read_status(server.client, server.clock)
 
     assert [camera.name for camera in status.cameras] == ["door"]
 
@@ -91,7 +91,7 @@ def test_an_invalid_time_counts_as_missing(server: Server, captured_at: str) -> 
     server.client.zadd(messages.CAMERAS, {"gone": 1})
     server.client.hset("newest:frames:gone", "captured_at", captured_at)
 
-    (camera,) = read(server.client, server.clock).cameras
+    (camera,) = read_status(server.client, server.clock).cameras
 
     assert (camera.state, camera.newest_at) == ("offline", None)
 
@@ -100,7 +100,7 @@ def test_a_newest_frame_of_another_type_counts_as_missing(server: Server) -> Non
     server.client.zadd(messages.CAMERAS, {"gone": 1})
     server.client.set("newest:frames:gone", "text")
 
-    (camera,) = read(server.client, server.clock).cameras
+    (camera,) = read_status(server.client, server.clock).cameras
 
     assert camera.newest_at is None
 
@@ -110,7 +110,7 @@ def test_a_count_that_is_no_number_is_zero(server: Server, count: str) -> None:
     server.client.zadd(messages.CAMERAS, {"door": 1})
     server.client.hset("ledger:door", mapping={"produced": count, "labelled": 2, "dropped:stale": count})
 
-    (camera,) = read(server.client, server.clock).cameras
+    (camera,) = read_status(server.client, server.clock).cameras
 
     assert camera.ledger == Ledger(labelled=2, dropped={"stale": 0})
 

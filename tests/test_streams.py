@@ -10,7 +10,7 @@ from conftest import Server, wait_until
 
 from pipeline.bus import keys, messages
 from pipeline.bus.messages import DeadLetter, Face, FaceCrops, Frame, FrameResult, decode
-from pipeline.bus.pixels import PixelsGone
+from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import RECLAIM_IDLE_MS, Reader
 from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import Ledger, read_ledgers
@@ -26,7 +26,7 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
-TOKEN = messages.encode(messages.Holder(host="here", pid=1, token="t"))
+TOKEN = messages.encode(messages.LeaseHolder(host="here", pid=1, token="t"))
 
 
 def frame(server: Server, seq: int, *, live: bool = True, age_s: float = 0.0, attempt: int = 0) -> Frame:
@@ -63,7 +63,7 @@ def read(reader: Reader, most: int = 100) -> list:
     return reader.read(most) or reader.read(most)
 
 
-def labelled(record: messages.Identity) -> FrameResult:
+def labelled(record: messages.FrameIdentity) -> FrameResult:
     faces = [Face(box=(1, 2, 3, 4), score=0.9, label="mask", confidence=0.8)]
     return FrameResult.for_frame(record, faces=faces, model="test")
 
@@ -363,7 +363,7 @@ def test_a_key_of_the_wrong_type_fails_before_anything_is_changed(server: Server
 
 def test_publishing_under_a_name_that_another_holds_names_the_holder(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
-    other = messages.encode(messages.Holder(host="there", pid=42, token="o"))
+    other = messages.encode(messages.LeaseHolder(host="there", pid=42, token="o"))
 
     with pytest.raises(NameLost, match="process 42 on there"):
         server.client.set(keys.lease_key(CAMERA), other)

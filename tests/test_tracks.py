@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import Box, Face, Label
-from pipeline.vision.tracks import MAX_GAP_S, TrackedFace, Tracks
+from pipeline.vision.tracks import MAX_GAP_S, FaceTracker, TrackedFace
 
 HERE = (100.0, 100.0, 200.0, 220.0)
 THERE = (400.0, 100.0, 500.0, 220.0)
@@ -21,8 +21,8 @@ def moved(box: Box, by_px: float) -> Box:
     return (box[0] + by_px, box[1], box[2] + by_px, box[3])
 
 
-def after_a_second_with_a_mask(fps: float) -> tuple[Tracks, float]:
-    tracks = Tracks()
+def after_a_second_with_a_mask(fps: float) -> tuple[FaceTracker, float]:
+    tracks = FaceTracker()
     for frame in range(round(fps)):
         tracks.update([face()], frame / fps)
     return tracks, (round(fps) - 1) / fps
@@ -53,7 +53,7 @@ def test_a_single_flicker_does_not_show(fps: float) -> None:
 
 
 def test_a_face_keeps_its_track_while_it_moves() -> None:
-    tracks = Tracks()
+    tracks = FaceTracker()
 
     numbers = [tracks.update([face(box=moved(HERE, 20 * frame))], frame / 5)[0].track for frame in range(10)]
 
@@ -61,7 +61,7 @@ def test_a_face_keeps_its_track_while_it_moves() -> None:
 
 
 def test_two_faces_in_another_order_keep_their_tracks_and_labels() -> None:
-    tracks = Tracks()
+    tracks = FaceTracker()
     first = tracks.update([face("mask", box=HERE), face("no_mask", box=THERE)], 0.0)
 
     second = tracks.update([face("no_mask", box=THERE), face("mask", box=HERE)], 0.1)
@@ -71,7 +71,7 @@ def test_two_faces_in_another_order_keep_their_tracks_and_labels() -> None:
 
 
 def test_a_face_goes_to_the_track_that_it_overlaps_most() -> None:
-    tracks = Tracks()
+    tracks = FaceTracker()
     tracks.update([face(box=HERE), face(box=moved(HERE, 60))], 0.0)
 
     after = tracks.update([face(box=moved(HERE, 50)), face(box=moved(HERE, -10))], 0.1)
@@ -80,7 +80,7 @@ def test_a_face_goes_to_the_track_that_it_overlaps_most() -> None:
 
 
 def test_a_face_that_was_away_for_long_is_a_new_one() -> None:
-    tracks = Tracks()
+    tracks = FaceTracker()
     tracks.update([face()], 0.0)
 
     (back_soon,) = tracks.update([face()], MAX_GAP_S)
@@ -91,7 +91,7 @@ def test_a_face_that_was_away_for_long_is_a_new_one() -> None:
 
 
 def test_a_frame_without_faces_is_fine() -> None:
-    assert Tracks().update([], 0.0) == []
+    assert FaceTracker().update([], 0.0) == []
 
 
 sides = st.floats(-10, 700)
@@ -111,7 +111,7 @@ faces = st.lists(
 def test_whatever_comes_each_face_has_its_own_track_and_at_least_even_confidence(
     frames: list[tuple[list[Face], float]],
 ) -> None:
-    tracks, now = Tracks(), 0.0
+    tracks, now = FaceTracker(), 0.0
 
     for given_faces, gap_s in frames:
         now += gap_s

@@ -16,11 +16,11 @@ from processes import Process, Processes, descendants, gone, processes
 from toy_faces import write_faces
 
 from pipeline.bus.status import heartbeats
-from trainer.fitting.run_folder import CHECKPOINT_NAME, LOCK_NAME, locked
-from trainer.jobs.enqueue import cancel, enqueue
-from trainer.jobs.job_list import TrainingRun, run_of
-from trainer.jobs.job_spec import QUEUE, JobSpec, queue_of
-from trainer.jobs.job_table import table
+from trainer.fitting.run_folder import CHECKPOINT_NAME, LOCK_NAME, locked_folder
+from trainer.jobs.enqueue import cancel_job, enqueue_job
+from trainer.jobs.job_list import TrainingRun, job_with_id
+from trainer.jobs.job_spec import QUEUE, JobSpec, training_queue
+from trainer.jobs.job_table import jobs_table
 from trainer.settings import TrainSettings
 
 __all__ = ["processes"]
@@ -50,13 +50,13 @@ class Jobs:
             epochs=epochs,
             batch=8,
         )
-        return enqueue(self.server.client, JobSpec(settings=settings, models=models), time_limit_s=3600)
+        return enqueue_job(self.server.client, JobSpec(settings=settings, models=models), time_limit_s=3600)
 
     def start_trainer(self, *arguments: object) -> Process:
         return self._processes.start("trainer", *arguments, redis=self.server)
 
     def run(self, id_: str) -> TrainingRun:
-        return run_of(self.server.client, id_)
+        return job_with_id(self.server.client, id_)
 
     def wait(self, id_: str, condition: Callable[[TrainingRun], bool], within_s: float, what: str) -> TrainingRun:
         wait_until(lambda: condition(self.run(id_)), within_s, f"{what}; {self._processes.log()[-2000:]}")
@@ -141,7 +141,7 @@ def test_what_cannot_be_trained_fails_with_its_reason_and_the_trainer_continues(
     for picture in empty.rglob("*.png"):
         picture.write_bytes(b"no picture")
     broken = jobs.put("a", epochs=1, data=empty)
-    foreign = queue_of(jobs.server.client).enqueue("os.mkdir", str(jobs.folder / "made")).id
+    foreign = training_queue(jobs.server.client).enqueue("os.mkdir", str(jobs.folder / "made")).id
     jobs.server.client.rpush(f"rq:queue:{QUEUE}", b"\xff\x80 no job")
     trainer = jobs.start_trainer()
 
@@ -163,7 +163,7 @@ def test_a_job_waits_while_another_run_uses_its_folder(jobs: Jobs) -> None:
     jobs.start_trainer()
     jobs.wait(id_, lambda run: run.state == "running", STARTS_S, "the trainer has taken it")
 
-    with locked(jobs.folder / "run"):  # before the training, which imports TensorFlow first
+    with locked_folder(jobs.folder / "run"):  # before the training, which imports TensorFlow first
         waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is deferred")
         deferred_until = jobs.server.client.zscore(DEFERRED, id_)
         wait_until(lambda: deferred_until < (jobs.server.client.zscore(DEFERRED, id_) or 0), ENDS_S, "and once more")
@@ -179,14 +179,14 @@ def test_a_job_waits_while_another_run_uses_its_folder(jobs: Jobs) -> None:
 def test_a_job_that_waits_for_its_folder_can_be_cancelled_and_stops_nobody_else(jobs: Jobs) -> None:
     jobs.server.client.zadd(DEFERRED, {b"\xff\x80 no job": 1})
     id_ = jobs.put("run", epochs=1)
-    with locked(jobs.folder / "run"):
+    with locked_folder(jobs.folder / "run"):
         jobs.start_trainer()
         waiting = jobs.wait(id_, lambda run: run.waiting is not None, STARTS_S, "the job is deferred")
         after = jobs.put("after", epochs=LONG)
         jobs.wait(after, lambda run: run.state == "running", ENDS_S, "the next job is taken")
-        cancel(jobs.server.client, id_)
+        cancel_job(jobs.server.client, id_)
 
-    assert table([waiting]).endswith(f"waiting for {jobs.folder / 'run'}, which another run uses")
+    assert jobs_table([waiting]).endswith(f"waiting for {jobs.folder / 'run'}, which another run uses")
     assert (jobs.run(id_).state, jobs.run(id_).waiting) == ("cancelled", None)
     assert jobs.server.client.zcard(DEFERRED) == 0
     assert not (jobs.folder / "run").exists()
@@ -203,7 +203,7 @@ def test_a_running_job_outlives_a_redis_that_hangs_and_is_cancelled_at_once(jobs
         jobs.wait_for_checkpoints("run", 3)
     jobs.wait_for_news(id_, jobs.run(id_), ENDS_S, "progress is told again")
     still = horse_of(trainer)
-    cancel(jobs.server.client, id_)
+    cancel_job(jobs.server.client, id_)
 
     wait_until(lambda: gone([horse]), ENDS_S, "the horse is gone")
     jobs.wait(after, lambda run: run.state == "running", ENDS_S, "the next job is taken")

@@ -17,13 +17,13 @@ from models.classifier import mask_classifier
 from models.classifier.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
 from models.classifier.mask_classifier import crop_faces
 from models.files import sha256_of
-from trainer import finish
+from trainer import model_folder
 from trainer.checks import TrainingPlan, plan_training
 from trainer.data.prepare import DatasetUnusable
-from trainer.finish import command_of
 from trainer.fitting.checkpoint import CHECKPOINT_NAME
 from trainer.fitting.progress import Progress
 from trainer.fitting.run_folder import LOCK_NAME
+from trainer.model_folder import training_command
 from trainer.networks.export import to_float_onnx, to_int8_onnx
 from trainer.publish import HELD_BACK_NAME, publish
 from trainer.settings import TrainSettings
@@ -139,7 +139,7 @@ def test_the_last_epoch_is_kept(run: Run) -> None:
 def test_the_temperature_is_on_the_card_and_in_the_network(run: Run) -> None:
     calibration = run.card.calibration
 
-    assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= finish.MIN_CALIBRATION_FACES
+    assert calibration["faces"] == run.card.data["toy/Train: calibration"] >= model_folder.MIN_CALIBRATION_FACES
     assert calibration["temperature"] not in (0.0, 1.0)
 
 
@@ -148,8 +148,8 @@ def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
     whole = np.array([[0, 0, 40, 40]], np.float32)
     crops = np.concatenate([crop_faces(cv2.imread(str(path)), whole, SIDE, 0.0) for path in pictures])
 
-    by_onnx = mask_classifier.load(run.folder, "onnx").mask_probability(crops)
-    by_keras = mask_classifier.load(run.folder, "keras").mask_probability(crops)
+    by_onnx = mask_classifier.load_classifier(run.folder, "onnx").mask_probability(crops)
+    by_keras = mask_classifier.load_classifier(run.folder, "keras").mask_probability(crops)
 
     assert by_keras.dtype == np.float32
     np.testing.assert_allclose(by_onnx, by_keras, atol=0.1)
@@ -170,7 +170,7 @@ def test_the_published_folder_serves_on_cpus_alone(run: Run, tmp_path: Path) -> 
     card = publish(run.folder, tmp_path / "served")
 
     assert {path.name for path in (tmp_path / "served").iterdir()} == {CARD_NAME, INT8_NAME, HELD_BACK_NAME}
-    assert mask_classifier.load(tmp_path / "served").card == card
+    assert mask_classifier.load_classifier(tmp_path / "served").card == card
 
 
 def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_pa
 def test_the_report_says_how_to_train_it_again_but_not_where_data_is(run: Run) -> None:
     page = (run.folder / "report" / "report.html").read_text()
 
-    command = command_of(run.plan)
+    command = training_command(run.plan)
 
     assert command == (
         "maskwatch train toy/Train --arch lite --seed 0 --test other --test calibration --size-px 64 --epochs 3 "
@@ -274,7 +274,7 @@ def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_
     folder = train(plan_training(settings), reports.append)
 
     card = read_card(folder)
-    served = mask_classifier.load(folder, "onnx")
+    served = mask_classifier.load_classifier(folder, "onnx")
     probabilities = served.mask_probability(np.zeros((3, 32, 32, 3), np.uint8))
     assert reports[-1].is_epoch_end
     assert (card.settings["optimizer"], card.settings["learning_rate"], card.settings["ema_decay"]) == (

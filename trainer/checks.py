@@ -16,9 +16,9 @@ import msgspec
 from models.classifier.card import CARD_NAME
 from models.registry.registry import registry_at
 from models.registry.store import open_store
-from trainer.data.listing import is_utf8, printable
-from trainer.data.sources import Source, read_source
-from trainer.fitting.run_folder import FolderInUse, locked
+from trainer.data.file_listing import is_utf8, printable
+from trainer.data.sources import DatasetSource, read_source
+from trainer.fitting.run_folder import FolderInUse, locked_folder
 from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, recipe_of
 
 
@@ -31,9 +31,9 @@ class TrainingPlan:
 
     settings: TrainSettings
     recipe: Recipe
-    training: tuple[Source, ...]
-    validation: Source | None
-    tests: tuple[Source, ...]
+    training: tuple[DatasetSource, ...]
+    validation: DatasetSource | None
+    tests: tuple[DatasetSource, ...]
 
     @property
     def out(self) -> Path:
@@ -94,7 +94,7 @@ def check_is_new(settings: TrainSettings) -> None:
 
 def check_can_be_written(folder: Path) -> None:
     """Raise ValueError when a folder cannot be written; nothing is left behind. A job waits for a folder in use."""
-    with suppress(FolderInUse), locked(folder):
+    with suppress(FolderInUse), locked_folder(folder):
         pass
 
 
@@ -122,7 +122,7 @@ def check_name(option: str, path: str) -> None:
         raise ValueError(f"{option} {printable(Path(path))} has a name that is not UTF-8: choose another")
 
 
-def _check_roles(sources: Sequence[tuple[Source, str]], out: Path) -> None:
+def _check_roles(sources: Sequence[tuple[DatasetSource, str]], out: Path) -> None:
     """Check that each data set has one role and a name of its own, and that the folder to write is in none of them."""
     roles: dict[Path, tuple[str, str]] = {}
     names: dict[str, Path] = {}
@@ -140,7 +140,7 @@ def _check_roles(sources: Sequence[tuple[Source, str]], out: Path) -> None:
             )
 
 
-def _conflict(source: Source, before: tuple[str, str], now: tuple[str, str]) -> str:
+def _conflict(source: DatasetSource, before: tuple[str, str], now: tuple[str, str]) -> str:
     if before == now:
         return f"{source.dataset} is given twice: once is enough"
     if before[1] == now[1]:

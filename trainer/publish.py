@@ -15,7 +15,7 @@ import msgspec
 
 from models.classifier.card import INT8_NAME, Card, read_card, write_card
 from models.files import read_checked
-from trainer.data.prepare import MANIFEST_NAME, Row
+from trainer.data.prepare import MANIFEST_NAME, ManifestRow
 
 HELD_BACK_NAME = "held_back.txt"
 # As `python -m bench.accuracy --only` expects them.
@@ -35,7 +35,7 @@ def publish(run: Path, folder: Path) -> Card:
 
 
 def _held_back(run: Path) -> list[str]:
-    rows = (msgspec.json.decode(line, type=Row) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
+    rows = (msgspec.json.decode(line, type=ManifestRow) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
     return sorted({row.sha256[:DIGITS] for row in rows if row.split in ("validation", "test")})
 
 

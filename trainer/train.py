@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.checks import TrainingPlan, check_is_new
-from trainer.data.prepare import DatasetUnusable, Prepared, prepare
-from trainer.finish import finish
-from trainer.fitting.checkpoint import Checkpoint, Origin
+from trainer.data.prepare import DatasetUnusable, PreparedData, prepare_data
+from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
 from trainer.fitting.progress import Progress
 from trainer.fitting.repeatable import make_repeatable
-from trainer.fitting.run_folder import locked
-from trainer.networks.architectures import build
+from trainer.fitting.run_folder import locked_folder
+from trainer.model_folder import write_model_folder
+from trainer.networks.architectures import build_network
 from trainer.settings import RANDOM
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def train(plan: TrainingPlan, report: Callable[[Progress], None], *, job: str = 
         report: gets a Progress about once a second and at each epoch's end; what it raises ends the training.
         job: the ID of the training job, for the card; empty when there is none.
     """
-    with locked(plan.out):
+    with locked_folder(plan.out):
         check_is_new(plan.settings)  # again, under the lock: another run may have finished since the plan was made
         _run(plan, Checkpoint(plan.out), report, job)
     return plan.out
@@ -50,18 +50,18 @@ def _run(plan: TrainingPlan, checkpoint: Checkpoint, report: Callable[[Progress]
     settings, recipe = plan.settings, plan.recipe
     make_repeatable(settings.seed, settings.threads)
     # Before the data, because missing weights end the run; a checkpoint has weights of its own.
-    network = build(settings.arch, recipe.size_px, weights=RANDOM if checkpoint.record else recipe.weights)
+    network = build_network(settings.arch, recipe.size_px, weights=RANDOM if checkpoint.record else recipe.weights)
     prepared = _prepared(plan)
-    origin = Origin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=prepared.digest)
+    origin = RunOrigin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=prepared.digest)
     if epochs := checkpoint.epochs_of(origin):
         log.info("%s: continuing after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
     epochs = fit(network, prepared, origin, checkpoint, report)
-    finish(network, prepared, plan, epochs, job)
+    write_model_folder(network, prepared, plan, epochs, job)
     checkpoint.remove()
 
 
-def _prepared(plan: TrainingPlan) -> Prepared:
-    prepared = prepare(
+def _prepared(plan: TrainingPlan) -> PreparedData:
+    prepared = prepare_data(
         plan.training,
         tests=plan.tests,
         validation=plan.validation,

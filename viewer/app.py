@@ -21,6 +21,7 @@ from pipeline.bus import status
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer import health
+from viewer.live_view import LiveView
 from viewer.metrics import add_metrics
 from viewer.routes import add_api_routes, add_media_routes
 from viewer.security.authenticator import Authenticator
@@ -28,10 +29,9 @@ from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import ConnectionLimiter
-from viewer.serving.server import PortInUse, listen, serve, url
-from viewer.serving.websocket_middleware import WebSocketMiddleware
-from viewer.sockets import Sockets
-from viewer.watch import Watch
+from viewer.serving.server import PortInUse, listen, page_url, serve
+from viewer.serving.websocket_limiter import WebSocketLimiter
+from viewer.sockets import PageSockets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -58,14 +58,14 @@ def main(settings: Settings) -> int:
     listening = listen(settings.host, settings.port)
     authenticator.check_address(listening.getsockname()[0])  # a name may have resolved to another address before
     if settings.log_json:
-        log.info("viewer at %s", url(listening))
+        log.info("viewer at %s", page_url(listening))
     else:
-        print(f"Viewer: {url(listening)}", flush=True)
+        print(f"Viewer: {page_url(listening)}", flush=True)
     rejections = RejectionLog()
-    return serve(listening, lambda cleanup: start(settings, authenticator, rejections, cleanup), rejections)
+    return serve(listening, lambda cleanup: create_app(settings, authenticator, rejections, cleanup), rejections)
 
 
-def start(
+def create_app(
     settings: Settings, authenticator: Authenticator, rejections: RejectionLog, cleanup: ExitStack
 ) -> tuple[WSGIApplication, WorkerContext]:
     """Create the application and start its threads, in the worker process."""
@@ -74,25 +74,25 @@ def start(
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
     limiter = ConnectionLimiter(settings.max_viewers)
-    sockets = Sockets(app, rejections)
-    watch = Watch(context, sockets.audience)
+    sockets = PageSockets(app, rejections)
+    watch = LiveView(context, sockets.audience)
     add_api_routes(app, context, authenticator, rejections)
     add_media_routes(app, context, watch, limiter, authenticator, rejections)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (watch.follow, lambda: broadcast_status(context, sockets)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
-    websockets = WebSocketMiddleware(app, limiter, authenticator, rejections)
+    websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
     return SecurityMiddleware(websockets, authenticator, rejections), context
 
 
-def broadcast_status(context: WorkerContext, sockets: Sockets) -> None:
+def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:
     """Send health and status to every page once a second."""
     while not context.wait(STATUS_INTERVAL_S):
         sockets.audience.forget_stale()
-        sockets.broadcast("health", msgspec.to_builtins(health.read(context)))
+        sockets.broadcast("health", msgspec.to_builtins(health.read_health(context)))
         with context.reconnecting():
-            sockets.broadcast("status", msgspec.to_builtins(status.read(context.client, context.clock)))
+            sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.client, context.clock)))
 
 
 def _run_or_exit(context: WorkerContext, work: Callable[[], None]) -> None:

@@ -79,7 +79,7 @@ class Mailbox:
         return frame
 
 
-class Stream:
+class MjpegStream:
     """One MJPEG stream: the newest frame of its camera that it has not taken yet."""
 
     def __init__(self, camera: str) -> None:
@@ -113,7 +113,7 @@ class Audience:
         self._clock = clock
         self._lock = threading.Lock()
         self._mailboxes: dict[str, Mailbox] = {}
-        self._streams: set[Stream] = set()
+        self._streams: set[MjpegStream] = set()
 
     def watched(self) -> set[str]:
         """Return the cameras that any client watches."""
@@ -156,14 +156,14 @@ class Audience:
             for mailbox in self._mailboxes.values():
                 mailbox.forget_stale(self._clock())
 
-    def open(self, camera: str) -> Stream:
+    def open(self, camera: str) -> MjpegStream:
         """Return a new stream of a camera; the caller must `close` it."""
-        stream = Stream(camera)
+        stream = MjpegStream(camera)
         with self._lock:
             self._streams.add(stream)
         return stream
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: MjpegStream) -> None:
         """Remove a stream."""
         with self._lock:
             self._streams.discard(stream)

@@ -18,7 +18,7 @@ class Health(Struct, frozen=True, kw_only=True):
     reasons: list[str]
 
 
-def read(context: WorkerContext) -> Health:
+def read_health(context: WorkerContext) -> Health:
     """Return the present health; it is also an answer when Redis cannot be reached."""
     try:
         live = {beat.role for beat in status.heartbeats(context.client)}

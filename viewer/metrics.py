@@ -23,7 +23,7 @@ from pipeline.bus import messages, status
 from pipeline.bus.status import Camera, Status
 from pipeline.runtime import metrics
 from pipeline.runtime.metrics import RedisMetric
-from pipeline.runtime.metrics_server import RejectionCounter, allowed, exposition
+from pipeline.runtime.metrics_server import RejectionCounter, exposition, has_token
 from pipeline.runtime.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
         if token is None and not _is_local():
             rejections.note(request.remote_addr or "an unknown address")
             return _line("metrics are for this machine alone until MASKWATCH_METRICS_TOKEN is set", 403)
-        if token is not None and not allowed(token, request.headers.get("Authorization")):
+        if token is not None and not has_token(token, request.headers.get("Authorization")):
             rejections.note(request.remote_addr or "an unknown address")
             denial = _line("metrics need the token", 401)
             denial.headers["WWW-Authenticate"] = "Bearer"
@@ -53,7 +53,7 @@ def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-def samples(found: Status, seen: Mapping[str, float], now: float) -> dict[RedisMetric, Samples]:
+def metric_samples(found: Status, seen: Mapping[str, float], now: float) -> dict[RedisMetric, Samples]:
     """Return the samples of a status. seen: when each camera's producer was last seen; as now, on Redis' clock."""
     result: dict[RedisMetric, Samples] = {metric: [] for metric in metrics.REDIS_METRICS}
     for camera in _listed(found.cameras, seen, now):
@@ -101,8 +101,8 @@ class _ViewerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the present metrics; without those from Redis when it fails."""
         try:
-            found = status.read(self._context.client, self._context.clock)
-            values = samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
+            found = status.read_status(self._context.client, self._context.clock)
+            values = metric_samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
             metrics.redis_up.set(0)

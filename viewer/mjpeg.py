@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
-from pipeline.vision.drawing import draw, offline_image
+from pipeline.vision.drawing import draw_faces, offline_image
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, encode_jpeg
-from viewer.audience import DisplayFrame, Stream
+from viewer.audience import DisplayFrame, MjpegStream
 
 BOUNDARY = "frame"
 QUALITY = 85
@@ -35,12 +35,12 @@ class AnnotatedJpegEncoder:
             jpeg = self._encoded.get(frame)
             if jpeg is None:
                 note = None if frame.labelled else NOT_LABELLED
-                jpeg = encode_jpeg(draw(decode_jpeg(frame.jpeg), frame.faces, note=note), QUALITY)
+                jpeg = encode_jpeg(draw_faces(decode_jpeg(frame.jpeg), frame.faces, note=note), QUALITY)
                 self._encoded[frame] = jpeg
             return jpeg
 
 
-def parts(should_run: Callable[[], bool], stream: Stream, encoder: AnnotatedJpegEncoder) -> Iterator[bytes]:
+def stream_parts(should_run: Callable[[], bool], stream: MjpegStream, encoder: AnnotatedJpegEncoder) -> Iterator[bytes]:
     """Yield the parts of a multipart stream, each the newest frame, while `should_run()`.
 
     A silent camera is shown as offline once a second; a client that has gone is noticed when that is sent.
@@ -54,14 +54,14 @@ def parts(should_run: Callable[[], bool], stream: Stream, encoder: AnnotatedJpeg
         try:
             if frame:
                 last = frame
-                yield part(encoder.encode(frame))
+                yield stream_part(encoder.encode(frame))
             elif silent_s >= SILENT_S:
-                yield part(_offline(stream.camera, last))
+                yield stream_part(_offline(stream.camera, last))
         except BadImage:
             continue  # the detector dead-letters the frame
 
 
-def part(jpeg: bytes) -> bytes:
+def stream_part(jpeg: bytes) -> bytes:
     """Return one part and the boundary after it: browsers show an image when they receive that."""
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()

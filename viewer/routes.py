@@ -12,12 +12,12 @@ from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import BadImage
 from viewer import health
 from viewer.health import Health
-from viewer.mjpeg import BOUNDARY, AnnotatedJpegEncoder, parts
+from viewer.live_view import LiveView
+from viewer.mjpeg import BOUNDARY, AnnotatedJpegEncoder, stream_parts
 from viewer.security.authenticator import Authenticator, session_of
 from viewer.security.login import sign_out_token
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import FULL, ConnectionLimiter
-from viewer.watch import Watch
 
 
 def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authenticator, rejections: RejectionLog) -> None:
@@ -29,13 +29,13 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 
     @app.get("/healthz")
     def healthz() -> Response:
-        found = health.read(context)
+        found = health.read_health(context)
         visible = found if found.ok or session_of(request.environ) else Health(ok=False, reasons=["sign in to see why"])
         return _json(msgspec.json.encode(visible), 200 if found.ok else 503)
 
     @app.get("/api/status")
     def api_status() -> Response:
-        return _json(msgspec.json.encode(status.read(context.client, context.clock)))
+        return _json(msgspec.json.encode(status.read_status(context.client, context.clock)))
 
     @app.errorhandler(redis.RedisError)
     def redis_error(error: redis.RedisError) -> Response:
@@ -50,7 +50,7 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 def add_media_routes(
     app: Flask,
     context: WorkerContext,
-    watch: Watch,
+    watch: LiveView,
     limiter: ConnectionLimiter,
     authenticator: Authenticator,
     rejections: RejectionLog,
@@ -83,7 +83,7 @@ def add_media_routes(
             return context.should_run() and session is not None and authenticator.is_valid(session)
 
         response = Response(
-            parts(should_run, opened, encoder), mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+            stream_parts(should_run, opened, encoder), mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         )
         response.call_on_close(lambda: watch.audience.close(opened))
         response.call_on_close(limiter.release)

@@ -19,7 +19,7 @@ from pipeline.vision.drawing import label_text
 from viewer.audience import Audience, DisplayFrame
 from viewer.security.page_packet import MALFORMED, PagePacket
 from viewer.security.rejection_log import RejectionLog
-from viewer.serving.websocket_middleware import close_websocket
+from viewer.serving.websocket_limiter import close_websocket
 
 PING_S = 5
 PONG_S = 10  # a browser that has not answered a ping for this long is disconnected
@@ -27,7 +27,7 @@ MAX_WATCHED = 256  # cameras that a page may watch
 MAX_MESSAGE = 20_000  # bytes of one message from a page
 
 
-class Sockets:
+class PageSockets:
     """The sockets of all pages. `audience` decides which frame each of them gets next."""
 
     def __init__(self, app: Flask, rejections: RejectionLog) -> None:
@@ -57,7 +57,7 @@ class Sockets:
         self._io.emit(event, content)
 
     def _send(self, id_: str, frame: DisplayFrame) -> None:
-        self._io.emit("frame", (metadata(frame), frame.jpeg), to=id_)
+        self._io.emit("frame", (frame_metadata(frame), frame.jpeg), to=id_)
 
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_socket_id())
@@ -82,7 +82,7 @@ class Sockets:
         close_websocket(request.environ)
 
 
-def metadata(frame: DisplayFrame) -> dict[str, Any]:
+def frame_metadata(frame: DisplayFrame) -> dict[str, Any]:
     """Return the metadata of a frame that a page gets with its JPEG."""
     return {
         "camera": frame.camera,

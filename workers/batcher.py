@@ -14,7 +14,7 @@ MEAN_WEIGHT = 0.2  # weight of the newest measurement in the running means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
+class BatchSlice:
     """Crops `start` to `stop` of the batch's entry number `entry`."""
 
     entry: int
@@ -62,12 +62,12 @@ class Batcher:
         spare_s = [deadline - now - call_s for deadline in deadlines if deadline is not None]
         return max(0.0, min([self._max_wait_s, *spare_s]))
 
-    def plan(self, counts: Sequence[int]) -> list[list[Slice]]:
+    def plan(self, counts: Sequence[int]) -> list[list[BatchSlice]]:
         """Return the model calls for entries with these numbers of crops; each crop is in exactly one call, in order.
 
         An entry with more crops than the limit spans several calls.
         """
-        calls: list[list[Slice]] = []
+        calls: list[list[BatchSlice]] = []
         room = 0
         for entry, count in enumerate(counts):
             start = 0
@@ -76,7 +76,7 @@ class Batcher:
                     calls.append([])
                     room = self.limit
                 size = min(room, count - start)
-                calls[-1].append(Slice(entry=entry, start=start, stop=start + size))
+                calls[-1].append(BatchSlice(entry=entry, start=start, stop=start + size))
                 start += size
                 room -= size
         return calls

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import MaskClassifier
-from pipeline.bus import messages, pixels
-from pipeline.bus.messages import Face, FaceCrops, FrameResult, Model
-from pipeline.bus.pixels import PixelsGone
+from pipeline.bus import messages, pixel_reader
+from pipeline.bus.messages import AnnouncedModel, Face, FaceCrops, FrameResult
+from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
@@ -86,7 +86,7 @@ def report_state(context: WorkerContext, state: str) -> None:
 def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
     """Announce to detectors which crops the current model takes."""
     card = classifier.card
-    model = Model(version=card.version, crop_px=card.size_px, margin=card.margin)
+    model = AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin)
     with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now, and settling needs no memory
         context.client.set(messages.MODEL, messages.encode(model))
 
@@ -113,7 +113,7 @@ def classify(
 ) -> None:
     """Label the faces of some frames and settle each of them."""
     started = context.clock.now()
-    packed = pixels.fetch_many(context.client, [entry.record.crops_key for entry in entries])
+    packed = pixel_reader.fetch_many_pixels(context.client, [entry.record.crops_key for entry in entries])
     work: list[Work] = []
     for entry, crops in zip(entries, packed, strict=True):
         with reader.guard(entry):

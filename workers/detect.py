@@ -17,8 +17,8 @@ from models.classifier import mask_classifier
 from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
 from models.registry.resolve import current_card
-from pipeline.bus import messages, pixels
-from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, Model
+from pipeline.bus import messages, pixel_reader
+from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
@@ -35,11 +35,11 @@ def main(settings: Settings) -> int:
     """Run one detection worker until it is asked to stop."""
     cv2.setNumThreads(settings.threads)
     threshold = {} if settings.score_threshold is None else {"score_threshold": settings.score_threshold}
-    detector = face_detector.load(
+    detector = face_detector.load_detector(
         settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
     )
     card = current_card(settings.models)  # its crops are cut until a classifier announces its model
-    active_model = ActiveModelCache(Model(version=card.version, crop_px=card.size_px, margin=card.margin))
+    active_model = ActiveModelCache(AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin))
     with worker_context("detector", settings) as context:
         reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)
         metrics.settled.add_reader(messages.FRAMES, reader.outcomes)
@@ -59,7 +59,7 @@ def detect(
     reader: Reader[Frame],
     entry: Entry[Frame],
     detector: FaceDetector,
-    model: Model,
+    model: AnnouncedModel,
     input_px: int,
 ) -> None:
     """Detect the faces of one frame and settle it.
@@ -69,7 +69,7 @@ def detect(
         PixelsGone: its pixels have expired.
     """
     started, frame = context.clock.now(), entry.record
-    jpeg = pixels.fetch(context.client, frame.pixels_key)
+    jpeg = pixel_reader.fetch_pixels(context.client, frame.pixels_key)
     size = jpeg_size(jpeg)
     if size != (frame.width, frame.height):
         raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
@@ -105,12 +105,12 @@ class ActiveModelCache:
     An invalid announcement is logged once, and so is its end; meanwhile the last valid one is used.
     """
 
-    def __init__(self, initial: Model) -> None:
+    def __init__(self, initial: AnnouncedModel) -> None:
         self._model = initial
         self._read_at = float("-inf")
         self._invalid = False
 
-    def get(self, context: WorkerContext) -> Model:
+    def get(self, context: WorkerContext) -> AnnouncedModel:
         """Return the model to cut crops for.
 
         Raises:
@@ -130,7 +130,7 @@ class ActiveModelCache:
         try:
             packed = cast(bytes | None, context.client.get(messages.MODEL))
             if packed is not None:
-                self._model = messages.decode(Model, packed)
+                self._model = messages.decode(AnnouncedModel, packed)
         except BadMessage as error:
             return str(error)
         except redis.ResponseError as error:

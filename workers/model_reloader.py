@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from models.classifier.mask_classifier import MaskClassifier
-from models.classifier.verified_load import load_verified
+from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable
 from models.registry.registry import Registry
 from models.registry.resolve import resolve_models
@@ -142,7 +142,7 @@ class ModelReloader:
 
     def _load(self, version: str, folder: Path) -> LoadedModel:
         settings = self._settings
-        classifier = load_verified(folder, settings.runtime, settings.threads)
+        classifier = load_with_self_test(folder, settings.runtime, settings.threads)
         batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
         warm_up(classifier, batcher)
         return LoadedModel(version=version, classifier=classifier, batcher=batcher)

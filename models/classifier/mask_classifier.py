@@ -54,7 +54,7 @@ class MaskClassifier:
         return np.concatenate(parts)
 
 
-def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
     """Load a classifier.
 
     Args:
@@ -76,9 +76,7 @@ def load(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int 
     if name not in card.files:
         raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
     content = read_checked(folder / name, card.files[name], remedy=RESTORE)
-    return MaskClassifier(
-        card, _keras(folder / name, threads) if runtime == "keras" else onnx_network(content, threads)
-    )
+    return MaskClassifier(card, _keras(folder / name, threads) if runtime == "keras" else load_onnx(content, threads))
 
 
 def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
@@ -121,7 +119,7 @@ def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pix
     return crops
 
 
-def onnx_network(content: bytes, threads: int) -> Classify:
+def load_onnx(content: bytes, threads: int) -> Classify:
     """Open an ONNX classifier (a file's bytes) on the CPU and return its function."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

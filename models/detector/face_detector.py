@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime as ort
 
 from models.detector import haar
-from models.detector.merge import merge
-from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode
+from models.detector.merge import merge_candidates
+from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode_yunet
 from models.files import read_checked
 from pipeline.vision.faces import MAX_FACES
 from pipeline.vision.jpeg import Image
@@ -86,7 +86,7 @@ class FaceDetector:
         for long_side in self._passes_px[1:]:
             more_boxes, more_scores = _distant(*self._search(frame, long_side), max(frame.shape[:2]))
             boxes, scores = np.concatenate([boxes, more_boxes]), np.concatenate([scores, more_scores])
-        boxes, scores, left_out = merge(boxes, scores, MAX_FACES)
+        boxes, scores, left_out = merge_candidates(boxes, scores, MAX_FACES)
         boxes = _inside(boxes, frame)
         outlines = boxes.copy()
         outlines[:, [1, 3]] += self._lower * (boxes[:, 3:] - boxes[:, 1:2])
@@ -103,7 +103,7 @@ class FaceDetector:
         return boxes[visible], scores[visible]
 
 
-def load(
+def load_detector(
     kind: Kind = "yunet",
     *,
     input_px: int = INPUT_PX,
@@ -130,12 +130,12 @@ def load(
     passes_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
     if kind == "haar":
         cv2.setNumThreads(threads)
-        return FaceDetector(haar.load(score_threshold), (input_px,), lower=0)
+        return FaceDetector(haar.load_haar(score_threshold), (input_px,), lower=0)
     weights = read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
     run = _yunet_on_onnxruntime(weights, threads) if kind == "yunet" else _yunet_on_opencv(weights, threads)
 
     def find_candidates(image: Image) -> tuple[Floats, Floats]:
-        return decode(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
+        return decode_yunet(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
 
     return FaceDetector(find_candidates, passes_px, YUNET_LOWER)
 

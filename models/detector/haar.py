@@ -22,7 +22,7 @@ SCALE_STEP = 1.1
 MIN_NEIGHBOURS = 3
 
 
-def load(score_threshold: float) -> Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]:
+def load_haar(score_threshold: float) -> Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]:
     """Load the cascade; return a function from an image (uint8 H x W x 3, BGR) to boxes (n x 4) and scores (n).
 
     A score is the logistic function of the last stage's weight (its margin, about -1 to 8), not a probability.

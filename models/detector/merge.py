@@ -24,7 +24,7 @@ AGREEING_IOU = 0.5
 TOP_K = 5000
 
 
-def merge(boxes: Floats, scores: Floats, max_faces: int) -> tuple[Floats, Floats, int]:
+def merge_candidates(boxes: Floats, scores: Floats, max_faces: int) -> tuple[Floats, Floats, int]:
     """Merge candidates into faces.
 
     Args:

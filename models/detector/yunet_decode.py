@@ -21,7 +21,7 @@ MAX_LOG_SIZE = 10.0
 OUTPUT_NAMES = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES)
 
 
-def decode(outputs: Mapping[str, Floats], width: int, score_threshold: float) -> tuple[Floats, Floats]:
+def decode_yunet(outputs: Mapping[str, Floats], width: int, score_threshold: float) -> tuple[Floats, Floats]:
     """Decode the outputs for one image.
 
     Args:

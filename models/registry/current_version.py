@@ -25,7 +25,7 @@ class CurrentVersion(Promotion, frozen=True, kw_only=True):
     history: list[Promotion] = []
 
 
-def now() -> str:
+def utc_now() -> str:
     """Return the time in UTC, ISO 8601, as cards and current.json have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 

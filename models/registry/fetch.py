@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from models.classifier.card import CARD_NAME, RESTORE, parse_card
-from models.files import ModelUnusable, indented_json, read_checked, verified
+from models.files import ModelUnusable, indented_json, read_checked, verify_sha256
 from models.registry.store import Store, StoreFailed, replace_file
 
 
@@ -47,7 +47,7 @@ def _read(store: Store, name: str, sha256: str, where: str) -> bytes:
         content = store.read(name)
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} is missing: {RESTORE}") from error
-    return verified(content, sha256, where, remedy=RESTORE)
+    return verify_sha256(content, sha256, where, remedy=RESTORE)
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

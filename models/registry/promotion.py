@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from models.classifier.card import Card, check_files
-from models.classifier.verified_load import load_verified
+from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable
 from models.registry.current_version import CurrentVersion, Promotion
 from models.registry.registry import BUILT_IN, Registry, RegistryError
@@ -126,7 +126,7 @@ def _check_works(registry: Registry, version: str) -> None:
     """Raise ModelUnusable unless a version's files have the hashes on its card and it classifies crops."""
     folder = registry.folder(version)
     check_files(folder)
-    load_verified(folder, "onnx")
+    load_with_self_test(folder, "onnx")
 
 
 def _check_no_worse(registry: Registry, version: str, current: str) -> Comparison:

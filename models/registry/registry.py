@@ -19,7 +19,7 @@ import msgspec
 from models.classifier import card as cards
 from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card
 from models.files import ModelUnusable, indented_json, read_checked
-from models.registry.current_version import CurrentVersion, Promotion, now, user_and_host
+from models.registry.current_version import CurrentVersion, Promotion, user_and_host, utc_now
 from models.registry.fetch import fetch_model
 from models.registry.store import FileInfo, Store, StoreFailed, has_file, open_store
 
@@ -113,7 +113,7 @@ class Registry:
 
     def set_current(self, version: str, by: str, history: list[Promotion]) -> None:
         """Make a version current, without any check."""
-        current = CurrentVersion(version=version, since=now(), by=by, history=history)
+        current = CurrentVersion(version=version, since=utc_now(), by=by, history=history)
         self._store.write(CURRENT_NAME, indented_json(current))
 
     def add(self, card: Card, contents: dict[str, bytes]) -> None:
@@ -158,7 +158,7 @@ def register(location: str, run: Path) -> Card:
     return registered or card
 
 
-def register_line(location: str, run: Path) -> str:
+def register_command(location: str, run: Path) -> str:
     """Return the command that registers a run folder."""
     return shlex.join(["maskwatch", "models", "register", str(run), "--models", location])
 

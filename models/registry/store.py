@@ -91,7 +91,7 @@ class LocalStore:
         """Hold the folder's lock while a block runs; the kernel releases it however its process dies."""
         with self._translated_errors(LOCK_NAME, "locked"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = file_lock.wait_for(self.folder / LOCK_NAME)
+            lock = file_lock.wait_for_lock(self.folder / LOCK_NAME)
         try:
             yield
         finally:

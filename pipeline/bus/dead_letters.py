@@ -14,10 +14,10 @@ from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import ledger_key
-from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, Frame, Identity, decode
+from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameIdentity, decode
 from pipeline.bus.scripts import Script
 
-RECORDS: dict[str, type[Identity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
+RECORDS: dict[str, type[FrameIdentity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
 
 
 class NoSuchDeadLetter(Exception):
@@ -53,7 +53,7 @@ def find_dead_letter(client: Redis, id_: str) -> ListedDeadLetter:
     return found
 
 
-def describe(listed: ListedDeadLetter) -> str:
+def describe_dead_letter(listed: ListedDeadLetter) -> str:
     """Return a dead letter as text for people, with its record as far as it can be decoded."""
     letter = listed.letter
     lines = [
@@ -67,7 +67,7 @@ def describe(listed: ListedDeadLetter) -> str:
     return "\n".join(lines)
 
 
-def replay(client: Redis, id_: str) -> None:
+def replay_dead_letter(client: Redis, id_: str) -> None:
     """Put a dead entry back on its stream; it counts as produced once more.
 
     Raises:

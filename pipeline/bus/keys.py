@@ -9,7 +9,7 @@ COMPLETE_PIXELS_MS = 60_000
 RESULTS_RETENTION_MS = 60_000
 
 
-def newest_key(camera: str) -> str:
+def newest_frame_key(camera: str) -> str:
     """Return the key of the hash that describes a camera's newest published frame."""
     return f"newest:frames:{camera}"
 

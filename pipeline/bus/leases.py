@@ -17,7 +17,7 @@ import redis
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import LEASE_MS, lease_key
-from pipeline.bus.messages import Holder, holder_text
+from pipeline.bus.messages import LeaseHolder, describe_holder
 from pipeline.bus.scripts import Script
 
 RENEW_INTERVAL_S = 0.5
@@ -39,7 +39,7 @@ class Lease:
     """
 
     def __init__(self, client: Redis, camera: str, wait: Callable[[float], bool]) -> None:
-        holder = Holder(host=socket.gethostname(), pid=os.getpid(), token=secrets.token_hex(8))
+        holder = LeaseHolder(host=socket.gethostname(), pid=os.getpid(), token=secrets.token_hex(8))
         self.token = messages.encode(holder)
         self._wait = wait
         self._camera = camera
@@ -57,7 +57,9 @@ class Lease:
         waited_s, should_stop = 0.0, False
         while (holder := self._renew()) != self.token:
             if waited_s >= ACQUIRE_TIMEOUT_S or should_stop:
-                raise NameTaken(f"camera {self._camera!r} is published by {holder_text(holder)}; choose another --name")
+                raise NameTaken(
+                    f"camera {self._camera!r} is published by {describe_holder(holder)}; choose another --name"
+                )
             should_stop = self._wait(RENEW_INTERVAL_S)
             waited_s += RENEW_INTERVAL_S
         threading.Thread(target=self._keep_renewing, name="lease", daemon=True).start()

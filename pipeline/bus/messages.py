@@ -45,7 +45,7 @@ class BadMessage(ValueError):
     """The bytes are not a valid record of the expected type."""
 
 
-class Identity(Struct, frozen=True, kw_only=True):
+class FrameIdentity(Struct, frozen=True, kw_only=True):
     """The frame that a record is about, and its times.
 
     start: when its producer started, Unix milliseconds, so that frames of a restarted camera have other IDs.
@@ -71,11 +71,11 @@ class Identity(Struct, frozen=True, kw_only=True):
         return f"crops:{self.frame_id}"
 
 
-class Frame(Identity, frozen=True, kw_only=True):
+class Frame(FrameIdentity, frozen=True, kw_only=True):
     """Stream `frames`: a captured frame. Key pixels_key holds its JPEG."""
 
 
-class FaceCrops(Identity, frozen=True, kw_only=True):
+class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     """Stream `faces`: the faces found. Key crops_key holds their crops, uint8 n x crop_px x crop_px x 3, RGB."""
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
@@ -86,7 +86,14 @@ class FaceCrops(Identity, frozen=True, kw_only=True):
 
     @classmethod
     def for_frame(
-        cls, frame: Identity, *, boxes: list[Box], scores: list[float], left_out: int, crop_px: int, seconds: Seconds
+        cls,
+        frame: FrameIdentity,
+        *,
+        boxes: list[Box],
+        scores: list[float],
+        left_out: int,
+        crop_px: int,
+        seconds: Seconds,
     ) -> FaceCrops:
         """Return the record of the faces found in a frame."""
         fields = _identity(frame) | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
@@ -102,7 +109,7 @@ class Face(Struct, frozen=True, kw_only=True):
     confidence: Share
 
 
-class FrameResult(Identity, frozen=True, kw_only=True):
+class FrameResult(FrameIdentity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
 
     reason: None when labelled. error: a message for people, of dead frames only.
@@ -118,19 +125,25 @@ class FrameResult(Identity, frozen=True, kw_only=True):
 
     @classmethod
     def for_frame(
-        cls, frame: Identity, *, faces: Sequence[Face], model: str, left_out: int = 0, seconds: Seconds | None = None
+        cls,
+        frame: FrameIdentity,
+        *,
+        faces: Sequence[Face],
+        model: str,
+        left_out: int = 0,
+        seconds: Seconds | None = None,
     ) -> FrameResult:
         """Return the result of a labelled frame."""
         fields = _identity(frame) | {"left_out": left_out, "model": model, "seconds": seconds or {}}
         return cls(**fields, outcome="labelled", faces=list(faces))
 
     @classmethod
-    def dropped(cls, frame: Identity, reason: Reason) -> FrameResult:
+    def dropped(cls, frame: FrameIdentity, reason: Reason) -> FrameResult:
         """Return the result of a frame that was not processed."""
         return cls(**_identity(frame), outcome="dropped", reason=reason)
 
     @classmethod
-    def dead(cls, frame: Identity, error: str) -> FrameResult:
+    def dead(cls, frame: FrameIdentity, error: str) -> FrameResult:
         """Return the result of a frame that could not be processed."""
         return cls(**_identity(frame), outcome="dead", reason="dead", error=error)
 
@@ -162,7 +175,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     rates: dict[str, float] = {}
 
 
-class Model(Struct, frozen=True, kw_only=True):
+class AnnouncedModel(Struct, frozen=True, kw_only=True):
     """Key `model`: the classifier in use and its crops: crop_px square, margin as a share of the box."""
 
     version: str
@@ -170,7 +183,7 @@ class Model(Struct, frozen=True, kw_only=True):
     margin: Share
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class LeaseHolder(Struct, frozen=True, kw_only=True):
     """Key `lease:{camera}`: the process that publishes under a camera's name. token: random, unique to the holder."""
 
     host: str
@@ -197,7 +210,7 @@ def decode(record_type: type[Record], packed: bytes) -> Record:
         record: Record = _decoder(record_type).decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not a {record_type.__name__}: {error}") from error
-    if isinstance(record, Identity):
+    if isinstance(record, FrameIdentity):
         _check_identity(record)
     return record
 
@@ -212,10 +225,10 @@ def frame_id(camera: str, start: int, seq: int) -> str:
     return f"{camera}:{start}:{seq}"
 
 
-def holder_text(token: bytes) -> str:
+def describe_holder(token: bytes) -> str:
     """Return host and process of a packed Holder as text for people."""
     try:
-        holder = decode(Holder, token)
+        holder = decode(LeaseHolder, token)
     except BadMessage:
         return "an unknown process"
     return f"process {holder.pid} on {holder.host}"
@@ -226,11 +239,11 @@ def _decoder(record_type: type[Struct]) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(record_type)
 
 
-def _identity(frame: Identity) -> dict[str, Any]:
-    return {name: getattr(frame, name) for name in Identity.__struct_fields__}
+def _identity(frame: FrameIdentity) -> dict[str, Any]:
+    return {name: getattr(frame, name) for name in FrameIdentity.__struct_fields__}
 
 
-def _check_identity(record: Identity) -> None:
+def _check_identity(record: FrameIdentity) -> None:
     expected = frame_id(record.camera, record.start, record.seq)
     if record.frame_id != expected:
         raise BadMessage(f"frame_id {record.frame_id!r} does not belong to {expected!r}")

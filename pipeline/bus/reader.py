@@ -19,9 +19,9 @@ from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS, alone_key
-from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameResult, Identity, Reason
-from pipeline.bus.pixels import PixelsGone
-from pipeline.bus.results import READ_BLOCK_MS, rows_of
+from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, Reason
+from pipeline.bus.pixel_reader import PixelsGone
+from pipeline.bus.results import READ_BLOCK_MS, entries_of
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import Settlement, Settler, dead_letter_output, faces_output, result_output
 from pipeline.vision.jpeg import BadImage
@@ -35,7 +35,7 @@ MAX_DEATHS_ALONE = 3  # an entry is dead after this many processes died while th
 STALE_AFTER = 2  # newer frames of the same camera on the same stream that make a live frame stale
 MAX_SKIP = 32  # entries read at once to get from a dropped frame to the newest
 
-Record = TypeVar("Record", bound=Identity)
+Record = TypeVar("Record", bound=FrameIdentity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class Reader(Generic[Record]):
 
     def _read_new(self, count: int, block_ms: int) -> list[Entry[Record]]:
         answer = self._client.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms)
-        rows = rows_of(answer)
+        rows = entries_of(answer)
         return [entry for id_, fields in rows if (entry := self._decoded(id_, fields, deliveries=1, alone=False))]
 
     def _reclaim(self) -> list[Entry[Record]]:

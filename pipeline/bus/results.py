@@ -24,7 +24,7 @@ class ResultConsumer:
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first."""
-        rows = rows_of(self._client.xread({messages.RESULTS: self._last_id}, count=256, block=block_ms))
+        rows = entries_of(self._client.xread({messages.RESULTS: self._last_id}, count=256, block=block_ms))
         results = []
         for id_, fields in rows:
             self._last_id = id_
@@ -35,7 +35,7 @@ class ResultConsumer:
         return results
 
 
-def rows_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+def entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """Return the entries in an answer of XREAD or XREADGROUP for one stream, in RESP2 or RESP3."""
     if not answer:
         return []

@@ -16,7 +16,7 @@ from msgspec import Struct
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newest_key
+from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newest_frame_key
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.bus.scripts import Script
 
@@ -94,7 +94,7 @@ class Status(Struct, frozen=True, kw_only=True):
     model: str | None
 
 
-def read(client: Redis, clock: Clock) -> Status:
+def read_status(client: Redis, clock: Clock) -> Status:
     """Return the current status."""
     now = clock.now()
     names = _camera_names(client, now)
@@ -146,7 +146,7 @@ def heartbeats(client: Redis) -> list[Heartbeat]:
     return beats
 
 
-def table(status: Status) -> str:
+def status_table(status: Status) -> str:
     """Return a status as text for people."""
     lines = [f"model {status.model or 'none: no classifier is live'}", ""]
     lines.append(f"{'CAMERA':<20} {'STATE':<10} {'FPS':>6} {'LABELLED':>8} {'LATENCY':>8}  LEDGER")
@@ -241,7 +241,7 @@ def _camera_names(client: Redis, now: float) -> list[str]:
 def _newest_at(client: Redis, name: str) -> float | None:
     """Return when a camera's newest frame was captured; None without one or without a valid time."""
     try:
-        captured_at = float(cast(bytes | None, client.hget(newest_key(name), "captured_at")) or b"nan")
+        captured_at = float(cast(bytes | None, client.hget(newest_frame_key(name), "captured_at")) or b"nan")
     except ValueError:
         return None
     except redis.ResponseError as error:

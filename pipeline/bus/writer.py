@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import LEASE_MS, RESULTS_RETENTION_MS, lease_key, ledger_key, newest_key
-from pipeline.bus.messages import Frame, FrameResult, holder_text
+from pipeline.bus.keys import LEASE_MS, RESULTS_RETENTION_MS, lease_key, ledger_key, newest_frame_key
+from pipeline.bus.messages import Frame, FrameResult, describe_holder
 from pipeline.bus.scripts import Script
 
 MAX_QUEUED_FRAMES = 64  # frames of one camera on `frames` at which its next frames are dropped at the source
@@ -50,7 +50,7 @@ class Writer:
             NameLost: another process holds the camera's name; names that process.
         """
         camera, attempt_id = self._camera, f"{frame.start}:{frame.seq}:{frame.attempt}"
-        keys = [messages.FRAMES, newest_key(camera), ledger_key(camera), lease_key(camera)]
+        keys = [messages.FRAMES, newest_frame_key(camera), ledger_key(camera), lease_key(camera)]
         keys += [frame.pixels_key, messages.RESULTS]
         args: list[Any] = [self._token, LEASE_MS, camera, attempt_id, f"{frame.captured_at:.6f}", frame.seq]
         args += [messages.encode(frame), jpeg, self._pixels_ms, MAX_QUEUED_FRAMES]
@@ -58,7 +58,7 @@ class Writer:
         args += [messages.encode(FrameResult.dropped(frame, "memory")), RESULTS_RETENTION_MS]
         answer = self._publish(keys, args)
         if isinstance(answer, list):
-            raise NameLost(holder_text(answer[1]))
+            raise NameLost(describe_holder(answer[1]))
         return cast(Published, answer.decode())
 
     def renew_pixels(self, frames: Sequence[Frame]) -> None:

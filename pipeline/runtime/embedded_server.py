@@ -39,7 +39,7 @@ class ServerFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class StartingServer:
     """A server that is starting. wait: returns when it answers, or raises ServerFailed."""
 
     url: str
@@ -47,7 +47,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def embedded_server() -> Iterator[Served]:
+def embedded_server() -> Iterator[StartingServer]:
     """Run a Valkey while the block runs.
 
     The block begins while the server starts: workers load their models in the meantime, and wait for it.
@@ -66,7 +66,7 @@ def embedded_server() -> Iterator[Served]:
     )
     os.close(read_end)
     try:
-        yield Served(url=url, wait=lambda: _wait_for_server(url, keeper))
+        yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
     finally:
         os.close(write_end)
         try:
@@ -78,7 +78,7 @@ def embedded_server() -> Iterator[Served]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve(folder: Path, parent_fd: int) -> int:
+def keep_server(folder: Path, parent_fd: int) -> int:
     """Run a Valkey in `folder` until the parent is gone and the clients have left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

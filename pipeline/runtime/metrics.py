@@ -179,7 +179,7 @@ REDIS_METRICS = (
 _exposed: set[Collector] = set()
 
 
-def expose(role: str) -> None:
+def expose_metrics(role: str) -> None:
     """Register the metrics of a role for export."""
     busy.begin(role)
     for metric in EVERY_ROLE + ROLES.get(role, ()):

@@ -36,7 +36,7 @@ LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def serving(port: int, token: str | None) -> Iterator[int]:
+def serve_metrics(port: int, token: str | None) -> Iterator[int]:
     """Serve this process' metrics while the block runs; yield the port. port: 0 takes a free one.
 
     Raises:
@@ -62,7 +62,7 @@ def serving(port: int, token: str | None) -> Iterator[int]:
         thread.join()
 
 
-def allowed(token: str, header: str | None) -> bool:
+def has_token(token: str, header: str | None) -> bool:
     """Return whether an Authorization header contains the token, in constant time."""
     scheme, _, shown = (header or "").partition(" ")
     return hmac.compare_digest(shown.strip().encode(), token.encode()) and scheme.lower() == "bearer"
@@ -99,7 +99,7 @@ def _metrics_app(token: str | None) -> WSGIApplication:
         def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, [*headers, ("Server", "maskwatch")], exc_info)
 
-        if token is not None and not allowed(token, environ.get("HTTP_AUTHORIZATION")):
+        if token is not None and not has_token(token, environ.get("HTTP_AUTHORIZATION")):
             rejections.note(environ["REMOTE_ADDR"])
             answer("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")])
             return [b"metrics need the token\n"]

@@ -108,7 +108,7 @@ def flag_of(name: str) -> str:
     return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
-def options(*names: str) -> Callable[[Command], Command]:
+def setting_options(*names: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the click options of some fields of Settings."""
 
     def add(command: Command) -> Command:
@@ -139,7 +139,7 @@ def settings_from(values: dict[str, Any]) -> Settings:
         raise BadSettings(f"{flag_of(name)}: {text}") from error
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_settings_file(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file.
 
     Raises:

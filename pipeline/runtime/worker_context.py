@@ -29,7 +29,7 @@ from pipeline.bus.messages import Heartbeat
 from pipeline.runtime import metrics
 from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
-from pipeline.runtime.metrics_server import serving
+from pipeline.runtime.metrics_server import serve_metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.watchdog import Watchdog
 
@@ -172,7 +172,7 @@ def worker_context(
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain pixels
     keep_memory()
-    metrics.expose(role)
+    metrics.expose_metrics(role)
     context = WorkerContext(role, settings.redis_url or redis_url, camera=camera)
     set_log_identity(role, context.id)
 
@@ -180,7 +180,7 @@ def worker_context(
         context.stop_soon()
 
     port, parent_fd = settings.metrics_port, settings.parent_fd
-    with serving(port, settings.metrics_token) if port is not None else contextlib.nullcontext():
+    with serve_metrics(port, settings.metrics_token) if port is not None else contextlib.nullcontext():
         previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         if parent_fd is not None:
             threading.Thread(target=_watch_parent, args=(parent_fd, context), name="parent", daemon=True).start()

@@ -36,7 +36,7 @@ def label_text(label: Label, confidence: float) -> str:
     return f"{TEXTS[label]} (Confidence: {confidence:.0%})"
 
 
-def draw(frame: Image, faces: Sequence[LabelledFace], *, note: str | None = None) -> Image:
+def draw_faces(frame: Image, faces: Sequence[LabelledFace], *, note: str | None = None) -> Image:
     """Return a copy of the image with a box and a text for each face.
 
     Args:

@@ -38,7 +38,7 @@ class _Track:
     seen_at_s: float
 
 
-class Tracks:
+class FaceTracker:
     """The tracks of one camera's faces."""
 
     def __init__(self) -> None:

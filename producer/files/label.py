@@ -14,7 +14,7 @@ from typing import cast
 import click
 
 from pipeline.bus import messages
-from pipeline.bus.keys import ledger_key, newest_key
+from pipeline.bus.keys import ledger_key, newest_frame_key
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX
 from pipeline.bus.status import FILES_S
@@ -65,7 +65,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
         with context.reconnecting():
             lease.release()
             context.client.expire(ledger_key(camera), int(FILES_S))
-            context.client.delete(newest_key(camera))
+            context.client.delete(newest_frame_key(camera))
     if sender.source_error is not None:
         raise sender.source_error
     return time.monotonic() - started, sender.done

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from pipeline.bus.messages import Face, FrameResult
 from producer.files.video_out import BadOutput
-from producer.sources.folder import printable
+from producer.sources.folder import printable_name
 from producer.sources.source import SourceFrame
 
 
@@ -25,7 +25,7 @@ class LineFace(Face, frozen=True, kw_only=True):
     track: int | None = None
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class JsonLine(Struct, frozen=True, kw_only=True):
     """One frame of the JSON lines.
 
     model: None when it was not labelled. latency_ms: from capture to labelled; None when it was not.
@@ -43,7 +43,7 @@ class Line(Struct, frozen=True, kw_only=True):
     error: str | UnsetType = UNSET
 
 
-def labelled_line(source: str, source_frame: SourceFrame, result: FrameResult) -> Line:
+def labelled_line(source: str, source_frame: SourceFrame, result: FrameResult) -> JsonLine:
     """Return the line of a labelled frame, without tracks."""
     faces = [
         LineFace(
@@ -60,12 +60,12 @@ def labelled_line(source: str, source_frame: SourceFrame, result: FrameResult) -
     return msgspec.structs.replace(line, faces=faces, model=result.model, latency_ms=latency_ms)
 
 
-def error_line(source: str, source_frame: SourceFrame, error: str | UnsetType) -> Line:
+def error_line(source: str, source_frame: SourceFrame, error: str | UnsetType) -> JsonLine:
     """Return the line of a frame that could not be labelled."""
-    return Line(
+    return JsonLine(
         source=source,
         frame=source_frame.index,
-        name=printable(source_frame.name),
+        name=printable_name(source_frame.name),
         width=source_frame.width,
         height=source_frame.height,
         error=error,
@@ -96,7 +96,7 @@ class LinesFile:
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise BadOutput(f"--json {path}: cannot be written, permission is denied")
 
-    def write(self, line: Line) -> None:
+    def write(self, line: JsonLine) -> None:
         """Write one line in full."""
         try:
             file = self._open()
@@ -125,7 +125,7 @@ class LinesFile:
         return cast(BinaryIO, self._file)
 
 
-def read_lines(path: Path, source: str) -> list[Line]:
+def read_lines(path: Path, source: str) -> list[JsonLine]:
     """Return the complete lines that an earlier run wrote for a source; none when there is no file."""
     try:
         complete = path.read_bytes().split(b"\n")[:-1]
@@ -134,7 +134,7 @@ def read_lines(path: Path, source: str) -> list[Line]:
     except OSError as error:
         raise BadOutput(f"--json {path}: {error.strerror}") from error
     try:
-        lines = [msgspec.json.decode(line, type=Line) for line in complete]
+        lines = [msgspec.json.decode(line, type=JsonLine) for line in complete]
     except msgspec.DecodeError as error:
         raise BadOutput(f"--resume: {path} holds a line that maskwatch did not write: {error}") from error
     for other in dict.fromkeys(line.source for line in lines):

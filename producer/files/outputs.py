@@ -13,13 +13,13 @@ import cv2
 import msgspec
 from msgspec import UNSET
 
-from pipeline.vision.drawing import draw
+from pipeline.vision.drawing import draw_faces
 from pipeline.vision.faces import LabelledFace
 from pipeline.vision.jpeg import BadImage, Image, decode_jpeg
-from pipeline.vision.tracks import Tracks
-from producer.files.lines import Line, LinesFile, read_lines
+from pipeline.vision.tracks import FaceTracker
+from producer.files.lines import JsonLine, LinesFile, read_lines
 from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile
-from producer.sources.folder import printable
+from producer.sources.folder import printable_name
 from producer.sources.source import PICTURE_SUFFIXES, SourceFrame
 from producer.sources.source_spec import SourceSpec
 
@@ -47,10 +47,10 @@ class Outputs:
         if out_path is not None:
             _check_kind(spec, out_path)
         _check_locations(spec, json_file, out_path)
-        self.source = printable(spec.name)
+        self.source = printable_name(spec.name)
         self.draws = out_path is not None
         self.frames = self.faces = self.masks = self.errors = 0
-        self._tracks = Tracks() if spec.kind == "video" else None
+        self._tracks = FaceTracker() if spec.kind == "video" else None
         self._known = read_lines(json_file, self.source) if resume and json_file else []
         self._json = LinesFile(json_file, len(self._known), created=out_path) if json_path else None
         self._out: PictureFolder | VideoFile | None = None
@@ -59,18 +59,18 @@ class Outputs:
         elif out_path is not None:
             self._out = PictureFolder(out_path, numbered=spec.kind != "folder")
 
-    def known_line(self, source_frame: SourceFrame) -> Line | None:
+    def known_line(self, source_frame: SourceFrame) -> JsonLine | None:
         """Return the line that an earlier run wrote for a frame; None when it wrote none."""
         if source_frame.index >= len(self._known):
             return None
         line = self._known[source_frame.index]
-        name = printable(source_frame.name)
+        name = printable_name(source_frame.name)
         if (line.frame, line.name) != (source_frame.index, name):
             number = source_frame.index + 1
             raise BadOutput(f"--resume: line {number} is of {line.name!r}, the source has {name!r} there")
         return line
 
-    def write(self, source_frame: SourceFrame, jpeg: bytes, line: Line) -> None:
+    def write(self, source_frame: SourceFrame, jpeg: bytes, line: JsonLine) -> None:
         """Write one frame to every output. jpeg: the frame's pixels where source_frame has none."""
         faces: Sequence[LabelledFace] = line.faces
         if self._tracks is not None:
@@ -83,7 +83,7 @@ class Outputs:
         if self._json is not None and line.frame >= len(self._known):
             self._json.write(line)
         if self._out is not None and line.error is UNSET:
-            self._out.write(source_frame, draw(_image(source_frame, jpeg), faces))
+            self._out.write(source_frame, draw_faces(_image(source_frame, jpeg), faces))
         self.frames += 1
         self.faces += len(faces)
         self.masks += sum(face.label == "mask" for face in faces)
@@ -122,7 +122,7 @@ class PictureFolder:
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
         """Write one labelled picture; as PNG where OpenCV cannot write the file's own format."""
-        name = Path(printable(source_frame.name))
+        name = Path(printable_name(source_frame.name))
         if self._numbered:
             name = Path(f"{name.stem}-{source_frame.index:06d}.jpg")
         suffix = name.suffix.lower() if name.suffix.lower() in WRITTEN_SUFFIXES else ".png"

@@ -22,7 +22,7 @@ from pipeline.bus.results import ResultConsumer
 from pipeline.bus.status import heartbeats
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
-from producer.files.lines import Line, error_line, labelled_line
+from producer.files.lines import JsonLine, error_line, labelled_line
 from producer.files.outputs import Outputs
 from producer.frames import frame_jpeg, frame_record
 from producer.sources.source import Source, SourceFailed, SourceFrame
@@ -44,7 +44,7 @@ class _Pending:
     source_frame: SourceFrame
     frame: Frame | None = None
     jpeg: bytes = b""
-    line: Line | None = None
+    line: JsonLine | None = None
 
     @property
     def held_bytes(self) -> int:

@@ -61,7 +61,7 @@ class FolderSource:
 
 def read_picture(path: Path, index: int) -> SourceFrame:
     """Return the picture in a file, or a SourceFrame that says why it cannot be read."""
-    name = printable(path.name)
+    name = printable_name(path.name)
     try:
         content = _content(path)
         return _jpeg(name, index, content) if content.startswith(JPEG_START) else _decoded(name, index, content)
@@ -71,7 +71,7 @@ def read_picture(path: Path, index: int) -> SourceFrame:
         return SourceFrame(name=name, index=index, error=f"cannot be read: {error.strerror or _one_line(error)}")
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a file's name as text that can be encoded; bytes that are no UTF-8 become U+FFFD."""
     return os.fsencode(name).decode(errors="replace")
 

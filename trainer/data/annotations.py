@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from trainer.data.listing import files_below, printable
+from trainer.data.file_listing import files_below, printable
 
 ANNOTATION_SUFFIXES = frozenset({".xml"})
 MAX_QUOTED_CHARS = 60  # of a file's content in an error message

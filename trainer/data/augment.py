@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.vision.jpeg import Image
-from trainer.data.faces import Patches
-from trainer.data.hands import draw_hand
+from trainer.data.faces import FacePatches
+from trainer.data.hand_drawing import draw_hand
 
 MIN_FACE_PX = 12
 LOW_RESOLUTION_SHARE = 0.5
@@ -40,8 +40,8 @@ _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
 _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
 
 
-def augment(
-    patches: Patches, indices: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
+def augmented_crops(
+    patches: FacePatches, indices: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
 ) -> Image:
     """Return augmented crops of some patches: uint8 n x S x S x 3 RGB.
 
@@ -64,7 +64,7 @@ def augment(
     return crops
 
 
-def plain(patches: Patches, indices: NDArray[np.intp], size_px: int, margin: float) -> Image:
+def plain_crops(patches: FacePatches, indices: NDArray[np.intp], size_px: int, margin: float) -> Image:
     """Return the crops of some patches as serving cuts them, not augmented: uint8 n x S x S x 3 RGB."""
     crops = np.empty((len(indices), size_px, size_px, 3), np.uint8)
     for crop, index in zip(crops, indices, strict=True):
@@ -76,7 +76,7 @@ def plain(patches: Patches, indices: NDArray[np.intp], size_px: int, margin: flo
     return crops
 
 
-def _moved(patches: Patches, index: int, size_px: int, margin: float, rng: np.random.Generator) -> Image:
+def _moved(patches: FacePatches, index: int, size_px: int, margin: float, rng: np.random.Generator) -> Image:
     """Cut a crop around the face: mirrored, rotated, scaled and shifted."""
     patch = patches.pixels[index]
     x, y, side = patches.squares[index].tolist()

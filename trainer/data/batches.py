@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.augment import augment
-from trainer.data.faces import Patches
+from trainer.data.augment import augmented_crops
+from trainer.data.faces import FacePatches
 from trainer.settings import Recipe
 
 SHARE_POWER = 1 / 3
@@ -23,14 +23,14 @@ SHARE_POWER = 1 / 3
 class Batches(keras.utils.PyDataset):
     """The batches of one epoch after the other; an epoch draws as many faces as there are."""
 
-    def __init__(self, patches: Patches, recipe: Recipe, seed: int, first_epoch: int = 0) -> None:
+    def __init__(self, patches: FacePatches, recipe: Recipe, seed: int, first_epoch: int = 0) -> None:
         """Draw batches of patches, starting with epoch `first_epoch` (from 0)."""
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
         self._patches = patches
         self._recipe = recipe
         self._seed = seed
         self._epoch = first_epoch
-        self._shares = shares(patches)
+        self._shares = sampling_chances(patches)
         self._order = self._drawn()
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Batches(keras.utils.PyDataset):
         batch = self._recipe.batch
         chosen = self._order[index * batch : (index + 1) * batch]
         rng = np.random.default_rng([self._seed, self._epoch, 1 + index])
-        crops = augment(self._patches, chosen, self._recipe.size_px, self._recipe.margin, rng)
+        crops = augmented_crops(self._patches, chosen, self._recipe.size_px, self._recipe.margin, rng)
         return crops, self._patches.has_mask[chosen].astype(np.float32)[:, None]
 
     def on_epoch_end(self) -> None:
@@ -53,7 +53,7 @@ class Batches(keras.utils.PyDataset):
         return rng.choice(len(self._patches), len(self._patches), p=self._shares)
 
 
-def shares(patches: Patches, power: float = SHARE_POWER) -> NDArray[np.float64]:
+def sampling_chances(patches: FacePatches, power: float = SHARE_POWER) -> NDArray[np.float64]:
     """Return the probability of each face to be drawn, float64 n; a data set and label with f faces gets f ** power."""
     strata = list(zip(patches.sources, patches.has_mask.tolist(), strict=True))
     sizes = Counter(strata)

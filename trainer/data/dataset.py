@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pipeline.vision.faces import Label
 from trainer.data.annotations import DatasetUnusable
-from trainer.data.copies.finder import near_copies
+from trainer.data.copies.finder import find_copies
 from trainer.data.copies.perceptual_hash import PerceptualHash
+from trainer.data.copy_names import is_marked_copy, original_name
 from trainer.data.faces import FoundFace, find_faces
-from trainer.data.listing import printable
-from trainer.data.names import is_marked, original_name
-from trainer.data.sources import Item, Source
+from trainer.data.file_listing import printable
+from trainer.data.sources import DatasetFile, DatasetSource
 from trainer.data.split import Split, connected_components
 
 
@@ -37,7 +37,7 @@ class Dataset:
         self._warn = warn
         self._contradicting: set[str] = set()
 
-    def add(self, source: Source, split: Split | None) -> None:
+    def add(self, source: DatasetSource, split: Split | None) -> None:
         """Find the faces of a data set; raise DatasetUnusable if none of its files can be used."""
         for problem in source.problems:
             self._leave_out(problem)
@@ -68,7 +68,7 @@ class Dataset:
         """Return pairs of indices of faces that belong together; leave out copies that have different labels."""
         known = self._pairs_by_name()
         labels = [face.label for face in self.faces]
-        found = near_copies(self._hashes, connected_components(len(self.faces), known), labels)
+        found = find_copies(self._hashes, connected_components(len(self.faces), known), labels)
         self._leave_out_contradicting_copies(found)
         return known + found
 
@@ -95,10 +95,10 @@ class Dataset:
                 self._leave_out(f"{where} {what}: left out")
         self._contradicting |= copies.keys()
 
-    def _not_read_before(self, source: Source, split: Split | None) -> list[Item]:
+    def _not_read_before(self, source: DatasetSource, split: Split | None) -> list[DatasetFile]:
         """Return a data set's files without those that were read before for the same split and with the same label."""
-        fresh: list[Item] = []
-        again: list[Item] = []
+        fresh: list[DatasetFile] = []
+        again: list[DatasetFile] = []
         for item in source.items:
             key = (item.path.resolve(), item.label, split)
             (again if key in self._read else fresh).append(item)
@@ -113,7 +113,7 @@ class Dataset:
         """Pair the faces of one file, of files with the same content, and of files whose names mark them as copies."""
         pairs: list[tuple[int, int]] = []
         first: dict[tuple[str, ...], int] = {}
-        marked = {_name_key(face) for face in self.faces if is_marked(face.file)}
+        marked = {_name_key(face) for face in self.faces if is_marked_copy(face.file)}
         for index, face in enumerate(self.faces):
             pairs.append((first.setdefault(("sha256", face.sha256), index), index))
             if (key := _name_key(face)) in marked:  # unmarked files may only happen to have the same number

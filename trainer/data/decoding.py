@@ -38,7 +38,7 @@ class PictureUnusable(ValueError):
     """A picture cannot be learned from; the message follows its file's name."""
 
 
-def decoded(content: bytes) -> Pixels:
+def decode_picture(content: bytes) -> Pixels:
     """Return a picture, uint8 H x W x 3, BGR, upright; raise PictureUnusable if it cannot be learned from."""
     width, height = _size(content)
     try:
@@ -58,7 +58,7 @@ def decoded(content: bytes) -> Pixels:
     return np.asarray(picture, np.uint8)
 
 
-def frames(path: Path) -> Iterator[tuple[int, Pixels]]:
+def clip_frames(path: Path) -> Iterator[tuple[int, Pixels]]:
     """Yield number and picture (BGR) of CLIP_FRAMES to 2 CLIP_FRAMES frames of a clip; of a shorter clip, of all.
 
     The frames are counted first, because a header may have no or a wrong number, as that of a live recording does.

@@ -26,9 +26,9 @@ from models.files import sha256_of
 from pipeline.vision.faces import Box, Label
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
-from trainer.data.decoding import PictureUnusable, decoded, frames
-from trainer.data.listing import printable
-from trainer.data.sources import Item, is_clip
+from trainer.data.decoding import PictureUnusable, clip_frames, decode_picture
+from trainer.data.file_listing import printable
+from trainer.data.sources import DatasetFile, is_clip
 
 # Pictures of class folders are often cut so tightly that the detector needs a border around them; a share of the side.
 SEARCH_BORDER = 0.25
@@ -92,7 +92,7 @@ class FileFaces:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patches:
+class FacePatches:
     """Faces to train on.
 
     pixels: uint8 n x P x P x 3 RGB, a face with its surroundings. squares: float32 n x 3, x, y and side of the square
@@ -111,7 +111,7 @@ class Patches:
         return len(self.pixels)
 
 
-def find_faces(items: Sequence[Item], source: str, family: str) -> Iterator[FileFaces]:
+def find_faces(items: Sequence[DatasetFile], source: str, family: str) -> Iterator[FileFaces]:
     """Yield the faces of each file of a data set, in order."""
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
         yield from threads.map(partial(_faces_of_file, source=source, family=family), items)
@@ -126,7 +126,7 @@ def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Pi
     return crops
 
 
-def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
+def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> FacePatches:
     """Cut each face with its surroundings."""
     pixels = np.empty((len(faces), patch_px, patch_px, 3), np.uint8)
     squares = np.empty((len(faces), 3), np.float32)
@@ -137,7 +137,7 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
         x, y, side = _square(face.box)
         scale = patch_px / reach[2]
         squares[index] = (x - reach[0]) * scale, (y - reach[1]) * scale, side * scale
-    return Patches(
+    return FacePatches(
         pixels=pixels,
         squares=squares,
         tight=np.array([face.tight for face in faces], bool),
@@ -147,7 +147,7 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> Patches:
     )
 
 
-def _faces_of_file(item: Item, *, source: str, family: str) -> FileFaces:
+def _faces_of_file(item: DatasetFile, *, source: str, family: str) -> FileFaces:
     where = printable(item.path)
     is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
@@ -171,7 +171,7 @@ def _faces_of_file(item: Item, *, source: str, family: str) -> FileFaces:
     return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
 
 
-def _found(item: Item, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
+def _found(item: DatasetFile, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
     """Yield each face of a file with its picture; one frame of a clip is in memory at a time."""
     raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
@@ -184,7 +184,7 @@ def _found(item: Item, source: str, family: str) -> Iterator[tuple[FoundFace, Pi
             yield face, picture
 
 
-def _faces_in(item: Item, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
+def _faces_in(item: DatasetFile, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
     """Yield label, box and whether the picture is tight, for each usable face of a picture."""
     if item.label is None:
         yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
@@ -210,13 +210,13 @@ def _main_face(picture: Pixels) -> Box | None:
     return _as_box(boxes[sides.argmax()] - edge)
 
 
-def _pictures(item: Item, raw: bytes) -> Iterator[tuple[int, Pixels]]:
+def _pictures(item: DatasetFile, raw: bytes) -> Iterator[tuple[int, Pixels]]:
     """Decode a file: (0, picture), or (frame number, picture) of frames of a clip."""
     if not is_clip(item.path):
-        yield 0, decoded(raw)
+        yield 0, decode_picture(raw)
         return
     number = None
-    for number, picture in frames(item.path):
+    for number, picture in clip_frames(item.path):
         yield number, picture
     if number is None:
         raise PictureUnusable("is not a video that can be read")
@@ -233,7 +233,7 @@ def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixe
 
 def _with_frames(path: Path, faces: Sequence[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
     """Yield the faces of one file with their pictures, one of which is in memory at a time."""
-    pictures = _pictures(Item(path=path, label=faces[0].label), path.read_bytes())
+    pictures = _pictures(DatasetFile(path=path, label=faces[0].label), path.read_bytes())
     for wanted, in_frame in groupby(faces, key=lambda face: face.frame):
         picture = next((picture for frame, picture in pictures if frame == wanted), None)
         if picture is None:
@@ -245,7 +245,7 @@ def _detector(input_px: int) -> FaceDetector:
     """Return this thread's detector."""
     loaded: dict[int, FaceDetector] = _local.__dict__.setdefault("detectors", {})
     if input_px not in loaded:
-        loaded[input_px] = face_detector.load(input_px=input_px)
+        loaded[input_px] = face_detector.load_detector(input_px=input_px)
     return loaded[input_px]
 
 

@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 from models.classifier.mask_classifier import Pixels
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.dataset import Dataset
-from trainer.data.faces import FoundFace, Patches, cut_as_served, cut_patches
-from trainer.data.sources import Source
+from trainer.data.faces import FacePatches, FoundFace, cut_as_served, cut_patches
+from trainer.data.sources import DatasetSource
 from trainer.data.split import (
     CLIP_VALIDATION_SHARE,
     VALIDATION_SHARE,
-    Group,
+    CopyGroup,
     Split,
     assign_splits,
     connected_components,
-    leaks,
+    find_leaks,
 )
 
-__all__ = ["DatasetUnusable", "Faces", "Patches", "Prepared", "prepare"]
+__all__ = ["DatasetUnusable", "FacePatches", "MeasuredFaces", "PreparedData", "prepare_data"]
 
 # Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
 PATCH_SCALE = 1.4
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Faces:
+class MeasuredFaces:
     """Faces to measure with, cut as serving cuts them.
 
     crops: uint8 n x S x S x 3 RGB. has_mask: bool n. side_px: float32 n, the shorter side of the face's box in pixels
@@ -62,10 +62,10 @@ class Faces:
     def __len__(self) -> int:
         return len(self.crops)
 
-    def of_source(self, source: str) -> Faces:
+    def of_source(self, source: str) -> MeasuredFaces:
         """Return the faces of one data set."""
         indices = [index for index, name in enumerate(self.sources) if name == source]
-        return Faces(
+        return MeasuredFaces(
             crops=self.crops[indices],
             has_mask=self.has_mask[indices],
             side_px=self.side_px[indices],
@@ -74,9 +74,9 @@ class Faces:
         )
 
 
-def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
+def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> MeasuredFaces:
     """Cut faces as serving cuts them: size_px is the side S of a crop, margin a share of the face's box."""
-    return Faces(
+    return MeasuredFaces(
         crops=cut_as_served(found, size_px, margin),
         has_mask=np.array([face.label == "mask" for face in found], bool),
         side_px=np.array([face.side_px for face in found], np.float32),
@@ -85,7 +85,7 @@ def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Faces:
     )
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ManifestRow(msgspec.Struct, frozen=True, kw_only=True):
     """One face of the manifest. group: the lowest SHA-256 of the files that belong together, shortened."""
 
     source: str
@@ -100,7 +100,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PreparedData:
     """All that training needs.
 
     validation: the part of the data sets trained on that was kept for reporting, or the validation data set. tests: by
@@ -108,13 +108,13 @@ class Prepared:
     by name.
     """
 
-    training: Patches
-    calibration: Faces
-    validation: Faces
-    tests: dict[str, Faces]
+    training: FacePatches
+    calibration: MeasuredFaces
+    validation: MeasuredFaces
+    tests: dict[str, MeasuredFaces]
     counts: dict[str, int]
     digests: dict[str, str]
-    manifest: tuple[Row, ...]
+    manifest: tuple[ManifestRow, ...]
 
     @property
     def digest(self) -> str:
@@ -126,17 +126,17 @@ class Prepared:
         (folder / MANIFEST_NAME).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self.manifest))
 
 
-def prepare(
-    training: Sequence[Source],
+def prepare_data(
+    training: Sequence[DatasetSource],
     *,
-    tests: Sequence[Source] = (),
-    validation: Source | None = None,
+    tests: Sequence[DatasetSource] = (),
+    validation: DatasetSource | None = None,
     size_px: int,
     margin: float,
     seed: int = 0,
     leave_out_copies: bool = False,
     warn: Callable[[str], None] = log.warning,
-) -> Prepared:
+) -> PreparedData:
     """Find faces, group and split them, and cut crops.
 
     Args:
@@ -165,11 +165,11 @@ def prepare(
     splits = _splits(dataset, groups, seed, with_validation=validation is None)
     if not leave_out_copies:
         _reject_leaks(dataset, splits, groups)
-    if leaking := list(leaks(splits, pairs)):
+    if leaking := list(find_leaks(splits, pairs)):
         raise DatasetUnusable(_leak_text(dataset.faces, leaking))
     names = {index: name for name, indices in groups.items() for index in indices}
     rows = tuple(
-        Row(
+        ManifestRow(
             source=face.source, file=face.file.name, sha256=face.sha256, frame=face.frame, number=face.number,
             label=face.label, box=face.box, group=names[index][:16], split=split,
         )
@@ -202,12 +202,12 @@ def _splits(dataset: Dataset, groups: dict[str, list[int]], seed: int, *, with_v
     return splits
 
 
-def _group(dataset: Dataset, name: str, indices: Sequence[int]) -> Group:
+def _group(dataset: Dataset, name: str, indices: Sequence[int]) -> CopyGroup:
     faces = [dataset.faces[index] for index in indices]
     requested = {dataset.requested[index] for index in indices}
     bare = any(face.label == "no_mask" for face in faces)
     clips = {face.file for face in faces if face.is_clip}
-    return Group(
+    return CopyGroup(
         name=name,
         stratum=f"{faces[0].source} {'no_mask' if bare else 'mask'}",
         share=CLIP_VALIDATION_SHARE if clips else VALIDATION_SHARE,
@@ -238,7 +238,9 @@ def _leak_text(faces: Sequence[FoundFace], leaking: Sequence[tuple[int, int]]) -
     return f"the split leaks, {len(leaking)} faces to train on are copies of faces kept for reporting: {named}{more}"
 
 
-def _cut(dataset: Dataset, splits: Sequence[Split], rows: tuple[Row, ...], size_px: int, margin: float) -> Prepared:
+def _cut(
+    dataset: Dataset, splits: Sequence[Split], rows: tuple[ManifestRow, ...], size_px: int, margin: float
+) -> PreparedData:
     by_split: dict[Split, list[FoundFace]] = defaultdict(list)
     tests: dict[str, list[FoundFace]] = defaultdict(list)
     for face, split in zip(dataset.faces, splits, strict=True):
@@ -252,7 +254,7 @@ def _cut(dataset: Dataset, splits: Sequence[Split], rows: tuple[Row, ...], size_
         if row.split in ("validation", "test"):
             kept[row.source].append(row)
     counts = Counter(f"{row.source}: {row.split}" for row in rows) + dataset.counts
-    return Prepared(
+    return PreparedData(
         training=cut_patches(by_split["training"], round(PATCH_SCALE * size_px)),
         calibration=cut_faces(by_split["calibration"], size_px, margin),
         validation=cut_faces(by_split["validation"], size_px, margin),
@@ -263,7 +265,7 @@ def _cut(dataset: Dataset, splits: Sequence[Split], rows: tuple[Row, ...], size_
     )
 
 
-def content_digest(rows: Sequence[Row]) -> str:
+def content_digest(rows: Sequence[ManifestRow]) -> str:
     """Return the hash of a set's faces and labels; it does not depend on what else was trained on."""
     return _hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
 

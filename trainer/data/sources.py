@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.vision.faces import LABELS, Label
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
-from trainer.data.listing import files_below, is_utf8, printable
+from trainer.data.file_listing import files_below, is_utf8, printable
 
 MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
 NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
@@ -28,7 +28,7 @@ SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "tes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class DatasetFile:
     """One file with its label, or, for an annotated photograph, its faces (label None)."""
 
     path: Path
@@ -60,24 +60,24 @@ class DatasetPath:
 
     def without_location(self) -> str:
         """Return it as text with its short name in place of the path."""
-        return self._named(short_name(self.path))
+        return self._named(dataset_name(self.path))
 
     def _named(self, path: str) -> str:
         return f"{self.label}={path}" if self.label else path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class DatasetSource:
     """One data set: its short name, the name it shares with its other parts, its files, and a line for each problem."""
 
     dataset: DatasetPath
     name: str
     family: str
-    items: tuple[Item, ...]
+    items: tuple[DatasetFile, ...]
     problems: tuple[str, ...]
 
 
-def read_source(text: str) -> Source:
+def read_source(text: str) -> DatasetSource:
     """List the files of a data set (PATH or LABEL=PATH), sorted by path; nothing is decoded.
 
     Raises:
@@ -105,7 +105,9 @@ def read_source(text: str) -> Source:
         why = f": {problems[0]}" if problems else ""
         raise DatasetUnusable(f"{printable(path)} has no picture that can be used{why}")
     left_out = tuple(f"{problem}: left out" for problem in problems)
-    return Source(dataset=dataset, name=short_name(path), family=family_name(path), items=usable, problems=left_out)
+    return DatasetSource(
+        dataset=dataset, name=dataset_name(path), family=dataset_family(path), items=usable, problems=left_out
+    )
 
 
 def is_clip(path: Path) -> bool:
@@ -113,13 +115,13 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in CLIP_SUFFIXES
 
 
-def short_name(path: Path) -> str:
+def dataset_name(path: Path) -> str:
     """Return a data set's name without its location: the last part of its path, for a split also its parent's."""
     parts = path.resolve().parts
     return "/".join(parts[-2:] if parts[-1].lower() in SPLIT_NAMES else parts[-1:])
 
 
-def family_name(path: Path) -> str:
+def dataset_family(path: Path) -> str:
     """Return the name that all parts of a data set share: of the nearest folder that is neither a class nor a split."""
     resolved = path.resolve()
     folder = resolved.parent if resolved.is_file() else resolved
@@ -128,8 +130,8 @@ def family_name(path: Path) -> str:
     return folder.name
 
 
-def _class_folders(folder: Path) -> tuple[list[Item], list[str]]:
-    items: list[Item] = []
+def _class_folders(folder: Path) -> tuple[list[DatasetFile], list[str]]:
+    items: list[DatasetFile] = []
     problems: list[str] = []
     for child in sorted(folder.iterdir()):
         if child.is_dir() and (label := _label_of_folder(child)):
@@ -150,19 +152,19 @@ def _label_of_folder(folder: Path) -> Label | None:
     return "mask" if name in MASK_FOLDERS else "no_mask" if name in NO_MASK_FOLDERS else None
 
 
-def _of_one_label(path: Path, label: Label) -> tuple[list[Item], list[str]]:
+def _of_one_label(path: Path, label: Label) -> tuple[list[DatasetFile], list[str]]:
     found, problems = ([path], []) if path.is_file() else files_below(path, KNOWN_SUFFIXES)
-    items = [Item(path=file, label=label) for file in found if file.suffix.lower() in KNOWN_SUFFIXES]
+    items = [DatasetFile(path=file, label=label) for file in found if file.suffix.lower() in KNOWN_SUFFIXES]
     strange = [file for file in found if file.suffix.lower() not in KNOWN_SUFFIXES and not file.name.startswith(".")]
     problems += [f"{printable(file)} is neither a picture nor a video by its name" for file in strange]
     return items, problems
 
 
-def _annotated(folder: Path) -> tuple[list[Item], list[str]]:
+def _annotated(folder: Path) -> tuple[list[DatasetFile], list[str]]:
     pictures, problems = usable_annotations(folder)
     named = {picture.path for picture in pictures}
     stems = {file.stem for file in (folder / "annotations").iterdir()}  # unusable ones have been reported
     found, strange = files_below(folder / "images", PICTURE_SUFFIXES)
     alone = [file for file in found if file not in named and file.stem not in stems and not file.name.startswith(".")]
     problems += strange + [f"{printable(file)} has no annotation" for file in alone]
-    return [Item(path=picture.path, label=None, faces=picture.faces) for picture in pictures], problems
+    return [DatasetFile(path=picture.path, label=None, faces=picture.faces) for picture in pictures], problems

@@ -24,7 +24,7 @@ CALIBRATION_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class CopyGroup:
     """Faces that must stay together.
 
     name: the lowest SHA-256 of its files. stratum: data set and label, from which the share is taken. share: of its
@@ -55,10 +55,10 @@ def connected_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[i
     return [root(index) for index in range(count)]
 
 
-def assign_splits(groups: Sequence[Group], seed: int, *, with_validation: bool) -> dict[str, Split]:
+def assign_splits(groups: Sequence[CopyGroup], seed: int, *, with_validation: bool) -> dict[str, Split]:
     """Return the split of each group by name: its fixed one, validation (if wanted), calibration or training."""
     splits: dict[str, Split] = {group.name: group.fixed for group in groups if group.fixed}
-    strata: dict[str, list[Group]] = defaultdict(list)
+    strata: dict[str, list[CopyGroup]] = defaultdict(list)
     for group in groups:
         if group.fixed is None:
             strata[group.stratum].append(group)
@@ -74,7 +74,7 @@ def assign_splits(groups: Sequence[Group], seed: int, *, with_validation: bool) 
     return splits
 
 
-def _choose(groups: Sequence[Group], share: float) -> set[str]:
+def _choose(groups: Sequence[CopyGroup], share: float) -> set[str]:
     """Choose groups in order, each if it brings the chosen weight closer to its share, or at most as far above it."""
     missing = share * sum(group.weight for group in groups)
     chosen: set[str] = set()
@@ -85,7 +85,7 @@ def _choose(groups: Sequence[Group], share: float) -> set[str]:
     return chosen
 
 
-def leaks(splits: Sequence[Split], pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def find_leaks(splits: Sequence[Split], pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield the pairs of indices that belong together and are in two splits, neither of which is "out"."""
     for one, other in pairs:
         if splits[one] != splits[other] and "out" not in (splits[one], splits[other]):

@@ -26,7 +26,7 @@ from trainer.settings import Recipe
 _RECORD = "record"
 
 
-class Origin(Struct, frozen=True, kw_only=True):
+class RunOrigin(Struct, frozen=True, kw_only=True):
     """What must be equal for a run to continue. data: digest of the manifest of faces."""
 
     arch: str
@@ -35,10 +35,10 @@ class Origin(Struct, frozen=True, kw_only=True):
     data: str
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class CheckpointRecord(Struct, frozen=True, kw_only=True):
     """A run and its finished epochs."""
 
-    origin: Origin
+    origin: RunOrigin
     epochs: tuple[Epoch, ...]
 
 
@@ -51,7 +51,7 @@ class Checkpoint:
         self._part = folder / PART_NAME
         self.record = self._read_record() if self._path.exists() else None
 
-    def epochs_of(self, origin: Origin) -> tuple[Epoch, ...]:
+    def epochs_of(self, origin: RunOrigin) -> tuple[Epoch, ...]:
         """Return a run's finished epochs, none without a checkpoint; raise ValueError if it is another run's."""
         if self.record is None:
             return ()
@@ -62,9 +62,9 @@ class Checkpoint:
             )
         return self.record.epochs
 
-    def save(self, variables: Sequence[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
+    def save(self, variables: Sequence[Any], origin: RunOrigin, epochs: tuple[Epoch, ...]) -> None:
         """Write a run's state, which replaces the older one once it is completely on disk; OSError keeps that one."""
-        record = Record(origin=origin, epochs=epochs)
+        record = CheckpointRecord(origin=origin, epochs=epochs)
         arrays = {str(index): np.asarray(variable.value) for index, variable in enumerate(variables)}
         arrays[_RECORD] = np.frombuffer(msgspec.json.encode(record), np.uint8)
         try:
@@ -97,10 +97,10 @@ class Checkpoint:
         self._path.unlink(missing_ok=True)
         self._part.unlink(missing_ok=True)
 
-    def _read_record(self) -> Record:
+    def _read_record(self) -> CheckpointRecord:
         (content,) = self._read([_RECORD])
         try:
-            return msgspec.json.decode(content.tobytes(), type=Record)
+            return msgspec.json.decode(content.tobytes(), type=CheckpointRecord)
         except msgspec.DecodeError as error:
             raise self._damaged(error) from error
 
@@ -116,7 +116,7 @@ class Checkpoint:
         return ValueError(f"{self._path} is damaged ({why}): remove it to begin the run again")
 
 
-def _differences(before: Origin, now: Origin) -> list[str]:
+def _differences(before: RunOrigin, now: RunOrigin) -> list[str]:
     """Return the differences, as text."""
     old, new = (msgspec.to_builtins(origin) for origin in (before, now))
     old_recipe, new_recipe = old.pop("recipe"), new.pop("recipe")

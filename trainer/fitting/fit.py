@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.batches import Batches
-from trainer.data.prepare import Faces, Prepared
+from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.fitting.average import MovingAverage
-from trainer.fitting.checkpoint import Checkpoint, Origin
+from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.progress import Progress, ReportProgress
 from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
@@ -26,8 +26,8 @@ from trainer.settings import Recipe
 
 def fit(
     network: keras.Model,
-    prepared: Prepared,
-    origin: Origin,
+    prepared: PreparedData,
+    origin: RunOrigin,
     checkpoint: Checkpoint,
     report: Callable[[Progress], None],
 ) -> tuple[Epoch, ...]:
@@ -91,7 +91,7 @@ def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
 class _ValidationBatches(keras.utils.PyDataset):
     """Batches of faces that are not augmented: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
 
-    def __init__(self, faces: Faces, batch: int) -> None:
+    def __init__(self, faces: MeasuredFaces, batch: int) -> None:
         super().__init__()
         self._faces = faces
         self._batch = batch
@@ -107,7 +107,7 @@ class _ValidationBatches(keras.utils.PyDataset):
 class _SaveCheckpoint(keras.callbacks.Callback):
     """Write the checkpoint after each epoch."""
 
-    def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: Origin, epochs: tuple[Epoch, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: RunOrigin, epochs: tuple[Epoch, ...]) -> None:
         super().__init__()
         self._checkpoint = checkpoint
         self._state = state

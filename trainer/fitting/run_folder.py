@@ -23,12 +23,12 @@ class FolderInUse(ValueError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Hold a folder, which is created if need be; a folder that is still empty at the end is removed."""
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = file_lock.acquire(path)
+        lock = file_lock.lock_file(path)
     except file_lock.LockHeld as error:
         raise FolderInUse(
             f"process {error.holder} is training in {folder}: wait for it, or choose another folder with --out"
@@ -44,13 +44,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)  # last: a process that has opened this file meanwhile finds that it was removed
 
 
-def tidy(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the lock file and the partial checkpoint that a killed process left, and the folder if it is empty."""
     if (folder / LOCK_NAME).exists():
-        with suppress(ValueError), locked(folder):  # another process may hold it by now
+        with suppress(ValueError), locked_folder(folder):  # another process may hold it by now
             (folder / PART_NAME).unlink(missing_ok=True)
 
 
-def is_free(folder: Path) -> bool:
+def is_folder_free(folder: Path) -> bool:
     """Return whether no process holds a folder, and change nothing; why a folder cannot be used, locked() reports."""
-    return file_lock.is_free(folder / LOCK_NAME)
+    return file_lock.is_unlocked(folder / LOCK_NAME)

@@ -58,7 +58,7 @@ class DeviceLock:
             holders = []
             for device in self._devices:
                 try:
-                    file_lock.acquire(_folder() / f"{device.name}.lock")  # stays open: closing it would release it
+                    file_lock.lock_file(_folder() / f"{device.name}.lock")  # stays open: closing it would release it
                 except file_lock.LockHeld as error:
                     holders.append(f"{device.name}: process {error.holder}")
                 else:

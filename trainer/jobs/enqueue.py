@@ -19,8 +19,8 @@ from rq.utils import now, utcformat
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis
 from trainer.checks import check_can_be_written, check_registry, plan_training
-from trainer.jobs.job_list import STATES, UNFINISHED, found_job, runs
-from trainer.jobs.job_spec import FUNCTION, INDEX, RETRIES, JobProgress, JobRejected, JobSpec, queue_of
+from trainer.jobs.job_list import STATES, UNFINISHED, fetch_job, list_jobs
+from trainer.jobs.job_spec import FUNCTION, INDEX, RETRIES, JobProgress, JobRejected, JobSpec, training_queue
 from trainer.settings import TrainSettings
 
 JOB_RETENTION_S = 30 * 86_400  # of finished, failed and cancelled jobs
@@ -41,7 +41,7 @@ def checked_spec(settings: TrainSettings, models: str | None) -> JobSpec:
     return JobSpec(settings=plan.absolute_settings(), models=location)
 
 
-def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
+def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
     """Enqueue a job and return its ID; time_limit_s is for one attempt.
 
     Raises:
@@ -53,12 +53,12 @@ def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
         raise JobRejected(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
     out = spec.settings.out
     folder = Path(out).resolve()  # one folder may have several names
-    for run in runs(client):
+    for run in list_jobs(client):
         if run.state in UNFINISHED and run.out is not None and Path(run.out).resolve() == folder:
             raise JobRejected(f"job {run.id} ({run.state}) writes to {out}: choose another --out, or cancel that job")
     id_ = secrets.token_hex(4)
     with client.pipeline() as pipe:
-        queue_of(client).enqueue_call(
+        training_queue(client).enqueue_call(
             FUNCTION,
             args=(msgspec.to_builtins(spec),),
             job_id=id_,
@@ -75,12 +75,12 @@ def enqueue(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
     return id_
 
 
-def cancel(client: Redis, job_id: str) -> None:
+def cancel_job(client: Redis, job_id: str) -> None:
     """Cancel an unfinished job; its trainer ends it within seconds. Raise JobRejected if there is no such job."""
-    job = found_job(client, job_id)
-    queue = queue_of(client)
+    job = fetch_job(client, job_id)
+    queue = training_queue(client)
 
-    def cancel(pipe: Pipeline) -> None:
+    def cancel_job(pipe: Pipeline) -> None:
         state = STATES.get(job.get_status())
         if state not in UNFINISHED:
             raise JobRejected(f"job {job_id} is {state or 'no job that runs'} already: there is nothing to cancel")
@@ -93,4 +93,4 @@ def cancel(client: Redis, job_id: str) -> None:
         pipe.hset(job.key, "ended_at", utcformat(now()))
         pipe.expire(job.key, JOB_RETENTION_S)
 
-    client.transaction(cancel, job.key)
+    client.transaction(cancel_job, job.key)

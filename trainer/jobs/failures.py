@@ -30,22 +30,22 @@ def record_failure(
     job: Job, kind: type[BaseException], error: BaseException, _trace: TracebackType | None = None
 ) -> None:
     """Write into a job's meta why an attempt failed; prevent further attempts if they would fail too."""
-    if is_final(error):
+    if is_permanent(error):
         job.retries_left = 0
-        job.meta["error"] = one_line(job, kind, error)
+        job.meta["error"] = one_line_error(job, kind, error)
     elif job.should_retry:
-        job.meta.setdefault("interrupted", []).append(one_line(job, kind, error))
+        job.meta.setdefault("interrupted", []).append(one_line_error(job, kind, error))
     else:
-        job.meta["error"] = f"{one_line(job, kind, error)}; given up after {RETRIES} more attempts"
+        job.meta["error"] = f"{one_line_error(job, kind, error)}; given up after {RETRIES} more attempts"
     job.save_meta()
 
 
-def is_final(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Return whether another attempt would fail too, until the user corrects something. A registry may recover."""
     return isinstance(error, ValueError | ModelUnusable | JobTimeoutException) and not isinstance(error, StoreFailed)
 
 
-def one_line(job: Job, kind: type[BaseException], error: BaseException) -> str:
+def one_line_error(job: Job, kind: type[BaseException], error: BaseException) -> str:
     """Return an error as one line of text."""
     text = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
     if isinstance(error, AbandonedJobError):

@@ -17,7 +17,7 @@ from rq.executions import Execution
 from rq.job import JobStatus
 from rq.utils import current_timestamp, now
 
-from trainer.jobs.job_spec import TrainingJob, find
+from trainer.jobs.job_spec import TrainingJob, find_job
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class JobFetcher:
         raw = cast(bytes | None, self._redis.blmove(self._queue.key, self._intermediate_key, FETCH_TIMEOUT_S))
         if raw is None:
             return None
-        job = find(self._redis, raw.decode(errors="replace"))
+        job = find_job(self._redis, raw.decode(errors="replace"))
         if job is None:
             log.warning("%r in the queue of training jobs is no job, or a damaged one: dropped", raw)
             self._redis.lrem(self._intermediate_key, 1, cast(str, raw))
@@ -93,7 +93,7 @@ class JobFetcher:
         id_ = raw.decode(errors="replace")
 
         def requeue(pipe: Pipeline) -> None:
-            job = find(self._redis, id_)
+            job = find_job(self._redis, id_)
             pipe.multi()
             pipe.zrem(self._deferred_key, raw)
             # Its status differs when it was cancelled, or another trainer has requeued it.

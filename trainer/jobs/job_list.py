@@ -23,8 +23,8 @@ from trainer.jobs.job_spec import (
     JobRejected,
     JobResult,
     TrainingJob,
-    find,
-    queue_of,
+    find_job,
+    training_queue,
 )
 from trainer.settings import TrainSettings
 
@@ -64,11 +64,11 @@ class TrainingRun(JobProgress, frozen=True, kw_only=True):
     registered_at: str | None
 
 
-def runs(client: Redis) -> list[TrainingRun]:
+def list_jobs(client: Redis) -> list[TrainingRun]:
     """Return all jobs, oldest first; damaged ones are left out, with a line in the log."""
     found = []
     for raw in cast(list[bytes], client.zrange(INDEX, 0, -1)):
-        job = find(client, raw.decode(errors="replace"))
+        job = find_job(client, raw.decode(errors="replace"))
         if job is not None:
             found.append(_run(job))
         elif client.exists(Job.redis_job_namespace_prefix.encode() + raw):
@@ -80,18 +80,18 @@ def runs(client: Redis) -> list[TrainingRun]:
 
 def has_trainer(client: Redis) -> bool:
     """Return whether a trainer is alive, or was within the last minute."""
-    keys = get_keys(queue=queue_of(client))
+    keys = get_keys(queue=training_queue(client))
     return bool(keys) and bool(client.exists(*keys))
 
 
-def run_of(client: Redis, job_id: str) -> TrainingRun:
+def job_with_id(client: Redis, job_id: str) -> TrainingRun:
     """Return one job; raise JobRejected if there is no such job."""
-    return _run(found_job(client, job_id))
+    return _run(fetch_job(client, job_id))
 
 
-def found_job(client: Redis, job_id: str) -> TrainingJob:
+def fetch_job(client: Redis, job_id: str) -> TrainingJob:
     """Return a job; raise JobRejected when there is none."""
-    job = find(client, job_id)
+    job = find_job(client, job_id)
     if job is None:
         raise JobRejected(f"there is no job {job_id}: `maskwatch jobs` lists them")
     return job

@@ -150,14 +150,14 @@ class TrainingJob(Job):
             self.meta = {}
 
 
-def queue_of(client: Redis) -> Queue:
+def training_queue(client: Redis) -> Queue:
     """Return the queue of training jobs, which are encoded as JSON."""
     return Queue(QUEUE, connection=client, job_class=TrainingJob, serializer="json")
 
 
-def find(client: Redis, job_id: str) -> TrainingJob | None:
+def find_job(client: Redis, job_id: str) -> TrainingJob | None:
     """Return a job; None when there is none with this ID, or its record is damaged."""
     try:
-        return cast(TrainingJob | None, queue_of(client).fetch_job(job_id))
+        return cast(TrainingJob | None, training_queue(client).fetch_job(job_id))
     except ValueError:  # not a valid ID
         return None

@@ -10,7 +10,7 @@ import msgspec
 from trainer.jobs.job_list import TrainingRun
 
 
-def table(found: list[TrainingRun]) -> str:
+def jobs_table(found: list[TrainingRun]) -> str:
     """Return a table with a line for each job."""
     lines = [f"{'JOB':<10} {'STATE':<10} {'ARCH':<9} {'EPOCH':>9} {'LOSS':>7} {'ACCURACY':>8} {'LEFT':>8}  DATA"]
     for run in found:
@@ -25,7 +25,7 @@ def table(found: list[TrainingRun]) -> str:
     return "\n".join(lines)
 
 
-def details(run: TrainingRun) -> str:
+def job_details(run: TrainingRun) -> str:
     """Return all fields of a job, a line each."""
     settings = msgspec.to_builtins(run.settings) if run.settings else {}
     rows: list[tuple[str, object]] = [

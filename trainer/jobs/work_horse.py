@@ -19,7 +19,7 @@ import redis
 
 from models.classifier.card import CARD_NAME, read_card
 from models.files import ModelUnusable
-from models.registry.registry import RegistryError, register, register_line
+from models.registry.registry import RegistryError, register, register_command
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import hide_password
 from trainer.checks import check_registry, plan_training
@@ -87,7 +87,7 @@ def _register(models: str, out: Path) -> None:
     try:
         register(models, out)
     except (RegistryError, ModelUnusable) as error:
-        line = register_line(hide_password(models), out)
+        line = register_command(hide_password(models), out)
         raise type(error)(f"the model in {out} is complete, `{line}` adds it: {error}") from error
 
 

@@ -30,12 +30,12 @@ from models.registry.store import StoreFailed
 from pipeline.bus.connection import Redis
 from pipeline.runtime import metrics
 from pipeline.runtime.worker_context import WorkerContext
-from trainer.fitting.run_folder import FolderInUse, is_free, tidy
+from trainer.fitting.run_folder import FolderInUse, is_folder_free, remove_leftovers
 from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import Device
-from trainer.jobs.failures import HorseDied, exit_reason, is_final, one_line, record_failure
+from trainer.jobs.failures import HorseDied, exit_reason, is_permanent, one_line_error, record_failure
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find, queue_of
+from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find_job, training_queue
 from trainer.jobs.work_horse import perform
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class TrainingWorker(Worker):
             client: the jobs' Redis; no other thread may use it, because the horse inherits it.
             models: the registry for jobs that name none.
         """
-        self._queue = queue_of(client)
+        self._queue = training_queue(client)
         super().__init__(
             [self._queue],
             name=context.id,
@@ -127,7 +127,7 @@ class TrainingWorker(Worker):
         job.work = lambda job: perform(job, self._models)
         end: End = "because its folder is in use"
         status = 0
-        if job.folder is None or is_free(job.folder):
+        if job.folder is None or is_folder_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
             metrics.job_running.set(1)
             end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
@@ -135,7 +135,7 @@ class TrainingWorker(Worker):
                 metric.set(0)
             log.info("job %s: its process ended %s", job.id, end)
             if job.folder is not None:
-                tidy(job.folder)
+                remove_leftovers(job.folder)
         elif not was_deferred:
             log.info("job %s: waits %s", job.id, end)
         self.executions.clear()
@@ -153,9 +153,9 @@ class TrainingWorker(Worker):
         if self._ownership(job) != "ours":
             os._exit(0)  # it was cancelled: it has not failed and is not retried
         kind, error, _ = exc_info
-        if is_final(error) or isinstance(error, StoreFailed):
+        if is_permanent(error) or isinstance(error, StoreFailed):
             trace = exc_info if log.isEnabledFor(logging.DEBUG) else None
-            log.warning("job %s failed: %s", job.id, one_line(job, kind, error), exc_info=trace)
+            log.warning("job %s failed: %s", job.id, one_line_error(job, kind, error), exc_info=trace)
             record_failure(job, kind, error)
         else:
             super().handle_exception(job, *exc_info)
@@ -203,7 +203,7 @@ class TrainingWorker(Worker):
                 polled_at = now_s
                 with self._context.reconnecting():
                     ownership = self._ownership(job)
-                    _report_progress(find(self.connection, job.id))
+                    _report_progress(find_job(self.connection, job.id))
                     settled_at = min(settled_at, now_s) if ownership == "settled" else math.inf
                     if ownership == "lost" or now_s - settled_at > EXIT_TIMEOUT_S:
                         end = end or "because it is no longer ours"
@@ -243,7 +243,7 @@ class TrainingWorker(Worker):
             job.refresh()  # keeps the progress that the horse has written
             job.ended_at = now()
             record_failure(job, type(error), error)
-            why = one_line(job, type(error), error)
+            why = one_line_error(job, type(error), error)
             log.warning("job %s: %s", job.id, why)
             self.handle_job_failure(job, queue=self._queue, exc_string=why, execution=execution)
 

@@ -33,7 +33,7 @@ HEAD = "mask_probability"
 DOWNLOAD_TIMEOUT_S = 10.0  # without any data
 
 
-def build(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> keras.Model:
+def build_network(arch: str, size_px: int | None = None, *, weights: str = RANDOM) -> keras.Model:
     """Build a network by name.
 
     Args:

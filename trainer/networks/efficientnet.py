@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from trainer.networks.imagenet_weights import read_weights
+from trainer.networks.imagenet_weights import read_imagenet_weights
 
 # The scaling of pictures (0..255) with which the published weights were trained.
 SCALE, OFFSET = 1 / 128, -127 / 128
@@ -58,7 +58,7 @@ def efficientnet_lite0(pictures: keras.KerasTensor) -> keras.KerasTensor:
 
 def load_imagenet_weights(network: keras.Model) -> None:
     """Load the weights trained on ImageNet into a network that starts with this body."""
-    values = read_weights()
+    values = read_imagenet_weights()
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.BatchNormalization):
             shapes = [weight.shape for weight in layer.weights]

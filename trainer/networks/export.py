@@ -24,9 +24,9 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from trainer.data.augment import augment, plain
-from trainer.data.batches import shares
-from trainer.data.faces import Patches
+from trainer.data.augment import augmented_crops, plain_crops
+from trainer.data.batches import sampling_chances
+from trainer.data.faces import FacePatches
 from trainer.networks.architectures import HEAD
 from trainer.settings import Recipe
 
@@ -55,7 +55,7 @@ def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras checks for the removed `numpy.object`
         model.export(onnx_file, format="onnx", opset_version=OPSET, input_signature=[crops], verbose=False)
-    rename_by_position(onnx_file)
+    rename_nodes_by_position(onnx_file)
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
@@ -76,10 +76,10 @@ def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) ->
             extra_options={"CalibMovingAverage": True},
             nodes_to_exclude=_head(prepared),
         )
-    rename_by_position(int8_file)
+    rename_nodes_by_position(int8_file)
 
 
-def rename_by_position(onnx_file: Path) -> None:
+def rename_nodes_by_position(onnx_file: Path) -> None:
     """Rename everything in an ONNX file by its position, except inputs and outputs.
 
     Exporters number names by what their process has exported before; the same network must give the same bytes, because
@@ -109,13 +109,13 @@ def rename_by_position(onnx_file: Path) -> None:
     onnx.save(model, onnx_file)
 
 
-def calibration_crops(patches: Patches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
+def calibration_crops(patches: FacePatches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
     """Draw pictures to quantize with, each data set and label equally often: half as served, half augmented."""
     rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, index]
-    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=shares(patches, power=0))
+    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=sampling_chances(patches, power=0))
     half = CALIBRATION_PICTURES // 2
-    as_served = plain(patches, indices[:half], recipe.size_px, recipe.margin)
-    augmented = augment(patches, indices[half:], recipe.size_px, recipe.margin, rng)
+    as_served = plain_crops(patches, indices[:half], recipe.size_px, recipe.margin)
+    augmented = augmented_crops(patches, indices[half:], recipe.size_px, recipe.margin, rng)
     return np.concatenate([as_served, augmented])
 
 

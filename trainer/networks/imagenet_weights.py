@@ -17,7 +17,7 @@ WEIGHTS = Path(__file__).parent.parent / "assets" / "efficientnet_lite0.f32"
 WEIGHTS_SHA256 = "c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab61"
 
 
-def read_weights() -> NDArray[np.float32]:
+def read_imagenet_weights() -> NDArray[np.float32]:
     """Return all weights of the body, layer by layer; raise ModelUnusable if their file is missing or damaged."""
     content = read_checked(WEIGHTS, WEIGHTS_SHA256, remedy="run `make setup`, or train with --weights none")
     return np.frombuffer(content, "<f4")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import Floats, label_of
-from trainer.reports.shares import Share, wilson
+from trainer.reports.shares import CorrectShare, wilson_share
 
 Truth = NDArray[np.bool_]
 Reals = NDArray[np.float64]
@@ -25,18 +25,18 @@ BINS = 15  # of equal width over confidences 0..1 (Guo et al. 2017, section 5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
+class ConfidenceBin:
     """Faces of similar confidence: the mean confidence, and the share of correct labels."""
 
     confidence: float
-    right: Share
+    right: CorrectShare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
     """The non-empty bins, by rising confidence, and their expected calibration error (0..1)."""
 
-    bins: tuple[Bin, ...]
+    bins: tuple[ConfidenceBin, ...]
     ece: float
 
 
@@ -90,9 +90,9 @@ def reliability(probabilities: Floats, has_mask: Truth) -> Reliability:
     right = (np.array(labels) == "mask") == has_mask
     indices = np.ceil(confidences * BINS).astype(int)  # a bin includes its upper edge
     bins = tuple(
-        Bin(
+        ConfidenceBin(
             confidence=float(confidences[chosen].mean(dtype=np.float64)),
-            right=wilson(int(right[chosen].sum()), int(chosen.sum())),
+            right=wilson_share(int(right[chosen].sum()), int(chosen.sum())),
         )
         for chosen in (indices == index for index in np.unique(indices))
     )

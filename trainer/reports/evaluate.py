@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import MAX_BATCH, Classify, Floats, Pixels
-from trainer.data.prepare import Faces
+from trainer.data.prepare import MeasuredFaces
 from trainer.reports.calibrate import log_loss, reliability
 from trainer.reports.ranking import precision_recall, roc
 
@@ -24,7 +24,7 @@ THRESHOLD = 0.5  # the probability of a mask from which on a face is labelled ma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class ScoredTestSet:
     """A test set and the probabilities of each network.
 
     set_name: "face-mask-12k/Test". faces: one or more.
@@ -32,7 +32,7 @@ class Scored:
     """
 
     set_name: str
-    faces: Faces
+    faces: MeasuredFaces
     probabilities: Mapping[str, Floats]
 
     @property
@@ -50,7 +50,7 @@ class Agreement:
     max_difference: float
 
 
-def score(networks: Mapping[str, Classify], faces: Faces, set_name: str) -> Scored:
+def score_test_set(networks: Mapping[str, Classify], faces: MeasuredFaces, set_name: str) -> ScoredTestSet:
     """Run networks over the faces of a test set; set_name is for the card and the report.
 
     Args:
@@ -65,10 +65,10 @@ def score(networks: Mapping[str, Classify], faces: Faces, set_name: str) -> Scor
     for name, answers in probabilities.items():
         if answers.shape != (len(faces),) or not np.all((answers >= 0) & (answers <= 1)):
             raise ValueError(f"network {name} does not give one probability per face on {set_name}: train it again")
-    return Scored(set_name=set_name, faces=faces, probabilities=probabilities)
+    return ScoredTestSet(set_name=set_name, faces=faces, probabilities=probabilities)
 
 
-def figures(scored: Scored) -> dict[str, float]:
+def card_figures(scored: ScoredTestSet) -> dict[str, float]:
     """Return the figures of a test set for the model's card.
 
     Returns:
@@ -82,12 +82,12 @@ def figures(scored: Scored) -> dict[str, float]:
     found: dict[str, float] = {f"faces{group}": int(chosen.sum()) for group, chosen in groups.items()}
     for network, probabilities in scored.probabilities.items():
         for group, chosen in groups.items():
-            for name, value in measure(probabilities[chosen], scored.faces.has_mask[chosen]).items():
+            for name, value in classification_figures(probabilities[chosen], scored.faces.has_mask[chosen]).items():
                 found[f"{name}{group}_{network}"] = round(value, 4)
     return found
 
 
-def measure(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
+def classification_figures(probabilities: Floats, has_mask: Truth) -> dict[str, float]:
     """Return the figures of one network's probabilities (float32 n of a mask) by name; none for no faces.
 
     With both labels: accuracy, balanced_accuracy, mask_recall, no_mask_recall, roc_auc, mask_average_precision and

@@ -14,9 +14,9 @@ from sklearn.metrics import confusion_matrix
 
 from models.classifier.card import INT8_NAME, Card
 from trainer.reports.calibrate import Reliability, at_temperature, reliability
-from trainer.reports.evaluate import THRESHOLD, Agreement, Scored, agreement, figures
+from trainer.reports.evaluate import THRESHOLD, Agreement, ScoredTestSet, agreement, card_figures
 from trainer.reports.latency import Latency
-from trainer.reports.slices import Mistake, Slice, slices, worst_mistakes
+from trainer.reports.slices import FaceSlice, Mistake, slices, worst_mistakes
 
 MISTAKES = 16
 
@@ -52,7 +52,7 @@ class Report:
     command: str
     epochs: tuple[Epoch, ...]
     temperature: float
-    tests: tuple[Scored, ...]
+    tests: tuple[ScoredTestSet, ...]
     kinship: Mapping[str, Kinship]
     latencies: tuple[Latency, ...]
     size_bytes: Mapping[str, int]
@@ -107,13 +107,13 @@ class Findings:
     headlines: tuple[Headline, ...]
     epochs: tuple[Epoch, ...]
     tests: tuple[SetFindings, ...]
-    slices: tuple[Slice, ...]
+    slices: tuple[FaceSlice, ...]
     mistakes: tuple[Mistake, ...]
     latencies: tuple[Latency, ...]
     size_mb: dict[str, float]
 
 
-def find(report: Report) -> Findings:
+def compute_findings(report: Report) -> Findings:
     """Compute all numbers of a report."""
     tests = tuple(
         _set_findings(scored, report.temperature, report.kinship.get(scored.set_name, "none"))
@@ -136,7 +136,7 @@ def find(report: Report) -> Findings:
     )
 
 
-def _set_findings(scored: Scored, temperature: float, kinship: Kinship) -> SetFindings:
+def _set_findings(scored: ScoredTestSet, temperature: float, kinship: Kinship) -> SetFindings:
     has_mask = scored.faces.has_mask
     counts = confusion_matrix(has_mask, scored.served >= THRESHOLD, labels=[True, False])
     others = list(scored.probabilities.items())[1:]
@@ -144,7 +144,7 @@ def _set_findings(scored: Scored, temperature: float, kinship: Kinship) -> SetFi
         name=scored.set_name,
         faces=len(scored.faces),
         kinship=kinship,
-        figures=figures(scored),
+        figures=card_figures(scored),
         confusion=Confusion(*counts.ravel().tolist()),
         # The exported networks include the temperature; its inverse removes it.
         before=reliability(at_temperature(scored.served, 1 / temperature), has_mask),

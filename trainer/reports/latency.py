@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME
-from models.classifier.mask_classifier import Classify, onnx_network
+from models.classifier.mask_classifier import Classify, load_onnx
 
 BATCHES = (1, 8, 32)
 WARM_UP_CALLS = 3
@@ -36,17 +36,17 @@ class Latency:
     ms_a_face: float
 
 
-def measure_run(run: Path, size_px: int, *, with_keras: bool = False) -> tuple[Latency, ...]:
+def measure_run_latency(run: Path, size_px: int, *, with_keras: bool = False) -> tuple[Latency, ...]:
     """Measure the networks of a run folder: int8, float and, if asked for and TensorFlow is installed, Keras."""
     found: tuple[Latency, ...] = ()
     for runtime, name in (("onnx int8", INT8_NAME), ("onnx float", FLOAT_NAME)):
-        found += measure(runtime, onnx_network((run / name).read_bytes(), threads=1), size_px, threads=1)
+        found += measure_latency(runtime, load_onnx((run / name).read_bytes(), threads=1), size_px, threads=1)
     if with_keras and find_spec("tensorflow") is not None:
         found += _measure_keras(run / KERAS_NAME, size_px)
     return found
 
 
-def measure(
+def measure_latency(
     runtime: str,
     classify: Classify,
     size_px: int,
@@ -81,4 +81,4 @@ def _measure_keras(path: Path, size_px: int) -> tuple[Latency, ...]:
     classify = load_compiled(path, threads=1)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or None
     where = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    return measure(f"keras, {where}", classify, size_px, threads=threads, calls=KERAS_CALLS)
+    return measure_latency(f"keras, {where}", classify, size_px, threads=threads, calls=KERAS_CALLS)

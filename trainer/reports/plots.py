@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from trainer.reports.calibrate import Reliability
-from trainer.reports.evaluate import Scored
+from trainer.reports.evaluate import ScoredTestSet
 from trainer.reports.findings import Confusion, Epoch, Findings
 from trainer.reports.ranking import Curve, precision_recall, roc
-from trainer.reports.shares import Share
-from trainer.reports.slices import Slice
+from trainer.reports.shares import CorrectShare
+from trainer.reports.slices import FaceSlice
 
 DOTS_PER_INCH = 110
 PANEL_INCHES = 3.6
@@ -41,7 +41,7 @@ STYLE = {
 ERROR_BARS: dict[str, Any] = {"fmt": "o", "markersize": 4, "elinewidth": 1, "capsize": 2}
 
 
-def draw(findings: Findings, tests: Sequence[Scored]) -> dict[str, bytes]:
+def draw_plots(findings: Findings, tests: Sequence[ScoredTestSet]) -> dict[str, bytes]:
     """Draw all pictures for which there are findings: PNG bytes by file name."""
     with rc_context(sns.axes_style("whitegrid") | STYLE), warnings.catch_warnings():
         # A character that the font lacks is drawn as a box; the page has the full name.
@@ -104,7 +104,7 @@ def _confusion(axes: Any, found: Confusion) -> None:
     axes.set(xlabel="predicted", ylabel="true")
 
 
-def _rankings(tests: Sequence[Scored]) -> Figure:
+def _rankings(tests: Sequence[ScoredTestSet]) -> Figure:
     figure, (rocs, masks, bare) = _panels(3)
     for colour, test in zip(sns.color_palette(PALETTE, len(tests)), tests, strict=True):
         has_mask, scores = test.faces.has_mask, test.served
@@ -152,7 +152,7 @@ def _reliability(axes: Any, found: Reliability, name: str, colour: str) -> None:
     axes.errorbar(confidences, middles, yerr=reaches, color=colour, label=label, **ERROR_BARS)
 
 
-def _slices(found: Sequence[Slice]) -> Figure:
+def _slices(found: Sequence[FaceSlice]) -> Figure:
     figure = _figure(11, 1.1 + 0.42 * len(found))
     axes = figure.subplots()
     for shift, field, label, colour in (
@@ -171,7 +171,7 @@ def _slices(found: Sequence[Slice]) -> Figure:
     return figure
 
 
-def _intervals(shares: Sequence[Share]) -> tuple[list[float], Any]:
+def _intervals(shares: Sequence[CorrectShare]) -> tuple[list[float], Any]:
     """Return the shares and the lengths of their intervals below and above, 2 x n."""
     middles = [share.share for share in shares]
     reaches = [[share.share - share.low for share in shares], [share.high - share.share for share in shares]]

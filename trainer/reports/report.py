@@ -18,23 +18,23 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.classifier.mask_classifier import Pixels
-from trainer.reports.evaluate import Scored
-from trainer.reports.findings import Epoch, Findings, Report, find
+from trainer.reports.evaluate import ScoredTestSet
+from trainer.reports.findings import Epoch, Findings, Report, compute_findings
 from trainer.reports.slices import Mistake
 
-__all__ = ["FOLDER", "Epoch", "Report", "write"]
+__all__ = ["FOLDER", "Epoch", "Report", "write_report"]
 
 FOLDER = "report"
 PAGE_NAME = "report.html"
 NUMBERS_NAME = "report.json"
 
 
-def write(run: Path, report: Report) -> None:
+def write_report(run: Path, report: Report) -> None:
     """Write the report of a run into FOLDER of its folder, over an older one."""
     from trainer.reports import plots  # matplotlib takes a second to import
 
-    findings = find(report)
-    pictures = plots.draw(findings, report.tests) | _faces(findings.mistakes, report.tests)
+    findings = compute_findings(report)
+    pictures = plots.draw_plots(findings, report.tests) | _faces(findings.mistakes, report.tests)
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for older in folder.glob("*.png"):
@@ -65,7 +65,7 @@ def _plain(value: object) -> object:
     raise NotImplementedError(f"{type(value).__name__} cannot be written to {NUMBERS_NAME}")
 
 
-def _faces(mistakes: Sequence[Mistake], tests: Sequence[Scored]) -> dict[str, bytes]:
+def _faces(mistakes: Sequence[Mistake], tests: Sequence[ScoredTestSet]) -> dict[str, bytes]:
     crops = {test.set_name: test.faces.crops for test in tests}
     return {mistake.picture: _png(crops[mistake.set_name][mistake.index]) for mistake in mistakes}
 

@@ -9,7 +9,7 @@ WILSON_Z = 1.959964  # 95 % of a normal distribution are within this many standa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class CorrectShare:
     """The share of a number of faces that is labelled correctly, with its 95 % confidence interval; all 0..1."""
 
     faces: int
@@ -18,7 +18,7 @@ class Share:
     high: float
 
 
-def wilson(right: int, faces: int) -> Share:
+def wilson_share(right: int, faces: int) -> CorrectShare:
     """Return a share of one face or more with its Wilson score interval.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927. Unlike the normal
@@ -27,4 +27,4 @@ def wilson(right: int, faces: int) -> Share:
     share, spread = right / faces, WILSON_Z**2 / faces
     middle = (share + spread / 2) / (1 + spread)
     reach = WILSON_Z / (1 + spread) * sqrt(share * (1 - share) / faces + spread / faces / 4)
-    return Share(faces=faces, share=share, low=max(0.0, middle - reach), high=min(1.0, middle + reach))
+    return CorrectShare(faces=faces, share=share, low=max(0.0, middle - reach), high=min(1.0, middle + reach))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import label_of
 from pipeline.vision.faces import Label
-from trainer.reports.evaluate import THRESHOLD, Scored
-from trainer.reports.shares import Share, wilson
+from trainer.reports.evaluate import THRESHOLD, ScoredTestSet
+from trainer.reports.shares import CorrectShare, wilson_share
 
 Truth = NDArray[np.bool_]
 
@@ -26,14 +26,14 @@ SIZES_PX = ((0.0, 16.0), (16.0, 32.0), (32.0, 64.0), (64.0, inf))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
+class FaceSlice:
     """Some of the faces: all of them, those with a mask and those without."""
 
     cut_by: str
     name: str
-    accuracy: Share | None
-    mask_recall: Share | None
-    no_mask_recall: Share | None
+    accuracy: CorrectShare | None
+    mask_recall: CorrectShare | None
+    no_mask_recall: CorrectShare | None
 
 
 class Mistake(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
-def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
+def slices(tests: Sequence[ScoredTestSet]) -> tuple[FaceSlice, ...]:
     """Slice the faces of all test sets by source and by size; leave out empty slices."""
     has_mask = np.concatenate([test.faces.has_mask for test in tests])
     right = (np.concatenate([test.served for test in tests]) >= THRESHOLD) == has_mask
@@ -62,7 +62,7 @@ def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
     by_source = (("source", str(source), sources == source) for source in np.unique(sources))
     by_size = (("face size", _size(low, high), (sides >= low) & (sides < high)) for low, high in SIZES_PX)
     return tuple(
-        Slice(
+        FaceSlice(
             cut_by=cut_by,
             name=name,
             accuracy=_share(right[chosen]),
@@ -74,7 +74,7 @@ def slices(tests: Sequence[Scored]) -> tuple[Slice, ...]:
     )
 
 
-def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
+def worst_mistakes(tests: Sequence[ScoredTestSet], count: int) -> tuple[Mistake, ...]:
     """Return the serving network's mistakes with the highest confidence, the highest first."""
     mistakes = [mistake for test in tests for mistake in _mistakes(test)]
     mistakes.sort(key=lambda one: (-one.confidence, one.set_name, one.index))
@@ -84,8 +84,8 @@ def worst_mistakes(tests: Sequence[Scored], count: int) -> tuple[Mistake, ...]:
     )
 
 
-def _share(right: Truth) -> Share | None:
-    return wilson(int(right.sum()), len(right)) if len(right) else None
+def _share(right: Truth) -> CorrectShare | None:
+    return wilson_share(int(right.sum()), len(right)) if len(right) else None
 
 
 def _size(low: float, high: float) -> str:
@@ -94,7 +94,7 @@ def _size(low: float, high: float) -> str:
     return f"{low:g} px and more" if high == inf else f"{low:g} to {high:g} px"
 
 
-def _mistakes(test: Scored) -> Iterable[Mistake]:
+def _mistakes(test: ScoredTestSet) -> Iterable[Mistake]:
     labels, confidences = label_of(test.served, THRESHOLD)
     for index, (predicted, masked) in enumerate(zip(labels, test.faces.has_mask, strict=True)):
         truth: Label = "mask" if masked else "no_mask"

@@ -61,11 +61,11 @@ class Authenticator:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        check(settings)
+        check_access_settings(settings)
         self.origins = origins_of(settings)
         self.hosts = LOOPBACK_NAMES | {settings.host.lower()} | {urlsplit(one).hostname for one in self.origins}
         self._clock = clock
-        self._hash = plain_hash(settings.password_hash) if settings.password_hash else None
+        self._hash = decode_hash(settings.password_hash) if settings.password_hash else None
         key = settings.session_key or secrets.token_hex(32)
         self._cookies = Signer(key, salt=f"session {self._hash}", key_derivation="hmac")
         self._devices = Signer(key, salt=f"device {self._hash}", key_derivation="hmac")
@@ -156,7 +156,7 @@ def password_hash(password: str) -> str:
     return base64.urlsafe_b64encode(generate_password_hash(password, "scrypt").encode()).decode()
 
 
-def check(settings: Settings) -> None:
+def check_access_settings(settings: Settings) -> None:
     """Check the settings that control access.
 
     Raises:
@@ -164,12 +164,12 @@ def check(settings: Settings) -> None:
     """
     origins_of(settings)
     if settings.password_hash:
-        plain_hash(settings.password_hash)
+        decode_hash(settings.password_hash)
     elif reaches_others(settings.host):
         raise BadSettings(UNPROTECTED.format(host=settings.host))
 
 
-def plain_hash(encoded: str) -> str:
+def decode_hash(encoded: str) -> str:
     """Return the scrypt hash in the setting.
 
     Raises:

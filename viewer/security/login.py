@@ -14,8 +14,8 @@ from flask import Flask, Response, make_response, redirect, render_template, req
 
 from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, Session, session_of
 from viewer.security.login_throttle import LoginThrottle
-from viewer.security.middleware import cookie, cookie_name, is_https
-from viewer.security.rejection_log import RejectionLog, address
+from viewer.security.middleware import cookie_name, is_https, read_cookie
+from viewer.security.rejection_log import RejectionLog, peer_address
 
 WRONG = "This is not the password."
 OLD = "This page was too old, or cookies are blocked. Try again."
@@ -27,31 +27,31 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
 
     @app.get("/login")
     def login() -> Response:
-        return to_page() if session_of(request.environ) else form(authenticator)
+        return redirect_to_page() if session_of(request.environ) else login_form(authenticator)
 
     @app.post("/login")
     def sign_in() -> Response:
         if not authenticator.has_login:
-            return to_page()
-        if not authenticator.is_token(request.form.get("token", ""), cookie(request.environ, "form") or ""):
+            return redirect_to_page()
+        if not authenticator.is_token(request.form.get("token", ""), read_cookie(request.environ, "form") or ""):
             rejections.log(request.environ, "sign-in with a forged token, or none")
-            return form(authenticator, OLD, 403)
-        client = address(request.environ), authenticator.device(cookie(request.environ, "device"))
+            return login_form(authenticator, OLD, 403)
+        client = peer_address(request.environ), authenticator.device(read_cookie(request.environ, "device"))
         if wait_s := math.ceil(throttle.begin(*client, time.monotonic())):
             rejections.log(request.environ, "sign-in, too many wrong passwords before")
-            return form(authenticator, f"Too many attempts. Try again in {wait_s} s.", 429, wait_s)
+            return login_form(authenticator, f"Too many attempts. Try again in {wait_s} s.", 429, wait_s)
         if not authenticator.is_password(request.form.get("password", "")):
             rejections.log(request.environ, "sign-in with a wrong password")
-            return form(authenticator, WRONG, 401)
+            return login_form(authenticator, WRONG, 401)
         throttle.succeeded(*client)
-        answer = set_cookie(to_page(), "session", authenticator.new_cookie(), int(SESSION_S))
+        answer = set_cookie(redirect_to_page(), "session", authenticator.new_cookie(), int(SESSION_S))
         return set_cookie(answer, "device", authenticator.new_device(), int(DEVICE_S))
 
     @app.post("/logout")
     def sign_out() -> Response:
         session = session_of(request.environ)
         if session is None or not authenticator.has_login:
-            return to_page()
+            return redirect_to_page()
         if not authenticator.is_token(request.form.get("token", ""), session.id):
             rejections.log(request.environ, "sign-out with a forged token, or none")
             return Response("this page was too old; load it again\n", 403, mimetype="text/plain")
@@ -68,16 +68,16 @@ def sign_out_token(authenticator: Authenticator, session: Session | None) -> str
     return authenticator.token(session.id) if session and authenticator.has_login else None
 
 
-def form(authenticator: Authenticator, message: str = "", status: int = 200, wait_s: int = 0) -> Response:
+def login_form(authenticator: Authenticator, message: str = "", status: int = 200, wait_s: int = 0) -> Response:
     """Return the sign-in page, with the cookie that its token belongs to."""
-    known = cookie(request.environ, "form") or secrets.token_urlsafe(16)
+    known = read_cookie(request.environ, "form") or secrets.token_urlsafe(16)
     answer = make_response(render_template("login.html", token=authenticator.token(known), message=message), status)
     if wait_s:
         answer.headers["Retry-After"] = str(wait_s)
     return set_cookie(answer, "form", known, None)
 
 
-def to_page() -> Response:
+def redirect_to_page() -> Response:
     """Redirect a browser to the page."""
     return make_response(redirect("/", 303))
 

@@ -68,7 +68,7 @@ class SecurityMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         start = _with_headers(environ, start_response)
-        session = environ[SESSION] = self._authenticator.session(cookie(environ, "session"))
+        session = environ[SESSION] = self._authenticator.session(read_cookie(environ, "session"))
         denial = self._denial(environ)
         if denial is None and session is None and environ["PATH_INFO"] not in PUBLIC:
             denial = NOT_SIGNED_IN
@@ -122,7 +122,7 @@ def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
     return (SECURE if is_https(environ) else PLAIN) + purpose
 
 
-def cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
+def read_cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
     """Return the value of a cookie. One set over https counts even if the proxy does not report https every time."""
     # the parser in werkzeug.http raises where the header is not UTF-8
     found = parse_cookie(environ.get("HTTP_COOKIE"))

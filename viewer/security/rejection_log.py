@@ -36,17 +36,17 @@ class RejectionLog:
                 return
             left_out, self._left_out = self._left_out, 0
         more = f" (and {left_out} more before this one)" if left_out else ""
-        log.warning("rejected %s: %.*s%s", describe(environ), MAX_CHARACTERS, reason, more)
+        log.warning("rejected %s: %.*s%s", describe_request(environ), MAX_CHARACTERS, reason, more)
 
 
-def describe(environ: Mapping[str, Any]) -> str:
+def describe_request(environ: Mapping[str, Any]) -> str:
     """Return a request's address, method and path on one line, whatever characters it contains."""
     if not environ:
         return "a malformed request"
     path = ascii(environ.get("PATH_INFO", ""))[:MAX_CHARACTERS]
-    return f"{address(environ)} {environ['REQUEST_METHOD']} {path}"
+    return f"{peer_address(environ)} {environ['REQUEST_METHOD']} {path}"
 
 
-def address(environ: Mapping[str, Any]) -> str:
+def peer_address(environ: Mapping[str, Any]) -> str:
     """Return the address that the connection comes from; the headers of a proxy can be forged."""
     return str(environ.get("REMOTE_ADDR", ""))

@@ -81,7 +81,7 @@ def _bind(address: tuple[str, int], family: socket.AddressFamily) -> socket.sock
         time.sleep(PORT_RETRY_S)
 
 
-def url(listening: socket.socket) -> str:
+def page_url(listening: socket.socket) -> str:
     """Return the URL of the viewer for a browser on this machine."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 -- asked for by the user; a browser needs a real address

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.copies.poses import Floats, Pose, small, vectors
+from trainer.data.copies.poses import Floats, Pose, downscaled, pose_vectors
 
 Wanted = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]]
 
@@ -45,7 +45,7 @@ class MostAlike:
     has_more: NDArray[np.bool_]
 
 
-def candidates(
+def find_candidates(
     hashes: NDArray[np.uint8], poses: Sequence[Pose], most: NDArray[np.intp], is_wanted: Wanted
 ) -> MostAlike:
     """Find for each hash the most similar others, each in the pose in which it is most similar.
@@ -57,13 +57,13 @@ def candidates(
         most: n, the maximum number that is kept for each; its sum limits the number of pairs.
         is_wanted: returns for r and c indices which pairs may be found, bool r x c; the others do not count as kept.
     """
-    pictures = small(hashes)
+    pictures = downscaled(hashes)
     looking = np.flatnonzero(most)
     order = np.concatenate((looking, np.flatnonzero(most == 0)))
     kept = _Kept(most[looking], len(poses))
     for start in range(0, len(looking), BLOCK):
         rows = looking[start : start + BLOCK]
-        posed = [vectors(pictures[rows], pose) for pose in poses]
+        posed = [pose_vectors(pictures[rows], pose) for pose in poses]
         for later in range(start, len(order), BLOCK):
             columns = order[later : later + BLOCK]
             wanted = is_wanted(rows, columns)
@@ -84,11 +84,11 @@ def _compared(
 ) -> _Best:
     """Compare small pictures (rows, whose vectors in each pose are `posed`) with others (columns)."""
     best = _Best(wanted)
-    plain_rows, plain_columns = vectors(rows, Pose()), vectors(columns, Pose())
+    plain_rows, plain_columns = pose_vectors(rows, Pose()), pose_vectors(columns, Pose())
     for number, pose in enumerate(poses):
         best.see(posed[number] @ plain_columns.T, number)
         if pose.zoom != 1:  # otherwise another pose is the inverse, and seeing the column in that is the same
-            best.see(plain_rows @ vectors(columns, pose).T, number + len(poses))
+            best.see(plain_rows @ pose_vectors(columns, pose).T, number + len(poses))
     return best
 
 

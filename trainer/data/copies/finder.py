@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.copies.candidates import Candidate, candidates
+from trainer.data.copies.candidates import Candidate, find_candidates
 from trainer.data.copies.detail import is_copy
 from trainer.data.copies.perceptual_hash import PerceptualHash
 from trainer.data.copies.poses import Pose
@@ -50,7 +50,7 @@ MAX_FAILURES = 16
 Indices = int | NDArray[np.intp]
 
 
-def near_copies(hashes: Sequence[PerceptualHash], known: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int]]:
+def find_copies(hashes: Sequence[PerceptualHash], known: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int]]:
     """Return pairs of indices that connect, beyond what is known, all faces that show the same photograph.
 
     Copies with different labels are such a pair even if they are known to belong together. For each of the two hashes,
@@ -86,7 +86,7 @@ def _confirmed(
     left = np.full(len(pictures), MAX_FAILURES)
     pairs: list[tuple[int, int]] = []
     while left.any():
-        found = candidates(pictures, poses, left, joined.adds_among)
+        found = find_candidates(pictures, poses, left, joined.adds_among)
         pairs += _judged(pictures, poses, found.pairs, joined, left)
         left[~found.has_more] = 0
     return pairs

@@ -50,7 +50,7 @@ class Pose:
         return np.column_stack([rotation, shift]).astype(np.float32)
 
 
-def small(hashes: NDArray[np.uint8]) -> Floats:
+def downscaled(hashes: NDArray[np.uint8]) -> Floats:
     """Return hashes (uint8 n x P x P, grey) as rows of SEEN_PX x SEEN_PX numbers."""
     pictures = np.empty((len(hashes), SEEN_PX, SEEN_PX), np.float32)
     for picture, hashed in zip(pictures, hashes, strict=True):
@@ -58,7 +58,7 @@ def small(hashes: NDArray[np.uint8]) -> Floats:
     return pictures.reshape(len(hashes), -1)
 
 
-def vectors(pictures: Floats, pose: Pose) -> Floats:
+def pose_vectors(pictures: Floats, pose: Pose) -> Floats:
     """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 for plain pictures."""
     seen = pictures @ _as_seen(pose)
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)

@@ -19,10 +19,10 @@ from models.files import ModelUnusable
 BATCH_SIZES = (1, 4)
 
 
-def load_verified(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
+def load_with_self_test(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
     """Load a classifier (see mask_classifier.load) and check its answers."""
     try:
-        classifier = mask_classifier.load(folder, runtime, threads)
+        classifier = mask_classifier.load_classifier(folder, runtime, threads)
         size_px = classifier.card.size_px
         crops = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), size_px, size_px, 3), np.uint8)
         crops[-1] = 255  # noise, and one white crop

@@ -16,16 +16,16 @@ import keras
 import msgspec
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
-from models.classifier.mask_classifier import Floats, Pixels, onnx_network
+from models.classifier.mask_classifier import Floats, Pixels, load_onnx
 from models.files import sha256_of
 from trainer.checks import TrainingPlan
-from trainer.data.prepare import Faces, Prepared
+from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.networks import export
 from trainer.reports import report
 from trainer.reports.calibrate import fit_temperature
-from trainer.reports.evaluate import THRESHOLD, Scored, figures, score
+from trainer.reports.evaluate import THRESHOLD, ScoredTestSet, card_figures, score_test_set
 from trainer.reports.findings import Epoch, Kinship
-from trainer.reports.latency import measure_run
+from trainer.reports.latency import measure_run_latency
 from trainer.settings import Recipe
 
 EVALUATION_THREADS = 2  # for measuring only; TensorFlow trains on all processors
@@ -35,7 +35,9 @@ TOLERATED_LOSS = 0.005  # of accuracy, as a share, by quantization to int8; more
 log = logging.getLogger(__name__)
 
 
-def finish(network: keras.Model, prepared: Prepared, plan: TrainingPlan, epochs: tuple[Epoch, ...], job: str) -> None:
+def write_model_folder(
+    network: keras.Model, prepared: PreparedData, plan: TrainingPlan, epochs: tuple[Epoch, ...], job: str
+) -> None:
     """Calibrate, export and measure a network with its final weights, and write the model folder.
 
     epochs: all that were trained. job: the ID of the training job, for the card; empty when there is none.
@@ -48,25 +50,25 @@ def finish(network: keras.Model, prepared: Prepared, plan: TrainingPlan, epochs:
     crops = export.calibration_crops(prepared.training, recipe, plan.settings.seed)
     export.to_int8_onnx(out / FLOAT_NAME, out / INT8_NAME, crops)
     tests = _scored(out, prepared)
-    measured = {test.set_name: figures(test) for test in tests}
+    measured = {test.set_name: card_figures(test) for test in tests}
     _warn_of_int8(measured)
     card = _card(plan, prepared, measured, epochs[-1], temperature, job)
     prepared.write_manifest(out)
     page = report.Report(
         card=card,
-        command=command_of(plan),
+        command=training_command(plan),
         epochs=epochs,
         temperature=temperature,
         tests=tests,
         kinship=_kinship(plan),
-        latencies=measure_run(out, recipe.size_px, with_keras=True),
+        latencies=measure_run_latency(out, recipe.size_px, with_keras=True),
         size_bytes={name: (out / name).stat().st_size for name in card.files},
     )
-    report.write(out, page)
+    report.write_report(out, page)
     write_card(out, card)
 
 
-def command_of(plan: TrainingPlan) -> str:
+def training_command(plan: TrainingPlan) -> str:
     """Return the command that repeats a run; it names data sets without their locations."""
     settings = plan.settings
     flags: list[tuple[str, object]] = [("--arch", settings.arch), ("--seed", settings.seed)]
@@ -80,7 +82,7 @@ def command_of(plan: TrainingPlan) -> str:
     return shlex.join(words + ["--leave-out-copies"] * settings.leave_out_copies)
 
 
-def _temperature(network: keras.Model, calibration: Faces) -> float:
+def _temperature(network: keras.Model, calibration: MeasuredFaces) -> float:
     if len(calibration) < MIN_CALIBRATION_FACES:
         log.warning("only %d pictures could be kept for calibration: confidences are not calibrated", len(calibration))
         return 1.0
@@ -89,22 +91,22 @@ def _temperature(network: keras.Model, calibration: Faces) -> float:
         probabilities: Floats = keras.ops.convert_to_numpy(network(crops, training=False))
         return probabilities.reshape(-1)
 
-    return fit_temperature(score({"float": classify}, calibration, "calibration").served, calibration.has_mask)
+    return fit_temperature(score_test_set({"float": classify}, calibration, "calibration").served, calibration.has_mask)
 
 
-def _scored(out: Path, prepared: Prepared) -> tuple[Scored, ...]:
+def _scored(out: Path, prepared: PreparedData) -> tuple[ScoredTestSet, ...]:
     """Measure the exported networks on each data set's validation faces and on each test set."""
     networks = {
-        name: onnx_network((out / file).read_bytes(), EVALUATION_THREADS)
+        name: load_onnx((out / file).read_bytes(), EVALUATION_THREADS)
         for name, file in (("int8", INT8_NAME), ("float", FLOAT_NAME))
     }
     kept = {name: prepared.validation.of_source(name) for name in dict.fromkeys(prepared.validation.sources)}
-    return tuple(score(networks, faces, name) for name, faces in (kept | prepared.tests).items())
+    return tuple(score_test_set(networks, faces, name) for name, faces in (kept | prepared.tests).items())
 
 
 def _card(
     plan: TrainingPlan,
-    prepared: Prepared,
+    prepared: PreparedData,
     measured: dict[str, dict[str, float]],
     last: Epoch,
     temperature: float,

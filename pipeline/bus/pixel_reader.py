@@ -12,7 +12,7 @@ class PixelsGone(Exception):
     """The pixels or crops of a frame are no longer in Redis."""
 
 
-def fetch(client: Redis, key: str) -> bytes:
+def fetch_pixels(client: Redis, key: str) -> bytes:
     """Return the value of a pixels or crops key.
 
     Raises:
@@ -24,6 +24,6 @@ def fetch(client: Redis, key: str) -> bytes:
     return value
 
 
-def fetch_many(client: Redis, keys: Sequence[str]) -> list[bytes | None]:
+def fetch_many_pixels(client: Redis, keys: Sequence[str]) -> list[bytes | None]:
     """Return the value of each key, None for a key that does not exist."""
     return cast(list[bytes | None], client.mget(keys)) if keys else []

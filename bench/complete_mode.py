@@ -9,13 +9,13 @@ import time
 
 from msgspec import Struct
 
-from bench.clip import OUT, clip
+from bench.clip import OUT, bench_clip
 
 SECONDS = 120
 ROUNDS = 3
 
 
-class Complete(Struct, frozen=True, kw_only=True):
+class CompleteModeSpeed(Struct, frozen=True, kw_only=True):
     """Frames per second of whole commands including start-up, medians of the rounds.
 
     ratio: pipeline to loop. loop_all_cores: the loop with a thread per core in each model.
@@ -30,9 +30,9 @@ class Complete(Struct, frozen=True, kw_only=True):
     ratio_all_cores: float
 
 
-def measure(cores: int) -> Complete:
+def measure_complete_mode(cores: int) -> CompleteModeSpeed:
     """Run the commands alternately, for three rounds."""
-    source, lines = clip(SECONDS), OUT / "lines.jsonl"
+    source, lines = bench_clip(SECONDS), OUT / "lines.jsonl"
     pipeline = [sys.executable, "-m", "maskwatch", "label", str(source), "--json", str(lines)]
     loop = [sys.executable, "-m", "bench.loop", str(source), str(lines)]
     commands = {"pipeline": pipeline, "loop": loop, "all": [*loop, str(cores)]}
@@ -42,7 +42,7 @@ def measure(cores: int) -> Complete:
             times[name].append(_seconds(command))
     frames = lines.read_bytes().count(b"\n")
     fps = {name: frames / statistics.median(seconds) for name, seconds in times.items()}
-    return Complete(
+    return CompleteModeSpeed(
         frames=frames,
         faces=lines.read_bytes().count(b'"box"'),
         pipeline_fps=round(fps["pipeline"], 1),

@@ -30,7 +30,7 @@ BURST_BYTES, BYTES_PER_S = 100_000, 8_000
 EARNING_BYTES, EARNED_BYTES = 1_000, 200
 
 
-class WebSocketMiddleware:
+class WebSocketLimiter:
     """WSGI middleware for the WebSockets among the requests."""
 
     def __init__(

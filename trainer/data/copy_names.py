@@ -22,6 +22,6 @@ def original_name(path: Path) -> str:
     return _COPY.sub("", stem)
 
 
-def is_marked(path: Path) -> bool:
+def is_marked_copy(path: Path) -> bool:
     """Return whether a file name marks the file as a copy of a photograph or person."""
     return original_name(path) != path.stem.lower()

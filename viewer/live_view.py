@@ -12,13 +12,13 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from pipeline.bus.keys import newest_key
+from pipeline.bus.keys import newest_frame_key
 from pipeline.bus.messages import FILE_PREFIX, FrameResult, frame_id
-from pipeline.bus.pixels import fetch_many
+from pipeline.bus.pixel_reader import fetch_many_pixels
 from pipeline.bus.results import READ_BLOCK_MS, ResultConsumer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import BadImage, jpeg_size
-from pipeline.vision.tracks import TrackedFace, Tracks
+from pipeline.vision.tracks import FaceTracker, TrackedFace
 from viewer.audience import Audience, DisplayFrame
 from viewer.joiner import Joiner
 
@@ -32,7 +32,7 @@ class _View:
 
     joiner: Joiner
     used_at_s: float
-    tracks: Tracks = field(default_factory=Tracks)
+    tracks: FaceTracker = field(default_factory=FaceTracker)
     start: int = -1  # of the producer whose faces are tracked
 
 
@@ -49,7 +49,7 @@ class _Chosen:
     labelled: bool
 
 
-class Watch:
+class LiveView:
     """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`."""
 
     def __init__(self, context: WorkerContext, audience: Audience) -> None:
@@ -118,7 +118,7 @@ class Watch:
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
             if result.start < view.start:
-                view.tracks = Tracks()  # the old ones would wait for a time in the far future
+                view.tracks = FaceTracker()  # the old ones would wait for a time in the far future
             view.start = result.start
             faces = tuple(view.tracks.update(result.faces, result.captured_at))
             newest = _labelled(result, faces)
@@ -134,7 +134,7 @@ class Watch:
         """Return the newest frames of cameras, except those that were displayed before."""
         with self._context.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
-                pipe.hmget(newest_key(camera), ["last", "seq", "captured_at", "pixels_key"])
+                pipe.hmget(newest_frame_key(camera), ["last", "seq", "captured_at", "pixels_key"])
             rows = cast(list[list[bytes | None] | Exception], pipe.execute(raise_on_error=False))
         found = {}
         for camera, row in zip(cameras, rows, strict=True):
@@ -150,7 +150,7 @@ class Watch:
                 self._context.count("frames")
 
     def _with_pixels(self, chosen: list[_Chosen]) -> list[DisplayFrame | None]:
-        jpegs = fetch_many(self._context.client, [one.pixels_key for one in chosen])
+        jpegs = fetch_many_pixels(self._context.client, [one.pixels_key for one in chosen])
         now = self._context.clock.now() if chosen else 0.0
         return [_display_frame(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
 
