@@ -17,7 +17,7 @@ RUN python3 -m venv /opt/venv
 COPY requirements/run.txt /requirements/
 RUN /opt/venv/bin/pip install -q --require-hashes -r /requirements/run.txt
 
-# Our own files as a folder of their own, beside the packages: with what is not ours, fetched and checked by hash.
+# Our own files in a folder beside the packages, with third-party files, which are fetched and checked by hash.
 FROM packages AS app
 COPY requirements/build.txt requirements/assets.txt requirements/convert.txt /src/requirements/
 RUN /opt/venv/bin/pip install -q --require-hashes -r /src/requirements/build.txt
@@ -30,11 +30,11 @@ RUN /opt/venv/bin/python scripts/fetch_page_parts.py \
   && /opt/venv/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir /wheels . \
   && /opt/venv/bin/pip install -q --no-deps --no-index --target /opt/maskwatch /wheels/*.whl
 
-# What serving never reads: the weights that training starts from.
+# Remove what serving does not need: the weights that training starts from.
 FROM app AS serving
 RUN rm -r /opt/maskwatch/trainer/assets
 
-# ...and never imports: pip, the packages' own tests, ONNX Runtime's tools for making models.
+# Remove what serving does not need: pip, the packages' own tests, ONNX Runtime's tools for making models.
 FROM packages AS slim
 RUN /opt/venv/bin/pip uninstall -q -y setuptools pip \
   && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
@@ -56,11 +56,11 @@ FROM base AS run
 COPY --from=slim /opt/venv /opt/venv
 COPY --from=serving /opt/maskwatch /opt/maskwatch
 USER 10001:10001
-# A registry whose current version is the built-in one: what a new volume here begins with.
+# A registry whose current version is the built-in one: the initial content of a new volume.
 RUN python -c "from models.registry.registry import BUILT_IN, Registry; from models.registry.store import open_store; \
 Registry(open_store('/models')).set_current(BUILT_IN, 'image', [])"
 
-# ...and what training never does: headers, and a compiler's library that TensorFlow names but does not load.
+# Remove what training does not need: pip, headers, and a compiler's library that TensorFlow names but does not load.
 FROM packages AS train-packages
 COPY requirements/train.txt /requirements/
 RUN /opt/venv/bin/pip install -q --require-hashes -r /requirements/train.txt \

@@ -21,7 +21,7 @@ env:
 certificates:
 	$(PYTHON) scripts/make_certificates.py $(NAMES)
 
-# First in several processes, because most tests wait; then, one at a time, what measures times that others would spoil.
+# First in several processes, because most tests wait; then one at a time the tests that measure times.
 test: .setup-dev
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not alone"
 	$(BIN)/python -m pytest -m alone

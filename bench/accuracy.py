@@ -68,7 +68,7 @@ def select_pictures(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[
     """Return the images listed in a file, which may list images of other data sets too.
 
     Raises:
-        ValueError: a line is no hash, or no image is listed.
+        ValueError: a line is not a hash, or no image is listed.
     """
     wanted = read_hashes(hashes)
     found = [picture for picture in pictures if sha256_of(picture.path.read_bytes())[:HASH_DIGITS] in wanted]
@@ -81,7 +81,7 @@ def read_hashes(path: Path) -> frozenset[str]:
     """Return the hashes in a file: the start of a SHA-256 on each line; blank lines and comments after # are skipped.
 
     Raises:
-        ValueError: a line is no hash.
+        ValueError: a line is not a hash.
     """
     wanted = set()
     for number, text in enumerate(path.read_text(errors="replace").splitlines(), start=1):

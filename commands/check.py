@@ -77,7 +77,7 @@ def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]
         from trainer.networks.imagenet_weights import read_imagenet_weights
 
         if find_spec("tensorflow") is None:
-            return "not installed, needed only to train: pip install 'maskwatch[train]'"
+            return "not installed, needed only to train: run `make setup-dev`"
         read_imagenet_weights()
         return "TensorFlow is installed, and the weights to start from are there"
 

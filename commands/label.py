@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.option("--json", "json_path", metavar="FILE", help="Write a JSON line for each frame; - for stdout.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Write labelled pictures or a labelled video.")
-@click.option("--resume", is_flag=True, help="Go on after the last whole line of --json.")
+@click.option("--resume", is_flag=True, help="Continue after the last complete line of --json.")
 @setting_options(*COMMON, *PIPELINE, "jpeg_quality", "seed")
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
@@ -51,7 +51,7 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
-        fail("--resume goes on from the lines of --json FILE: name the file", 2)
+        fail("--resume needs --json FILE", 2)
     spec = parsed_source(source)
     run_process(
         lambda: label_all(settings, spec, json_path, out_path, resume),
@@ -72,7 +72,7 @@ def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_p
 
     source = spec.open(seed=settings.seed)
     if source.is_live or spec.kind == "demo":
-        raise SourceFailed(f"{spec.name} never ends: `maskwatch camera` watches it, label takes files and folders")
+        raise SourceFailed(f"{spec.name} is a live source: use `maskwatch camera`; label takes files and folders")
     outputs = Outputs(spec, json_path=json_path, out_path=out_path, resume=resume)
     complete = False
     try:
@@ -87,7 +87,7 @@ def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_p
         err=True,
     )
     if not complete:
-        raise BadOutput("stopped before the end" + ("; --resume goes on" if json_path not in (None, "-") else ""))
+        raise BadOutput("stopped before the end" + ("; --resume continues" if json_path not in (None, "-") else ""))
     return 1 if outputs.errors else 0
 
 

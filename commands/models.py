@@ -69,7 +69,7 @@ def models_register(run_folder: Path, **values: Any) -> None:
 @click.option("--force", is_flag=True, help="Even if it is worse than the current one, or cannot be compared with it.")
 @setting_options("models")
 def models_promote(version: str, force: bool, **values: Any) -> None:
-    """Make a version current, if it is no worse; running classifiers change to it."""
+    """Make a version current unless it is worse; running classifiers change to it."""
     from models.registry.current_version import user_and_host
     from models.registry.promotion import promote
 
@@ -89,7 +89,7 @@ def models_rollback(**values: Any) -> None:
 def registry_location(values: dict[str, Any]) -> str:
     """Return the registry's folder or URL; end with status 2 when none was named."""
     return checked_settings(values).models or fail(
-        "which registry? name its folder or URL with --models or MASKWATCH_MODELS", 2
+        "name a registry, its folder or URL, with --models or MASKWATCH_MODELS", 2
     )
 
 

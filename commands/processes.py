@@ -21,7 +21,7 @@ from pipeline.runtime.settings import setting_options
 def camera(source: str, **values: Any) -> None:
     """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
 
-    Without SOURCE, the variable MASKWATCH_SOURCE names it, which other users of this machine cannot read.
+    Without SOURCE it is read from MASKWATCH_SOURCE, which other users of this machine cannot see.
     """
     from pipeline.bus.leases import NameTaken
     from pipeline.bus.writer import NameLost

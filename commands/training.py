@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainer.settings import TrainSettings
 
 START_TRAINER = "start one with `maskwatch trainer`"
-NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: pip install 'maskwatch[train]'"
+NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make setup-dev`"
 
 
 @click.command()
@@ -96,7 +96,7 @@ def resume_hint(out: Path) -> str:
     if (out / CARD_NAME).exists():
         return f"the model in {out} is finished; `maskwatch models register {out}` adds it to a registry"
     if (out / CHECKPOINT_NAME).exists():
-        return f"the same command goes on after the last epoch that {out} holds"
+        return f"the same command continues after the last epoch in {out}"
     return "no epoch was finished, so the same command begins anew"
 
 
@@ -143,7 +143,7 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
     from trainer.jobs.job_spec import JobRejected
 
     if cancels and job_id is None:
-        fail("which job? `maskwatch jobs` lists them: maskwatch jobs ID --cancel", 2)
+        fail("--cancel needs the ID of a job; `maskwatch jobs` lists them", 2)
     with redis_client({"redis_url": jobs_redis_url(values)}, JobRejected) as client:
         if job_id is None:
             print_jobs(client, list_jobs(client), as_json)

@@ -29,7 +29,7 @@ SECRETS = ("password_hash", "session_key", "metrics_token")
 @click.command()
 @setting_options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "seed")
 def demo(**values: Any) -> None:
-    """Run everything on this machine, with a camera that needs no camera; print the page's address."""
+    """Run everything on this machine, with a simulated camera; print the page's address."""
     run_pipeline(shared.prepare_process(values), {"demo": shared.parsed_source("demo")})
 
 

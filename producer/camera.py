@@ -119,7 +119,7 @@ class FramePublisher:
                 else:
                     self._publish(captured)
         except NameLost as error:
-            log.error("camera %s ends: its name is published by %s now; choose another --name", self.camera, error)
+            log.error("camera %s stops: %s now publishes under its name; choose another --name", self.camera, error)
             return 1
         finally:
             feed.close()

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
-SILENT_S = 4.0  # a camera that delivers nothing for so long hangs
+SILENT_S = 4.0  # no frame for this long: the camera hangs
 FIRST_S = 15.0  # limit for a stream's first frame; if the stream is silent, the network's time-out comes first
 OPENING_S = 15.0  # limit for opening: a name server that does not answer, a disk that spins up
 CLOSE_S = 0.5
-MAX_HUNG = 4  # with so many hung threads no more are started: the driver hangs, and more threads do not help
+MAX_HUNG = 4  # no further reader thread is started once this many hang: the driver hangs
 JUMP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 
 
@@ -68,7 +68,7 @@ class Feed:
             self._on_end(reader.error)
         elif reader.hangs():
             self._hung.append(reader)
-            self._on_failure(SourceFailed("it hangs: nothing came from it"))
+            self._on_failure(SourceFailed("it hangs: it has delivered no frame"))
         return captured
 
     def close(self) -> None:

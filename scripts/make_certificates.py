@@ -1,8 +1,8 @@
 """Make the certificates with which other hosts reach this host's Redis over TLS.
 
 In: the names and addresses by which other hosts call this one. Out: `certificates/ca.pem`, which those hosts need, and
-the lines REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE in .env. An existing authority is kept, so that the other hosts need
-nothing new when this runs again for other names or for an expired certificate. Needs openssl.
+the lines REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE in .env. An existing certificate authority (CA) is kept, so that the
+other hosts need nothing new when this runs again for other names or for an expired certificate. Needs openssl.
 
     python3 scripts/make_certificates.py [--env FILE] [--folder FOLDER] NAME...
 """
@@ -67,7 +67,7 @@ def subject_of(name: str) -> str:
 
 
 def make_authority(folder: Path) -> None:
-    """Make an authority, unless there is one, in a folder that git ignores."""
+    """Make a certificate authority (CA), unless there is one, in a folder that git ignores."""
     folder.mkdir(exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     if not (folder / "ca.pem").exists():

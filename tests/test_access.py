@@ -617,7 +617,7 @@ def test_without_a_password_only_this_machines_names_are_answered(log: Log, tmp_
         assert socket == 421
         assert ours == [200] * 4
         assert (login[0], login[1]["Location"]) == (303, "/")
-        assert Log(tmp_path / "log")._path.read_text().count("is no name of this viewer") == 5
+        assert Log(tmp_path / "log")._path.read_text().count("' is not accepted") == 5
         assert "Sign out" not in ask(viewer, "/")[2]
 
 
@@ -637,8 +637,8 @@ def test_without_a_password_others_are_not_served(host: str) -> None:
     [
         ({"password_hash": PASSWORD}, "--password-hash: this is not what `maskwatch password` prints"),
         ({"password_hash": HASH[:40]}, "--password-hash: this is not what `maskwatch password` prints"),
-        ({"origins": "cameras.example"}, "--origins: 'cameras.example' is no origin"),
-        ({"origins": "https://cameras.example/page"}, "--origins: 'https://cameras.example/page' is no origin"),
+        ({"origins": "cameras.example"}, "--origins: 'cameras.example' is not an origin"),
+        ({"origins": "https://cameras.example/page"}, "--origins: 'https://cameras.example/page' is not an origin"),
     ],
 )
 def test_settings_that_would_not_protect_are_refused(settings: dict[str, str], words: str) -> None:

@@ -174,8 +174,8 @@ def test_what_is_alone_beside_annotations_is_reported(tmp_path: Path) -> None:
     lines = sorted(problem.replace(f"{folder}/", "") for problem in source.problems)
     assert lines == [
         "annotations/folder.xml is a folder, though its name is a file's: left out",
-        "annotations/notes.txt is no .xml file: left out",
-        "annotations/pipe.xml is no file: left out",
+        "annotations/notes.txt is not an .xml file: left out",
+        "annotations/pipe.xml is not a file: left out",
         "annotations/twice.xml: its picture 4.png has another annotation already: left out",
         "images/odd.png has no annotation: left out",
     ]
@@ -192,7 +192,7 @@ def test_a_link_to_what_is_no_file_is_not_called_a_link_to_nothing(tmp_path: Pat
 
     assert [problem.replace(f"{folder}/annotations/", "") for problem in source.problems][:2] == [
         "nothing.xml is a link to nothing: left out",
-        "zero.xml is no file: left out",
+        "zero.xml is not a file: left out",
     ]
 
 
@@ -243,7 +243,7 @@ def test_what_is_no_file_is_reported_and_links_are_followed_but_not_in_a_circle(
         "folder.jpg is a folder, though its name is a file's: left out",
         "more/round links back to a folder that contains it: left out",
         "nothing.jpg is a link to nothing: left out",
-        "pipe.jpg is no file: left out",
+        "pipe.jpg is not a file: left out",
     ]
     assert found.counts["left out"] == 5
     assert "linked.png" in {row.file for row in found.manifest}

@@ -502,7 +502,7 @@ def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, sta
 
     assert camera.process.returncode == 1
     assert camera.warnings() == [
-        "ERROR producer.camera: camera door ends: its name is published by process 7 on elsewhere now; "
+        "ERROR producer.camera: camera door stops: process 7 on elsewhere now publishes under its name; "
         "choose another --name"
     ]
     assert server.client.get(lease_key("door")) == other

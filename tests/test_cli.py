@@ -157,7 +157,7 @@ def test_ctrl_c_while_modules_load_is_one_line(module: str) -> None:
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     line = one_line(maskwatch("classify", "--models", tmp_path / "none", expect=1))
 
-    assert "none is no model folder" in line
+    assert "none is neither a model folder nor a registry" in line
 
 
 def test_the_built_in_model_has_no_keras_file_and_says_so() -> None:

@@ -189,11 +189,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 @pytest.mark.parametrize(
     ("query", "says", "to_do"),
     [
-        ("", "is not trusted", "name its authority with ?ssl_ca_certs=FILE"),
-        ("?ssl_ca_certs=stranger.pem", "is not trusted", "another authority than that of ssl_ca_certs signed it"),
+        ("", "is not trusted", "name its certificate authority (CA) with ?ssl_ca_certs=FILE"),
+        ("?ssl_ca_certs=stranger.pem", "is not trusted", "another certificate authority (CA) than that"),
         ("?ssl_ca_certs=ca.pem", "is for another name", "write the name in the certificate into the URL"),
-        ("?ssl_ca_certs=empty.pem", "holds no certificate", "name the PEM file of the authority"),
-        ("?ssl_ca_certs=redis.key", "holds no certificate", "name the PEM file of the authority"),
+        ("?ssl_ca_certs=empty.pem", "holds no certificate", "name the PEM file of the certificate authority"),
+        ("?ssl_ca_certs=redis.key", "holds no certificate", "name the PEM file of the certificate authority"),
         ("?ssl_ca_certs=damaged.pem", "is damaged", "copy it"),
         ("?ssl_ca_certs=none.pem", "does not exist", "check ssl_ca_certs"),
         ("?ssl_ca_certs=.", "is a folder", "for a folder of certificates write ssl_ca_path"),

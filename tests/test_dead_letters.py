@@ -61,7 +61,7 @@ def test_a_dead_letter_whose_pixels_are_gone_is_not_replayed(server: Server) -> 
 
     done = dead(server, "replay", id_, expect=1)
 
-    assert "its pixels are gone" in done.stderr
+    assert "its pixels have expired" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert ledger(server) == Ledger(produced=1, dropped={"dead": 1})
 

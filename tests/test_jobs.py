@@ -115,7 +115,7 @@ def test_two_unfinished_jobs_do_not_write_to_one_folder(server: Server, data: Pa
     ("arguments", "why"),
     [
         (["toy", "--out", "run", "--validation", "toy"], "toy is both trained on and validated on"),
-        (["toy", "toy/../toy", "--out", "run"], "toy is given twice: once is enough"),
+        (["toy", "toy/../toy", "--out", "run"], "toy is given twice; give it once"),
         (["mask=toy/with_mask", "no_mask=toy/with_mask", "--out", "run"], "is given as mask and as no_mask"),
         (["toy", "--out", ""], "--out is empty: name the folder to write"),
         (["toy", "--out", "/proc/run"], "/proc/run cannot be written"),
@@ -382,7 +382,7 @@ def test_damaged_records_are_left_out_of_the_list(server: Server, data: Path, ca
 
     assert [run.id for run in found] == [ids[0], ids[3]]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{id_.encode()!r} is no training job, or a damaged one: left out" for id_ in ids[1:3]
+        f"{id_.encode()!r} is not a training job, or is damaged: left out" for id_ in ids[1:3]
     ]
 
 

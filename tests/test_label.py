@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_whole_lines_no_child_and_no_folder(some: Path, tmp_path: 
     ("arguments", "status", "says"),
     [
         (["no-such-file", "--json", "-"], 2, "no file or folder"),
-        (["demo", "--json", "-"], 1, "never ends"),
+        (["demo", "--json", "-"], 1, "is a live source"),
         (["."], 2, "nothing to write"),
         ([".", "--resume", "--out", "x"], 2, "--resume"),
     ],

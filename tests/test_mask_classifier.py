@@ -177,7 +177,7 @@ def test_a_card_that_does_not_fit_is_refused(copy_of_default: Path, text: str) -
 
 
 def test_a_folder_without_a_card_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnusable, match="is no model folder"):
+    with pytest.raises(ModelUnusable, match="is not a model folder"):
         mask_classifier.load_classifier(tmp_path)
 
 

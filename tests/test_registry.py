@@ -487,7 +487,7 @@ def test_what_is_no_registry_is_one_line(tmp_path: Path) -> None:
     unnamed = one_line(ask("list"), status=2)
 
     assert "neither card.json nor current.json" in lines[0]
-    assert "is no model folder" in lines[1]
+    assert "is neither a model folder nor a registry" in lines[1]
     assert "is a model's folder, not a registry" in lines[2]
     assert "Protocol not known: what" in lines[3]
     assert "--models" in unnamed

@@ -65,7 +65,7 @@ def test_a_settings_file_holds_for_commands_in_groups_too(tmp_path: Path, comman
     result = CliRunner().invoke(maskwatch.cli, ["--config", str(file), *command])
 
     assert result.exit_code == 1
-    assert ("nowhere is no model folder" if command[0] == "models" else "redis://127.0.0.1:1") in result.output
+    assert ("nowhere is neither a model folder" if command[0] == "models" else "redis://127.0.0.1:1") in result.output
 
 
 def test_wrong_settings_end_with_status_2_and_one_line(tmp_path: Path) -> None:

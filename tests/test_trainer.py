@@ -232,7 +232,7 @@ def test_a_job_continues_from_its_last_epoch_when_its_horse_is_killed_or_its_tra
     assert (replaced.attempt, replaced.attempts_left) == (2, 4)
     assert (replaced.enqueued_at, replaced.started_at) == (killed.enqueued_at, killed.started_at)
     assert None not in (killed.enqueued_at, killed.started_at)
-    assert replaced.interrupted == ["the training process was ended by signal 9 (Killed), perhaps for want of memory"]
+    assert replaced.interrupted == ["the training process was ended by signal 9 (Killed), possibly out of memory"]
     assert status == 0
     assert (stopped.state, stopped.attempts_left, stopped.interrupted) == ("queued", 4, replaced.interrupted)
     assert resumed.attempt == 3

@@ -142,7 +142,7 @@ def _check_roles(sources: Sequence[tuple[DatasetSource, str]], out: Path) -> Non
 
 def _conflict(source: DatasetSource, before: tuple[str, str], now: tuple[str, str]) -> str:
     if before == now:
-        return f"{source.dataset} is given twice: once is enough"
+        return f"{source.dataset} is given twice; give it once"
     if before[1] == now[1]:
         return f"{source.dataset.path.resolve()} is given as {before[0]} and as {now[0]}: give it once"
     return f"{source.dataset} is both {before[1]} and {now[1]}"

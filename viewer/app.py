@@ -96,7 +96,7 @@ def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:
 
 
 def _run_or_exit(context: WorkerContext, work: Callable[[], None]) -> None:
-    """Do the work of a thread. If it fails the process exits and is replaced: a page without frames is of no use."""
+    """Do the work of a thread. If it fails, the process exits and is replaced, because it can no longer show frames."""
     try:
         with context.watchdog.monitor():
             work()

@@ -21,7 +21,7 @@ STALE_S = 2.0  # a frame that has waited longer is not sent
 class DisplayFrame:
     """A frame to display, with its labels; compared by identity.
 
-    labelled: False for a frame frame without labels because there are no labelled ones.
+    labelled: False for a frame shown without labels because no labelled frame is available.
     captured_at: Unix seconds on Redis' clock. age_s: the age of the frame at `at_s`, which is on the monotonic clock.
     """
 

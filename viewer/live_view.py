@@ -118,7 +118,7 @@ class LiveView:
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
             if result.start < view.start:
-                view.tracks = FaceTracker()  # the old ones would wait for a time in the far future
+                view.tracks = FaceTracker()  # old tracks have later timestamps and would not expire
             view.start = result.start
             faces = tuple(view.tracks.update(result.faces, result.captured_at))
             newest = _labelled(result, faces)

@@ -43,8 +43,8 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 
     @app.errorhandler(NotFound)
     def not_found(_: NotFound) -> Response:
-        rejections.log(request.environ, "there is nothing of this name")
-        return _line("there is nothing of this name", 404)
+        rejections.log(request.environ, "not found")
+        return _line("not found", 404)
 
 
 def add_media_routes(

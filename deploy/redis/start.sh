@@ -34,7 +34,7 @@ for role in $(grep -o '{[a-z]*_sha256}' "$users" | sort -u | sed 's/^{//; s/_sha
     *[!A-Za-z0-9._~-]*) wrong="holds other characters than letters, digits and . _ ~ -, which are not allowed in a URL" ;;
   esac
   if [ -n "$wrong" ]; then
-    echo "start.sh: $name $wrong: take its line out of .env, and \`make env\` draws one" >&2
+    echo "start.sh: $name $wrong: remove its line from .env and run \`make env\`" >&2
     exit 1
   fi
   sha256=$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)
@@ -47,7 +47,7 @@ if [ -n "${REDIS_TLS_KEY:-}" ]; then
   printf %s "$REDIS_TLS_KEY" | base64 -d >"$run/tls.key"
   printf %s "${REDIS_TLS_CERTIFICATE:-}" | base64 -d >"$run/tls.pem"
   unset REDIS_TLS_KEY REDIS_TLS_CERTIFICATE
-  # clients have passwords instead of certificates, but Redis demands an authority for theirs
+  # clients have passwords instead of certificates, but Redis requires a certificate authority (CA)
   set -- --tls-port 6380 --tls-auth-clients no --tls-key-file "$run/tls.key" \
     --tls-cert-file "$run/tls.pem" --tls-ca-cert-file "$run/tls.pem" "$@"
 fi

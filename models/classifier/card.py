@@ -64,7 +64,7 @@ def read_card(folder: Path) -> Card:
     try:
         return parse_card(path.read_bytes(), str(path))
     except OSError as error:
-        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is no model folder") from error
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is not a model folder") from error
 
 
 def parse_card(content: bytes, where: str) -> Card:

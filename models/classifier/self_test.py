@@ -20,7 +20,7 @@ BATCH_SIZES = (1, 4)
 
 
 def load_with_self_test(folder: Path, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
-    """Load a classifier (see mask_classifier.load) and check its answers."""
+    """Load a classifier (see load_classifier()) and check its answers."""
     try:
         classifier = mask_classifier.load_classifier(folder, runtime, threads)
         size_px = classifier.card.size_px
@@ -44,5 +44,5 @@ def _fault(answer: Floats, count: int) -> str | None:
     if not np.isfinite(answer).all():
         return "it gives NaN or infinite numbers"
     if answer.min() < 0 or answer.max() > 1:
-        return f"it gives {answer.min():.3g} to {answer.max():.3g}, which are no probabilities"
+        return f"it gives {answer.min():.3g} to {answer.max():.3g}, which are not probabilities"
     return None

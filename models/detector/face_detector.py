@@ -67,7 +67,7 @@ class Faces:
 
 
 class FaceDetector:
-    """A loaded detector, see load(). One thread at a time may use it.
+    """A loaded detector, see load_detector(). One thread at a time may use it.
 
     passes_px: the long side of the image in each pass.
     lower: how far an outline is below its box, as a share of the box's height.

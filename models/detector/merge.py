@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 SAME_FACE_IOU = 0.3
 # Candidates that overlap a face's best one by at least this much are averaged into its box.
 AGREEING_IOU = 0.5
-# So many candidates with the highest scores are considered.
+# Only this many of the highest-scoring candidates are kept.
 TOP_K = 5000
 
 

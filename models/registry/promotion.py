@@ -22,7 +22,7 @@ from models.registry.store import StoreFailed
 # Versions are compared by the first of these that both cards have for a test. A test without masks has no balanced
 # accuracy.
 FIGURES = ("balanced_accuracy_int8", "no_mask_recall_int8")
-# So many previous versions are kept for rollback.
+# Number of previous versions kept for rollback.
 MAX_HISTORY = 100
 
 

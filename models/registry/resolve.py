@@ -24,7 +24,8 @@ def resolve_models(location: str | None) -> Path | Registry:
         return registry
     if not has_file(store, CARD_NAME):
         raise ModelUnusable(
-            f"{store.location} is no model folder and no registry: it has neither {CARD_NAME} nor {CURRENT_NAME}; "
+            f"{store.location} is neither a model folder nor a registry: it contains neither "
+            f"{CARD_NAME} nor {CURRENT_NAME}; "
             f"`maskwatch models register RUN --models {store.location}` makes a registry"
         )
     return store.folder or fetch_model(store, "")

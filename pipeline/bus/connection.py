@@ -49,22 +49,22 @@ TLS_FAULTS = (
     ),
     (
         "certificate has expired",
-        "the certificate of Redis at {location}, or that of its authority, has expired",
+        "the certificate of Redis at {location}, or that of its certificate authority (CA), has expired",
         "renew it",
     ),
     ("CERTIFICATE_VERIFY_FAILED", "the certificate of Redis at {location} is not trusted", "{authority}"),
     (
         "NO_CERTIFICATE_OR_CRL_FOUND",
         "the file that ssl_ca_certs names in {location} holds no certificate",
-        "name the PEM file of the authority that signed the certificate of Redis",
+        "name the PEM file of the certificate authority (CA) that signed the certificate of Redis",
     ),
-    ("[X509] PEM lib", "the file that ssl_ca_certs names in {location} is damaged", "copy it from the authority again"),
+    ("[X509] PEM lib", "the file that ssl_ca_certs names in {location} is damaged", "copy it again"),
     ("No such file or directory", "a file that {location} names does not exist", "check ssl_ca_certs"),
     ("Is a directory", "a file that {location} names is a folder", "for a folder of certificates write ssl_ca_path"),
     ("Permission denied", "a file that {location} names may not be read", "let this user read it"),
 )
-NAME_AUTHORITY = "name its authority with ?ssl_ca_certs=FILE"
-OTHER_AUTHORITY = "another authority than that of ssl_ca_certs signed it: name that one"
+NAME_AUTHORITY = "name its certificate authority (CA) with ?ssl_ca_certs=FILE"
+OTHER_AUTHORITY = "another certificate authority (CA) than that of ssl_ca_certs signed it: name that one"
 
 # Hides everything from the first colon after scheme:// to the last @. Without a scheme, only if no slash precedes the
 # colon: then it is most likely a file's path.

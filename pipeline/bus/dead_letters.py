@@ -80,14 +80,14 @@ def replay_dead_letter(client: Redis, id_: str) -> None:
     except (KeyError, BadMessage) as error:
         raise CannotReplay(f"{id_} holds no record that a worker accepts: {error}") from error
     if record.deadline_at is not None and record.deadline_at < Clock(client).now():
-        raise CannotReplay(f"{id_} cannot be put back: it is of a live camera, and its deadline has passed")
+        raise CannotReplay(f"{id_} cannot be put back: it belongs to a live camera, and its deadline has passed")
     key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
     fields = [part for pair in letter.fields.items() for part in pair]
     answer = Script(client, "replay")(
         keys=[messages.DEAD, letter.stream, ledger_key(record.camera), key], args=[id_, record.camera, *fields]
     )
     if answer == -1:
-        raise CannotReplay(f"{id_} cannot be put back: its pixels are gone, they live for seconds only")
+        raise CannotReplay(f"{id_} cannot be put back: its pixels have expired")
     if answer == 0:
         raise NoSuchDeadLetter(f"{id_} has been put back or removed meanwhile")
 

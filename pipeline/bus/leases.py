@@ -35,7 +35,7 @@ class Lease:
         wait: waits for some seconds and returns whether the process should stop.
 
     Attributes:
-        token: the packed Holder, which the publishing script checks.
+        token: the packed LeaseHolder, which the publishing script checks.
     """
 
     def __init__(self, client: Redis, camera: str, wait: Callable[[float], bool]) -> None:

@@ -183,7 +183,7 @@ def frame_id(camera: str, start: int, seq: int) -> str:
 
 
 def describe_holder(token: bytes) -> str:
-    """Return host and process of a packed Holder as text for people."""
+    """Return host and process of a packed LeaseHolder as text for people."""
     try:
         holder = decode(LeaseHolder, token)
     except BadMessage:

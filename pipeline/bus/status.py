@@ -1,7 +1,7 @@
 """The pipeline's status, read from Redis: cameras with their ledgers, processes, streams. For CLI, page and API.
 
-`read()` raises redis.RedisError when Redis fails. Foreign data does not break it: invalid records and camera names are
-skipped, counts that are not numbers are 0, and a camera's key of another type counts as missing.
+`read_status()` raises redis.RedisError when Redis fails. Foreign data does not break it: invalid records and camera
+names are skipped, counts that are not numbers are 0, and a camera's key of another type counts as missing.
 """
 
 from __future__ import annotations

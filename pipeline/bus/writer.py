@@ -25,7 +25,7 @@ class NameLost(Exception):
 
 
 class Writer:
-    """Publish one camera's frames. token: the packed Holder that holds its lease. pixels_ms: TTL of the pixels."""
+    """Publish one camera's frames. token: the packed LeaseHolder that holds its lease. pixels_ms: TTL of the pixels."""
 
     def __init__(self, client: Redis, *, camera: str, token: bytes, pixels_ms: int) -> None:
         self._client = client

@@ -118,7 +118,7 @@ detect_s = _histogram("maskwatch_detect_seconds", "Work on one frame: decode, de
 detect_wait_s = _histogram("maskwatch_detect_wait_seconds", "From a frame's capture to the start of its detection")
 classify_s = _histogram("maskwatch_classify_seconds", "From the start of a batch to a frame's labels")
 classify_wait_s = _histogram("maskwatch_classify_wait_seconds", "From the end of detection to the start of a batch")
-batch_crops = _histogram("maskwatch_batch_crops", "Crops in one model call", BATCH_SIZES)
+batch_crops = _histogram("maskwatch_batch_crops", "Crops in one batch; a model call takes at most 64", BATCH_SIZES)
 model_info = _gauge("maskwatch_model_info", "1 for the version this classifier labels with", "version")
 model_rejected = _gauge("maskwatch_model_refused", "1 while this classifier cannot use the registry's current version")
 

@@ -1,7 +1,7 @@
 """The settings as one frozen record, from flags > environment > TOML file > defaults, with one validator for all four.
 
-`options("fps")` returns the click options of fields: flag, MASKWATCH_ variable, default and help come from the record
-below. An invalid value raises `BadSettings` with the flag's name and the valid values.
+`setting_options("fps")` returns the click options of fields: flag, MASKWATCH_ variable, default and help come from the
+record below. An invalid value raises `BadSettings` with the flag's name and the valid values.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parent_fd: Annotated[int | None, Meta(description="end when this pipe closes")] = None
 
     name: Annotated[CameraName | None, Meta(description="the camera's name: a-z 0-9 -, at most 32")] = None
-    fps: Annotated[float, Meta(gt=0, le=240, description="most frames per second that a camera publishes")] = 20.0
+    fps: Annotated[float, Meta(gt=0, le=240, description="maximum frame rate to publish")] = 20.0
     deadline_s: Annotated[float, Meta(gt=0, le=60, description="a live frame older than this is dropped")] = 1.0
-    jpeg_quality: Annotated[int, Meta(ge=10, le=100, description="of frames that do not arrive as JPEG")] = 90
+    jpeg_quality: Annotated[
+        int, Meta(ge=10, le=100, description="JPEG quality for frames that are not JPEG already")
+    ] = 90
     loop: Annotated[bool, Meta(description="restart a file when it ends")] = True
     seed: Annotated[int, Meta(ge=0, description="seed of all random numbers")] = 0
 
@@ -64,17 +66,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="the classifier: a model's folder, or a registry's folder or URL; default: built in"),
     ] = None
     runtime: Annotated[Literal["auto", "onnx", "keras"], Meta(description="runtime of the classifier")] = "auto"
-    max_batch: Annotated[int, Meta(ge=1, le=512, description="maximum crops in one model call")] = 64
+    max_batch: Annotated[
+        int, Meta(ge=1, le=512, description="maximum crops in a batch; a model call takes at most 64")
+    ] = 64
     max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="how long to wait for a fuller batch")] = 0.0
 
     host: Annotated[str, Meta(description="address the viewer listens on")] = "127.0.0.1"
-    port: Annotated[Port, Meta(description="port the viewer listens on; 0 takes a free one")] = 8000
+    port: Annotated[Port, Meta(description="port the viewer listens on; 0 chooses a free one")] = 8000
     password_hash: Annotated[
         str | None,
         Meta(description="hash of the viewer's password (`maskwatch password`); without it only loopback is served"),
     ] = None
     session_key: Annotated[SessionKey | None, Meta(description="signs sessions; default: random at each start")] = None
-    origins: Annotated[str | None, Meta(description="more origins whose pages may use the viewer, with commas")] = None
+    origins: Annotated[str | None, Meta(description="additional allowed origins, comma-separated")] = None
     metrics_token: Annotated[Token | None, Meta(description="bearer token that readers of metrics must send")] = None
     max_viewers: Annotated[int, Meta(ge=1, le=120, description="maximum number of browsers and MJPEG streams")] = 100
 

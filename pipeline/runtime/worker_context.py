@@ -71,7 +71,7 @@ class WorkerContext:
         self._failures = 0
 
     def should_run(self) -> bool:
-        """Return whether the process should go on; a loop calls this in every iteration."""
+        """Return whether the process should continue; a loop calls this in every iteration."""
         self.watchdog.kick()
         return not self._stop.is_set()
 

@@ -1,6 +1,6 @@
 """Track faces from frame to frame and smooth their labels. Pure: the clock is an argument.
 
-Use one `Tracks` per camera, after the join, with frames in order: a worker sees only some of the frames.
+Use one `FaceTracker` per camera, after the join, with frames in order: a worker sees only some of the frames.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ class Outputs:
         name = printable_name(source_frame.name)
         if (line.frame, line.name) != (source_frame.index, name):
             number = source_frame.index + 1
-            raise BadOutput(f"--resume: line {number} is of {line.name!r}, the source has {name!r} there")
+            raise BadOutput(
+                f"--resume: line {number} is for {line.name!r}, but the source has {name!r} at this position"
+            )
         return line
 
     def write(self, source_frame: SourceFrame, jpeg: bytes, line: JsonLine) -> None:
@@ -172,7 +174,7 @@ def _check_locations(spec: SourceSpec, json: Path | None, out: Path | None) -> N
         sources.append(spec.path.parent)  # its labelled copy would have its name
     outputs = [] if out is None else [out, out.with_name(out.name + ".part")] if _is_video(out) else [out]
     if any(_is_same(output, source) for output in outputs for source in sources):
-        raise BadOutput(f"--out {out}: that would write over the source; name another place")
+        raise BadOutput(f"--out {out}: that would write over the source; name another location")
     if json is None:
         return
     if any(_is_or_is_picture_in(json, source) for source in sources):

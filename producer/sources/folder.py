@@ -119,7 +119,7 @@ def _orientation(jpeg: bytes) -> int:
         with PillowImage.open(io.BytesIO(jpeg)) as image:
             found = image.getexif().get(ORIENTATION_TAG, 1)
     except _DAMAGED:
-        return 1  # the pixels may be intact; decoding will tell
+        return 1  # the pixels may be intact; decoding reports damage
     return found if found in range(2, 9) else 1
 
 

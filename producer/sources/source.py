@@ -49,8 +49,8 @@ class Source(Protocol):
     """An open source.
 
     kind: what it is.
-    is_live: frames come when they come, and only the newest matters; False for what can be read again from its start.
-    total: about how many frames it holds; None when it does not end or does not say.
+    is_live: frames arrive in real time; only the newest is used. False for what can be read again from its start.
+    total: about how many frames it holds; None when it does not end, or the number is unknown.
     """
 
     kind: Kind

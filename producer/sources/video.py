@@ -110,7 +110,7 @@ class VideoSource:
         at_s = float(packet.dts * packet.time_base)
         decode = self._skipper.should_decode(at_s=at_s, is_key=packet.is_keyframe, came=came, waited_s=came - asked)
         if not decode and not self._skipped:
-            log.warning("%s comes faster than it is decoded here; frames are skipped to keep up", self._location)
+            log.warning("%s is faster than decoding; skipping frames", self._location)
         self._skipped += not decode
         return decode
 

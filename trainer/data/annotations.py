@@ -65,7 +65,7 @@ def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]
     files = [file for file in listed if file.suffix.lower() in ANNOTATION_SUFFIXES]
     if not files:
         raise DatasetUnusable(f"{printable(folder)}/annotations has no .xml files")
-    problems += [f"{printable(file)} is no .xml file" for file in listed if file not in files]
+    problems += [f"{printable(file)} is not an .xml file" for file in listed if file not in files]
     by_picture: dict[Path, AnnotatedPicture] = {}
     for file in files:
         try:

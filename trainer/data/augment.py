@@ -2,8 +2,8 @@
 
 Pure: the same patches and generator state give the same batch. Crops are drawn from the patch around the face's square,
 so that they show the real surroundings as far as the picture has them. Half of a batch is reduced to the resolution of
-distant faces (MIN_FACE_PX and more), because a network must not tell the classes apart by sharpness. The border mode is
-drawn at random for the same reason: the masked faces of some data sets are rotated copies with smeared borders.
+distant faces (MIN_FACE_PX and more), because a network must not learn to separate the classes by sharpness. The border
+mode is drawn at random for the same reason: the masked faces of some data sets are rotated copies with smeared borders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""List the files below a folder: a folder in; its files, and a line for each entry that is no file, out.
+"""List the files below a folder: a folder in; its files, and a line for each entry that is not a file, out.
 
 Links are followed, but never in a circle. Each entry that is left out gets a line: a broken link, a pipe, a folder with
 a file's suffix, a folder that cannot be read, a name that is not UTF-8.
@@ -64,4 +64,4 @@ def _problem(path: Path, above: frozenset[Path], suffixes: frozenset[str]) -> st
         return "links back to a folder that contains it" if path.resolve() in above else None
     if path.is_file():
         return None
-    return "is a link to nothing" if path.is_symlink() and not path.exists() else "is no file"
+    return "is a link to nothing" if path.is_symlink() and not path.exists() else "is not a file"

@@ -1,6 +1,7 @@
 """Prepare data sets: listed sources in; crops to train on and to report on out.
 
-    prepared = prepare([read_source("face-mask-12k/Train")], tests=[read_source("clips")], size_px=112, margin=0.05)
+    sources, tests = [read_source("face-mask-12k/Train")], [read_source("clips")]
+    prepared = prepare_data(sources, tests=tests, size_px=112, margin=0.05)
 
 The faces of every file are found (faces.py), copies are found across all data sets (copies/), groups of copies are
 split (split.py), and each face's split is recorded in a manifest. Each file that cannot be used is reported in one line
@@ -39,7 +40,7 @@ __all__ = ["DatasetUnusable", "FacePatches", "MeasuredFaces", "PreparedData", "p
 
 # Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
 PATCH_SCALE = 1.4
-MAX_NAMED_LEAKS = 10  # the error message names so many leaking pairs and counts the rest
+MAX_NAMED_LEAKS = 10  # leaking pairs named in the error message; the rest are counted
 MANIFEST_NAME = "manifest.jsonl"
 
 log = logging.getLogger(__name__)

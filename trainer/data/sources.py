@@ -81,7 +81,7 @@ def read_source(text: str) -> DatasetSource:
     """List the files of a data set (PATH or LABEL=PATH), sorted by path; nothing is decoded.
 
     Raises:
-        DatasetUnusable: it is missing, is no data set, or has no picture that can be used.
+        DatasetUnusable: it is missing, is not a data set, or has no picture that can be used.
     """
     dataset = DatasetPath.parse(text)
     label, path = dataset.label, dataset.path
@@ -147,7 +147,7 @@ def _class_folders(folder: Path) -> tuple[list[DatasetFile], list[str]]:
 
 
 def _label_of_folder(folder: Path) -> Label | None:
-    """Return the label that a class folder's name stands for; None for another folder."""
+    """Return the label of a class folder's name; None for another folder."""
     name = re.sub(r"[^a-z]", "", folder.name.lower())
     return "mask" if name in MASK_FOLDERS else "no_mask" if name in NO_MASK_FOLDERS else None
 

@@ -52,5 +52,5 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_folder_free(folder: Path) -> bool:
-    """Return whether no process holds a folder, and change nothing; why a folder cannot be used, locked() reports."""
+    """Return whether no process holds a folder, and change nothing; locked_folder() reports why one cannot be used."""
     return file_lock.is_unlocked(folder / LOCK_NAME)

@@ -62,5 +62,5 @@ def exit_reason(status: int) -> str:
     if not os.WIFSIGNALED(status):
         return f"the training process ended with status {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)
-    hint = ", perhaps for want of memory" if number == signal.SIGKILL else ""
+    hint = ", possibly out of memory" if number == signal.SIGKILL else ""
     return f"the training process was ended by signal {number} ({signal.strsignal(number)}){hint}"

@@ -43,7 +43,7 @@ class JobFetcher:
             return None
         job = find_job(self._redis, raw.decode(errors="replace"))
         if job is None:
-            log.warning("%r in the queue of training jobs is no job, or a damaged one: dropped", raw)
+            log.warning("%r in the queue of training jobs is not a job, or is damaged: dropped", raw)
             self._redis.lrem(self._intermediate_key, 1, cast(str, raw))
         return job
 
@@ -58,7 +58,7 @@ class JobFetcher:
         self._seen = seen
 
     def requeue(self, job: TrainingJob, execution: Execution) -> None:
-        """Put a started job first in the queue again; that is no failed attempt."""
+        """Put a started job first in the queue again; that does not count as a failed attempt."""
 
         def requeue(pipe: Pipeline) -> None:
             job.refresh()

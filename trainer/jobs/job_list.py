@@ -72,7 +72,7 @@ def list_jobs(client: Redis) -> list[TrainingRun]:
         if job is not None:
             found.append(_run(job))
         elif client.exists(Job.redis_job_namespace_prefix.encode() + raw):
-            log.warning("%r is no training job, or a damaged one: left out", raw)
+            log.warning("%r is not a training job, or is damaged: left out", raw)
         else:
             client.zrem(INDEX, raw)
     return found
@@ -135,7 +135,7 @@ def _progress(job: TrainingJob) -> JobProgress:
         progress = msgspec.structs.replace(progress, waiting=None)
     if progress.error is None and status == JobStatus.FAILED:
         result = job.latest_result()
-        lines = (result.exc_string if result else "") or "for no known reason"
+        lines = (result.exc_string if result else "") or "reason unknown"
         progress = msgspec.structs.replace(progress, error=lines.strip().splitlines()[-1])
     return progress
 

@@ -2,7 +2,7 @@
 
 A job names one function, FUNCTION. Anything else that its record names (another function, callbacks, webhooks) is never
 run: another function raises ForeignFunction when the job starts, which becomes the reason of its failure. Jobs are only
-written and read through queue_of(). Nothing here imports Keras.
+written and read through training_queue(). Nothing here imports Keras.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class TrainingJob(Job):
         left = self.retries_left or 1
         pause_s = PAUSES_S[max(0, RETRIES - left)]
         self.retries_left = left - 1
-        why = (self.meta.get("interrupted") or ["for no known reason"])[-1]
+        why = (self.meta.get("interrupted") or ["reason unknown"])[-1]
         self.meta["waiting"] = f"tried again after {pause_s} s: {why}"
         queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
 
@@ -143,7 +143,7 @@ class TrainingJob(Job):
         except redis.ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            raise NoSuchJobError(f"{self.key} is no job") from error
+            raise NoSuchJobError(f"{self.key} is not a job") from error
         try:
             msgspec.convert(self.meta, JobProgress)
         except msgspec.ValidationError:

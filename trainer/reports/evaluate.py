@@ -1,4 +1,4 @@
-"""Measure networks on test faces: functions and Faces in, probabilities and named figures out.
+"""Measure networks on test faces: functions and MeasuredFaces in, probabilities and named figures out.
 
 No setting is chosen by these figures. A set with only one label gets the figures that are defined for it. A network
 that does not give one probability per face raises ValueError.

@@ -45,7 +45,7 @@ class Report:
     epochs: all that were trained, in order. temperature: by which the exported networks divide their logits.
     tests: one or more, of different names; the first network of each is the one that serves.
     kinship: by name of a test set; missing ones have none.
-    latencies: of latency.measure_run, empty when not measured. size_bytes: by file of the run folder.
+    latencies: of latency.measure_run_latency(), empty when not measured. size_bytes: by file of the run folder.
     """
 
     card: Card
@@ -82,7 +82,7 @@ class Confusion:
 class SetFindings:
     """The findings of one test set. All but `figures` and `agreements` are of the network that serves.
 
-    kinship: see Kinship. figures: evaluate.figures().
+    kinship: see Kinship. figures: evaluate.card_figures().
     before, after: without and with the temperature. agreements: of each other network with the one that serves.
     """
 

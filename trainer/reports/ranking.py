@@ -1,6 +1,6 @@
 """Measure how well scores separate two labels at any threshold: scores and truth in, curves and their areas out.
 
-A higher score stands for positive; the order of faces does not matter. Both labels must occur: without one of them the
+A higher score means positive; the order of faces does not matter. Both labels must occur: without one of them the
 curves are not defined.
 """
 

@@ -1,4 +1,4 @@
-"""Compute a share of correct labels with its 95 % confidence interval: counts in, a Share out."""
+"""Compute a share of correct labels with its 95 % confidence interval: counts in, a CorrectShare out."""
 
 from __future__ import annotations
 

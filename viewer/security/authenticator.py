@@ -1,7 +1,7 @@
 """Who may use the viewer: one password, and sessions in signed cookies.
 
 In: a password or a cookie. Out: a session, or None. Without a password every request has a session, and the viewer
-serves this machine alone: `check` rejects settings that would open it to others.
+serves this machine alone: `check_access_settings` rejects settings that would open it to others.
 
 A session is an id and an end, signed by the viewer, so it is valid on each viewer with the same key, also after a
 restart. The hash of the password is part of the key: a new password ends all sessions. Signing out ends a session on
@@ -194,7 +194,7 @@ def origins_of(settings: Settings) -> frozenset[str]:
     origins = frozenset(one.strip().lower() for one in (settings.origins or "").split(",") if one.strip())
     for origin in origins:
         if not re.match(r"\Ahttps?://[^/?#@\s]+\Z", origin):
-            raise BadSettings(f"--origins: {origin!r} is no origin; write it like https://cameras.example")
+            raise BadSettings(f"--origins: {origin!r} is not an origin; write it like https://cameras.example")
     return origins
 
 

@@ -83,11 +83,11 @@ class SecurityMiddleware:
         """Return what is wrong with a request apart from its session."""
         host = environ.get("HTTP_HOST", "")
         if not self._authenticator.has_login and not self._is_own_host(host):
-            return Denial(status=HTTPStatus.MISDIRECTED_REQUEST, text=f"{host!a:.80} is no name of this viewer")
+            return Denial(status=HTTPStatus.MISDIRECTED_REQUEST, text=f"Host header {host!a:.80} is not accepted")
         if self._is_cross_site(environ):
             return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins names more origins")
         if environ.get("HTTP_TRANSFER_ENCODING"):
-            return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="a body without its length")
+            return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="Content-Length is required")
         if _length(environ) > MAX_BODY:
             return Denial(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text=f"a body of more than {MAX_BODY} bytes")
         return None

@@ -118,7 +118,7 @@ function refresh() {
   const state = connected ? "connected" : socket.connected ? "silent" : signedOut ? "out" : statusAt ? "lost" : "connecting";
   $("connection").dataset.state = state;
   setText($("connection"), {
-    connected: "Connected", silent: "No news", lost: "Connection lost", connecting: "Connecting", out: "Signed out",
+    connected: "Connected", silent: "No status", lost: "Connection lost", connecting: "Connecting", out: "Signed out",
   }[state]);
   $("signed-out").hidden = !signedOut;
   showBanner(state);
@@ -131,7 +131,7 @@ function showBanner(state) {
   if (!socket.connected && rejected && !signedOut) lines.push("The viewer accepts no more browsers at present; trying again.");
   else if (state === "lost") lines.push("Connection to the viewer lost, trying again. Nothing below is live.");
   if (state === "connected" || state === "silent") lines.push(...reasons);
-  if (state === "silent" && !reasons.length) lines.push("The viewer sends no news. Nothing below is live.");
+  if (state === "silent" && !reasons.length) lines.push("No status received for 5 s. Nothing below is live.");
   $("banner").hidden = !lines.length;
   setText($("banner"), lines.map((line) => line[0].toUpperCase() + line.slice(1)).join(" · "));
 }

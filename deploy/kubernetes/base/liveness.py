@@ -1,7 +1,7 @@
 """Check that the main loop of this container's process runs: its port in, exit status 0 or 1 and one line out.
 
 For livenessProbe and startupProbe. The process reports on its metrics port how long ago its slowest loop last ran, so a
-missing Redis is no reason to restart it. Whether it works is checked by `maskwatch health`, for readinessProbe.
+missing Redis does not justify a restart. Whether it works is checked by `maskwatch health`, for readinessProbe.
 
     python liveness.py PORT
 """
