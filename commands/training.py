@@ -79,7 +79,7 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
             click.echo(progress.text())
 
     outcome = train_and_register(settings, models, print_epoch)
-    click.echo(f"{Path(outcome.folder) / 'card.json'}: what it is and how well it does")
+    click.echo(f"{Path(outcome.folder) / 'card.json'} describes the model and its measured figures")
     if outcome.registered_at:
         click.echo(
             f"{outcome.version} is registered at {outcome.registered_at}; "
@@ -97,7 +97,7 @@ def resume_hint(out: Path) -> str:
         return f"the model in {out} is finished; `maskwatch models register {out}` adds it to a registry"
     if (out / CHECKPOINT_NAME).exists():
         return f"the same command continues after the last epoch in {out}"
-    return "no epoch was finished, so the same command begins anew"
+    return "no epoch was finished, so the same command starts from the beginning"
 
 
 def enqueue_job(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
@@ -114,7 +114,7 @@ def enqueue_job(settings: TrainSettings, models: str | None, time_limit_h: int, 
     with redis_client({"redis_url": redis_url}, JobRejected) as client:
         id_ = enqueue_job(client, spec, time_limit_s=time_limit_h * 3600)
         hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_TRAINER}"
-    click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows how far it is, --cancel ends it{hint}")
+    click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows its progress, --cancel ends it{hint}")
 
 
 @click.command()

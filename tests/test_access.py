@@ -517,7 +517,7 @@ def test_a_socket_that_asks_for_a_path_gets_what_else_it_asked_for(viewer: Viewe
 
     watcher.emit("watch", ["../../etc/passwd", "demo", 7])
 
-    assert log.says("watch with a name that no camera can have")
+    assert log.says("watch with an invalid camera name")
     assert watcher.wait_for_frame()[0]["camera"] == "demo"
     watcher.close()
 
@@ -568,7 +568,7 @@ def test_a_socket_that_speaks_nonsense_is_closed(viewer: Viewer, log: Log) -> No
         watcher.send(message)
 
         wait_until(watcher.is_closed, 5, f"the socket that said {message!r} is closed")
-    wait_until(lambda: log.text().count("a message that no page sends") == len(NONSENSE), 5, "each is logged")
+    wait_until(lambda: log.text().count("an invalid message; its WebSocket") == len(NONSENSE), 5, "each is logged")
     assert "Traceback" not in log.text()
 
 

@@ -191,7 +191,7 @@ def test_one_signs_in_sees_labelled_frames_and_signs_out(browser: Browser, serve
 def test_a_page_whose_session_ends_elsewhere_says_so(browser: Browser, server: Server, locked: Viewer) -> None:
     with opened(browser, locked, but="status of 401|Authentication failed") as tab, feeding([Feed(server)], [face()]):
         sign_in(tab, "open sesame please")
-        expect(tab.get_by_role("alert")).to_have_text("This is not the password.")
+        expect(tab.get_by_role("alert")).to_have_text("Wrong password.")
         sign_in(tab)
         expect(tile(tab).locator(".state")).to_have_text("Live", timeout=10_000)
 

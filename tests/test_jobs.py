@@ -69,7 +69,7 @@ def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Serve
 
     (run,) = list_jobs(server.client)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"job {run.id} is in the queue: `maskwatch jobs {run.id}` shows how far it is")
+    assert done.stdout.startswith(f"job {run.id} is in the queue: `maskwatch jobs {run.id}` shows its progress")
     assert done.stdout.endswith("it waits for a trainer: start one with `maskwatch trainer`\n")
     assert (run.state, run.attempts_left, run.models) == ("queued", 5, str(data.parent / "registry"))
     assert run.settings == TrainSettings(datasets=(str(data),), out=str(data.parent / "run"))
@@ -79,7 +79,7 @@ def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Serve
     ("arguments", "why"),
     [
         (["nowhere", "--out", "run"], "nowhere does not exist"),
-        (["toy/with_mask", "--out", "run"], "one folder a class is needed"),
+        (["toy/with_mask", "--out", "run"], "one folder per class is needed"),
         (["toy", "--out", str(DEFAULT_FOLDER)], "already holds a model: choose another folder with --out"),
         (["toy", "--out", "run", "--arch", "resnet18", "--weights", "imagenet"], "resnet18 starts from random weights"),
         (["toy", "--out", "run", "--weights", "my.h5"], "lite starts from imagenet or none"),

@@ -110,7 +110,7 @@ def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path:
     assert (step.version, step.before) == (second.version, first.version)
     assert seen == [second.version, first.version, BUILT_IN]
     assert registry.current().by == BY
-    with pytest.raises(RegistryError, match="there is none to go back to"):
+    with pytest.raises(RegistryError, match="there is no previous version"):
         rollback(registry, by=BY)
 
 

@@ -391,7 +391,7 @@ def test_an_http_camera_that_falls_silent_is_noticed(
     mjpeg_camera.most = 100
     source = parse_source(mjpeg_camera.url).open()
 
-    with pytest.raises(SourceFailed, match="nothing came for 1 s"):
+    with pytest.raises(SourceFailed, match="no data came for 1 s"):
         list(source)
 
     source.close()

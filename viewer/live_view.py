@@ -2,7 +2,7 @@
 
 In: results, and pixels from Redis: only those of watched cameras, in one call a round, by the key in the result itself.
 Out: a DisplayFrame of each watched camera. A camera without labelled results is displayed by its newest frame, without
-boxes. While Redis is away nothing is displayed; the loop goes on as soon as it answers.
+boxes. While Redis cannot be reached, nothing is displayed; the loop continues as soon as it answers.
 """
 
 from __future__ import annotations

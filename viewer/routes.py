@@ -92,7 +92,7 @@ def add_media_routes(
 
 def _is_known(context: WorkerContext, rejections: RejectionLog, name: str) -> bool:
     if not messages.is_camera_name(name):
-        rejections.log(request.environ, "no camera can have this name")
+        rejections.log(request.environ, "not a valid camera name")
         return False
     return context.client.zscore(messages.CAMERAS, name) is not None
 

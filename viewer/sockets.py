@@ -68,17 +68,17 @@ class PageSockets:
             return
         names = [name for name in cameras if isinstance(name, str) and is_camera_name(name)]
         if len(names) < len(cameras):
-            self._rejections.log(request.environ, "watch with a name that no camera can have")
+            self._rejections.log(request.environ, "watch with an invalid camera name")
         self.audience.watch(_socket_id(), names)
 
     def _acknowledge(self, camera: object = None, frame_id: object = None, *_: object) -> None:
         if isinstance(camera, str) and is_camera_name(camera) and isinstance(frame_id, str):
             self.audience.acknowledge(_socket_id(), camera, frame_id)
         else:
-            self._rejections.log(request.environ, "ack of a frame that no camera can have")
+            self._rejections.log(request.environ, "ack with an invalid camera name or frame ID")
 
     def _malformed(self, *_: object) -> None:
-        self._rejections.log(request.environ, "a message that no page sends; its WebSocket is closed")
+        self._rejections.log(request.environ, "an invalid message; its WebSocket is closed")
         close_websocket(request.environ)
 
 

@@ -1,4 +1,4 @@
-"""Decide how many crops go into one model call. Pure: no clock of its own, no I/O.
+"""Decide how many crops go into one call of the classifier. Pure: no clock, no I/O.
 
 All waiting crops are taken, up to a limit, so batches grow by themselves while the model runs. The limit is the
 configured maximum, or what the model finishes within `MAX_CALL_S` if that is less, so that entries are renewed in time.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_CALL_S = 0.5  # longest model call; well below RECLAIM_IDLE_MS in pipeline.bus.reader
+MAX_CALL_S = 0.5  # longest call; well below RECLAIM_IDLE_MS in pipeline.bus.reader
 MEAN_WEIGHT = 0.2  # weight of the newest measurement in the running means
 
 
@@ -26,7 +26,7 @@ class Batcher:
     """Measure how fast the model is, and size batches accordingly.
 
     Args:
-        max_crops: most crops in one call.
+        max_crops: maximum number of crops in one call; the classifier splits a call of more than its MAX_BATCH.
         max_wait_s: how long a batch that is not full may wait for more crops.
     """
 

@@ -2,8 +2,8 @@
 
 `--models` in; a loaded model out, and another one whenever the registry's current version changes. A version that does
 not load is rejected: `state` says why, the model in use stays, and the version is tried again when its files change. A
-registry that cannot be reached is reported in the same way and polled again. If the first
-version does not load, the process fails.
+registry that cannot be reached is reported in the same way and polled again. If the first version does not load, the
+process fails.
 """
 
 from __future__ import annotations

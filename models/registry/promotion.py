@@ -74,7 +74,7 @@ def rollback(registry: Registry, *, by: str) -> PromotionResult:
         current = registry.current()
         if not current.history:
             raise RegistryError(
-                f"{current.version} is the first version of {registry.location}: there is none to go back to"
+                f"{current.version} is the first version of {registry.location}: there is no previous version"
             )
         previous = current.history[-1].version
         try:
@@ -148,6 +148,6 @@ def _check_no_worse(registry: Registry, version: str, current: str) -> Compariso
     if found.new < found.current:
         raise RegistryError(
             f"{version} is worse than {current}, which is current: {found.new:.2%} against {found.current:.2%}, mean "
-            f"over {', '.join(found.tests)}; --force makes it current all the same"
+            f"over {', '.join(found.tests)}; --force makes it current anyway"
         )
     return found

@@ -29,7 +29,7 @@ REPORT = "report"
 BUILT_IN = "built-in"
 # The files of a run folder that a version has; the float ONNX file is not used for serving.
 SERVED_FILES = (INT8_NAME, KERAS_NAME)
-REWRITE = "`maskwatch models promote VERSION --force` writes it anew"
+REWRITE = "`maskwatch models promote VERSION --force` writes it again"
 # Cards that differ only in these fields describe the same model.
 FIELDS_THAT_MAY_DIFFER = {"created", "job"}
 

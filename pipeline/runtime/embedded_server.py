@@ -86,7 +86,9 @@ def keep_server(folder: Path, parent_fd: int) -> int:
         while server.is_running() and _parent_lives(parent_fd):
             time.sleep(0.05)
         if not server.is_running():
-            log.warning("the embedded server died and is restarted: its data are lost, and senders send theirs again")
+            log.warning(
+                "the embedded server died and is restarted: its data is lost; unfinished frames of files are sent again"
+            )
             continue
         _wait_for_clients_to_leave(f"unix://{socket}")
         server.terminate()

@@ -32,7 +32,7 @@ class SourceFrame(Struct, frozen=True, kw_only=True):
     jpeg: the picture file's own bytes, upright; not decoded yet, so they may still be damaged.
     width, height: in pixels; 0 when there is an error.
     at_s: when the frame is due by the source's own timestamps, seconds; None in a source without timestamps.
-    error: why this frame cannot be read, one line; the source goes on with the next.
+    error: why this frame cannot be read, one line; the source continues with the next.
     """
 
     name: str

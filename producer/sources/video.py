@@ -68,7 +68,7 @@ class VideoSource:
                     yield self._source_frame(index, decoded)
                     index += 1
         except (av.error.FFmpegError, jpeg.BadImage) as error:
-            reason = f"nothing came for {READ_TIMEOUT_S:g} s" if _timed_out(error) else _reason(error)
+            reason = f"no data came for {READ_TIMEOUT_S:g} s" if _timed_out(error) else _reason(error)
             raise SourceFailed(f"{self._location} broke off: {reason}") from error
         if self._damaged:
             log.warning("%s: %d damaged packets were skipped, %d frames decoded", self._location, self._damaged, index)

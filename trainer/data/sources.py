@@ -142,7 +142,9 @@ def _class_folders(folder: Path) -> tuple[list[DatasetFile], list[str]]:
             problems.append(f"{printable(child)} is not named for a class, mask or no mask")
     for needed, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
         if not any(item.label == needed for item in items):
-            raise DatasetUnusable(f"{folder} has no pictures in a folder named {wanted}: one folder a class is needed")
+            raise DatasetUnusable(
+                f"{folder} has no pictures in a folder named {wanted}: one folder per class is needed"
+            )
     return items, problems
 
 

@@ -83,7 +83,7 @@ def cancel_job(client: Redis, job_id: str) -> None:
     def cancel_job(pipe: Pipeline) -> None:
         state = STATES.get(job.get_status())
         if state not in UNFINISHED:
-            raise JobRejected(f"job {job_id} is {state or 'no job that runs'} already: there is nothing to cancel")
+            raise JobRejected(f"job {job_id} is {state or 'not active'} already: there is nothing to cancel")
         pipe.multi()
         job.set_status(JobStatus.CANCELED, pipeline=pipe)
         queue.remove(job, pipeline=pipe)

@@ -17,7 +17,7 @@ from viewer.security.login_throttle import LoginThrottle
 from viewer.security.middleware import cookie_name, is_https, read_cookie
 from viewer.security.rejection_log import RejectionLog, peer_address
 
-WRONG = "This is not the password."
+WRONG = "Wrong password."
 OLD = "This page was too old, or cookies are blocked. Try again."
 
 

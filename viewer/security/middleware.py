@@ -85,7 +85,7 @@ class SecurityMiddleware:
         if not self._authenticator.has_login and not self._is_own_host(host):
             return Denial(status=HTTPStatus.MISDIRECTED_REQUEST, text=f"Host header {host!a:.80} is not accepted")
         if self._is_cross_site(environ):
-            return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins names more origins")
+            return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins allows more origins")
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="Content-Length is required")
         if _length(environ) > MAX_BODY:

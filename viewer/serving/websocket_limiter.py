@@ -56,7 +56,7 @@ class WebSocketLimiter:
         try:
             return self._app(environ, start_response)
         except (ValueError, RecursionError) as error:  # Engine.IO cannot decode a packet
-            self._rejections.log(environ, "a message that no page sends; its WebSocket is closed")
+            self._rejections.log(environ, "an invalid message; its WebSocket is closed")
             close_websocket(environ)
             raise StopIteration from error  # gunicorn closes the connection without an answer
         finally:
