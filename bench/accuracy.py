@@ -5,7 +5,7 @@
 
 In: the JSON lines of `maskwatch label --json`, and the folder with the images and their Pascal VOC annotations. Out: a
 table, or JSON with --json; mAP is the mean over the labels (precision.py). An image without line, a line without image,
-or a line with an error fails with status 1, so that a figure is never of some of the images by accident. To measure on
+or a line with an error fails with status 1, so that no figure covers only some of the images by accident. To measure on
 some of them, list their hashes with --only.
 """
 

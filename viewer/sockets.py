@@ -2,7 +2,8 @@
 
 From the page: `watch` (a list of camera names: only their frames are sent) and `ack` (camera, frame_id: the frame is
 drawn, the next one may be sent). To the page: `frame` (metadata, JPEG as bytes), and once a second `status` (the
-content of /api/status) and `health` (the content of /healthz). Events of another form are logged and ignored.
+content of /api/status) and `health` (the content of /healthz). An event with invalid arguments is logged and ignored; a
+packet of any other form closes the WebSocket.
 """
 
 from __future__ import annotations
