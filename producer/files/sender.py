@@ -33,7 +33,7 @@ WINDOW = 32  # frames read ahead of the oldest one that is not written yet
 MAX_HELD_BYTES = 512_000_000  # memory for these frames; whichever limit is reached first counts
 RENEW_INTERVAL_S = 10.0  # between renewals of the pixels of unfinished frames
 CHECK_INTERVAL_S = 1.0  # between checks that Redis still has its memory
-SILENT_S = 5.0  # without a result for this long, check whether there are workers
+SILENT_S = 5.0  # without a result for so long, check whether there are workers
 NO_ROOM_S = 0.1  # pause before a frame that Redis had no room for is sent again
 
 
