@@ -261,7 +261,7 @@ def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(registr
         (b"no network at all", "holds no classifier that runs"),
         (network(112, [float("nan")]), "NaN"),
         (network(112, [0.2, 0.8]), "2 numbers for 1 faces"),
-        (network(112, [3.5]), "no probabilities"),
+        (network(112, [3.5]), "not probabilities"),
         (network(64, [0.5]), "holds no classifier that runs"),
         (network(112, [0.5], batch=1), "holds no classifier that runs"),
     ],

@@ -266,6 +266,6 @@ def test_ctrl_c_says_in_one_line_how_the_training_continues(jobs: Jobs, processe
 
     assert status == 130
     assert jobs.log().splitlines()[-1] == (
-        f"maskwatch: stopped: the same command goes on after the last epoch that {out} holds"
+        f"maskwatch: stopped: the same command continues after the last epoch in {out}"
     )
     assert [path.name for path in out.iterdir()] == [CHECKPOINT_NAME]
