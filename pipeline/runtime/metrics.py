@@ -1,8 +1,8 @@
 """All metrics: their names, their meaning, and the processes that export them.
 
-The objects are global, because a process has one of each; `expose(role)` registers those of a role. The totals of all
-processes are in Redis and exported by the viewer (REDIS_METRICS). Labels have few values: a camera process exports its
-own camera only, the viewer the cameras listed in Redis.
+The objects are global, because a process has one of each; `expose_metrics(role)` registers those of a role. The totals
+of all processes are in Redis and exported by the viewer (REDIS_METRICS). Labels have few values: a camera process
+exports its own camera only, the viewer the cameras listed in Redis.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SettledEntries(Collector):
 
 
 def _counter(name: str, help_text: str, *labels: str) -> Counter:
-    return Counter(name, help_text, labels, registry=None)  # registered by expose()
+    return Counter(name, help_text, labels, registry=None)  # registered by expose_metrics()
 
 
 def _gauge(name: str, help_text: str, *labels: str) -> Gauge:

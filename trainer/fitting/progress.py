@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from msgspec import Struct
 
-INTERVAL_S = 1.0  # half of what is promised, because the clock is only read after a step
+INTERVAL_S = 1.0  # at least; the clock is only read after a step
 
 
 class Progress(Struct, frozen=True, kw_only=True):
