@@ -75,7 +75,7 @@ class Camera:
         self.pictures.clear()
 
     def state(self) -> str:
-        beats = [beat for beat in status.heartbeats(self.client) if beat.role == "camera"]
+        beats = [beat for beat in status.read_heartbeats(self.client) if beat.role == "camera"]
         return beats[0].state if beats else ""
 
     def log(self) -> str:

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.data.annotations import read_annotations
-from trainer.data.prepare import DatasetUnusable, ManifestRow, MeasuredFaces, PreparedData, prepare_data
+from trainer.data.annotations import DatasetUnusable, read_annotations
+from trainer.data.prepare import ManifestRow, MeasuredFaces, PreparedData, prepare_data
 from trainer.data.sources import DatasetPath, dataset_family, dataset_name, read_source
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}

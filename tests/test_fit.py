@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.data.prepare import MeasuredFaces, Patches, PreparedData
+from trainer.data.faces import FacePatches
+from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, RunOrigin
@@ -57,7 +58,7 @@ def toy_prepared() -> PreparedData:
         return MeasuredFaces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
 
     pixels, has_mask = pictures(40, 45)
-    training = Patches(
+    training = FacePatches(
         pixels=pixels,
         squares=np.tile(np.array([[4, 4, 36]], np.float32), (40, 1)),
         tight=np.arange(40) % 2 == 0,

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import FrameResult, frame_id
-from viewer.joiner import MAX_PATIENT_S, SILENT_S, UNLABELLED_S, WAIT_S, Joiner
+from pipeline.bus.status import UNLABELLED_S
+from viewer.joiner import MAX_PATIENT_S, SILENT_S, WAIT_S, Joiner
 
 START = 1_000
 

@@ -21,9 +21,9 @@ from models.classifier.card import INT8_NAME, Card
 from models.classifier.mask_classifier import Floats, Pixels
 from trainer.data.prepare import MeasuredFaces
 from trainer.reports.evaluate import ScoredTestSet
-from trainer.reports.findings import Findings, compute_findings
+from trainer.reports.findings import Epoch, Findings, Report, compute_findings
 from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure_latency
-from trainer.reports.report import FOLDER, Epoch, Report, write_report
+from trainer.reports.report import FOLDER, write_report
 from trainer.reports.shares import wilson_share
 from trainer.reports.slices import slices, worst_mistakes
 

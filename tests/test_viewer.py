@@ -19,9 +19,9 @@ from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving
 from pipeline.runtime.settings import Settings
 from pipeline.vision.drawing import COLOURS_BGR
 from pipeline.vision.jpeg import Image, decode_jpeg
-from viewer.app import PortInUse, main
+from viewer.app import main
 from viewer.audience import ACK_S, DisplayFrame, Mailbox
-from viewer.serving.server import listen
+from viewer.serving.server import PortInUse, listen
 
 
 @pytest.fixture(scope="module")

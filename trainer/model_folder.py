@@ -24,7 +24,7 @@ from trainer.networks import export
 from trainer.reports import report
 from trainer.reports.calibrate import fit_temperature
 from trainer.reports.evaluate import THRESHOLD, ScoredTestSet, card_figures, score_test_set
-from trainer.reports.findings import Epoch, Kinship
+from trainer.reports.findings import Epoch, Kinship, Report
 from trainer.reports.latency import measure_run_latency
 from trainer.settings import Recipe
 
@@ -54,7 +54,7 @@ def write_model_folder(
     _warn_of_int8(measured)
     card = _card(plan, prepared, measured, epochs[-1], temperature, job)
     prepared.write_manifest(out)
-    page = report.Report(
+    page = Report(
         card=card,
         command=training_command(plan),
         epochs=epochs,

@@ -29,14 +29,12 @@ from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import ConnectionLimiter
-from viewer.serving.server import PortInUse, listen, page_url, serve
+from viewer.serving.server import listen, page_url, serve
 from viewer.serving.websocket_limiter import WebSocketLimiter
 from viewer.sockets import PageSockets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-__all__ = ["PortInUse", "main"]
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,12 @@ SILENT_S: a start in the future (a clock that was set back, a forged record) mus
 from __future__ import annotations
 
 from pipeline.bus.messages import FrameResult
+from pipeline.bus.status import UNLABELLED_S
 
 WAIT_S = 0.05  # longest wait for the outcome of a frame
-UNLABELLED_S = 1.0  # a camera without labelled results for this long is shown without labels ...
-MAX_PATIENT_S = 5.0  # ... or, where workers are slow, for twice the time between its last two, at most this
+# Where workers are slow, a camera is shown without labels not after UNLABELLED_S but after twice the time between its
+# last two labelled results, at most this.
+MAX_PATIENT_S = 5.0
 SILENT_S = 2.0  # a producer without results for this long may be replaced by one with a lower start
 MAX_PRODUCERS = 16  # earlier producers of which the last displayed seq is remembered
 

@@ -30,6 +30,8 @@ MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it 
 WORK_STREAMS = (messages.FRAMES, messages.FACES)
 STREAMS = (*WORK_STREAMS, messages.RESULTS, messages.DEAD)
 
+WORKER_COMMANDS = {"detector": "maskwatch detect", "classifier": "maskwatch classify"}  # by the roles that label frames
+
 State = Literal["live", "stale", "offline", "unlabelled"]
 
 
@@ -98,7 +100,7 @@ def read_status(client: Redis, clock: Clock) -> Status:
     """Return the current status."""
     now = clock.now()
     names = _camera_names(client, now)
-    beats = heartbeats(client)
+    beats = read_heartbeats(client)
     ledgers = read_ledgers(client, names)
     recent = _recent_results(client, now)
     cameras = [_camera(client, name, ledgers[name], recent.get(name, []), beats, now) for name in sorted(names)]
@@ -126,7 +128,7 @@ def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
 
-def heartbeats(client: Redis) -> list[Heartbeat]:
+def read_heartbeats(client: Redis) -> list[Heartbeat]:
     """Return the heartbeats of all live processes."""
     ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
     packed = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
@@ -139,6 +141,12 @@ def heartbeats(client: Redis) -> list[Heartbeat]:
         if all(map(math.isfinite, (beat.started_at, beat.beat_at, *beat.rates.values()))):
             beats.append(beat)  # JSON cannot represent other numbers
     return beats
+
+
+def missing_workers(client: Redis) -> list[str]:
+    """Return which of the roles in WORKER_COMMANDS no live process has: without one of each no frame is labelled."""
+    live = {beat.role for beat in read_heartbeats(client)}
+    return [role for role in WORKER_COMMANDS if role not in live]
 
 
 def status_table(status: Status) -> str:

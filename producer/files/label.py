@@ -17,15 +17,14 @@ from pipeline.bus import messages
 from pipeline.bus.keys import ledger_key, newest_frame_key
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX
-from pipeline.bus.status import FILES_S
+from pipeline.bus.status import FILES_S, WORKER_COMMANDS, missing_workers
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from producer.files.outputs import Outputs
-from producer.files.sender import Sender, missing_workers
+from producer.files.sender import Sender
 from producer.sources.source import Source
 
 WORKERS_S = 1.5  # how long to wait for the heartbeats of workers on a Redis that was named
-START_COMMANDS = {"detector": "`maskwatch detect`", "classifier": "`maskwatch classify`"}
 
 
 class NoWorkers(Exception):
@@ -78,9 +77,9 @@ def check_workers(context: WorkerContext) -> None:
         NoWorkers: says which role is missing.
     """
     ends = time.monotonic() + WORKERS_S
-    while missing := missing_workers(context):
+    while missing := missing_workers(context.client):
         if time.monotonic() > ends or context.wait(0.1):
-            commands = " and ".join(START_COMMANDS[role] for role in missing)
+            commands = " and ".join(f"`{WORKER_COMMANDS[role]}`" for role in missing)
             roles = " and no live ".join(missing)
             raise NoWorkers(
                 f"no live {roles} at {context.redis_location}; start {commands} there, or leave out --redis"

@@ -7,9 +7,7 @@ PictureUnusable with the reason. A clip that cannot be decoded has no frames.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,17 +16,11 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from models.classifier.mask_classifier import Pixels
-from pipeline.vision.jpeg import BadImage, check_size
+from pipeline.vision.jpeg import PILLOW_ERRORS, BadImage, check_size
 
 CLIP_FRAMES = 100  # used of a clip, evenly spread; of a shorter clip all
 MIN_PICTURE_PX = 8  # the shorter side of a picture that can show a face
 PLAIN = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
-
-# Pillow's plugins raise different errors for damaged headers.
-_DAMAGED = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it can read; other damage raises
 PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
@@ -87,5 +79,5 @@ def _size(content: bytes) -> tuple[int, int]:
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             return image.size
-    except _DAMAGED as error:
+    except PILLOW_ERRORS as error:
         raise PictureUnusable("is not a picture that can be read") from error

@@ -35,8 +35,6 @@ from trainer.data.split import (
     find_leaks,
 )
 
-__all__ = ["DatasetUnusable", "FacePatches", "MeasuredFaces", "PreparedData", "prepare_data"]
-
 # Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
 PATCH_SCALE = 1.4
 MAX_NAMED_LEAKS = 10  # the error message names so many leaking pairs and counts the rest

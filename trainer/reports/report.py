@@ -19,10 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.classifier.mask_classifier import Pixels
 from trainer.reports.evaluate import ScoredTestSet
-from trainer.reports.findings import Epoch, Findings, Report, compute_findings
+from trainer.reports.findings import Findings, Report, compute_findings
 from trainer.reports.slices import Mistake
-
-__all__ = ["FOLDER", "Epoch", "Report", "write_report"]
 
 FOLDER = "report"
 PAGE_NAME = "report.html"
