@@ -20,7 +20,7 @@ from pipeline.runtime.settings import Settings
 from pipeline.vision.drawing import COLOURS_BGR
 from pipeline.vision.jpeg import Image, decode_jpeg
 from viewer.app import main
-from viewer.audience import ACK_S, DisplayFrame, Mailbox
+from viewer.audience import ACK_TIMEOUT_S, DisplayFrame, Mailbox
 from viewer.serving.server import PortInUse, listen
 
 
@@ -81,7 +81,7 @@ def test_an_acknowledgement_that_does_not_come_frees_the_slot_after_5_seconds() 
     mailbox.watch(["demo"])
     mailbox.offer(shown(1), 0.0)
 
-    early, late = mailbox.offer(shown(2), ACK_S - 0.01), mailbox.offer(shown(3), ACK_S)
+    early, late = mailbox.offer(shown(2), ACK_TIMEOUT_S - 0.01), mailbox.offer(shown(3), ACK_TIMEOUT_S)
 
     assert (early, late and late.seq) == (None, 3)
 

@@ -20,11 +20,11 @@ from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newes
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.bus.scripts import Script
 
-RECENT_S = 5.0  # period of rates and latencies
-STALE_S = 2.0  # a camera without a new frame for this long is stale
-OFFLINE_S = 5.0  # ... and for this long, offline
+RATE_PERIOD_S = 5.0  # period of rates and latencies
+STALE_CAMERA_S = 2.0  # a camera without a new frame for this long is stale
+OFFLINE_CAMERA_S = 5.0  # ... and for this long, offline
 UNLABELLED_S = 1.0  # a live camera without a labelled frame for this long is shown without labels
-FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
+FILE_RETENTION_S = 600.0  # how long a finished run of `maskwatch label` is listed
 MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it either
 
 WORK_STREAMS = (messages.FRAMES, messages.FACES)
@@ -187,10 +187,10 @@ def camera_state(
     if not held or not connected:
         return "offline"
     period_s = 1 / fps if fps > 0 else 0.0
-    if age_s is None or age_s > max(STALE_S, 3 * period_s):
+    if age_s is None or age_s > max(STALE_CAMERA_S, 3 * period_s):
         if fps > 0:
             return "unlabelled"
-        return "offline" if age_s is None or age_s > OFFLINE_S else "stale"
+        return "offline" if age_s is None or age_s > OFFLINE_CAMERA_S else "stale"
     if labelled_age_s is None or labelled_age_s > max(UNLABELLED_S, 3 * period_s):
         return "unlabelled"
     return "live"
@@ -224,7 +224,7 @@ def _camera(
         detail=beat.state if beat else "no producer",
         newest_at=newest_at,
         fps=round(fps, 1),
-        labelled_fps=round(len(labelled) / RECENT_S, 1),
+        labelled_fps=round(len(labelled) / RATE_PERIOD_S, 1),
         latency_ms=round(statistics.median(latencies), 1) if latencies else None,
         ledger=ledger,
     )
@@ -237,7 +237,7 @@ def _camera_names(client: Redis, now: float) -> list[str]:
     return [
         name
         for name, at in found
-        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILES_S)
+        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILE_RETENTION_S)
     ]
 
 
@@ -255,7 +255,7 @@ def _newest_at(client: Redis, name: str) -> float | None:
 
 
 def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, FrameResult]]]:
-    since = f"{int((now - RECENT_S) * 1000)}-0"
+    since = f"{int((now - RATE_PERIOD_S) * 1000)}-0"
     found: dict[str, list[tuple[float, FrameResult]]] = {}
     for id_, fields in cast(list[Any], client.xrange(messages.RESULTS, min=since)):
         try:

@@ -20,7 +20,7 @@ from pipeline.vision.jpeg import PILLOW_ERRORS, BadImage, check_size
 
 CLIP_FRAMES = 100  # used of a clip, evenly spread; of a shorter clip all
 MIN_PICTURE_PX = 8  # the shorter side of a picture that can show a face
-PLAIN = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
+MIN_GREY_STD = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it can read; other damage raises
 PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
@@ -45,7 +45,7 @@ def decode_picture(content: bytes) -> Pixels:
         raise PictureUnusable("is not a picture that can be read") from error
     if picture is None:
         raise PictureUnusable("is not a picture that can be read")
-    if cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).std() < PLAIN:
+    if cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).std() < MIN_GREY_STD:
         raise PictureUnusable("shows nothing but one plain colour")
     return np.asarray(picture, np.uint8)
 

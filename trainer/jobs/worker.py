@@ -35,7 +35,7 @@ from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import Device
 from trainer.jobs.failures import HorseDied, exit_reason, is_permanent, one_line_error, record_failure
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find_job, training_queue
+from trainer.jobs.job_spec import INDEX, JOB_HEARTBEAT_TIMEOUT_S, TrainingJob, find_job, training_queue
 from trainer.jobs.work_horse import perform
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class TrainingWorker(Worker):
 
     def get_heartbeat_ttl(self, *_: object, **__: object) -> int:
         """Return how long a heartbeat is valid; rq itself adds a minute."""
-        return LOST_S
+        return JOB_HEARTBEAT_TIMEOUT_S
 
     def maintain(self) -> None:
         """Send a heartbeat every few seconds, and requeue jobs whose trainers are gone.
@@ -178,7 +178,7 @@ class TrainingWorker(Worker):
             pipe.lrem(self._queue.intermediate_queue_key, 1, job.id)
             pipe.zadd(INDEX, {job.id: time.time()}, nx=True)
             if is_queued:
-                begun.append(Execution.create(job, LOST_S, pipeline=pipe, worker_name=self.name))
+                begun.append(Execution.create(job, JOB_HEARTBEAT_TIMEOUT_S, pipeline=pipe, worker_name=self.name))
                 job.prepare_for_execution(self.name, pipeline=pipe)
                 pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))
                 pipe.persist(job.key)

@@ -22,18 +22,18 @@ from trainer.reports.evaluate import ScoredTestSet
 from trainer.reports.findings import Findings, Report, compute_findings
 from trainer.reports.slices import Mistake
 
-FOLDER = "report"
+REPORT_FOLDER = "report"
 PAGE_NAME = "report.html"
 NUMBERS_NAME = "report.json"
 
 
 def write_report(run: Path, report: Report) -> None:
-    """Write the report of a run into FOLDER of its folder, over an older one."""
+    """Write the report of a run into REPORT_FOLDER of its folder, over an older one."""
     from trainer.reports import plots  # matplotlib takes a second to import
 
     findings = compute_findings(report)
     pictures = plots.draw_plots(findings, report.tests) | _faces(findings.mistakes, report.tests)
-    folder = run / FOLDER
+    folder = run / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for older in folder.glob("*.png"):
         older.unlink()  # faces that are no longer on the page must not stay in the folder

@@ -27,7 +27,7 @@ SAME_DETAIL = (0.94, 0.88)
 SAME_PARTS = 0.85
 PART_PX = 3.0
 FAINT = 0.02
-PLAIN = 0.5  # detail that varies less than this, in grey levels, does not count
+MIN_DETAIL_STD = 0.5  # detail that varies less than this, in grey levels, does not count
 MIN_SHARED = 0.7  # the share of the window that both pictures must cover
 
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -100,7 +100,7 @@ def _correlation(one: Floats, other: Floats, window: Floats) -> float:
     """Return the correlation of two pictures under a window with sum 1; 0 if one of them has no detail there."""
     one, other = one - (one * window).sum(), other - (other * window).sum()
     spreads = [float(np.sqrt((each * each * window).sum())) for each in (one, other)]
-    if min(spreads) < PLAIN:
+    if min(spreads) < MIN_DETAIL_STD:
         return 0.0
     return float((one * other * window).sum()) / (spreads[0] * spreads[1])
 

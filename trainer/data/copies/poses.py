@@ -23,7 +23,7 @@ SEEN_PX = 32
 GRID = 16
 SOFT_SIGMA = 2.0  # high-pass filter, in points of the grid
 WINDOW_SIGMA = 0.64  # width of the round window, where 1 is half the side
-PLAIN = 1.0  # a vector shorter than this (grey levels) is set to zero
+MIN_LENGTH = 1.0  # a vector shorter than this (grey levels) is set to zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def pose_vectors(pictures: Floats, pose: Pose) -> Floats:
     """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 for plain pictures."""
     seen = pictures @ _as_seen(pose)
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)
-    shown: Floats = np.where(lengths >= PLAIN, seen / np.maximum(lengths, PLAIN), 0).astype(np.float32)
+    shown: Floats = np.where(lengths >= MIN_LENGTH, seen / np.maximum(lengths, MIN_LENGTH), 0).astype(np.float32)
     return shown
 
 
