@@ -54,7 +54,7 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     source = read_source(dataset)
     found = []
     problems = list(source.problems)
-    for of_file in find_faces(source.items, source.name, source.family):
+    for of_file in find_faces(source.items, source.name, source.collection):
         problems += of_file.problems
         found += [face for face in of_file.faces if only is None or face.sha256[:HASH_DIGITS] in only]
     for problem in problems:

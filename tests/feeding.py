@@ -166,7 +166,7 @@ def alive(server: Server, *roles: str) -> Iterator[None]:
         yield
     finally:
         for context, thread in zip(contexts, threads, strict=True):
-            context.stop()
+            context.request_stop()
             thread.join()
             context.client.close()
 

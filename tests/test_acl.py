@@ -443,7 +443,7 @@ def test_the_error_for_a_redis_without_this_versions_scripts_names_the_remedy() 
         viewer, detector = connect(found.url("viewer")), connect(found.url("detector"))
         calls = [
             lambda: Script(viewer, "ledger", read_only=True)(keys=[messages.FRAMES, messages.FACES], args=[]),
-            lambda: Script(detector, "retire")(keys=[messages.FRAMES], args=[GROUP, "me"]),
+            lambda: Script(detector, "leave_group")(keys=[messages.FRAMES], args=[GROUP, "me"]),
         ]
 
         for call in calls:

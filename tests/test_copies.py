@@ -200,7 +200,7 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
     count, most = 100, 7
     hashes = np.stack([whole(picture).picture for picture in look_alikes(count)])
 
-    def found(most: int) -> candidates.MostAlike:
+    def found(most: int) -> candidates.CandidatePairs:
         everything = np.full(count, most)
         return candidates.find_candidates(
             hashes, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns

@@ -26,7 +26,7 @@ from trainer.fitting.progress import INTERVAL_S, Progress, ReportProgress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import LOCK_NAME, locked_folder, remove_leftovers
 from trainer.networks.architectures import build_network
-from trainer.networks.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
+from trainer.networks.export import QUANTIZATION_PICTURES, fold_temperature, quantization_batches, quantization_crops
 from trainer.reports.calibrate import at_temperature
 from trainer.reports.findings import Epoch
 from trainer.settings import RECIPES
@@ -336,7 +336,7 @@ def test_a_folded_temperature_divides_the_logits() -> None:
 def test_quantization_takes_no_more_memory_for_larger_crops(side: int, batch: int) -> None:
     crops = np.zeros((40, side, side, 3), np.uint8)
 
-    sizes = [len(fed["crops"]) for fed in calibration_batches(crops)]
+    sizes = [len(fed["crops"]) for fed in quantization_batches(crops)]
 
     assert max(sizes) == batch
     assert sum(sizes) == 40
@@ -345,10 +345,10 @@ def test_quantization_takes_no_more_memory_for_larger_crops(side: int, batch: in
 def test_quantization_sees_each_data_set_and_label_as_often() -> None:
     patches = toy_prepared().training
 
-    crops = calibration_crops(patches, RECIPE, seed=0)
+    crops = quantization_crops(patches, RECIPE, seed=0)
 
-    lower = crops[: CALIBRATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
-    assert crops.shape == (CALIBRATION_PICTURES, SIDE, SIDE, 3)
+    lower = crops[: QUANTIZATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
+    assert crops.shape == (QUANTIZATION_PICTURES, SIDE, SIDE, 3)
     assert np.mean(lower < 90) == pytest.approx(0.5, abs=0.06)  # a third of the faces wear a mask
 
 

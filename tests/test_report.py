@@ -76,7 +76,7 @@ def toy_report(*tests: ScoredTestSet) -> Report:
         epochs=EPOCHS,
         temperature=1.5,
         tests=tests,
-        kinship={"street": "same folder"},
+        relations={"street": "same folder"},
         latencies=(LATENCY,),
         size_bytes={INT8_NAME: 2_890_000},
     )

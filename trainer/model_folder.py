@@ -24,7 +24,7 @@ from trainer.networks import export
 from trainer.reports import report
 from trainer.reports.calibrate import fit_temperature
 from trainer.reports.evaluate import THRESHOLD, ScoredTestSet, card_figures, score_test_set
-from trainer.reports.findings import Epoch, Kinship, Report
+from trainer.reports.findings import Epoch, Relation, Report
 from trainer.reports.latency import measure_run_latency
 from trainer.settings import Recipe
 
@@ -47,7 +47,7 @@ def write_model_folder(
     export.fold_temperature(network, temperature)
     export.to_keras(network, out / KERAS_NAME)
     export.to_float_onnx(out / KERAS_NAME, out / FLOAT_NAME)
-    crops = export.calibration_crops(prepared.training, recipe, plan.settings.seed)
+    crops = export.quantization_crops(prepared.training, recipe, plan.settings.seed)
     export.to_int8_onnx(out / FLOAT_NAME, out / INT8_NAME, crops)
     tests = _scored(out, prepared)
     measured = {test.set_name: card_figures(test) for test in tests}
@@ -60,7 +60,7 @@ def write_model_folder(
         epochs=epochs,
         temperature=temperature,
         tests=tests,
-        kinship=_kinship(plan),
+        relations=_relations(plan),
         latencies=measure_run_latency(out, recipe.size_px, with_keras=True),
         size_bytes={name: (out / name).stat().st_size for name in card.files},
     )
@@ -136,12 +136,12 @@ def _card(
     )
 
 
-def _kinship(plan: TrainingPlan) -> dict[str, Kinship]:
+def _relations(plan: TrainingPlan) -> dict[str, Relation]:
     """Return for each measured set how closely related the pictures are that were trained on."""
-    families = {source.family for source in plan.training}
+    collections = {source.collection for source in plan.training}
     measured = (*plan.tests, plan.validation) if plan.validation else plan.tests
-    found: dict[str, Kinship] = {
-        source.name: "same collection" if source.family in families else "none" for source in measured
+    found: dict[str, Relation] = {
+        source.name: "same collection" if source.collection in collections else "none" for source in measured
     }
     return found | dict.fromkeys((source.name for source in plan.training), "same folder")
 

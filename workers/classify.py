@@ -65,7 +65,7 @@ def main(settings: Settings) -> int:
                     with context.busy():
                         classify(context, reader, model, entries)
         with context.reconnecting():
-            reader.retire()
+            reader.leave_group()
     return 0
 
 

@@ -50,7 +50,7 @@ def main(settings: Settings) -> int:
                     with context.busy(), reader.guard(entry):
                         detect(context, reader, entry, detector, model, settings.detector_px)
         with context.reconnecting():
-            reader.retire()
+            reader.leave_group()
     return 0
 
 

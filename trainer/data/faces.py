@@ -56,7 +56,7 @@ class FoundFace:
     """
 
     source: str
-    family: str
+    collection: str
     file: Path
     sha256: str
     frame: int
@@ -111,10 +111,10 @@ class FacePatches:
         return len(self.pixels)
 
 
-def find_faces(items: Sequence[DatasetFile], source: str, family: str) -> Iterator[FileFaces]:
+def find_faces(items: Sequence[DatasetFile], source: str, collection: str) -> Iterator[FileFaces]:
     """Yield the faces of each file of a data set, in order."""
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        yield from threads.map(partial(_faces_of_file, source=source, family=family), items)
+        yield from threads.map(partial(_faces_of_file, source=source, collection=collection), items)
 
 
 def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Pixels:
@@ -147,14 +147,14 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> FacePatches:
     )
 
 
-def _faces_of_file(item: DatasetFile, *, source: str, family: str) -> FileFaces:
+def _faces_of_file(item: DatasetFile, *, source: str, collection: str) -> FileFaces:
     where = printable(item.path)
     is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
     hashes: list[PerceptualHash] = []
     problems: list[str] = []
     try:
-        for face, picture in _found(item, source, family):
+        for face, picture in _found(item, source, collection):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
                 problems.append(f"{where}: {px} are inside it: left out")
@@ -171,14 +171,14 @@ def _faces_of_file(item: DatasetFile, *, source: str, family: str) -> FileFaces:
     return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
 
 
-def _found(item: DatasetFile, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
+def _found(item: DatasetFile, source: str, collection: str) -> Iterator[tuple[FoundFace, Pixels]]:
     """Yield each face of a file with its picture; one frame of a clip is in memory at a time."""
     raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
     for frame, picture in _pictures(item, raw):
         for number, (label, box, tight) in enumerate(_faces_in(item, picture)):
             face = FoundFace(
-                source=source, family=family, file=item.path, sha256=sha256, frame=frame, number=number,
+                source=source, collection=collection, file=item.path, sha256=sha256, frame=frame, number=number,
                 label=label, box=box, tight=tight,
             )  # fmt: skip
             yield face, picture

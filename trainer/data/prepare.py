@@ -94,7 +94,7 @@ class ManifestRow(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     box: tuple[float, float, float, float]
     group: str
-    split: Split = msgspec.field(name="side")
+    split: Split = msgspec.field(name="side")  # the key in manifests of earlier versions, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ Grey = NDArray[np.uint8]
 
 HASH_PX = 64  # side of both pictures
 MIN_SEEN_PX = 18  # a picture with a shorter side resembles every other one: its hash is left black
-AROUND = 0.15  # the margin around a face in a photograph of many people, as a share of its box
+PICTURE_MARGIN = 0.15  # the margin around a face in a photograph of many people, as a share of its box
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,13 @@ def perceptual_hash(picture: Pixels, box: tuple[float, float, float, float], *, 
     plain = np.zeros((HASH_PX, HASH_PX), np.uint8)
     face = _square(picture, box, 0.0) if is_clear else plain
     if not is_alone:
-        return PerceptualHash(picture=_square(picture, box, AROUND) if is_clear else plain, face=face)
+        return PerceptualHash(picture=_square(picture, box, PICTURE_MARGIN) if is_clear else plain, face=face)
     shorter, longer = sorted(picture.shape[:2])
     if shorter < MIN_SEEN_PX:
         return PerceptualHash(picture=plain, face=face)
-    how = cv2.INTER_AREA if longer > HASH_PX else cv2.INTER_LINEAR
-    return PerceptualHash(picture=_grey(cv2.resize(picture, (HASH_PX, HASH_PX), interpolation=how)), face=face)
+    interpolation = cv2.INTER_AREA if longer > HASH_PX else cv2.INTER_LINEAR
+    small = cv2.resize(picture, (HASH_PX, HASH_PX), interpolation=interpolation)
+    return PerceptualHash(picture=_grey(small), face=face)
 
 
 def _square(picture: Pixels, box: tuple[float, float, float, float], margin: float) -> Grey:

@@ -70,9 +70,9 @@ def pose_vectors(pictures: Floats, pose: Pose) -> Floats:
 def _as_seen(pose: Pose) -> Floats:
     """Return the matrix from pictures to vectors: each step is linear, so each row is what a single pixel becomes."""
     points = np.arange(GRID) - (GRID - 1) / 2
-    away = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
-    inside = away <= 1
-    window: Grey | Floats = np.exp(-away[inside] / WINDOW_SIGMA**2).astype(np.float32)
+    radius_squared = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
+    inside = radius_squared <= 1
+    window: Grey | Floats = np.exp(-radius_squared[inside] / WINDOW_SIGMA**2).astype(np.float32)
     window = window / window.sum()
     matrix = np.empty((SEEN_PX**2, int(inside.sum())), np.float32)
     for row, pixel in zip(matrix, np.eye(SEEN_PX**2, dtype=np.float32), strict=True):
