@@ -17,8 +17,6 @@ from pipeline.vision.boxes import iou
 from pipeline.vision.faces import LABELS, Face, Label
 from trainer.data.annotations import AnnotatedFace
 
-Floats = NDArray[np.float64]
-
 MIN_IOU = 0.5  # intersection over union from which a prediction matches a face
 
 
@@ -102,7 +100,7 @@ def _average_precision(outcomes: Sequence[tuple[float, bool]], faces: int) -> fl
     order = np.argsort([-rank for rank, _ in outcomes], kind="stable")
     hits = np.array([hit for _, hit in outcomes])[order]
     found = np.cumsum(hits)
-    precision: Floats = found / np.arange(1, len(hits) + 1)
+    precision: NDArray[np.float64] = found / np.arange(1, len(hits) + 1)
     best_from_here_on = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best_from_here_on[hits].sum() / faces)
 

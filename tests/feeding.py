@@ -32,8 +32,9 @@ from pipeline.bus.messages import Frame, FrameResult, LeaseHolder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Face, Label
-from pipeline.vision.jpeg import Image, encode_jpeg
+from pipeline.vision.jpeg import encode_jpeg
 
 BLOCK_PX = 24  # side of one block of the number that a picture carries
 BITS = 16

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from models.classifier.card import INT8_NAME, Card
-from models.classifier.mask_classifier import Floats, Pixels
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import MeasuredFaces
 from trainer.reports.evaluate import ScoredTestSet
 from trainer.reports.findings import Epoch, Findings, Report, compute_findings
@@ -287,7 +287,7 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
     ticks = count()
     shapes: list[tuple[int, ...]] = []
 
-    def network(crops: Pixels) -> Floats:
+    def network(crops: Image) -> Floats:
         shapes.append(crops.shape)
         return np.zeros(len(crops), np.float32)
 

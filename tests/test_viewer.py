@@ -17,8 +17,9 @@ from conftest import Server, wait_until
 from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving, viewing
 
 from pipeline.runtime.settings import Settings
+from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import COLOURS_BGR
-from pipeline.vision.jpeg import Image, decode_jpeg
+from pipeline.vision.jpeg import decode_jpeg
 from viewer.app import main
 from viewer.audience import ACK_TIMEOUT_S, DisplayFrame, Mailbox
 from viewer.serving.server import PortInUse, listen

@@ -16,8 +16,9 @@ import keras
 import msgspec
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
-from models.classifier.mask_classifier import Floats, Pixels, load_onnx
+from models.classifier.mask_classifier import load_onnx
 from models.files import sha256_of
+from pipeline.vision.arrays import Floats, Image
 from trainer.checks import TrainingPlan
 from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.networks import export
@@ -87,7 +88,7 @@ def _temperature(network: keras.Model, calibration: MeasuredFaces) -> float:
         log.warning("only %d pictures could be kept for calibration: confidences are not calibrated", len(calibration))
         return 1.0
 
-    def classify(crops: Pixels) -> Floats:
+    def classify(crops: Image) -> Floats:
         probabilities: Floats = keras.ops.convert_to_numpy(network(crops, training=False))
         return probabilities.reshape(-1)
 

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
+from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import draw_faces, offline_image
-from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, encode_jpeg
+from pipeline.vision.jpeg import BadImage, decode_jpeg, encode_jpeg
 from viewer.audience import DisplayFrame, MjpegStream
 
 BOUNDARY = "frame"

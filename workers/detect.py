@@ -23,7 +23,8 @@ from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, jpeg_size
+from pipeline.vision.arrays import Image
+from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
 
 log = logging.getLogger(__name__)
 

@@ -15,17 +15,15 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, RESTORE, Card, read_card
 from models.files import ModelUnusable, read_checked
+from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import Label
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Runtime = Literal["auto", "onnx", "keras"]
 # From uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
-Classify = Callable[[Pixels], Floats]
+Classify = Callable[[Image], Floats]
 
 # More crops are classified in several calls, which bounds the time and memory of a call.
 MAX_BATCH = 64
@@ -40,7 +38,7 @@ class MaskClassifier:
         self.card = card
         self._classify = classify
 
-    def mask_probability(self, crops: Pixels) -> Floats:
+    def mask_probability(self, crops: Image) -> Floats:
         """Return for each crop (uint8 n x S x S x 3, RGB) the probability of a mask: float32 n, 0..1.
 
         n may be 0. Crops of another size than the card's (made for the previous model) are resized.
@@ -99,7 +97,7 @@ def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], 
     return labels, (0.5 + 0.5 * margin).astype(np.float32)
 
 
-def crop_faces(image: Pixels, boxes: Floats, size_px: int, margin: float) -> Pixels:
+def crop_faces(image: Image, boxes: Floats, size_px: int, margin: float) -> Image:
     """Cut square crops of faces out of an image, as the classifier expects them.
 
     A crop is a square round the box's centre. Its side is the box's longer side, plus `margin` of it at each side; a
@@ -132,14 +130,14 @@ def load_onnx(content: bytes, threads: int) -> Classify:
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def classify(crops: Pixels) -> Floats:
+    def classify(crops: Image) -> Floats:
         probability: Floats = session.run(None, {name: crops})[0]
         return probability.reshape(-1)
 
     return classify
 
 
-def _square(image: Pixels, box: Sequence[float], margin: float) -> Pixels:
+def _square(image: Image, box: Sequence[float], margin: float) -> Image:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = box
     side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
@@ -151,10 +149,10 @@ def _square(image: Pixels, box: Sequence[float], margin: float) -> Pixels:
     missing = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
     if not any(missing):
         return inside
-    padded: Pixels = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE)
+    padded: Image = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE)
     return padded
 
 
-def _resized(crops: Pixels, size_px: int) -> Pixels:
+def _resized(crops: Image, size_px: int) -> Image:
     how = cv2.INTER_AREA if crops.shape[1] > size_px else cv2.INTER_LINEAR
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=how) for crop in crops])

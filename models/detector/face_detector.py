@@ -19,10 +19,10 @@ import onnxruntime as ort
 
 from models.detector import haar
 from models.detector.merge import merge_candidates
-from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode_yunet
+from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, decode_yunet
 from models.files import read_checked
+from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import MAX_FACES
-from pipeline.vision.jpeg import Image
 
 Kind = Literal["yunet", "dnn", "haar"]
 # From a BGR image whose sides are multiples of SIZE_MULTIPLE to candidates: boxes float32 n x 4, scores float32 n.

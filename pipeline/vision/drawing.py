@@ -13,8 +13,8 @@ from typing import cast
 import cv2
 import numpy as np
 
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Face, Label
-from pipeline.vision.jpeg import Image
 
 COLOURS_BGR: dict[Label, tuple[int, int, int]] = {"mask": (233, 180, 86), "no_mask": (0, 94, 213)}
 TEXTS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}

@@ -9,12 +9,12 @@ from typing import cast
 import cv2
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
+
+from pipeline.vision.arrays import Image
 
 MAX_PIXELS = 50_000_000  # 150 MB of memory when decoded
 MAX_SIDE_PX = 65_500  # libjpeg's own limit
 
-Image = NDArray[np.uint8]
 # What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError,

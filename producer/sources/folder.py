@@ -19,7 +19,8 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from pipeline.vision import jpeg
-from pipeline.vision.jpeg import PILLOW_ERRORS, Image
+from pipeline.vision.arrays import Image
+from pipeline.vision.jpeg import PILLOW_ERRORS
 from producer.sources.source import PICTURE_SUFFIXES, Kind, SourceFailed, SourceFrame
 
 log = logging.getLogger(__name__)

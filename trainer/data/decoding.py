@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from pipeline.vision.jpeg import PILLOW_ERRORS, BadImage, check_size
 
 CLIP_FRAMES = 100  # used of a clip, evenly spread; of a shorter clip all
@@ -30,7 +30,7 @@ class PictureUnusable(ValueError):
     """A picture cannot be learned from; the message follows its file's name."""
 
 
-def decode_picture(content: bytes) -> Pixels:
+def decode_picture(content: bytes) -> Image:
     """Return a picture, uint8 H x W x 3, BGR, upright; raise PictureUnusable if it cannot be learned from."""
     width, height = _size(content)
     try:
@@ -50,7 +50,7 @@ def decode_picture(content: bytes) -> Pixels:
     return np.asarray(picture, np.uint8)
 
 
-def clip_frames(path: Path) -> Iterator[tuple[int, Pixels]]:
+def clip_frames(path: Path) -> Iterator[tuple[int, Image]]:
     """Yield number and picture (BGR) of CLIP_FRAMES to 2 CLIP_FRAMES frames of a clip; of a shorter clip, of all.
 
     The frames are counted first, because a header may have no or a wrong number, as that of a live recording does.

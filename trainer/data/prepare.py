@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.faces import FacePatches, FoundFace, cut_as_served, cut_patches
@@ -51,7 +51,7 @@ class MeasuredFaces:
     of its picture. sources: n short names of data sets. names: n, file and face for people.
     """
 
-    crops: Pixels
+    crops: Image
     has_mask: NDArray[np.bool_]
     side_px: NDArray[np.float32]
     sources: tuple[str, ...]

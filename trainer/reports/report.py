@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from trainer.reports.evaluate import ScoredTestSet
 from trainer.reports.findings import Findings, Report, compute_findings
 from trainer.reports.slices import Mistake
@@ -68,7 +68,7 @@ def _faces(mistakes: Sequence[Mistake], tests: Sequence[ScoredTestSet]) -> dict[
     return {mistake.picture: _png(crops[mistake.set_name][mistake.index]) for mistake in mistakes}
 
 
-def _png(crop: Pixels) -> bytes:
+def _png(crop: Image) -> bytes:
     """Encode a crop, uint8 S x S x 3 RGB."""
     _, content = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
     return bytes(content)

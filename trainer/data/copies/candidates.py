@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.copies.poses import Floats, Pose, downscaled, pose_vectors
+from pipeline.vision.arrays import Floats
+from trainer.data.copies.poses import Pose, downscaled, pose_vectors
 
 Wanted = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]]
 

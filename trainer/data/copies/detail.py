@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.copies.candidates import Candidate
-from trainer.data.copies.perceptual_hash import HASH_PX, Grey
-from trainer.data.copies.poses import Floats, Pose
+from trainer.data.copies.perceptual_hash import HASH_PX
+from trainer.data.copies.poses import Pose
 
 SIDE_PX = 40  # candidates are compared at this side
 # Band-pass filters (sigmas in pixels) for the alignment and for the two bands of detail, and the correlations of these
@@ -68,7 +69,7 @@ def detail_correlations(pictures: NDArray[np.uint8], pair: Candidate) -> tuple[t
     return tuple(_correlation(one, other, window) for one, other in bands), _parts_correlation(*bands[0], window)
 
 
-def _soft(picture: Grey, zoom: float) -> Floats:
+def _soft(picture: Image, zoom: float) -> Floats:
     """Blur a hash so that it can be sampled at SIDE_PX points."""
     soft: Floats = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.64 * zoom * HASH_PX / SIDE_PX)
     return soft

@@ -23,9 +23,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.arrays import Image
 from trainer.data.copies.candidates import Candidate, find_candidates
 from trainer.data.copies.detail import is_copy
-from trainer.data.copies.perceptual_hash import Grey, PerceptualHash
+from trainer.data.copies.perceptual_hash import PerceptualHash
 from trainer.data.copies.poses import Pose
 from trainer.data.split import connected_components
 
@@ -74,7 +75,7 @@ def find_copies(hashes: Sequence[PerceptualHash], known: Sequence[int], labels: 
 
 
 def _find_verified_copies(
-    pictures: Grey, poses: Sequence[Pose], known: Sequence[int], labels: Sequence[str]
+    pictures: Image, poses: Sequence[Pose], known: Sequence[int], labels: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Return the pairs of pictures that are copies and connect what was not connected before.
 
@@ -94,7 +95,7 @@ def _find_verified_copies(
 
 
 def _verify_pairs(
-    pictures: Grey, poses: Sequence[Pose], pairs: NDArray[np.intp], groups: _CopyGroups, attempts: NDArray[np.intp]
+    pictures: Image, poses: Sequence[Pose], pairs: NDArray[np.intp], groups: _CopyGroups, attempts: NDArray[np.intp]
 ) -> list[tuple[int, int]]:
     """Return which of the pairs are new copies; for each that is no copy, count down the owner's attempts."""
     copies: list[tuple[int, int]] = []

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Pixels, crop_faces
-
-Grey = NDArray[np.uint8]
+from models.classifier.mask_classifier import crop_faces
+from pipeline.vision.arrays import Image
 
 HASH_PX = 64  # side of both pictures
 MIN_SEEN_PX = 18  # a picture with a shorter side resembles every other one: its hash is left black
@@ -25,11 +23,11 @@ PICTURE_MARGIN = 0.15  # the margin around a face in a photograph of many people
 class PerceptualHash:
     """picture: the whole picture, or the face's surroundings in it. face: the square round its box. uint8 64 x 64."""
 
-    picture: Grey
-    face: Grey
+    picture: Image
+    face: Image
 
 
-def perceptual_hash(picture: Pixels, box: tuple[float, float, float, float], *, is_alone: bool) -> PerceptualHash:
+def perceptual_hash(picture: Image, box: tuple[float, float, float, float], *, is_alone: bool) -> PerceptualHash:
     """Hash a face in a picture (uint8 H x W x 3, BGR); is_alone: whether the picture shows this face alone."""
     is_clear = min(box[2] - box[0], box[3] - box[1]) >= MIN_SEEN_PX
     plain = np.zeros((HASH_PX, HASH_PX), np.uint8)
@@ -44,10 +42,10 @@ def perceptual_hash(picture: Pixels, box: tuple[float, float, float, float], *, 
     return PerceptualHash(picture=_grey(small), face=face)
 
 
-def _square(picture: Pixels, box: tuple[float, float, float, float], margin: float) -> Grey:
+def _square(picture: Image, box: tuple[float, float, float, float], margin: float) -> Image:
     crop = crop_faces(picture, np.array([box], np.float32), HASH_PX, margin)[0]
     return _grey(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
 
 
-def _grey(picture: Pixels) -> Grey:
+def _grey(picture: Image) -> Image:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)

@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.copies.perceptual_hash import Grey
-
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats, Image
 
 # Vectors sample a picture of SEEN_PX x SEEN_PX pixels at those of GRID x GRID points that are inside a circle.
 SEEN_PX = 32
@@ -72,7 +70,7 @@ def _as_seen(pose: Pose) -> Floats:
     points = np.arange(GRID) - (GRID - 1) / 2
     radius_squared = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
     inside = radius_squared <= 1
-    window: Grey | Floats = np.exp(-radius_squared[inside] / WINDOW_SIGMA**2).astype(np.float32)
+    window: Image | Floats = np.exp(-radius_squared[inside] / WINDOW_SIGMA**2).astype(np.float32)
     window = window / window.sum()
     matrix = np.empty((SEEN_PX**2, int(inside.sum())), np.float32)
     for row, pixel in zip(matrix, np.eye(SEEN_PX**2, dtype=np.float32), strict=True):
