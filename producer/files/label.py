@@ -88,8 +88,7 @@ def check_workers(context: WorkerContext) -> None:
 
 def remove_old_runs(context: WorkerContext) -> None:
     """Remove finished runs from the list of cameras once they are no longer shown."""
-    old = cast(
-        list[bytes], context.client.zrangebyscore(messages.CAMERAS, "-inf", context.clock.now() - FILE_RETENTION_S)
-    )
+    cutoff = context.clock.now() - FILE_RETENTION_S
+    old = cast(list[bytes], context.client.zrangebyscore(messages.CAMERAS, "-inf", cutoff))
     if files := [name for name in old if name.startswith(FILE_PREFIX.encode())]:
         context.client.zrem(messages.CAMERAS, *files)

@@ -133,7 +133,7 @@ class TrainingWorker(Worker):
         if job.folder is None or is_folder_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
             metrics.job_running.set(1)
-            end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            end, status = self._supervise(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
             for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
                 metric.set(0)
             log.info("job %s: its process ended %s", job.id, end.value)
@@ -191,7 +191,7 @@ class TrainingWorker(Worker):
         self.executions.update({execution.id: execution for execution in begun})
         return begun[0] if begun else None
 
-    def _watch(self, horse: ChildProcess, job: TrainingJob, execution: Execution) -> tuple[HorseEnd, int]:
+    def _supervise(self, horse: ChildProcess, job: TrainingJob, execution: Execution) -> tuple[HorseEnd, int]:
         """Wait until the horse has ended, or kill it; return why it ended, and its wait status."""
         began = polled_at = beat_at = time.monotonic()
         settled_at = math.inf
