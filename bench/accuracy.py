@@ -27,10 +27,7 @@ from trainer.publish import HASH_DIGITS
 from trainer.reports.evaluate import CLEAR_FACE_PX
 
 # By name: of the faces that are measured, their shorter side.
-MIN_SIDES_PX = {
-    "all faces": 0.0,
-    f"{CLEAR_FACE_PX} px and more": float(CLEAR_FACE_PX),
-}
+MIN_SIDES_PX = {"all faces": 0.0, f"{CLEAR_FACE_PX} px and more": CLEAR_FACE_PX}
 
 only_option = click.option(
     "--only",

@@ -13,9 +13,7 @@ from pipeline.bus.messages import FrameResult
 from pipeline.bus.status import UNLABELLED_S
 
 WAIT_S = 0.05  # longest wait for the outcome of a frame
-# Where workers are slow, a camera is shown without labels not after UNLABELLED_S but after twice the time between its
-# last two labelled results, at most this.
-MAX_UNLABELLED_S = 5.0
+MAX_UNLABELLED_S = 5.0  # at most this, instead of UNLABELLED_S: twice the time between the last two labelled results
 PRODUCER_TIMEOUT_S = 2.0  # a producer without results for this long may be replaced by one with a lower start
 MAX_PRODUCERS = 16  # earlier producers of which the last displayed seq is remembered
 

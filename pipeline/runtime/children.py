@@ -41,7 +41,7 @@ class ChildFailed(Exception):
 @dataclass(slots=True)
 class _Child:
     arguments: list[str]
-    environment: Mapping[str, str] | None
+    environment: Mapping[str, str]
     required: bool
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
@@ -61,13 +61,8 @@ class Children(contextlib.AbstractContextManager["Children"]):
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None, required: bool = True) -> None:
-        """Start `maskwatch ARGUMENTS`.
-
-        Args:
-            environment: variables that the child gets in addition to those of this process.
-            required: the other children have nothing to do without it.
-        """
+    def start(self, *arguments: str, environment: Mapping[str, str], required: bool = True) -> None:
+        """Start `maskwatch ARGUMENTS`, with additional variables; required: the other children need this one."""
         process = spawn(arguments, self._read_end, environment)
         self._children.append(_Child(list(arguments), environment, required, process))
 
@@ -114,16 +109,14 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 process.wait()
 
 
-def spawn(
-    arguments: Sequence[str], parent_fd: int, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def spawn(arguments: Sequence[str], parent_fd: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start `maskwatch ARGUMENTS` in a session of its own. parent_fd: a pipe that closes when this process ends."""
     return subprocess.Popen(
         [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(parent_fd)],
         pass_fds=[parent_fd],
         start_new_session=True,
         stdin=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(environment or {}),
+        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(environment),
     )
 
 

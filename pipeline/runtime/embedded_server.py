@@ -57,7 +57,7 @@ def embedded_server() -> Iterator[StartingServer]:
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
-    keeper = spawn(["serve-embedded", str(folder)], read_end)
+    keeper = spawn(["serve-embedded", str(folder)], read_end, {})
     os.close(read_end)
     try:
         yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
