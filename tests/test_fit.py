@@ -368,8 +368,8 @@ def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
 
 def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked\n"
-        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked_folder\n"
+        "with locked_folder(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
