@@ -23,9 +23,11 @@ from bench.precision import mean_average_precision
 from models.files import sha256_of
 from pipeline.vision.faces import LABELS, Face
 from trainer.data.annotations import AnnotatedPicture, read_annotations
+from trainer.publish import HASH_DIGITS
+from trainer.reports.evaluate import CLEAR_FACE_PX
 
-MIN_SIDES_PX = {"all faces": 0.0, "16 px and more": 16.0}  # of the faces that are measured: their shorter side
-HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
+# By name: of the faces that are measured, their shorter side.
+MIN_SIDES_PX = {"all faces": 0.0, f"{CLEAR_FACE_PX} px and more": CLEAR_FACE_PX}
 
 only_option = click.option(
     "--only",

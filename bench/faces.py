@@ -13,13 +13,14 @@ from pathlib import Path
 
 import click
 
-from bench.accuracy import HASH_DIGITS, only_option, read_hashes
+from bench.accuracy import only_option, read_hashes
 from models.classifier.mask_classifier import MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
 from trainer.data.prepare import MeasuredFaces, cut_faces
 from trainer.data.sources import read_source
+from trainer.publish import HASH_DIGITS
 from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
@@ -53,7 +54,7 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     source = read_source(dataset)
     found = []
     problems = list(source.problems)
-    for of_file in find_faces(source.items, source.name, source.family):
+    for of_file in find_faces(source.items, source.name, source.collection):
         problems += of_file.problems
         found += [face for face in of_file.faces if only is None or face.sha256[:HASH_DIGITS] in only]
     for problem in problems:

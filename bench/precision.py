@@ -17,7 +17,7 @@ from pipeline.vision.boxes import iou
 from pipeline.vision.faces import LABELS, Face, Label
 from trainer.data.annotations import AnnotatedFace
 
-Floats = NDArray[np.float64]
+MIN_IOU = 0.5  # intersection over union from which a prediction matches a face
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,6 @@ class Accuracy:
 def mean_average_precision(
     truth: Mapping[str, Sequence[AnnotatedFace]],
     predictions: Mapping[str, Sequence[Face]],
-    min_iou: float = 0.5,
     *,
     min_side_px: float = 0.0,
 ) -> Accuracy:
@@ -45,7 +44,6 @@ def mean_average_precision(
     Args:
         truth: the annotated faces by image.
         predictions: the labelled faces by image.
-        min_iou: intersection over union, 0 to 1, from which a prediction matches a face.
         min_side_px: annotated faces with a smaller shorter side are neither hit nor miss, nor are unmatched predictions
             of that size.
 
@@ -61,9 +59,7 @@ def mean_average_precision(
     precision, faces = {}, {}
     for label in LABELS:
         outcomes = [
-            outcome
-            for name in truth
-            for outcome in _outcomes(truth[name], predictions[name], label, min_iou, min_side_px)
+            outcome for name in truth for outcome in _outcomes(truth[name], predictions[name], label, min_side_px)
         ]
         faces[label] = sum(_counts(face, label, min_side_px) for found in truth.values() for face in found)
         if faces[label] == 0:
@@ -76,7 +72,6 @@ def _outcomes(
     truth: Sequence[AnnotatedFace],
     predictions: Sequence[Face],
     label: Label,
-    min_iou: float,
     min_side_px: float,
 ) -> Iterator[tuple[float, bool]]:
     """Match one image's predictions of a label, best first; yield (rank, hit) of those that count."""
@@ -91,10 +86,10 @@ def _outcomes(
         if prediction.label != label:
             continue
         overlaps = iou([prediction.box], expected)[0]
-        if expected and overlaps.max() >= min_iou:
+        if expected and overlaps.max() >= MIN_IOU:
             expected.pop(int(overlaps.argmax()))
             yield _rank(prediction), True
-        elif not (iou([prediction.box], ignored) >= min_iou).any() and _side(prediction.box) >= min_side_px:
+        elif not (iou([prediction.box], ignored) >= MIN_IOU).any() and _side(prediction.box) >= min_side_px:
             yield _rank(prediction), False
 
 
@@ -105,7 +100,7 @@ def _average_precision(outcomes: Sequence[tuple[float, bool]], faces: int) -> fl
     order = np.argsort([-rank for rank, _ in outcomes], kind="stable")
     hits = np.array([hit for _, hit in outcomes])[order]
     found = np.cumsum(hits)
-    precision: Floats = found / np.arange(1, len(hits) + 1)
+    precision: NDArray[np.float64] = found / np.arange(1, len(hits) + 1)
     best_from_here_on = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best_from_here_on[hits].sum() / faces)
 

@@ -14,14 +14,13 @@ from commands.shared import (
     COMMON,
     PIPELINE,
     check_model,
-    child_flags,
     fail,
     parsed_source,
     prepare_process,
     redis_server,
     run_process,
 )
-from pipeline.runtime.children import Children, start_workers, supervised
+from pipeline.runtime.children import Children, environment_of, start_workers, supervised
 from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
@@ -105,8 +104,8 @@ def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[
     check_model(settings)
     with redis_server(settings) as server, Children() as children:
         cores = os.cpu_count() or 1
-        common = child_flags(settings, server.url)
-        start_workers(children, settings, common, detectors=cores, classifiers=max(1, cores // 2))
+        environment = environment_of(settings, server.url)
+        start_workers(children, settings, environment, detectors=cores, classifiers=max(1, cores // 2))
         server.wait()
         with supervised(children):
             own = msgspec.structs.replace(settings, redis_url=server.url)

@@ -63,7 +63,8 @@ def classify(**values: Any) -> None:
 def view(**values: Any) -> None:
     """Show labelled live video in a browser."""
     from viewer import app as process
+    from viewer.serving.server import PortInUse
 
     settings = process_settings(values)
     check_access(settings)
-    run_process(lambda: process.main(settings), process.PortInUse)
+    run_process(lambda: process.main(settings), PortInUse)

@@ -19,7 +19,7 @@ import redis
 
 from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
 from pipeline.bus.messages import FILE_PREFIX
-from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed, flags_of
+from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed
 from pipeline.runtime.embedded_server import ServerFailed, StartingServer, embedded_server
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read_settings_file, settings_from
@@ -132,11 +132,6 @@ def check_model(settings: Settings) -> None:
     from models.registry.resolve import current_folder
 
     check_files(current_folder(settings.models))
-
-
-def child_flags(settings: Settings, redis_url: str) -> list[str]:
-    """Return the flags that every child process gets."""
-    return ["--redis", redis_url, *flags_of(settings, "log_level", "log_json")]
 
 
 def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:

@@ -8,15 +8,14 @@ seconds beside each process, so this module imports nothing that handles images.
 from __future__ import annotations
 
 import socket
-from typing import Any, cast
+from typing import Any
 
 import click
 import msgspec
 
 from commands.shared import fail, redis_client
-from pipeline.bus import messages
 from pipeline.bus.clock import Clock
-from pipeline.bus.keys import heartbeat_key
+from pipeline.bus.status import read_heartbeats, read_status, status_table
 from pipeline.runtime.settings import setting_options
 
 ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
@@ -27,8 +26,6 @@ ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, the same as GET /api/status.")
 def status(as_json: bool, **values: Any) -> None:
     """Show cameras with their ledgers, processes and streams."""
-    from pipeline.bus.status import read_status, status_table
-
     with redis_client(values) as client:
         found = read_status(client, Clock(client))
         click.echo(msgspec.json.encode(found).decode() if as_json else status_table(found))
@@ -41,10 +38,7 @@ def health(role: str, **values: Any) -> None:
     """Exit with status 0 if a process of ROLE on this host is alive and working."""
     prefix = f"{role}-{socket.gethostname()}-"  # of the ids of this host's processes
     with redis_client(values) as client:
-        ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
-        ids = [id_ for id_ in ids if id_.startswith(prefix)]
-        beats = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
-    live = [id_ for id_, beat in zip(ids, beats, strict=True) if beat]
+        live = [beat.id for beat in read_heartbeats(client) if beat.id.startswith(prefix)]
     if not live:
         fail(f"no {role} of this host has a fresh heartbeat ({prefix}...): it is starting, hangs, or has ended", 1)
     click.echo("\n".join(live))

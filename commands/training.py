@@ -49,16 +49,17 @@ def train(
     time_limit_h: int,
     redis_url: str | None,
     jobs_redis: str | None,
-    **given: Any,
+    **choices: Any,
 ) -> None:
     """Train a mask classifier on folders of pictures, and measure it."""
     from models.files import ModelUnusable
     from trainer.settings import TrainSettings
 
-    settings, models = TrainSettings(**given), models or None
+    settings, models = TrainSettings(**choices), models or None
     check_is_registry(models)
     if queue:
-        enqueue_job(settings, models, time_limit_h, jobs_redis_url({"redis_url": redis_url, "jobs_redis": jobs_redis}))
+        jobs_settings = checked_settings({"redis_url": redis_url, "jobs_redis": jobs_redis})
+        train_as_job(settings, models, time_limit_h, jobs_redis_url(jobs_settings))
         return
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
@@ -100,7 +101,7 @@ def resume_hint(out: Path) -> str:
     return "no epoch was finished, so the same command starts from the beginning"
 
 
-def enqueue_job(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
+def train_as_job(settings: TrainSettings, models: str | None, time_limit_h: int, redis_url: str) -> None:
     """Check the settings and put the training into the queue as a job."""
     from models.files import ModelUnusable
     from trainer.jobs.enqueue import checked_spec, enqueue_job
@@ -122,13 +123,13 @@ def enqueue_job(settings: TrainSettings, models: str | None, time_limit_h: int, 
 @click.option("--models", envvar="MASKWATCH_MODELS", help="A model registry, for jobs that name none.")
 def trainer(**values: Any) -> None:
     """Do training jobs, one at a time; start one for each GPU, on as many machines as you like."""
-    from trainer.jobs import trainer
+    from trainer.jobs import trainer as process
 
     check_is_registry(values["models"])
     if find_spec("tensorflow") is None:
         fail(NEEDS_TENSORFLOW, 1)
     settings = prepare_process(values)
-    run_process(lambda: trainer.main(settings, jobs_redis_url(values)))
+    run_process(lambda: process.main(settings, jobs_redis_url(settings)))
 
 
 @click.command()
@@ -144,7 +145,7 @@ def jobs(job_id: str | None, cancels: bool, as_json: bool, **values: Any) -> Non
 
     if cancels and job_id is None:
         fail("--cancel needs the ID of a job; `maskwatch jobs` lists them", 2)
-    with redis_client({"redis_url": jobs_redis_url(values)}, JobRejected) as client:
+    with redis_client({"redis_url": jobs_redis_url(checked_settings(values))}, JobRejected) as client:
         if job_id is None:
             print_jobs(client, list_jobs(client), as_json)
         elif cancels:
@@ -168,9 +169,8 @@ def print_jobs(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: b
         click.echo(f"no trainer is alive: {START_TRAINER}", err=True)
 
 
-def jobs_redis_url(values: dict[str, Any]) -> str:
+def jobs_redis_url(settings: Settings) -> str:
     """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
-    settings: Settings = checked_settings({name: values[name] for name in ("redis_url", "jobs_redis")})
     return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
 
 

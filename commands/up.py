@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -14,16 +13,13 @@ import click
 from commands import shared
 from commands.password import check_access
 from commands.shared import PIPELINE, STARTERS, VIEW
-from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, flags_of, start_workers
+from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environment_of, flags_of, start_workers
 from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
-
-# Children get these through the environment, because every user of the machine can read command lines.
-SECRETS = ("password_hash", "session_key", "metrics_token")
 
 
 @click.command()
@@ -67,19 +63,19 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    os.environ.update({f"MASKWATCH_{name.upper()}": value for name in SECRETS if (value := getattr(settings, name))})
 
     from models.files import ModelUnusable
 
     def start() -> int:
         shared.check_model(settings)
         with shared.redis_server(settings) as server, Children() as children:
-            common = shared.child_flags(settings, server.url)
-            start_workers(children, settings, common, detectors=1, classifiers=1)
+            environment = environment_of(settings, server.url)
+            start_workers(children, settings, environment, detectors=1, classifiers=1)
             for name, source in sources.items():
                 flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "seed")
-                children.start("camera", source.text, "--name", name, *flags, *common, required=source.kind == "demo")
-            children.start("view", *flags_of(settings, *(name for name in VIEW if name not in SECRETS)), *common)
+                own = environment | {"MASKWATCH_SOURCE": source.text}  # its URL may hold a password
+                children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
+            children.start("view", *flags_of(settings, *VIEW), environment=environment)
             server.wait()
             while not stop.wait(SUPERVISE_INTERVAL_S):
                 children.supervise()

@@ -29,7 +29,7 @@ from producer.sources.source_spec import SourceSpec
 
 log = logging.getLogger(__name__)
 
-TAKE_S = 0.2  # a stopping process notices within this time
+FRAME_TIMEOUT_S = 0.2  # a stopping process notices within this time
 UNANSWERED = "unanswered"  # the outcome of publishing when Redis did not answer
 
 
@@ -109,7 +109,7 @@ class FramePublisher:
             while self.context.should_run() and not feed.ended:
                 if self.context.wait(limiter.wait_s(time.monotonic())):
                     break
-                captured = feed.take(TAKE_S)
+                captured = feed.take(FRAME_TIMEOUT_S)
                 self._report_state(feed.state)
                 if captured is None:
                     continue

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
-RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
-SILENT_S = 4.0  # no frame for this long: the camera hangs
-FIRST_S = 15.0  # limit for a stream's first frame; if the stream is silent, the network's time-out comes first
-OPENING_S = 15.0  # limit for opening: a name server that does not answer, a disk that spins up
-CLOSE_S = 0.5
+REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
+SILENCE_TIMEOUT_S = 4.0  # no frame for this long: the camera hangs
+FIRST_FRAME_TIMEOUT_S = 15.0  # limit for a stream's first frame; a silent network times out earlier
+OPEN_TIMEOUT_S = 15.0  # limit for opening: a name server that does not answer, a disk that spins up
+CLOSE_TIMEOUT_S = 0.5
 MAX_HUNG = 4  # no further reader thread is started once this many hang: the driver hangs
-JUMP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
+MAX_TIMESTAMP_STEP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Feed:
         """Stop reading; a thread that hangs is abandoned."""
         if self._reader:
             self._reader.stop()
-            self._reader.join(CLOSE_S)
+            self._reader.join(CLOSE_TIMEOUT_S)
 
     @property
     def has_hung_thread(self) -> bool:
@@ -95,7 +95,7 @@ class Feed:
         if self._reader:
             self._reader.stop()
         self._reader = None
-        self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S) - 1)]
+        self._retry_at = time.monotonic() + REOPEN_PAUSES_S[min(self._failures, len(REOPEN_PAUSES_S) - 1)]
         self._failures += 1
         self.state = f"retrying: {error}"
 
@@ -119,7 +119,7 @@ class _ReaderThread(threading.Thread):
         self._changed = threading.Condition()
         self._newest: CapturedFrame | None = None
         self._stopping = threading.Event()
-        self._max_silence_s = OPENING_S
+        self._max_silence_s = OPEN_TIMEOUT_S
         self._blocked_since: float | None = None  # None while the thread itself waits
         self._has_times = False
         self._zero_s: float | None = None  # when a frame of at_s 0 is due
@@ -191,7 +191,7 @@ class _ReaderThread(threading.Thread):
         if source_frame.at_s is None:
             return
         now = time.monotonic()
-        if self._zero_s is None or abs(self._zero_s + source_frame.at_s - now) > JUMP_S:
+        if self._zero_s is None or abs(self._zero_s + source_frame.at_s - now) > MAX_TIMESTAMP_STEP_S:
             self._zero_s = now - source_frame.at_s
         self._stopping.wait(max(0.0, self._zero_s + source_frame.at_s - now))
 
@@ -200,4 +200,4 @@ def _max_silence_s(source: Source, *, delivered: bool) -> float:
     """Return how long a source may block before it counts as hanging."""
     if not source.is_live:
         return float("inf")
-    return SILENT_S if delivered or source.kind == "webcam" else FIRST_S
+    return SILENCE_TIMEOUT_S if delivered or source.kind == "webcam" else FIRST_FRAME_TIMEOUT_S

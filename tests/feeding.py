@@ -32,8 +32,9 @@ from pipeline.bus.messages import Frame, FrameResult, LeaseHolder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Face, Label
-from pipeline.vision.jpeg import Image, encode_jpeg
+from pipeline.vision.jpeg import encode_jpeg
 
 BLOCK_PX = 24  # side of one block of the number that a picture carries
 BITS = 16
@@ -166,7 +167,7 @@ def alive(server: Server, *roles: str) -> Iterator[None]:
         yield
     finally:
         for context, thread in zip(contexts, threads, strict=True):
-            context.stop()
+            context.request_stop()
             thread.join()
             context.client.close()
 

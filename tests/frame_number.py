@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.demo.frame_number import BITS, BLOCK_PX
 
 MAX_NUMBER = 2**BITS - 1

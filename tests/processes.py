@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Server, wait_until
 
-from pipeline.bus.status import heartbeats
+from pipeline.bus.status import read_heartbeats
 
 Process = subprocess.Popen[str]
 
@@ -69,7 +69,7 @@ def processes() -> Iterator[Processes]:
 
 def live(server: Server, role: str, count: int = 1) -> bool:
     """Return whether at least `count` processes of a role are alive."""
-    return sum(beat.role == role for beat in heartbeats(server.client)) >= count
+    return sum(beat.role == role for beat in read_heartbeats(server.client)) >= count
 
 
 def descendants(pid: int) -> list[int]:

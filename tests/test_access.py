@@ -28,11 +28,17 @@ from wsproto.events import Ping
 
 from commands.password import password
 from pipeline.runtime.settings import BadSettings, Settings
-from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, check_access_settings, password_hash
+from viewer.security.authenticator import (
+    DEVICE_RETENTION_S,
+    SESSION_DURATION_S,
+    Authenticator,
+    check_access_settings,
+    password_hash,
+)
 from viewer.security.login_throttle import ALL_BURST, ONE_BURST, LoginThrottle
 from viewer.security.middleware import HEADERS, MAX_BODY
 from viewer.security.rejection_log import MAX_LINES, RejectionLog
-from viewer.serving.server import IDLE_S
+from viewer.serving.server import IDLE_TIMEOUT_S
 from viewer.serving.websocket_limiter import BURST_BYTES
 from viewer.sockets import MAX_MESSAGE
 
@@ -376,7 +382,7 @@ def test_a_known_browser_is_a_stranger_again_after_another_password_or_key_or_a_
 
     known = access.device(device)
     elsewhere = password_changed.device(device), key_changed.device(device)
-    now[0] = DEVICE_S + 1
+    now[0] = DEVICE_RETENTION_S + 1
 
     assert known
     assert known != Authenticator(SETTINGS, clock=lambda: 0.0).device(others)
@@ -439,7 +445,7 @@ FORGED = {
     "nonsense": "x",
     "another key's": Authenticator(Settings(password_hash=HASH, session_key=KEY[::-1])).new_cookie(),
     "another password's": Authenticator(Settings(password_hash=OTHER_HASH, session_key=KEY)).new_cookie(),
-    "an old one": Authenticator(SETTINGS, clock=lambda: 1e9 - SESSION_S).new_cookie(),
+    "an old one": Authenticator(SETTINGS, clock=lambda: 1e9 - SESSION_DURATION_S).new_cookie(),
     "a changed one": fresh_cookie().replace(":1", ":2", 1),
 }
 
@@ -679,7 +685,7 @@ def test_a_request_that_stops_half_way_gives_its_thread_back(stressed: Viewer, s
     with ExitStack() as stack:
         halves = [stack.enter_context(connected(stressed, sent)) for sent in (*begun, b"")]
 
-        wait_until(lambda: all(map(is_closed, halves)), 2 * IDLE_S + 10, "all are closed")
+        wait_until(lambda: all(map(is_closed, halves)), 2 * IDLE_TIMEOUT_S + 10, "all are closed")
 
         assert ask(stressed, "/login")[0] == 200
     assert "Traceback" not in stressed_log.text()

@@ -32,7 +32,7 @@ from pipeline.bus.dead_letters import list_dead_letters, replay_dead_letter
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP
 from pipeline.bus.messages import Frame, LeaseHolder
 from pipeline.bus.scripts import Script
-from pipeline.bus.status import Ledger, heartbeats, read_ledgers, read_status
+from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers, read_status
 from pipeline.bus.writer import Writer
 from pipeline.vision.jpeg import encode_jpeg
 from trainer.jobs.enqueue import cancel_job, enqueue_job
@@ -289,7 +289,7 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     snapshot = wait_until(lambda: fetched(f"{page}cameras/door/snapshot.jpg"), 30, "the viewer shows frames")
     metrics = fetched(f"{page}metrics")
     status = read_status(admin, Clock(admin))
-    told = {user: len(heartbeats(connect(own.url(user)))) for user in USERS}
+    told = {user: len(read_heartbeats(connect(own.url(user)))) for user in USERS}
     label = processes.start("label", folder, "--json", tmp_path / "out.jsonl", "--redis", own.url("admin"))
     assert label.wait(60) == 0
     for process in reversed(started):
@@ -443,7 +443,7 @@ def test_the_error_for_a_redis_without_this_versions_scripts_names_the_remedy() 
         viewer, detector = connect(found.url("viewer")), connect(found.url("detector"))
         calls = [
             lambda: Script(viewer, "ledger", read_only=True)(keys=[messages.FRAMES, messages.FACES], args=[]),
-            lambda: Script(detector, "retire")(keys=[messages.FRAMES], args=[GROUP, "me"]),
+            lambda: Script(detector, "leave_group")(keys=[messages.FRAMES], args=[GROUP, "me"]),
         ]
 
         for call in calls:

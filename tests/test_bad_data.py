@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from trainer.data.annotations import read_annotations
+from trainer.data.annotations import DatasetUnusable, read_annotations
 from trainer.data.decoding import clip_frames
 from trainer.data.file_listing import printable
-from trainer.data.prepare import DatasetUnusable, PreparedData, prepare_data
+from trainer.data.prepare import PreparedData, prepare_data
 from trainer.data.sources import read_source
 
 

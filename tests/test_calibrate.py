@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.classifier.mask_classifier import Floats
+from pipeline.vision.arrays import Floats
 from trainer.reports.calibrate import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,

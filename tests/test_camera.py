@@ -32,7 +32,7 @@ from producer import feed as feeds
 from producer.camera import RateLimiter
 from producer.feed import Feed
 from producer.sources.demo.people import PHOTOGRAPH
-from producer.sources.packet_skipper import DRIFT, LATE_S, PacketSkipper
+from producer.sources.packet_skipper import DRIFT, MAX_DELAY_S, PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame
 
 __all__ = ["mjpeg_camera"]
@@ -75,7 +75,7 @@ class Camera:
         self.pictures.clear()
 
     def state(self) -> str:
-        beats = [beat for beat in status.heartbeats(self.client) if beat.role == "camera"]
+        beats = [beat for beat in status.read_heartbeats(self.client) if beat.role == "camera"]
         return beats[0].state if beats else ""
 
     def log(self) -> str:
@@ -236,7 +236,7 @@ def delays_of(decode_s: float, key_every: int, frames: int = 2000) -> list[float
 def test_a_stream_that_comes_faster_than_it_is_decoded_is_never_shown_late(decode_s: float, key_every: int) -> None:
     delays = delays_of(decode_s, key_every)
 
-    assert max(delays) < LATE_S + 2 * decode_s + DRIFT * 2000 / 25 + 0.01
+    assert max(delays) < MAX_DELAY_S + 2 * decode_s + DRIFT * 2000 / 25 + 0.01
     assert len(delays) > 10
 
 
@@ -306,8 +306,8 @@ def test_a_video_plays_at_its_own_speed() -> None:
 
 
 def test_a_camera_that_hangs_is_noticed_and_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert feeds.SILENT_S < 5
-    monkeypatch.setattr(feeds, "SILENT_S", 0.5)
+    assert feeds.SILENCE_TIMEOUT_S < 5
+    monkeypatch.setattr(feeds, "SILENCE_TIMEOUT_S", 0.5)
     first, second = Scripted(is_live=True), Scripted(is_live=True)
     sources = iter([first, second])
     feed = Feed(lambda: next(sources), may_come_back=True, loop=True)

@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import av
+import click
 import cv2
 import numpy as np
 import pytest
 from conftest import Server, wait_until
-from processes import Processes, processes, wait_for_workers
+from processes import Processes, descendants, processes, wait_for_workers
 
+from commands.training import train
 from models.classifier import mask_classifier
 from pipeline.bus import messages
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import connect
 from pipeline.bus.messages import decode
+from pipeline.bus.status import read_heartbeats, read_ledgers
 from producer.sources.demo.people import load_photograph
+from trainer.settings import RECIPES
 
 __all__ = ["processes"]
 
@@ -230,3 +236,28 @@ def test_classifiers_announce_which_crops_they_want(server: Server, processes: P
     assert decode(messages.AnnouncedModel, packed) == messages.AnnouncedModel(
         version=card.version, crop_px=card.size_px, margin=card.margin
     )
+
+
+def test_no_password_is_on_the_command_line_of_a_child(server: Server, processes: Processes) -> None:
+    server.client.config_set("requirepass", "redis-secret")
+    with_password = server.url.replace("unix://", "unix://:redis-secret@")
+    client = connect(with_password)
+    own = Server(with_password, client, Clock(client), server.process)
+    cameras = ["--camera", "door=rtsp://user:camera-secret@127.0.0.1:1/x", "--camera", "demo=demo"]
+    pipeline = processes.start("up", *cameras, "--port", 0, redis=own)
+
+    roles = {"camera", "detector", "classifier", "viewer"}
+    wait_until(lambda: roles <= {beat.role for beat in read_heartbeats(client)}, 60, "all children are live")
+    wait_until(lambda: read_ledgers(client, ["demo"])["demo"].labelled, 60, "frames are labelled")
+
+    lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(pipeline.pid)]
+    assert len(lines) >= 5
+    assert [line for line in lines if "secret" in line] == []
+    client.close()
+
+
+def test_train_offers_the_architectures_that_have_a_recipe() -> None:
+    arch = next(parameter for parameter in train.params if parameter.name == "arch")
+
+    assert isinstance(arch.type, click.Choice)
+    assert list(arch.type.choices) == list(RECIPES)

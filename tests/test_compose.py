@@ -28,7 +28,7 @@ from models.classifier.card import DEFAULT_FOLDER, read_card
 from models.classifier.mask_classifier import crop_faces
 from models.detector import face_detector
 from pipeline.bus.connection import Redis, connect
-from pipeline.bus.status import heartbeats
+from pipeline.bus.status import read_heartbeats
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from producer.sources.demo.scene import Scene
 
@@ -379,7 +379,7 @@ def test_a_detector_on_another_host_comes_in_by_tls_alone(tmp_path: Path) -> Non
         mount = ("-v", f"{folder / 'ca.pem'}:/ca.pem:ro")
         named = ("-e", f"MASKWATCH_REDIS_URL={url('detector', REDIS_HOST, Path('/ca.pem'))}")
         other = docker("run", "-d", *far, *flags, *mount, *named, "maskwatch", "detect").strip()
-        wait_until(lambda: heartbeats(near), 30, "the detector on the other host lives")
+        wait_until(lambda: read_heartbeats(near), 30, "the detector on the other host lives")
         plain, stranger = (
             connect(f"redis://127.0.0.1:{port}"),
             connect(url("admin", "127.0.0.1", tmp_path / "stranger" / "ca.pem")),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from trainer.data.copies import candidates, finder
 from trainer.data.copies.finder import find_copies
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
@@ -23,9 +23,9 @@ from trainer.data.split import connected_components
 PEOPLE = 60
 
 
-def originals(folder: Path, first: int) -> list[Pixels]:
+def originals(folder: Path, first: int) -> list[Image]:
     """Read sixty portraits of different people, half of them with masks; numbered originals, no augmented copies."""
-    found: list[Pixels] = []
+    found: list[Image] = []
     for name in ("WithMask", "WithoutMask"):
         paths = sorted(path for path in (folder / "face-mask-12k" / "Train" / name).iterdir() if path.stem.isdigit())
         large = [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths[first::7][:60]]
@@ -34,17 +34,17 @@ def originals(folder: Path, first: int) -> list[Pixels]:
 
 
 @pytest.fixture(scope="module")
-def people(pictures: Path) -> list[Pixels]:
+def people(pictures: Path) -> list[Image]:
     return originals(pictures, 0)
 
 
-def whole(picture: Pixels) -> PerceptualHash:
+def whole(picture: Image) -> PerceptualHash:
     """Take the print of a picture that is a face by itself."""
     height, width = picture.shape[:2]
     return perceptual_hash(picture, (0, 0, width, height), is_alone=True)
 
 
-def pairs_of(pictures: list[Pixels]) -> set[tuple[int, int]]:
+def pairs_of(pictures: list[Image]) -> set[tuple[int, int]]:
     return in_order(copies_among([whole(picture) for picture in pictures]))
 
 
@@ -64,30 +64,30 @@ def test_different_people_are_no_copies(pictures: Path) -> None:
     assert pairs_of(others) == set()
 
 
-def turned(picture: Pixels, degrees: float) -> Pixels:
+def turned(picture: Image, degrees: float) -> Image:
     height, width = picture.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     return np.asarray(cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def cut(picture: Pixels, share: float) -> Pixels:
+def cut(picture: Image, share: float) -> Image:
     height, width = (round(side * share) for side in picture.shape[:2])
     return picture[height:-height, width:-width]
 
 
-def through_jpeg(picture: Pixels) -> Pixels:
+def through_jpeg(picture: Image) -> Image:
     return np.asarray(cv2.imdecode(cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 20))[1], 1), np.uint8)
 
 
-def clipped(numbers: object) -> Pixels:
+def clipped(numbers: object) -> Image:
     return np.clip(np.asarray(numbers), 0, 255).astype(np.uint8)
 
 
-def noisy(picture: Pixels) -> Pixels:
+def noisy(picture: Image) -> Image:
     return clipped(picture + np.random.default_rng(0).normal(0, 15, picture.shape))
 
 
-CHANGES: dict[str, tuple[Callable[[Pixels], Pixels], int]] = {
+CHANGES: dict[str, tuple[Callable[[Image], Image], int]] = {
     # what is done to a picture, and of how many of the sixty the copy must be found at least
     "mirrored": (lambda picture: picture[:, ::-1], 59),
     "brighter, so that a part is white": (lambda picture: clipped(picture * 1.3 + 20), 52),
@@ -109,7 +109,7 @@ CHANGES: dict[str, tuple[Callable[[Pixels], Pixels], int]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_picture_is_a_copy_of_its_original_and_of_no_other(people: list[Pixels], change: str) -> None:
+def test_a_changed_picture_is_a_copy_of_its_original_and_of_no_other(people: list[Image], change: str) -> None:
     do, least = CHANGES[change]
     changed = [np.ascontiguousarray(do(picture)) for picture in people]
 
@@ -120,7 +120,7 @@ def test_a_changed_picture_is_a_copy_of_its_original_and_of_no_other(people: lis
     assert found <= wanted
 
 
-def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: Path) -> None:
+def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Image], tmp_path: Path) -> None:
     items = []
     for copy in (False, True):
         for place, picture in enumerate(people):
@@ -137,14 +137,14 @@ def test_a_picture_cut_at_one_corner_is_a_copy(people: list[Pixels], tmp_path: P
     assert found <= wanted
 
 
-def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Pixels]) -> None:
+def test_what_is_known_to_belong_together_is_not_looked_for_again(people: list[Image]) -> None:
     hashes = [whole(picture) for picture in (people[0], people[1], people[0])]
 
     assert find_copies(hashes, [0, 1, 2], ["mask"] * 3) == [(0, 2)]
     assert find_copies(hashes, [0, 1, 0], ["mask"] * 3) == []
 
 
-def test_a_copy_with_another_label_is_reported_though_it_is_known_to_belong_there(people: list[Pixels]) -> None:
+def test_a_copy_with_another_label_is_reported_though_it_is_known_to_belong_there(people: list[Image]) -> None:
     hashes = [whole(people[place]) for place in (0, 1, 0, 0, 0)]
 
     found = find_copies(hashes, [0, 1, 0, 0, 0], ["mask", "mask", "mask", "no_mask", "no_mask"])
@@ -153,7 +153,7 @@ def test_a_copy_with_another_label_is_reported_though_it_is_known_to_belong_ther
     assert all(min(pair) < 3 <= max(pair) for pair in found)
 
 
-def test_copies_are_found_the_same_way_every_time(people: list[Pixels]) -> None:
+def test_copies_are_found_the_same_way_every_time(people: list[Image]) -> None:
     hashes = [whole(turned(picture, degrees)) for picture in people[:20] for degrees in (0, 7)]
 
     first, again = (copies_among(hashes) for _ in range(2))
@@ -185,7 +185,7 @@ def shades(rng: np.random.Generator, size_px: float, spread: float) -> NDArray[n
     return soft * (spread / soft.std())
 
 
-def look_alikes(count: int) -> list[Pixels]:
+def look_alikes(count: int) -> list[Image]:
     """Make pictures that share their coarse light and shade, as frames of one person do, and differ in their detail."""
     rng = np.random.default_rng(0)
     common = 128 + shades(rng, 6, 45)
@@ -200,7 +200,7 @@ def test_of_pictures_that_all_look_alike_only_the_most_alike_are_candidates(
     count, most = 100, 7
     hashes = np.stack([whole(picture).picture for picture in look_alikes(count)])
 
-    def found(most: int) -> candidates.MostAlike:
+    def found(most: int) -> candidates.CandidatePairs:
         everything = np.full(count, most)
         return candidates.find_candidates(
             hashes, finder.PICTURE_POSES, everything, lambda rows, columns: rows[:, None] != columns

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from trainer.data.annotations import read_annotations
-from trainer.data.prepare import DatasetUnusable, ManifestRow, MeasuredFaces, PreparedData, prepare_data
-from trainer.data.sources import DatasetPath, dataset_family, dataset_name, read_source
+from trainer.data.annotations import DatasetUnusable, read_annotations
+from trainer.data.prepare import ManifestRow, MeasuredFaces, PreparedData, prepare_data
+from trainer.data.sources import DatasetPath, dataset_collection, dataset_name, read_source
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
 
@@ -309,12 +309,12 @@ def test_names_on_the_card_do_not_say_where_data_lies() -> None:
 def test_all_parts_of_a_data_set_have_the_name_of_their_family(tmp_path: Path, part: str) -> None:
     write_picture(tmp_path / "small" / "Test" / "WithoutMask" / "a.png", 1)
 
-    assert dataset_family(tmp_path / "small" / part) == "small"
+    assert dataset_collection(tmp_path / "small" / part) == "small"
 
 
 def test_a_class_folder_by_itself_has_a_family(tmp_path: Path) -> None:
-    assert dataset_family(Path("/mask")) == "mask"
-    assert dataset_family(tmp_path / "street") == "street"
+    assert dataset_collection(Path("/mask")) == "mask"
+    assert dataset_collection(tmp_path / "street") == "street"
 
 
 def test_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:

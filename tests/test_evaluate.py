@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.classifier.card import DEFAULT_FOLDER, read_card
-from models.classifier.mask_classifier import MAX_BATCH, Floats, Pixels
+from models.classifier.mask_classifier import MAX_BATCH
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import MeasuredFaces
 from trainer.reports.evaluate import ScoredTestSet, agreement, card_figures, classification_figures, score_test_set
 from trainer.reports.ranking import precision_recall, roc
@@ -40,7 +41,7 @@ def scored(
     )
 
 
-def by_index(crops: Pixels) -> Floats:
+def by_index(crops: Image) -> Floats:
     return crops[:, 0, 0, 0].astype(np.float32) / 255
 
 
@@ -48,7 +49,7 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
     faces = some_faces([True, False] * 75)
     sizes: list[int] = []
 
-    def network(crops: Pixels) -> Floats:
+    def network(crops: Image) -> Floats:
         sizes.append(len(crops))
         return by_index(crops)
 

@@ -18,8 +18,8 @@ from models.detector import face_detector
 from models.detector.face_detector import YUNET_FILE, YUNET_SHA256, Faces
 from models.detector.yunet_decode import OUTPUT_NAMES, decode_yunet
 from models.files import ModelUnusable, sha256_of
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import MAX_FACES
-from pipeline.vision.jpeg import Image
 from scripts import yunet_onnx
 
 

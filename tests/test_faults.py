@@ -18,7 +18,7 @@ from processes import Process, Processes, descendants, gone, live, processes, wa
 from pipeline.bus import messages
 from pipeline.bus.keys import GROUP
 from pipeline.bus.messages import FrameResult, decode
-from pipeline.bus.status import Ledger, heartbeats, read_ledgers, read_status
+from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers, read_status
 
 __all__ = ["processes"]
 
@@ -71,7 +71,7 @@ def labelled_counts(server: Server) -> collections.Counter[str]:
 
 
 def consumer_of(server: Server, process: Process) -> str:
-    return next(beat.id for beat in heartbeats(server.client) if beat.pid == process.pid)
+    return next(beat.id for beat in read_heartbeats(server.client) if beat.pid == process.pid)
 
 
 def pause_while_holding(server: Server, process: Process, stream: str, consumer: str) -> None:
@@ -115,7 +115,7 @@ def test_a_worker_that_resumes_after_the_reclaim_time_changes_nothing(
     for name in ("detect", "classify"):
         processes.start(name, redis=server)
     wait_for_workers(server)
-    wait_until(lambda: any(beat.pid == paused.pid for beat in heartbeats(server.client)), 20, "it lives")
+    wait_until(lambda: any(beat.pid == paused.pid for beat in read_heartbeats(server.client)), 20, "it lives")
     consumer = consumer_of(server, paused)
     lines = tmp_path / "out.jsonl"
     label = processes.start("label", street, "--json", lines, redis=server)
@@ -124,7 +124,7 @@ def test_a_worker_that_resumes_after_the_reclaim_time_changes_nothing(
     ledger = finished(label, lines, server)
     before = server.client.xlen(messages.RESULTS)
     os.kill(paused.pid, signal.SIGCONT)
-    wait_until(lambda: any(beat.id == consumer for beat in heartbeats(server.client)), 10, "it goes on")
+    wait_until(lambda: any(beat.id == consumer for beat in read_heartbeats(server.client)), 10, "it goes on")
     paused.terminate()
     paused.wait(timeout=30)
 

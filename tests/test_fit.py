@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.data.prepare import MeasuredFaces, Patches, PreparedData
+from trainer.data.faces import FacePatches
+from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, RunOrigin
@@ -25,7 +26,7 @@ from trainer.fitting.progress import INTERVAL_S, Progress, ReportProgress
 from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import LOCK_NAME, locked_folder, remove_leftovers
 from trainer.networks.architectures import build_network
-from trainer.networks.export import CALIBRATION_PICTURES, calibration_batches, calibration_crops, fold_temperature
+from trainer.networks.export import QUANTIZATION_PICTURES, fold_temperature, quantization_batches, quantization_crops
 from trainer.reports.calibrate import at_temperature
 from trainer.reports.findings import Epoch
 from trainer.settings import RECIPES
@@ -57,7 +58,7 @@ def toy_prepared() -> PreparedData:
         return MeasuredFaces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
 
     pixels, has_mask = pictures(40, 45)
-    training = Patches(
+    training = FacePatches(
         pixels=pixels,
         squares=np.tile(np.array([[4, 4, 36]], np.float32), (40, 1)),
         tight=np.arange(40) % 2 == 0,
@@ -335,7 +336,7 @@ def test_a_folded_temperature_divides_the_logits() -> None:
 def test_quantization_takes_no_more_memory_for_larger_crops(side: int, batch: int) -> None:
     crops = np.zeros((40, side, side, 3), np.uint8)
 
-    sizes = [len(fed["crops"]) for fed in calibration_batches(crops)]
+    sizes = [len(fed["crops"]) for fed in quantization_batches(crops)]
 
     assert max(sizes) == batch
     assert sum(sizes) == 40
@@ -344,10 +345,10 @@ def test_quantization_takes_no_more_memory_for_larger_crops(side: int, batch: in
 def test_quantization_sees_each_data_set_and_label_as_often() -> None:
     patches = toy_prepared().training
 
-    crops = calibration_crops(patches, RECIPE, seed=0)
+    crops = quantization_crops(patches, RECIPE, seed=0)
 
-    lower = crops[: CALIBRATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
-    assert crops.shape == (CALIBRATION_PICTURES, SIDE, SIDE, 3)
+    lower = crops[: QUANTIZATION_PICTURES // 2, SIDE // 2 + 2 :].mean(axis=(1, 2, 3))
+    assert crops.shape == (QUANTIZATION_PICTURES, SIDE, SIDE, 3)
     assert np.mean(lower < 90) == pytest.approx(0.5, abs=0.06)  # a third of the faces wear a mask
 
 
@@ -367,8 +368,8 @@ def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
 
 def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked\n"
-        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked_folder\n"
+        "with locked_folder(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -22,7 +22,7 @@ from test_streams import frame, frames_reader, read, writer
 from pipeline.bus import messages
 from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import FrameResult, decode
-from pipeline.bus.status import Ledger, heartbeats, read_ledgers
+from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers
 from pipeline.bus.writer import MAX_QUEUED_FRAMES
 
 PORT = 6380
@@ -85,7 +85,7 @@ class Site:
         return [result.frame_id for result in results if result.outcome == "labelled"]
 
     def live(self) -> list[str]:
-        return sorted(beat.role for beat in heartbeats(self.redis.server.client))
+        return sorted(beat.role for beat in read_heartbeats(self.redis.server.client))
 
 
 @pytest.fixture(scope="module")

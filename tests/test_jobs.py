@@ -32,8 +32,8 @@ from trainer.jobs.job_list import job_with_id, list_jobs
 from trainer.jobs.job_spec import (
     FUNCTION,
     INDEX,
-    PAUSES_S,
     QUEUE,
+    RETRY_PAUSES_S,
     ForeignFunction,
     JobRejected,
     JobSpec,
@@ -203,7 +203,7 @@ def test_attempts_start_after_growing_pauses_and_the_times_reported_are_the_firs
     scheduled = training_queue(server.client).scheduled_job_registry.key
     pauses = []
 
-    for pause_s in PAUSES_S:
+    for pause_s in RETRY_PAUSES_S:
         job = taken(server, id_)
         job.meta["interrupted"] = ["the training process was killed"]
         began = time.time()

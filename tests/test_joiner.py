@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.bus.messages import FrameResult, frame_id
-from viewer.joiner import MAX_PATIENT_S, SILENT_S, UNLABELLED_S, WAIT_S, Joiner
+from pipeline.bus.status import UNLABELLED_S
+from viewer.joiner import MAX_UNLABELLED_S, PRODUCER_TIMEOUT_S, WAIT_S, Joiner
 
 START = 1_000
 
@@ -116,10 +117,10 @@ def test_a_start_from_the_future_holds_a_camera_for_two_seconds_only() -> None:
     joiner.add(result(7, start=10**15), 0.0)
     joiner.take(0.0)
 
-    joiner.add(result(1), SILENT_S)
-    early = seqs(joiner.take(SILENT_S))
-    joiner.add(result(2), SILENT_S + 0.1)
-    late = seqs(joiner.take(SILENT_S + 0.1))
+    joiner.add(result(1), PRODUCER_TIMEOUT_S)
+    early = seqs(joiner.take(PRODUCER_TIMEOUT_S))
+    joiner.add(result(2), PRODUCER_TIMEOUT_S + 0.1)
+    late = seqs(joiner.take(PRODUCER_TIMEOUT_S + 0.1))
 
     assert (early, late) == ([], [2])
 
@@ -128,7 +129,10 @@ def test_a_start_from_the_future_holds_unlabelled_frames_for_two_seconds_only() 
     joiner = Joiner(0.0)
     joiner.show_newest(10**15, 7, 0.0)
 
-    shown = [joiner.show_newest(START, seq, at_s) for seq, at_s in ((1, 1.0), (2, SILENT_S), (3, SILENT_S + 0.1))]
+    shown = [
+        joiner.show_newest(START, seq, at_s)
+        for seq, at_s in ((1, 1.0), (2, PRODUCER_TIMEOUT_S), (3, PRODUCER_TIMEOUT_S + 0.1))
+    ]
 
     assert shown == [False, False, True]
 
@@ -159,7 +163,7 @@ def test_workers_that_are_slow_but_alive_are_given_longer() -> None:
         joiner.add(result(seq), 1.5 * seq)
 
     assert not joiner.wants_newest(4.5 + 2.9)
-    assert joiner.wants_newest(4.5 + MAX_PATIENT_S)
+    assert joiner.wants_newest(4.5 + MAX_UNLABELLED_S)
 
 
 def test_an_unlabelled_frame_is_shown_once_and_only_forwards() -> None:
@@ -225,7 +229,7 @@ def test_whatever_comes_frames_never_go_backwards_and_none_is_held_longer_than_t
     for start, seq, outcome, gap_s, newest in coming:
         now += gap_s
         show(joiner.take(now))
-        if any(now - at_s > SILENT_S for other, at_s in came_s.items() if other > start):
+        if any(now - at_s > PRODUCER_TIMEOUT_S for other, at_s in came_s.items() if other > start):
             may_follow.add(start)
         if newest and joiner.show_newest(start, seq, now):
             shown.append((start, seq, False))

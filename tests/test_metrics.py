@@ -23,7 +23,7 @@ from pipeline.runtime.metrics import BusyTime, SettledEntries
 from pipeline.runtime.metrics_server import MAX_CONNECTIONS, has_token, serve_metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from viewer.metrics import GONE_S, MAX_CAMERAS, add_metrics, metric_samples
+from viewer.metrics import CAMERA_RETENTION_S, MAX_CAMERAS, add_metrics, metric_samples
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 -- it opens nothing but these tests
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -174,7 +174,13 @@ def camera(name: str, newest_at: float | None) -> Camera:
 
 def test_cameras_that_are_gone_are_no_longer_exported() -> None:
     now = 1e9
-    seen = {"now": now, "yesterday": now - GONE_S + 1, "long-ago": now - GONE_S - 1, "ghost": now - 1, "file-1": now}
+    seen = {
+        "now": now,
+        "yesterday": now - CAMERA_RETENTION_S + 1,
+        "long-ago": now - CAMERA_RETENTION_S - 1,
+        "ghost": now - 1,
+        "file-1": now,
+    }
     cameras = [camera(name, at if name != "ghost" else None) for name, at in seen.items() if name != "file-1"]
 
     told = metric_samples(

@@ -22,7 +22,7 @@ from models.registry.promotion import promote, rollback
 from models.registry.registry import BUILT_IN, Registry, register, registry_at
 from pipeline.bus import messages
 from pipeline.bus.messages import FrameResult, decode
-from pipeline.bus.status import heartbeats, read_ledgers, read_status, status_table
+from pipeline.bus.status import read_heartbeats, read_ledgers, read_status, status_table
 from pipeline.runtime.settings import Settings
 from workers.model_reloader import RUNNING, ModelReloader
 
@@ -104,7 +104,7 @@ class Watched:
 
     def classifiers(self) -> list[tuple[str | None, str]]:
         """Return what the classifiers' heartbeats say: the model, and how it stands with it."""
-        return [(beat.model, beat.state) for beat in heartbeats(self.server.client) if beat.role == "classifier"]
+        return [(beat.model, beat.state) for beat in read_heartbeats(self.server.client) if beat.role == "classifier"]
 
 
 @pytest.fixture

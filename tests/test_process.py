@@ -222,7 +222,7 @@ def test_a_loop_that_waits_kicks_the_watchdog(server: Server, quick: None) -> No
             ages = [0.0, 0.0]
             while ages[-1] >= ages[-2]:
                 ages.append(context.watchdog.poll())
-            context.stop()
+            context.request_stop()
 
         threading.Thread(target=poll).start()
 
@@ -231,7 +231,7 @@ def test_a_loop_that_waits_kicks_the_watchdog(server: Server, quick: None) -> No
 
 def test_a_wait_ends_when_the_process_should(server: Server) -> None:
     with worker_context("camera", Settings(redis_url=server.url), heartbeat=False) as context:
-        threading.Timer(0.1, context.stop).start()
+        threading.Timer(0.1, context.request_stop).start()
 
         assert context.wait(60)
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from models.classifier.card import INT8_NAME, Card
-from models.classifier.mask_classifier import Floats, Pixels
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import MeasuredFaces
 from trainer.reports.evaluate import ScoredTestSet
-from trainer.reports.findings import Findings, compute_findings
+from trainer.reports.findings import Epoch, Findings, Report, compute_findings
 from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure_latency
-from trainer.reports.report import FOLDER, Epoch, Report, write_report
+from trainer.reports.report import REPORT_FOLDER, write_report
 from trainer.reports.shares import wilson_share
 from trainer.reports.slices import slices, worst_mistakes
 
@@ -76,7 +76,7 @@ def toy_report(*tests: ScoredTestSet) -> Report:
         epochs=EPOCHS,
         temperature=1.5,
         tests=tests,
-        kinship={"street": "same folder"},
+        relations={"street": "same folder"},
         latencies=(LATENCY,),
         size_bytes={INT8_NAME: 2_890_000},
     )
@@ -101,7 +101,7 @@ class Page(HTMLParser):
 
 
 def page_of(run: Path) -> Page:
-    return Page((run / FOLDER / "report.html").read_text())
+    return Page((run / REPORT_FOLDER / "report.html").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -113,29 +113,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_report_is_a_page_its_pictures_and_its_numbers(run: Path) -> None:
-    names = {path.name for path in (run / FOLDER).iterdir()}
+    names = {path.name for path in (run / REPORT_FOLDER).iterdir()}
     assert names == {
         "report.html",
         "report.json",
         *("training.png", "confusion.png", "ranking.png", "reliability.png", "slices.png"),
         *("mistake-01.png", "mistake-02.png", "mistake-03.png"),
     }
-    assert all(cv2.imread(str(run / FOLDER / name)) is not None for name in names if name.endswith(".png"))
+    assert all(cv2.imread(str(run / REPORT_FOLDER / name)) is not None for name in names if name.endswith(".png"))
 
 
 def test_the_page_asks_for_nothing_beside_it(run: Path) -> None:
     page = page_of(run)
 
     inside = {b64decode(address.removeprefix("data:image/png;base64,")) for address in page.addresses}
-    assert inside == {path.read_bytes() for path in (run / FOLDER).glob("*.png")}
+    assert inside == {path.read_bytes() for path in (run / REPORT_FOLDER).glob("*.png")}
     assert not page.tags & {"script", "link", "iframe"}
 
 
 def test_the_numbers_are_those_found_and_can_be_read_back(run: Path) -> None:
-    read = msgspec.json.decode((run / FOLDER / "report.json").read_bytes(), type=Findings)
+    read = msgspec.json.decode((run / REPORT_FOLDER / "report.json").read_bytes(), type=Findings)
 
     assert read == compute_findings(toy_report(STREET, HANDS))
-    numbers = msgspec.json.decode((run / FOLDER / "report.json").read_bytes())
+    numbers = msgspec.json.decode((run / REPORT_FOLDER / "report.json").read_bytes())
     assert [(one["place"], one["said"]) for one in numbers["mistakes"]] == [(3, "mask"), (1, "mask"), (1, "no_mask")]
 
 
@@ -154,7 +154,9 @@ def test_the_page_says_what_the_numbers_say(run: Path) -> None:
 def test_the_same_input_gives_the_same_files(run: Path, tmp_path: Path) -> None:
     write_report(tmp_path, toy_report(STREET, HANDS))
 
-    one, other = ({path.name: path.read_bytes() for path in (folder / FOLDER).iterdir()} for folder in (run, tmp_path))
+    one, other = (
+        {path.name: path.read_bytes() for path in (folder / REPORT_FOLDER).iterdir()} for folder in (run, tmp_path)
+    )
 
     assert one == other
 
@@ -174,13 +176,13 @@ def test_a_name_in_signs_that_the_pictures_font_lacks_is_on_the_page(tmp_path: P
     write_report(tmp_path, toy_report(replace(STREET, set_name="口罩"), HANDS))
 
     assert "口罩" in page_of(tmp_path).words
-    assert (tmp_path / FOLDER / "confusion.png").exists()
+    assert (tmp_path / REPORT_FOLDER / "confusion.png").exists()
 
 
 def test_a_set_where_nobody_wears_a_mask_has_no_ranking(tmp_path: Path) -> None:
     write_report(tmp_path, toy_report(HANDS))
 
-    assert not (tmp_path / FOLDER / "ranking.png").exists()
+    assert not (tmp_path / REPORT_FOLDER / "ranking.png").exists()
     assert "At every threshold" not in page_of(tmp_path).words
 
 
@@ -201,7 +203,7 @@ def test_faces_that_are_no_mistakes_any_more_do_not_stay(run: Path, tmp_path: Pa
 
     write_report(tmp_path, toy_report(toy_set("right", [True, False], [0.9, 0.1])))
 
-    assert not list((tmp_path / FOLDER).glob("mistake-*"))
+    assert not list((tmp_path / REPORT_FOLDER).glob("mistake-*"))
 
 
 def test_losses_may_be_numpy_numbers_or_not_finite(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_losses_may_be_numpy_numbers_or_not_finite(tmp_path: Path) -> None:
 
     write_report(tmp_path, replace(toy_report(STREET), epochs=(odd,)))
 
-    written = msgspec.json.decode((tmp_path / FOLDER / "report.json").read_bytes())
+    written = msgspec.json.decode((tmp_path / REPORT_FOLDER / "report.json").read_bytes())
     assert written["epochs"][0] == msgspec.to_builtins(EPOCHS[0]) | {
         "loss": 0.5,
         "accuracy": 0.25,
@@ -220,7 +222,7 @@ def test_losses_may_be_numpy_numbers_or_not_finite(tmp_path: Path) -> None:
 def test_many_sets_are_drawn_too(tmp_path: Path) -> None:
     write_report(tmp_path, toy_report(*(replace(STREET, set_name=f"street {number}") for number in range(7))))
 
-    confusion = cv2.imread(str(tmp_path / FOLDER / "confusion.png"))
+    confusion = cv2.imread(str(tmp_path / REPORT_FOLDER / "confusion.png"))
     assert confusion is not None
     assert confusion.shape[0] == pytest.approx(confusion.shape[1], rel=0.01)  # 7 panels in three rows of three
 
@@ -275,7 +277,7 @@ def test_the_surest_mistakes_come_first() -> None:
 
 
 def test_mistakes_are_shown_in_their_colours(run: Path) -> None:
-    shown = cv2.imread(str(run / FOLDER / "mistake-01.png"))
+    shown = cv2.imread(str(run / REPORT_FOLDER / "mistake-01.png"))
 
     assert shown is not None
     np.testing.assert_array_equal(shown[..., ::-1], STREET.faces.crops[3])
@@ -285,7 +287,7 @@ def test_a_latency_is_the_median_of_calls_after_a_warm_up() -> None:
     ticks = count()
     shapes: list[tuple[int, ...]] = []
 
-    def network(crops: Pixels) -> Floats:
+    def network(crops: Image) -> Floats:
         shapes.append(crops.shape)
         return np.zeros(len(crops), np.float32)
 

@@ -390,8 +390,8 @@ def test_a_retired_consumer_is_deleted_only_when_it_holds_nothing(server: Server
     read(busy)
     read(idle)
 
-    busy.retire()
-    idle.retire()
+    busy.leave_group()
+    idle.leave_group()
 
     names = [row["name"] for row in server.client.xinfo_consumers(messages.FRAMES, keys.GROUP)]
     assert names == [b"busy"]

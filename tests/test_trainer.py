@@ -15,7 +15,7 @@ from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, processes
 from toy_faces import write_faces
 
-from pipeline.bus.status import heartbeats
+from pipeline.bus.status import read_heartbeats
 from trainer.fitting.run_folder import CHECKPOINT_NAME, LOCK_NAME, locked_folder
 from trainer.jobs.enqueue import cancel_job, enqueue_job
 from trainer.jobs.job_list import TrainingRun, job_with_id
@@ -120,7 +120,7 @@ def test_a_job_is_trained_while_its_progress_can_be_watched(jobs: Jobs) -> None:
     begun = jobs.wait(id_, lambda run: run.loss is not None, STARTS_S, "the job tells its loss")
     in_parent, in_horse = mapped(trainer.pid), mapped(horse_of(trainer))
     busy = [f"trains {id_}"]
-    wait_until(lambda: [beat.state for beat in heartbeats(jobs.server.client)] == busy, ENDS_S, "it reports that")
+    wait_until(lambda: [beat.state for beat in read_heartbeats(jobs.server.client)] == busy, ENDS_S, "it reports that")
     done = jobs.wait(id_, lambda run: run.state != "running", STARTS_S, "the job has ended")
 
     assert (begun.state, begun.epochs, begun.attempt) == ("running", 3, 1)

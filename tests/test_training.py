@@ -19,7 +19,7 @@ from models.classifier.mask_classifier import crop_faces
 from models.files import sha256_of
 from trainer import model_folder
 from trainer.checks import TrainingPlan, plan_training
-from trainer.data.prepare import DatasetUnusable
+from trainer.data.annotations import DatasetUnusable
 from trainer.fitting.checkpoint import CHECKPOINT_NAME
 from trainer.fitting.progress import Progress
 from trainer.fitting.run_folder import LOCK_NAME

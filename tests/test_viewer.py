@@ -17,11 +17,12 @@ from conftest import Server, wait_until
 from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving, viewing
 
 from pipeline.runtime.settings import Settings
+from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import COLOURS_BGR
-from pipeline.vision.jpeg import Image, decode_jpeg
-from viewer.app import PortInUse, main
-from viewer.audience import ACK_S, DisplayFrame, Mailbox
-from viewer.serving.server import listen
+from pipeline.vision.jpeg import decode_jpeg
+from viewer.app import main
+from viewer.audience import ACK_TIMEOUT_S, DisplayFrame, Mailbox
+from viewer.serving.server import PortInUse, listen
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_an_acknowledgement_that_does_not_come_frees_the_slot_after_5_seconds() 
     mailbox.watch(["demo"])
     mailbox.offer(shown(1), 0.0)
 
-    early, late = mailbox.offer(shown(2), ACK_S - 0.01), mailbox.offer(shown(3), ACK_S)
+    early, late = mailbox.offer(shown(2), ACK_TIMEOUT_S - 0.01), mailbox.offer(shown(3), ACK_TIMEOUT_S)
 
     assert (early, late and late.seq) == (None, 3)
 

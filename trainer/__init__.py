@@ -3,7 +3,7 @@
 import logging
 import os
 
-import models as models  # first: it disables the telemetry of ONNX Runtime, which the export imports
+import models  # noqa: F401  # first: it disables the telemetry of ONNX Runtime, which the export imports
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
 logging.getLogger("tf2onnx").setLevel(logging.WARNING)

@@ -16,15 +16,16 @@ import keras
 import msgspec
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
-from models.classifier.mask_classifier import Floats, Pixels, load_onnx
+from models.classifier.mask_classifier import load_onnx
 from models.files import sha256_of
+from pipeline.vision.arrays import Floats, Image
 from trainer.checks import TrainingPlan
 from trainer.data.prepare import MeasuredFaces, PreparedData
 from trainer.networks import export
 from trainer.reports import report
 from trainer.reports.calibrate import fit_temperature
 from trainer.reports.evaluate import THRESHOLD, ScoredTestSet, card_figures, score_test_set
-from trainer.reports.findings import Epoch, Kinship
+from trainer.reports.findings import Epoch, Relation, Report
 from trainer.reports.latency import measure_run_latency
 from trainer.settings import Recipe
 
@@ -47,20 +48,20 @@ def write_model_folder(
     export.fold_temperature(network, temperature)
     export.to_keras(network, out / KERAS_NAME)
     export.to_float_onnx(out / KERAS_NAME, out / FLOAT_NAME)
-    crops = export.calibration_crops(prepared.training, recipe, plan.settings.seed)
+    crops = export.quantization_crops(prepared.training, recipe, plan.settings.seed)
     export.to_int8_onnx(out / FLOAT_NAME, out / INT8_NAME, crops)
     tests = _scored(out, prepared)
     measured = {test.set_name: card_figures(test) for test in tests}
     _warn_of_int8(measured)
     card = _card(plan, prepared, measured, epochs[-1], temperature, job)
     prepared.write_manifest(out)
-    page = report.Report(
+    page = Report(
         card=card,
         command=training_command(plan),
         epochs=epochs,
         temperature=temperature,
         tests=tests,
-        kinship=_kinship(plan),
+        relations=_relations(plan),
         latencies=measure_run_latency(out, recipe.size_px, with_keras=True),
         size_bytes={name: (out / name).stat().st_size for name in card.files},
     )
@@ -87,7 +88,7 @@ def _temperature(network: keras.Model, calibration: MeasuredFaces) -> float:
         log.warning("only %d pictures could be kept for calibration: confidences are not calibrated", len(calibration))
         return 1.0
 
-    def classify(crops: Pixels) -> Floats:
+    def classify(crops: Image) -> Floats:
         probabilities: Floats = keras.ops.convert_to_numpy(network(crops, training=False))
         return probabilities.reshape(-1)
 
@@ -136,12 +137,12 @@ def _card(
     )
 
 
-def _kinship(plan: TrainingPlan) -> dict[str, Kinship]:
+def _relations(plan: TrainingPlan) -> dict[str, Relation]:
     """Return for each measured set how closely related the pictures are that were trained on."""
-    families = {source.family for source in plan.training}
+    collections = {source.collection for source in plan.training}
     measured = (*plan.tests, plan.validation) if plan.validation else plan.tests
-    found: dict[str, Kinship] = {
-        source.name: "same collection" if source.family in families else "none" for source in measured
+    found: dict[str, Relation] = {
+        source.name: "same collection" if source.collection in collections else "none" for source in measured
     }
     return found | dict.fromkeys((source.name for source in plan.training), "same folder")
 

@@ -18,8 +18,7 @@ from models.files import read_checked
 from trainer.data.prepare import MANIFEST_NAME, ManifestRow
 
 HELD_BACK_NAME = "held_back.txt"
-# As `python -m bench.accuracy --only` expects them.
-DIGITS = 16
+HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 
 def publish(run: Path, folder: Path) -> Card:
@@ -36,7 +35,7 @@ def publish(run: Path, folder: Path) -> Card:
 
 def _held_back(run: Path) -> list[str]:
     rows = (msgspec.json.decode(line, type=ManifestRow) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
-    return sorted({row.sha256[:DIGITS] for row in rows if row.split in ("validation", "test")})
+    return sorted({row.sha256[:HASH_DIGITS] for row in rows if row.split in ("validation", "test")})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.checks import TrainingPlan, check_is_new
-from trainer.data.prepare import DatasetUnusable, PreparedData, prepare_data
+from trainer.data.annotations import DatasetUnusable
+from trainer.data.prepare import PreparedData, prepare_data
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
 from trainer.fitting.progress import Progress

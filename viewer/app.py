@@ -29,14 +29,12 @@ from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.connection_limiter import ConnectionLimiter
-from viewer.serving.server import PortInUse, listen, page_url, serve
+from viewer.serving.server import listen, page_url, serve
 from viewer.serving.websocket_limiter import WebSocketLimiter
 from viewer.sockets import PageSockets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-__all__ = ["PortInUse", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +73,12 @@ def create_app(
     app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
     limiter = ConnectionLimiter(settings.max_viewers)
     sockets = PageSockets(app, rejections)
-    watch = LiveView(context, sockets.audience)
+    live_view = LiveView(context, sockets.audience)
     add_api_routes(app, context, authenticator, rejections)
-    add_media_routes(app, context, watch, limiter, authenticator, rejections)
+    add_media_routes(app, context, live_view, limiter, authenticator, rejections)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
-    for work in (watch.follow, lambda: broadcast_status(context, sockets)):
+    for work in (live_view.follow, lambda: broadcast_status(context, sockets)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
     return SecurityMiddleware(websockets, authenticator, rejections), context

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pipeline.vision.tracks import TrackedFace
 
-ACK_S = 5.0  # how long an acknowledgement is waited for
-STALE_S = 2.0  # a frame that has waited longer is not sent
+ACK_TIMEOUT_S = 5.0  # how long an acknowledgement is waited for
+MAX_AGE_S = 2.0  # a frame that has waited longer is not sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -56,7 +56,7 @@ class Mailbox:
         if frame.camera not in self.cameras:
             return None
         _, sent_at_s = self._unacknowledged.get(frame.camera, ("", float("-inf")))
-        if at_s - sent_at_s < ACK_S:
+        if at_s - sent_at_s < ACK_TIMEOUT_S:
             self._waiting[frame.camera] = frame
             return None
         return self._send(frame, at_s)
@@ -67,11 +67,11 @@ class Mailbox:
             return None
         del self._unacknowledged[camera]
         waiting = self._waiting.pop(camera, None)
-        return self._send(waiting, at_s) if waiting and at_s - waiting.at_s < STALE_S else None
+        return self._send(waiting, at_s) if waiting and at_s - waiting.at_s < MAX_AGE_S else None
 
     def forget_stale(self, at_s: float) -> None:
         """Drop frames that have waited too long to be sent."""
-        self._waiting = {camera: frame for camera, frame in self._waiting.items() if at_s - frame.at_s < STALE_S}
+        self._waiting = {camera: frame for camera, frame in self._waiting.items() if at_s - frame.at_s < MAX_AGE_S}
 
     def _send(self, frame: DisplayFrame, at_s: float) -> DisplayFrame:
         self._waiting.pop(frame.camera, None)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import redis
 from msgspec import Struct
 
-from pipeline.bus import status
+from pipeline.bus.status import WORKER_COMMANDS, missing_workers
 from pipeline.runtime.worker_context import WorkerContext
-
-COMMANDS = {"detector": "detect", "classifier": "classify"}  # by role; without one of each no frame is labelled
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -21,10 +19,8 @@ class Health(Struct, frozen=True, kw_only=True):
 def read_health(context: WorkerContext) -> Health:
     """Return the present health; it is also an answer when Redis cannot be reached."""
     try:
-        live = {beat.role for beat in status.heartbeats(context.client)}
+        missing = missing_workers(context.client)
     except redis.RedisError as error:
         return Health(ok=False, reasons=[f"Redis at {context.redis_location} cannot be reached: {error}"])
-    reasons = [
-        f"no live {role}: start one with maskwatch {command}" for role, command in COMMANDS.items() if role not in live
-    ]
+    reasons = [f"no live {role}: start one with {WORKER_COMMANDS[role]}" for role in missing]
     return Health(ok=not reasons, reasons=reasons)

@@ -4,17 +4,17 @@ In: results, in the order in which workers finish them. Out: the labelled ones i
 frame waits at most WAIT_S for the outcome of an earlier one; results that are later than that are discarded.
 
 The producer with the highest start is displayed. One with a lower start replaces it only when it has been silent for
-SILENT_S: a start in the future (a clock that was set back, a forged record) must not freeze the camera for good.
+PRODUCER_TIMEOUT_S: a start in the future (a clock set back, a forged record) must not freeze the camera for good.
 """
 
 from __future__ import annotations
 
 from pipeline.bus.messages import FrameResult
+from pipeline.bus.status import UNLABELLED_S
 
 WAIT_S = 0.05  # longest wait for the outcome of a frame
-UNLABELLED_S = 1.0  # a camera without labelled results for this long is shown without labels ...
-MAX_PATIENT_S = 5.0  # ... or, where workers are slow, for twice the time between its last two, at most this
-SILENT_S = 2.0  # a producer without results for this long may be replaced by one with a lower start
+MAX_UNLABELLED_S = 5.0  # at most this, instead of UNLABELLED_S: twice the time between the last two labelled results
+PRODUCER_TIMEOUT_S = 2.0  # a producer without results for this long may be replaced by one with a lower start
 MAX_PRODUCERS = 16  # earlier producers of which the last displayed seq is remembered
 
 
@@ -39,7 +39,7 @@ class Joiner:
     def add(self, result: FrameResult, at_s: float) -> None:
         """Add a result; a late one, or a second one for the same frame, is ignored."""
         if result.outcome == "labelled":
-            self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MAX_PATIENT_S)
+            self._patience_s = min(max(UNLABELLED_S, 2 * (at_s - self._labelled_at_s)), MAX_UNLABELLED_S)
             self._labelled_at_s = at_s
         if result.start != self._start and self._is_replaced_by(result.start, at_s):
             self._change_producer(result.start, result.seq)
@@ -86,7 +86,7 @@ class Joiner:
 
     def _is_replaced_by(self, start: int, at_s: float) -> bool:
         """Return whether the displayed producer is replaced by the one with this start."""
-        return start > self._start or (start < self._start and at_s - self._arrived_s > SILENT_S)
+        return start > self._start or (start < self._start and at_s - self._arrived_s > PRODUCER_TIMEOUT_S)
 
     def _change_producer(self, start: int, seq: int) -> None:
         """Replace the displayed producer, after the results that are held of it."""

@@ -37,7 +37,7 @@ class _View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
+class _SelectedFrame:
     """A frame to display, without its pixels. start: when its producer started."""
 
     camera: str
@@ -56,7 +56,7 @@ class LiveView:
         self._context = context
         self.audience = audience
         self._views: dict[str, _View] = {}
-        self._newest_labelled: dict[str, _Chosen] = {}
+        self._newest_labelled: dict[str, _SelectedFrame] = {}
         self._poll_at_s = 0.0  # when newest frames are read again
 
     def follow(self) -> None:
@@ -69,7 +69,7 @@ class LiveView:
                 with self._context.busy():
                     for result in results:
                         self._add(result)
-                    self._show(self._chosen())
+                    self._show(self._selected())
 
     def newest_labelled(self, camera: str) -> DisplayFrame | None:
         """Return the newest labelled frame of a camera, None when there is none or its pixels have expired.
@@ -77,8 +77,8 @@ class LiveView:
         Raises:
             redis.RedisError: Redis failed.
         """
-        chosen = self._newest_labelled.get(camera)
-        return self._with_pixels([chosen])[0] if chosen else None
+        selected = self._newest_labelled.get(camera)
+        return self._with_pixels([selected])[0] if selected else None
 
     def _block_ms(self) -> int:
         """Return how long to wait for results: until the next frame is due, never 0 (for ever in Redis)."""
@@ -103,17 +103,17 @@ class LiveView:
         view.used_at_s = now
         return view
 
-    def _chosen(self) -> list[_Chosen]:
+    def _selected(self) -> list[_SelectedFrame]:
         """Return the newest frame to display now of each watched camera that has one."""
         now = time.monotonic()
         watched = self.audience.watched()
-        chosen = {camera: labelled for camera in list(self._views) if (labelled := self._next_labelled(camera, now))}
+        selected = {camera: labelled for camera in list(self._views) if (labelled := self._next_labelled(camera, now))}
         if now >= self._poll_at_s:
             self._poll_at_s = now + NEWEST_POLL_INTERVAL_S
-            chosen |= self._unlabelled([one for one in self._without_labels(now) if one not in chosen], now)
-        return [one for camera, one in chosen.items() if camera in watched]
+            selected |= self._unlabelled([one for one in self._without_labels(now) if one not in selected], now)
+        return [one for camera, one in selected.items() if camera in watched]
 
-    def _next_labelled(self, camera: str, now_s: float) -> _Chosen | None:
+    def _next_labelled(self, camera: str, now_s: float) -> _SelectedFrame | None:
         """Return the newest labelled frame that is due, or None; the tracks are updated with all that are due."""
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
@@ -130,7 +130,7 @@ class LiveView:
         """Return the watched cameras without labelled results at present."""
         return [camera for camera in self.audience.watched() if self._view(camera).joiner.wants_newest(now_s)]
 
-    def _unlabelled(self, cameras: list[str], now_s: float) -> dict[str, _Chosen]:
+    def _unlabelled(self, cameras: list[str], now_s: float) -> dict[str, _SelectedFrame]:
         """Return the newest frames of cameras, except those that were displayed before."""
         with self._context.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
@@ -143,50 +143,52 @@ class LiveView:
                 found[camera] = newest
         return found
 
-    def _show(self, chosen: list[_Chosen]) -> None:
-        for frame in self._with_pixels(chosen):
+    def _show(self, selected: list[_SelectedFrame]) -> None:
+        for frame in self._with_pixels(selected):
             if frame:
                 self.audience.show(frame)
                 self._context.count("frames")
 
-    def _with_pixels(self, chosen: list[_Chosen]) -> list[DisplayFrame | None]:
-        jpegs = fetch_many_pixels(self._context.client, [one.pixels_key for one in chosen])
-        now = self._context.clock.now() if chosen else 0.0
-        return [_display_frame(one, jpeg, now) if jpeg else None for one, jpeg in zip(chosen, jpegs, strict=True)]
+    def _with_pixels(self, selected: list[_SelectedFrame]) -> list[DisplayFrame | None]:
+        jpegs = fetch_many_pixels(self._context.client, [one.pixels_key for one in selected])
+        now = self._context.clock.now() if selected else 0.0
+        return [_display_frame(one, jpeg, now) if jpeg else None for one, jpeg in zip(selected, jpegs, strict=True)]
 
 
-def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _Chosen:
-    return _Chosen(result.camera, result.start, result.seq, result.captured_at, result.pixels_key, faces, labelled=True)
+def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _SelectedFrame:
+    return _SelectedFrame(
+        result.camera, result.start, result.seq, result.captured_at, result.pixels_key, faces, labelled=True
+    )
 
 
-def _newest(camera: str, row: list[bytes | None]) -> _Chosen | None:
+def _newest(camera: str, row: list[bytes | None]) -> _SelectedFrame | None:
     """Return the newest frame of a camera from its fields last (start:seq:attempt), seq, captured_at and pixels_key."""
     if any(value is None for value in row):
         return None
     last, seq, captured_at, pixels_key = (value.decode(errors="replace") for value in cast(list[bytes], row))
     try:
         start = int(last.partition(":")[0])
-        newest = _Chosen(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)
+        newest = _SelectedFrame(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)
     except ValueError:
         return None
     return newest if math.isfinite(newest.captured_at) else None
 
 
-def _display_frame(chosen: _Chosen, jpeg: bytes, now: float) -> DisplayFrame | None:
+def _display_frame(selected: _SelectedFrame, jpeg: bytes, now: float) -> DisplayFrame | None:
     try:
         width, height = jpeg_size(jpeg)
     except BadImage:
         return None  # the detector dead-letters the frame
     return DisplayFrame(
-        camera=chosen.camera,
-        frame_id=frame_id(chosen.camera, chosen.start, chosen.seq),
-        seq=chosen.seq,
+        camera=selected.camera,
+        frame_id=frame_id(selected.camera, selected.start, selected.seq),
+        seq=selected.seq,
         width=width,
         height=height,
-        faces=chosen.faces,
-        labelled=chosen.labelled,
-        captured_at=chosen.captured_at,
-        age_s=max(0.0, now - chosen.captured_at),
+        faces=selected.faces,
+        labelled=selected.labelled,
+        captured_at=selected.captured_at,
+        age_s=max(0.0, now - selected.captured_at),
         at_s=time.monotonic(),
         jpeg=jpeg,
     )

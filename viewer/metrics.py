@@ -28,7 +28,7 @@ from pipeline.runtime.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
-GONE_S = 86_400.0  # a camera whose producer was last seen this long ago is left out
+CAMERA_RETENTION_S = 86_400.0  # a camera whose producer was last seen this long ago is left out
 MAX_CAMERAS = 500  # those seen last
 
 Samples = list[tuple[Sequence[str], float]]  # labels' values, and the value
@@ -89,7 +89,7 @@ def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) ->
     A camera that has never delivered a frame is included: its producer is seen nevertheless.
     """
     last = sorted(cameras, key=lambda camera: seen.get(camera.name, 0.0), reverse=True)
-    return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < GONE_S]
+    return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < CAMERA_RETENTION_S]
 
 
 class _ViewerCollector(Collector):

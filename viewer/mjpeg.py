@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
+from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import draw_faces, offline_image
-from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, encode_jpeg
+from pipeline.vision.jpeg import BadImage, decode_jpeg, encode_jpeg
 from viewer.audience import DisplayFrame, MjpegStream
 
 BOUNDARY = "frame"
 QUALITY = 85
-TAKE_S = 1.0  # how often a stream without new frames checks whether it should end
-SILENT_S = 3.0  # a camera without a new frame for this long is shown as offline
+FRAME_TIMEOUT_S = 1.0  # how often a stream without new frames checks whether it should end
+OFFLINE_CAMERA_S = 3.0  # a camera without a new frame for this long is shown as offline
 NOT_LABELLED = "not labelled right now"
 
 
@@ -47,15 +48,15 @@ def stream_parts(should_run: Callable[[], bool], stream: MjpegStream, encoder: A
     """
     yield f"--{BOUNDARY}\r\n".encode()
     last: DisplayFrame | None = None
-    silent_s = SILENT_S - TAKE_S  # so that the stream of an offline camera begins soon
+    silent_s = OFFLINE_CAMERA_S - FRAME_TIMEOUT_S  # so that the stream of an offline camera begins soon
     while should_run():
-        frame = stream.take(TAKE_S)
-        silent_s = 0.0 if frame else silent_s + TAKE_S
+        frame = stream.take(FRAME_TIMEOUT_S)
+        silent_s = 0.0 if frame else silent_s + FRAME_TIMEOUT_S
         try:
             if frame:
                 last = frame
                 yield stream_part(encoder.encode(frame))
-            elif silent_s >= SILENT_S:
+            elif silent_s >= OFFLINE_CAMERA_S:
                 yield stream_part(_offline(stream.camera, last))
         except BadImage:
             continue  # the detector dead-letters the frame

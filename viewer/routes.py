@@ -50,7 +50,7 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 def add_media_routes(
     app: Flask,
     context: WorkerContext,
-    watch: LiveView,
+    live_view: LiveView,
     limiter: ConnectionLimiter,
     authenticator: Authenticator,
     rejections: RejectionLog,
@@ -62,7 +62,7 @@ def add_media_routes(
     def snapshot(name: str) -> Response:
         if not _is_known(context, rejections, name):
             return _unknown(name)
-        frame = watch.newest_labelled(name)
+        frame = live_view.newest_labelled(name)
         if frame is None:
             return _line(f"camera {name} has no labelled frame right now", 503)
         try:
@@ -77,7 +77,7 @@ def add_media_routes(
             return _unknown(name)
         if not limiter.acquire():
             return _line(FULL, 503)
-        opened = watch.audience.open(name)
+        opened = live_view.audience.open(name)
 
         def should_run() -> bool:
             return context.should_run() and session is not None and authenticator.is_valid(session)
@@ -85,7 +85,7 @@ def add_media_routes(
         response = Response(
             stream_parts(should_run, opened, encoder), mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         )
-        response.call_on_close(lambda: watch.audience.close(opened))
+        response.call_on_close(lambda: live_view.audience.close(opened))
         response.call_on_close(limiter.release)
         return response
 

@@ -22,8 +22,8 @@ from viewer.security.page_packet import MALFORMED, PagePacket
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.websocket_limiter import close_websocket
 
-PING_S = 5
-PONG_S = 10  # a browser that has not answered a ping for this long is disconnected
+PING_INTERVAL_S = 5
+PONG_TIMEOUT_S = 10  # a browser that has not answered a ping for this long is disconnected
 MAX_WATCHED = 256  # cameras that a page may watch
 MAX_MESSAGE = 20_000  # bytes of one message from a page
 
@@ -42,8 +42,8 @@ class PageSockets:
             "manage_session": False,
             "transports": ["websocket"],
             "cors_allowed_origins": [],  # SecurityMiddleware has checked the origin
-            "ping_interval": PING_S,
-            "ping_timeout": PONG_S,
+            "ping_interval": PING_INTERVAL_S,
+            "ping_timeout": PONG_TIMEOUT_S,
             "max_http_buffer_size": MAX_MESSAGE,
             "serializer": PagePacket,
         }

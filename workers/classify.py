@@ -26,8 +26,9 @@ from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
-from pipeline.vision.jpeg import Image, unpack_crops
+from pipeline.vision.jpeg import unpack_crops
 from workers.batcher import Batcher
 from workers.model_reloader import RUNNING, LoadedModel, ModelReloader
 
@@ -65,7 +66,7 @@ def main(settings: Settings) -> int:
                     with context.busy():
                         classify(context, reader, model, entries)
         with context.reconnecting():
-            reader.retire()
+            reader.leave_group()
     return 0
 
 

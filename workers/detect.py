@@ -23,7 +23,8 @@ from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from pipeline.vision.jpeg import BadImage, Image, decode_jpeg, jpeg_size
+from pipeline.vision.arrays import Image
+from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def main(settings: Settings) -> int:
                     with context.busy(), reader.guard(entry):
                         detect(context, reader, entry, detector, model, settings.detector_px)
         with context.reconnecting():
-            reader.retire()
+            reader.leave_group()
     return 0
 
 

@@ -30,7 +30,7 @@ from workers.batcher import Batcher
 POLL_INTERVAL_S = 0.25  # of a registry in a local folder
 URL_POLL_INTERVAL_S = 1.0  # of a registry at a URL; still, a rollback takes effect within two seconds
 MAX_LOADED = 2  # the model in use and the one before, so that a rollback need not load anything
-JOIN_S = 1.0  # how long the end of the process waits for a version that is being loaded
+LOAD_TIMEOUT_S = 1.0  # how long the end of the process waits for a version that is being loaded
 WARM_UP_CROPS = (1, 8, 8)
 RUNNING = "running"
 
@@ -98,7 +98,7 @@ class ModelReloader:
             yield
         finally:
             ended.set()
-            thread.join(JOIN_S)
+            thread.join(LOAD_TIMEOUT_S)
 
     def poll(self, registry: Registry) -> None:
         """Check the registry once: load its current version if it is new, or set `state` to what is wrong."""

@@ -11,13 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats, Image
 
 
-def load_compiled(path: Path, threads: int) -> Callable[[Pixels], Floats]:
+def load_compiled(path: Path, threads: int) -> Callable[[Image], Floats]:
     """Load a network and return its function: uint8 n x S x S x 3 RGB (n at least 1) to float32 n, 0..1."""
     import keras
     import tensorflow as tf
@@ -31,7 +29,7 @@ def load_compiled(path: Path, threads: int) -> Callable[[Pixels], Floats]:
     # On CPU, XLA's convolutions are slower than TensorFlow's own. predict() in a loop leaks memory: call the model.
     compiled = tf.function(lambda crops: model(crops, training=False), jit_compile=bool(gpus))
 
-    def classify(crops: Pixels) -> Floats:
+    def classify(crops: Image) -> Floats:
         count = len(crops)
         padding = (1 << (count - 1).bit_length()) - count
         batch = np.concatenate([crops, np.zeros((padding, *crops.shape[1:]), np.uint8)])

@@ -15,17 +15,15 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, RESTORE, Card, read_card
 from models.files import ModelUnusable, read_checked
+from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import Label
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Runtime = Literal["auto", "onnx", "keras"]
 # From uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
-Classify = Callable[[Pixels], Floats]
+Classify = Callable[[Image], Floats]
 
 # More crops are classified in several calls, which bounds the time and memory of a call.
 MAX_BATCH = 64
@@ -40,7 +38,7 @@ class MaskClassifier:
         self.card = card
         self._classify = classify
 
-    def mask_probability(self, crops: Pixels) -> Floats:
+    def mask_probability(self, crops: Image) -> Floats:
         """Return for each crop (uint8 n x S x S x 3, RGB) the probability of a mask: float32 n, 0..1.
 
         n may be 0. Crops of another size than the card's (made for the previous model) are resized.
@@ -99,15 +97,15 @@ def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], 
     return labels, (0.5 + 0.5 * margin).astype(np.float32)
 
 
-def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pixels:
-    """Cut square crops of faces out of a frame, as the classifier expects them.
+def crop_faces(image: Image, boxes: Floats, size_px: int, margin: float) -> Image:
+    """Cut square crops of faces out of an image, as the classifier expects them.
 
     A crop is a square round the box's centre. Its side is the box's longer side, plus `margin` of it at each side; a
-    square keeps the face's proportions. Outside the frame, the frame's edge is repeated.
+    square keeps the face's proportions. Outside the image, its edge is repeated.
 
     Args:
-        frame: uint8 H x W x 3, BGR.
-        boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the frame; n may be 0.
+        image: uint8 H x W x 3, BGR.
+        boxes: float32 n x 4, x1, y1, x2, y2 in pixels of the image; n may be 0.
         size_px: side S of the crops.
         margin: share of the box's longer side, 0 or more.
 
@@ -116,7 +114,7 @@ def crop_faces(frame: Pixels, boxes: Floats, size_px: int, margin: float) -> Pix
     """
     crops = np.empty((len(boxes), size_px, size_px, 3), np.uint8)
     for crop, box in zip(crops, boxes.tolist(), strict=True):
-        square = _square(frame, box, margin)
+        square = _square(image, box, margin)
         how = cv2.INTER_AREA if square.shape[0] > size_px else cv2.INTER_LINEAR
         cv2.cvtColor(cv2.resize(square, (size_px, size_px), interpolation=how), cv2.COLOR_BGR2RGB, dst=crop)
     return crops
@@ -132,29 +130,29 @@ def load_onnx(content: bytes, threads: int) -> Classify:
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def classify(crops: Pixels) -> Floats:
+    def classify(crops: Image) -> Floats:
         probability: Floats = session.run(None, {name: crops})[0]
         return probability.reshape(-1)
 
     return classify
 
 
-def _square(frame: Pixels, box: Sequence[float], margin: float) -> Pixels:
-    height, width = frame.shape[:2]
+def _square(image: Image, box: Sequence[float], margin: float) -> Image:
+    height, width = image.shape[:2]
     x1, y1, x2, y2 = box
     side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
-    # At least one pixel must be inside the frame, so that there is an edge to repeat.
+    # At least one pixel must be inside the image, so that there is an edge to repeat.
     left = min(max(round((x1 + x2 - side) / 2), 1 - side), width - 1)
     top = min(max(round((y1 + y2 - side) / 2), 1 - side), height - 1)
     right, bottom = left + side, top + side
-    inside = frame[max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
+    inside = image[max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
     missing = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
     if not any(missing):
         return inside
-    padded: Pixels = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE)
+    padded: Image = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_REPLICATE)
     return padded
 
 
-def _resized(crops: Pixels, size_px: int) -> Pixels:
+def _resized(crops: Image, size_px: int) -> Image:
     how = cv2.INTER_AREA if crops.shape[1] > size_px else cv2.INTER_LINEAR
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=how) for crop in crops])

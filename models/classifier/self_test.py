@@ -12,8 +12,9 @@ import numpy as np
 
 from models.classifier import mask_classifier
 from models.classifier.card import RESTORE
-from models.classifier.mask_classifier import Floats, MaskClassifier, Runtime
+from models.classifier.mask_classifier import MaskClassifier, Runtime
 from models.files import ModelUnusable
+from pipeline.vision.arrays import Floats
 
 # One crop, and several: the network must accept any batch size.
 BATCH_SIZES = (1, 4)

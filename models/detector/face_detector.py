@@ -19,10 +19,10 @@ import onnxruntime as ort
 
 from models.detector import haar
 from models.detector.merge import merge_candidates
-from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, Floats, decode_yunet
+from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, decode_yunet
 from models.files import read_checked
+from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import MAX_FACES
-from pipeline.vision.jpeg import Image
 
 Kind = Literal["yunet", "dnn", "haar"]
 # From a BGR image whose sides are multiples of SIZE_MULTIPLE to candidates: boxes float32 n x 4, scores float32 n.
@@ -78,25 +78,25 @@ class FaceDetector:
         self._passes_px = passes_px
         self._lower = lower
 
-    def find(self, frame: Image) -> Faces:
-        """Find the faces in a frame (uint8 H x W x 3, BGR), of at least 1 x 1 pixel."""
-        boxes, scores = self._search(frame, self._passes_px[0])
+    def find(self, image: Image) -> Faces:
+        """Find the faces in an image (uint8 H x W x 3, BGR), of at least 1 x 1 pixel."""
+        boxes, scores = self._search(image, self._passes_px[0])
         for long_side in self._passes_px[1:]:
-            more_boxes, more_scores = _distant(*self._search(frame, long_side), max(frame.shape[:2]))
+            more_boxes, more_scores = _distant(*self._search(image, long_side), max(image.shape[:2]))
             boxes, scores = np.concatenate([boxes, more_boxes]), np.concatenate([scores, more_scores])
         boxes, scores, left_out = merge_candidates(boxes, scores, MAX_FACES)
-        boxes = _inside(boxes, frame)
+        boxes = _inside(boxes, image)
         outlines = boxes.copy()
         outlines[:, [1, 3]] += self._lower * (boxes[:, 3:] - boxes[:, 1:2])
-        return Faces(boxes=boxes, outlines=_inside(outlines, frame), scores=scores, left_out=left_out)
+        return Faces(boxes=boxes, outlines=_inside(outlines, image), scores=scores, left_out=left_out)
 
-    def _search(self, frame: Image, long_side: int) -> tuple[Floats, Floats]:
-        """Return the candidates of one pass, their boxes in pixels of the frame and inside it."""
-        height, width = frame.shape[:2]
-        scaled = _scaled(frame, long_side)
+    def _search(self, image: Image, long_side: int) -> tuple[Floats, Floats]:
+        """Return the candidates of one pass, their boxes in pixels of the image and inside it."""
+        height, width = image.shape[:2]
+        scaled = _scaled(image, long_side)
         boxes, scores = self._find_candidates(_padded(scaled))
         boxes = boxes * np.tile([width / scaled.shape[1], height / scaled.shape[0]], 2).astype(np.float32)
-        boxes = _inside(boxes, frame)
+        boxes = _inside(boxes, image)
         visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
         return boxes[visible], scores[visible]
 
@@ -177,18 +177,18 @@ def _distant(boxes: Floats, scores: Floats, long_side: int) -> tuple[Floats, Flo
     return boxes[small], scores[small]
 
 
-def _inside(boxes: Floats, frame: Image) -> Floats:
-    height, width = frame.shape[:2]
+def _inside(boxes: Floats, image: Image) -> Floats:
+    height, width = image.shape[:2]
     clipped: Floats = boxes.clip(0, np.array([width, height, width, height], np.float32))
     return clipped
 
 
-def _scaled(frame: Image, long_side: int) -> Image:
-    height, width = frame.shape[:2]
+def _scaled(image: Image, long_side: int) -> Image:
+    height, width = image.shape[:2]
     factor = long_side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    scaled: Image = cv2.resize(frame, size, interpolation=how)
+    scaled: Image = cv2.resize(image, size, interpolation=how)
     return scaled
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.files import ModelUnusable
-
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats
 
 # The step between the sizes searched, and how many hits must agree (OpenCV's defaults).
 SCALE_STEP = 1.1

@@ -10,11 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.vision.arrays import Floats
 from pipeline.vision.boxes import iou
-
-Floats = NDArray[np.float32]
 
 # Two boxes that overlap by more (intersection over union) are one face; the default of OpenCV's FaceDetectorYN.
 SAME_FACE_IOU = 0.3

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats
 
 STRIDES = (8, 16, 32)
 # Height and width of YuNet's input must be multiples of its largest stride.

@@ -8,7 +8,7 @@ x1, y1, x2, y2 in pixels of the full frame.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,7 +28,7 @@ CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
 FILE_PREFIX = "file-"  # of the camera names that `maskwatch label` uses for its runs
 
 Reason = Literal["source_full", "memory", "stale", "expired", "pixels_gone", "dead"]
-REASONS: tuple[Reason, ...] = ("source_full", "memory", "stale", "expired", "pixels_gone", "dead")
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 CameraName = Annotated[str, Meta(pattern=CAMERA_PATTERN)]
 FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12}\Z")]

@@ -67,7 +67,7 @@ class Reader(Generic[Record]):
         self._settler = Settler(client, stream)
         self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
         self._reclaim_script = Script(client, "reclaim")
-        self._retire_script = Script(client, "retire")
+        self._leave_group_script = Script(client, "leave_group")
         self._overtaken = Script(client, "overtaken", read_only=True)
 
     def read(self, count: int) -> list[Entry[Record]]:
@@ -126,7 +126,7 @@ class Reader(Generic[Record]):
             log.exception("%s %s is dead: %s", self._stream, entry.record.frame_id, error)
             self.dead_letter(entry, f"{type(error).__name__}: {error}")
 
-    def retire(self) -> None:
+    def leave_group(self) -> None:
         """Leave the group if this process holds nothing; entries that it holds are reclaimed by others."""
         with contextlib.suppress(redis.ResponseError):  # NOGROUP: there is no group to leave
             self._retire(self._consumer)
@@ -139,7 +139,7 @@ class Reader(Generic[Record]):
                 self._retire(consumer["name"])
 
     def _retire(self, consumer: str | bytes) -> None:
-        self._retire_script(keys=[self._stream], args=[GROUP, consumer])
+        self._leave_group_script(keys=[self._stream], args=[GROUP, consumer])
 
     def _read_new(self, count: int, block_ms: int) -> list[Entry[Record]]:
         answer = self._client.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms)

@@ -20,15 +20,17 @@ from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newes
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
 from pipeline.bus.scripts import Script
 
-RECENT_S = 5.0  # period of rates and latencies
-STALE_S = 2.0  # a camera without a new frame for this long is stale
-OFFLINE_S = 5.0  # ... and for this long, offline
+RATE_PERIOD_S = 5.0  # period of rates and latencies
+STALE_CAMERA_S = 2.0  # a camera without a new frame for this long is stale
+OFFLINE_CAMERA_S = 5.0  # ... and for this long, offline
 UNLABELLED_S = 1.0  # a live camera without a labelled frame for this long is shown without labels
-FILES_S = 600.0  # how long a finished run of `maskwatch label` is listed
+FILE_RETENTION_S = 600.0  # how long a finished run of `maskwatch label` is listed
 MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it either
 
 WORK_STREAMS = (messages.FRAMES, messages.FACES)
 STREAMS = (*WORK_STREAMS, messages.RESULTS, messages.DEAD)
+
+WORKER_COMMANDS = {"detector": "maskwatch detect", "classifier": "maskwatch classify"}  # by the roles that label frames
 
 State = Literal["live", "stale", "offline", "unlabelled"]
 
@@ -98,7 +100,7 @@ def read_status(client: Redis, clock: Clock) -> Status:
     """Return the current status."""
     now = clock.now()
     names = _camera_names(client, now)
-    beats = heartbeats(client)
+    beats = read_heartbeats(client)
     ledgers = read_ledgers(client, names)
     recent = _recent_results(client, now)
     cameras = [_camera(client, name, ledgers[name], recent.get(name, []), beats, now) for name in sorted(names)]
@@ -126,7 +128,7 @@ def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
     return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
 
 
-def heartbeats(client: Redis) -> list[Heartbeat]:
+def read_heartbeats(client: Redis) -> list[Heartbeat]:
     """Return the heartbeats of all live processes."""
     ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
     packed = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
@@ -139,6 +141,12 @@ def heartbeats(client: Redis) -> list[Heartbeat]:
         if all(map(math.isfinite, (beat.started_at, beat.beat_at, *beat.rates.values()))):
             beats.append(beat)  # JSON cannot represent other numbers
     return beats
+
+
+def missing_workers(client: Redis) -> list[str]:
+    """Return which of the roles in WORKER_COMMANDS no live process has: without one of each no frame is labelled."""
+    live = {beat.role for beat in read_heartbeats(client)}
+    return [role for role in WORKER_COMMANDS if role not in live]
 
 
 def status_table(status: Status) -> str:
@@ -179,10 +187,10 @@ def camera_state(
     if not held or not connected:
         return "offline"
     period_s = 1 / fps if fps > 0 else 0.0
-    if age_s is None or age_s > max(STALE_S, 3 * period_s):
+    if age_s is None or age_s > max(STALE_CAMERA_S, 3 * period_s):
         if fps > 0:
             return "unlabelled"
-        return "offline" if age_s is None or age_s > OFFLINE_S else "stale"
+        return "offline" if age_s is None or age_s > OFFLINE_CAMERA_S else "stale"
     if labelled_age_s is None or labelled_age_s > max(UNLABELLED_S, 3 * period_s):
         return "unlabelled"
     return "live"
@@ -216,7 +224,7 @@ def _camera(
         detail=beat.state if beat else "no producer",
         newest_at=newest_at,
         fps=round(fps, 1),
-        labelled_fps=round(len(labelled) / RECENT_S, 1),
+        labelled_fps=round(len(labelled) / RATE_PERIOD_S, 1),
         latency_ms=round(statistics.median(latencies), 1) if latencies else None,
         ledger=ledger,
     )
@@ -229,7 +237,7 @@ def _camera_names(client: Redis, now: float) -> list[str]:
     return [
         name
         for name, at in found
-        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILES_S)
+        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILE_RETENTION_S)
     ]
 
 
@@ -247,7 +255,7 @@ def _newest_at(client: Redis, name: str) -> float | None:
 
 
 def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, FrameResult]]]:
-    since = f"{int((now - RECENT_S) * 1000)}-0"
+    since = f"{int((now - RATE_PERIOD_S) * 1000)}-0"
     found: dict[str, list[tuple[float, FrameResult]]] = {}
     for id_, fields in cast(list[Any], client.xrange(messages.RESULTS, min=since)):
         try:

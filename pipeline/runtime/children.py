@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.runtime.settings import Settings, flag_of
@@ -27,7 +27,9 @@ RESTART_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 START_FAILURE_S = 15.0  # a child that ends with an error within this time of its first start cannot start
 STEADY_S = 30.0  # after running for this long a child is restarted after the first pause again
 
-NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children get all settings as flags
+NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children get all their settings from their parent
+# Children get these through the environment, because every user of the machine can read command lines.
+SECRETS = ("redis_url", "models", "password_hash", "session_key", "metrics_token")
 DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models")
 CLASSIFY_FLAGS = ("models", "runtime", "max_batch", "max_wait_ms", "threads")
 
@@ -39,6 +41,7 @@ class ChildFailed(Exception):
 @dataclass(slots=True)
 class _Child:
     arguments: list[str]
+    environment: Mapping[str, str]
     required: bool
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
@@ -58,9 +61,10 @@ class Children(contextlib.AbstractContextManager["Children"]):
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
 
-    def start(self, *arguments: str, required: bool = True) -> None:
-        """Start `maskwatch ARGUMENTS`. required: the other children have nothing to do without it."""
-        self._children.append(_Child(list(arguments), required, spawn(arguments, self._read_end)))
+    def start(self, *arguments: str, environment: Mapping[str, str], required: bool = True) -> None:
+        """Start `maskwatch ARGUMENTS`, with additional variables; required: the other children need this one."""
+        process = spawn(arguments, self._read_end, environment)
+        self._children.append(_Child(list(arguments), environment, required, process))
 
     def supervise(self) -> None:
         """Restart children that have died; call it repeatedly.
@@ -83,7 +87,7 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.restart_at = now + pause
             elif now >= child.restart_at:
                 kill_session(child.process.pid)  # its own children may still hold its port
-                child.process = spawn(child.arguments, self._read_end)
+                child.process = spawn(child.arguments, self._read_end, child.environment)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
 
@@ -105,25 +109,25 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 process.wait()
 
 
-def spawn(arguments: Sequence[str], parent_fd: int) -> subprocess.Popen[bytes]:
+def spawn(arguments: Sequence[str], parent_fd: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start `maskwatch ARGUMENTS` in a session of its own. parent_fd: a pipe that closes when this process ends."""
     return subprocess.Popen(
         [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(parent_fd)],
         pass_fds=[parent_fd],
         start_new_session=True,
         stdin=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(environment),
     )
 
 
 def start_workers(
-    children: Children, settings: Settings, common: Sequence[str], *, detectors: int, classifiers: int
+    children: Children, settings: Settings, environment: Mapping[str, str], *, detectors: int, classifiers: int
 ) -> None:
-    """Start the workers that the settings ask for, by default these numbers. common: flags of every child."""
+    """Start the workers that the settings ask for, by default these numbers. environment: see environment_of()."""
     for _ in range(settings.detectors or detectors):
-        children.start("detect", *flags_of(settings, *DETECT_FLAGS), *common)
+        children.start("detect", *flags_of(settings, *DETECT_FLAGS), environment=environment)
     for _ in range(settings.classifiers or classifiers):
-        children.start("classify", *flags_of(settings, *CLASSIFY_FLAGS), *common)
+        children.start("classify", *flags_of(settings, *CLASSIFY_FLAGS), environment=environment)
 
 
 @contextlib.contextmanager
@@ -159,15 +163,21 @@ def supervised(children: Children) -> Iterator[None]:
 
 
 def flags_of(settings: Settings, *names: str) -> list[str]:
-    """Return the flags that pass these settings on to a child."""
+    """Return the flags that pass these settings and those of the log on to a child, except secrets."""
     flags: list[str] = []
-    for name in names:
+    for name in (*(name for name in names if name not in SECRETS), "log_level", "log_json"):
         value, flag = getattr(settings, name), flag_of(name)
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{flag[2:]}")
         elif value is not None:
             flags += [flag, str(value)]
     return flags
+
+
+def environment_of(settings: Settings, redis_url: str) -> dict[str, str]:
+    """Return the variables that pass on the URL of Redis and the other secrets among the settings to a child."""
+    values = {name: getattr(settings, name) for name in SECRETS} | {"redis_url": redis_url}
+    return {f"MASKWATCH_{name.upper()}": value for name, value in values.items() if value}
 
 
 def kill_session(leader: int) -> None:

@@ -26,7 +26,7 @@ from pipeline.runtime.children import kill_session, spawn
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
+CLIENTS_TIMEOUT_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
 START_TIMEOUT_S = 10.0
 MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
@@ -57,14 +57,14 @@ def embedded_server() -> Iterator[StartingServer]:
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
-    keeper = spawn(["serve-embedded", str(folder)], read_end)
+    keeper = spawn(["serve-embedded", str(folder)], read_end, {})
     os.close(read_end)
     try:
         yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
     finally:
         os.close(write_end)
         try:
-            keeper.wait(timeout=LINGER_S + 1)
+            keeper.wait(timeout=CLIENTS_TIMEOUT_S + 1)
         except subprocess.TimeoutExpired:
             kill_session(keeper.pid)
             keeper.wait()
@@ -113,7 +113,7 @@ def _parent_lives(fd: int) -> bool:
 
 def _wait_for_clients_to_leave(url: str) -> None:
     client = connect(url)
-    ends = time.monotonic() + LINGER_S
+    ends = time.monotonic() + CLIENTS_TIMEOUT_S
     with contextlib.suppress(redis.RedisError):
         while time.monotonic() < ends and len(client.client_list()) > 1:  # itself
             time.sleep(0.05)

@@ -2,7 +2,7 @@
 
 With a token the port listens on all interfaces and answers 401 without it; without a token it listens on loopback only.
 Rejected requests are counted, and logged once a minute. At most `MAX_CONNECTIONS` connections are served at once, and
-one that sends nothing for `IDLE_S` is closed.
+one that sends nothing for `IDLE_TIMEOUT_S` is closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.runtime import metrics
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 16
-IDLE_S = 5.0
+IDLE_TIMEOUT_S = 5.0
 LOG_INTERVAL_S = 60.0
 SHUTDOWN_POLL_S = 0.1  # how often the server checks whether its process ends
 LOOPBACK = "127.0.0.1"
@@ -120,7 +120,7 @@ class _DualStackServer(ThreadingWSGIServer):
 
 
 class _Request(WSGIRequestHandler):
-    timeout = IDLE_S
+    timeout = IDLE_TIMEOUT_S
     connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def handle(self) -> None:

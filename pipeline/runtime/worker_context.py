@@ -79,11 +79,11 @@ class WorkerContext:
         """Count the block's time as work."""
         return metrics.busy.during(self.role)
 
-    def stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask the process to end after its current work."""
         self._stop.set()
 
-    def stop_soon(self) -> None:
+    def request_stop_with_timeout(self) -> None:
         """Ask the process to end, and exit if it has not ended in time, since Redis may hang."""
         if not self._stop.is_set():
             self._stop.set()
@@ -173,7 +173,7 @@ def worker_context(
     set_log_identity(role, context.id)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        context.stop_soon()
+        context.request_stop_with_timeout()
 
     port, parent_fd = settings.metrics_port, settings.parent_fd
     with serve_metrics(port, settings.metrics_token) if port is not None else contextlib.nullcontext():
@@ -187,7 +187,7 @@ def worker_context(
         try:
             yield context
         finally:
-            context.stop()
+            context.request_stop()
             if heartbeat:
                 sender.join(timeout=1.0)
             with contextlib.suppress(redis.RedisError):
@@ -214,4 +214,4 @@ def _watch_parent(fd: int, context: WorkerContext) -> None:
     with contextlib.suppress(OSError):
         while os.read(fd, 1):
             pass
-    context.stop_soon()
+    context.request_stop_with_timeout()

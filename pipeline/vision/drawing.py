@@ -13,8 +13,8 @@ from typing import cast
 import cv2
 import numpy as np
 
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Face, Label
-from pipeline.vision.jpeg import Image
 
 COLOURS_BGR: dict[Label, tuple[int, int, int]] = {"mask": (233, 180, 86), "no_mask": (0, 94, 213)}
 TEXTS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}
@@ -36,14 +36,14 @@ def label_text(label: Label, confidence: float) -> str:
     return f"{TEXTS[label]} (Confidence: {confidence:.0%})"
 
 
-def draw_faces(frame: Image, faces: Sequence[Face], *, note: str | None = None) -> Image:
+def draw_faces(image: Image, faces: Sequence[Face], *, note: str | None = None) -> Image:
     """Return a copy of the image with a box and a text for each face.
 
     Args:
-        frame: BGR uint8 H x W x 3.
+        image: BGR uint8 H x W x 3.
         note: a text at the lower edge, such as `not labelled right now`.
     """
-    drawn = np.array(frame, np.uint8, order="C")
+    drawn = np.array(image, np.uint8, order="C")
     for face in faces:
         _draw_box(drawn, face)
     taken: list[_Area] = []
@@ -57,12 +57,12 @@ def draw_faces(frame: Image, faces: Sequence[Face], *, note: str | None = None) 
     return drawn
 
 
-def offline_image(frame: Image | None, text: str) -> Image:
-    """Return an image that is clearly not live: the frame, BGR uint8, in dark grey, or a plain panel, with a text."""
-    if frame is None:
+def offline_image(image: Image | None, text: str) -> Image:
+    """Return an image that is clearly not live: this one, BGR uint8, in dark grey, or a plain panel, with a text."""
+    if image is None:
         dark = np.full((360, 640, 3), PANEL_BGR, np.uint8)
     else:
-        grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_BGR2GRAY) // 3
+        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY) // 3
         dark = cast(Image, cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
     height, width = dark.shape[:2]
     middle = (0, height / 2, width, height / 2)

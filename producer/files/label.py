@@ -17,15 +17,14 @@ from pipeline.bus import messages
 from pipeline.bus.keys import ledger_key, newest_frame_key
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX
-from pipeline.bus.status import FILES_S
+from pipeline.bus.status import FILE_RETENTION_S, WORKER_COMMANDS, missing_workers
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from producer.files.outputs import Outputs
-from producer.files.sender import Sender, missing_workers
+from producer.files.sender import Sender
 from producer.sources.source import Source
 
-WORKERS_S = 1.5  # how long to wait for the heartbeats of workers on a Redis that was named
-START_COMMANDS = {"detector": "`maskwatch detect`", "classifier": "`maskwatch classify`"}
+WORKERS_TIMEOUT_S = 1.5  # how long to wait for the heartbeats of workers on a Redis that was named
 
 
 class NoWorkers(Exception):
@@ -64,7 +63,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
                     bar.update(sender.step())
         with context.reconnecting():
             lease.release()
-            context.client.expire(ledger_key(camera), int(FILES_S))
+            context.client.expire(ledger_key(camera), int(FILE_RETENTION_S))
             context.client.delete(newest_frame_key(camera))
     if sender.source_error is not None:
         raise sender.source_error
@@ -77,10 +76,10 @@ def check_workers(context: WorkerContext) -> None:
     Raises:
         NoWorkers: says which role is missing.
     """
-    ends = time.monotonic() + WORKERS_S
-    while missing := missing_workers(context):
+    ends = time.monotonic() + WORKERS_TIMEOUT_S
+    while missing := missing_workers(context.client):
         if time.monotonic() > ends or context.wait(0.1):
-            commands = " and ".join(START_COMMANDS[role] for role in missing)
+            commands = " and ".join(f"`{WORKER_COMMANDS[role]}`" for role in missing)
             roles = " and no live ".join(missing)
             raise NoWorkers(
                 f"no live {roles} at {context.redis_location}; start {commands} there, or leave out --redis"
@@ -89,6 +88,7 @@ def check_workers(context: WorkerContext) -> None:
 
 def remove_old_runs(context: WorkerContext) -> None:
     """Remove finished runs from the list of cameras once they are no longer shown."""
-    old = cast(list[bytes], context.client.zrangebyscore(messages.CAMERAS, "-inf", context.clock.now() - FILES_S))
+    cutoff = context.clock.now() - FILE_RETENTION_S
+    old = cast(list[bytes], context.client.zrangebyscore(messages.CAMERAS, "-inf", cutoff))
     if files := [name for name in old if name.startswith(FILE_PREFIX.encode())]:
         context.client.zrem(messages.CAMERAS, *files)

@@ -13,9 +13,10 @@ import cv2
 import msgspec
 from msgspec import UNSET
 
+from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import draw_faces
 from pipeline.vision.faces import Face
-from pipeline.vision.jpeg import BadImage, Image, decode_jpeg
+from pipeline.vision.jpeg import BadImage, decode_jpeg
 from pipeline.vision.tracks import FaceTracker
 from producer.files.lines import JsonLine, LinesFile, read_lines
 from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile, failures_as_bad_output

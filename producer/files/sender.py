@@ -19,7 +19,7 @@ from pipeline.bus.connection import Redis
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, RESULTS_RETENTION_MS, ledger_key
 from pipeline.bus.messages import Frame, FrameResult
 from pipeline.bus.results import ResultConsumer
-from pipeline.bus.status import heartbeats
+from pipeline.bus.status import missing_workers
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
 from producer.files.lines import JsonLine, error_line, labelled_line
@@ -33,8 +33,8 @@ WINDOW = 32  # frames read ahead of the oldest one that is not written yet
 MAX_HELD_BYTES = 512_000_000  # memory for these frames; whichever limit is reached first counts
 RENEW_INTERVAL_S = 10.0  # between renewals of the pixels of unfinished frames
 CHECK_INTERVAL_S = 1.0  # between checks that Redis still has its memory
-SILENT_S = 5.0  # without a result for so long, check whether there are workers
-NO_ROOM_S = 0.1  # pause before a frame that Redis had no room for is sent again
+NO_RESULT_TIMEOUT_S = 5.0  # without a result for this long, check whether there are workers
+NO_ROOM_PAUSE_S = 0.1  # pause before a frame that Redis had no room for is sent again
 
 
 @dataclass(slots=True)
@@ -144,7 +144,7 @@ class Sender:
             pending = self._window[self._to_send[0]]
             published = self._writer.publish(cast(Frame, pending.frame), pending.jpeg)
             if published in ("source_full", "memory"):
-                self._send_at = time.monotonic() + NO_ROOM_S
+                self._send_at = time.monotonic() + NO_ROOM_PAUSE_S
                 pending.next_attempt()
                 return False
             self._context.count("frames")
@@ -181,7 +181,9 @@ class Sender:
         now = time.monotonic()
         if not nothing_came:
             self._result_at, self._warned = now, False
-        elif now - self._result_at > SILENT_S and not self._warned and (missing := missing_workers(self._context)):
+        elif now - self._result_at > NO_RESULT_TIMEOUT_S and not self._warned:
+            if not (missing := missing_workers(self._context.client)):
+                return
             roles = " and no live ".join(missing)
             log.warning("waiting for workers: no live %s at %s", roles, self._context.redis_location)
             self._warned = True
@@ -231,12 +233,6 @@ class Sender:
 
     def _unfinished(self) -> list[Frame]:
         return [frame for pending in self._window.values() if (frame := pending.unfinished)]
-
-
-def missing_workers(context: WorkerContext) -> list[str]:
-    """Return which of the roles detector and classifier no live process has."""
-    roles = {beat.role for beat in heartbeats(context.client)}
-    return [role for role in ("detector", "classifier") if role not in roles]
 
 
 def _redis_id(client: Redis) -> str:

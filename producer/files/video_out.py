@@ -15,7 +15,7 @@ import av
 import av.error
 import cv2
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.source import SourceFrame
 
 TIME_BASE = Fraction(1, 90_000)  # the customary clock of video timestamps

@@ -10,9 +10,7 @@ import io
 import logging
 import os
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,8 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from pipeline.vision import jpeg
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
+from pipeline.vision.jpeg import PILLOW_ERRORS
 from producer.sources.source import PICTURE_SUFFIXES, Kind, SourceFailed, SourceFrame
 
 log = logging.getLogger(__name__)
@@ -29,12 +28,6 @@ log = logging.getLogger(__name__)
 JPEG_START = b"\xff\xd8\xff"
 ORIENTATION_TAG = 0x0112  # EXIF; 1 is upright, 2 to 8 are rotated or mirrored
 MAX_FILE_BYTES = 512 * 1024 * 1024  # more than 50 megapixels need in any format
-
-# What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
-_DAMAGED = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about damage that it can read past
 PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
@@ -118,7 +111,7 @@ def _orientation(jpeg: bytes) -> int:
     try:
         with PillowImage.open(io.BytesIO(jpeg)) as image:
             found = image.getexif().get(ORIENTATION_TAG, 1)
-    except _DAMAGED:
+    except PILLOW_ERRORS:
         return 1  # the pixels may be intact; decoding reports damage
     return found if found in range(2, 9) else 1
 
@@ -132,7 +125,7 @@ def _decoded(name: str, index: int, content: bytes) -> SourceFrame:
         raise
     except UnidentifiedImageError as error:  # its own text holds a memory address
         raise jpeg.BadImage("not a picture that can be decoded: no picture format that is known") from error
-    except _DAMAGED as error:
+    except PILLOW_ERRORS as error:
         raise jpeg.BadImage(f"not a picture that can be decoded: {_one_line(error)}") from error
     height, width = bgr.shape[:2]
     return SourceFrame(name=name, index=index, width=width, height=height, image=bgr)

@@ -7,7 +7,7 @@ one: then the buffers are empty. Decoding starts again with the next key frame.
 
 from __future__ import annotations
 
-LATE_S = 1.0  # behind the best time so far; smaller delays come from the network itself
+MAX_DELAY_S = 1.0  # behind the best time so far; smaller delays come from the network itself
 DRIFT = 0.001  # largest drift of the camera's clock against ours, which must not count as a delay
 
 
@@ -33,7 +33,7 @@ class PacketSkipper:
         spacing_s, self._last_at_s = at_s - self._last_at_s, at_s
         late_s = self._late_s(came - at_s, came)
         if not self._skipping:
-            self._skipping, self._drained = late_s > LATE_S, False
+            self._skipping, self._drained = late_s > MAX_DELAY_S, False
             return not self._skipping
         self._drained = self._drained or (spacing_s > 0 and waited_s > spacing_s / 2)
         if not (self._drained and is_key):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
-if TYPE_CHECKING:  # it loads OpenCV, and the command line parses sources without opening them
-    from pipeline.vision.jpeg import Image
+if TYPE_CHECKING:  # it loads NumPy, and the command line parses sources without opening them
+    from pipeline.vision.arrays import Image
 
 Kind = Literal["webcam", "video", "folder", "rtsp", "http", "demo"]
 # Files of these names are pictures; any other file is a video.

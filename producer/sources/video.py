@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 
 from pipeline.vision import jpeg
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.packet_skipper import PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame
 from producer.sources.source_spec import SourceSpec

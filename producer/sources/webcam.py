@@ -13,7 +13,7 @@ from typing import cast
 
 import cv2
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.source import Kind, SourceFailed, SourceFrame
 
 # The format asked for; the driver uses the nearest it has. MJPEG, because raw frames of this size exceed USB 2.

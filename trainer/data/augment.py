@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from trainer.data.faces import FacePatches
 from trainer.data.hand_drawing import draw_hand
 

@@ -43,7 +43,7 @@ class Dataset:
             self._leave_out(problem)
         items = self._not_read_before(source, split)
         before = len(self.faces)
-        for found in find_faces(items, source.name, source.family):
+        for found in find_faces(items, source.name, source.collection):
             for problem in found.problems:
                 self._leave_out(problem)
             self.faces += found.faces
@@ -129,4 +129,4 @@ class Dataset:
 
 def _name_key(face: FoundFace) -> tuple[str, ...]:
     """Return what a face shares with the copies of its photograph, judged by file names."""
-    return "name", face.family, face.label, original_name(face.file)
+    return "name", face.collection, face.label, original_name(face.file)

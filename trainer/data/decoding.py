@@ -7,9 +7,7 @@ PictureUnusable with the reason. A clip that cannot be decoded has no frames.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,18 +15,12 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from models.classifier.mask_classifier import Pixels
-from pipeline.vision.jpeg import BadImage, check_size
+from pipeline.vision.arrays import Image
+from pipeline.vision.jpeg import PILLOW_ERRORS, BadImage, check_size
 
 CLIP_FRAMES = 100  # used of a clip, evenly spread; of a shorter clip all
 MIN_PICTURE_PX = 8  # the shorter side of a picture that can show a face
-PLAIN = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
-
-# Pillow's plugins raise different errors for damaged headers.
-_DAMAGED = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
+MIN_GREY_STD = 1.0  # the standard deviation of grey levels below which a picture is of one plain colour
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it can read; other damage raises
 PillowImage.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; jpeg.check_size raises
@@ -38,7 +30,7 @@ class PictureUnusable(ValueError):
     """A picture cannot be learned from; the message follows its file's name."""
 
 
-def decode_picture(content: bytes) -> Pixels:
+def decode_picture(content: bytes) -> Image:
     """Return a picture, uint8 H x W x 3, BGR, upright; raise PictureUnusable if it cannot be learned from."""
     width, height = _size(content)
     try:
@@ -53,12 +45,12 @@ def decode_picture(content: bytes) -> Pixels:
         raise PictureUnusable("is not a picture that can be read") from error
     if picture is None:
         raise PictureUnusable("is not a picture that can be read")
-    if cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).std() < PLAIN:
+    if cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).std() < MIN_GREY_STD:
         raise PictureUnusable("shows nothing but one plain colour")
     return np.asarray(picture, np.uint8)
 
 
-def clip_frames(path: Path) -> Iterator[tuple[int, Pixels]]:
+def clip_frames(path: Path) -> Iterator[tuple[int, Image]]:
     """Yield number and picture (BGR) of CLIP_FRAMES to 2 CLIP_FRAMES frames of a clip; of a shorter clip, of all.
 
     The frames are counted first, because a header may have no or a wrong number, as that of a live recording does.
@@ -87,5 +79,5 @@ def _size(content: bytes) -> tuple[int, int]:
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             return image.size
-    except _DAMAGED as error:
+    except PILLOW_ERRORS as error:
         raise PictureUnusable("is not a picture that can be read") from error

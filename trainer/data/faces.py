@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Pixels, crop_faces
+from models.classifier.mask_classifier import crop_faces
 from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
 from models.files import sha256_of
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Label
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
@@ -56,7 +57,7 @@ class FoundFace:
     """
 
     source: str
-    family: str
+    collection: str
     file: Path
     sha256: str
     frame: int
@@ -100,7 +101,7 @@ class FacePatches:
     the shorter side of the face's box in its picture. sources: n short names of data sets.
     """
 
-    pixels: Pixels
+    pixels: Image
     squares: NDArray[np.float32]
     tight: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
@@ -111,13 +112,13 @@ class FacePatches:
         return len(self.pixels)
 
 
-def find_faces(items: Sequence[DatasetFile], source: str, family: str) -> Iterator[FileFaces]:
+def find_faces(items: Sequence[DatasetFile], source: str, collection: str) -> Iterator[FileFaces]:
     """Yield the faces of each file of a data set, in order."""
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        yield from threads.map(partial(_faces_of_file, source=source, family=family), items)
+        yield from threads.map(partial(_faces_of_file, source=source, collection=collection), items)
 
 
-def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Pixels:
+def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Image:
     """Cut each face as a classify worker gets it: uint8 n x S x S x 3 RGB. Tight pictures are used whole."""
     crops = np.empty((len(faces), size_px, size_px, 3), np.uint8)
     for index, (face, picture) in enumerate(_with_pictures(faces)):
@@ -147,14 +148,14 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> FacePatches:
     )
 
 
-def _faces_of_file(item: DatasetFile, *, source: str, family: str) -> FileFaces:
+def _faces_of_file(item: DatasetFile, *, source: str, collection: str) -> FileFaces:
     where = printable(item.path)
     is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
     hashes: list[PerceptualHash] = []
     problems: list[str] = []
     try:
-        for face, picture in _found(item, source, family):
+        for face, picture in _found(item, source, collection):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
                 problems.append(f"{where}: {px} are inside it: left out")
@@ -171,20 +172,20 @@ def _faces_of_file(item: DatasetFile, *, source: str, family: str) -> FileFaces:
     return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
 
 
-def _found(item: DatasetFile, source: str, family: str) -> Iterator[tuple[FoundFace, Pixels]]:
+def _found(item: DatasetFile, source: str, collection: str) -> Iterator[tuple[FoundFace, Image]]:
     """Yield each face of a file with its picture; one frame of a clip is in memory at a time."""
     raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
     for frame, picture in _pictures(item, raw):
         for number, (label, box, tight) in enumerate(_faces_in(item, picture)):
             face = FoundFace(
-                source=source, family=family, file=item.path, sha256=sha256, frame=frame, number=number,
+                source=source, collection=collection, file=item.path, sha256=sha256, frame=frame, number=number,
                 label=label, box=box, tight=tight,
             )  # fmt: skip
             yield face, picture
 
 
-def _faces_in(item: DatasetFile, picture: Pixels) -> Iterator[tuple[Label, Box, bool]]:
+def _faces_in(item: DatasetFile, picture: Image) -> Iterator[tuple[Label, Box, bool]]:
     """Yield label, box and whether the picture is tight, for each usable face of a picture."""
     if item.label is None:
         yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
@@ -199,10 +200,10 @@ def _faces_in(item: DatasetFile, picture: Pixels) -> Iterator[tuple[Label, Box, 
             yield item.label, box, max(box[2] - box[0], box[3] - box[1]) >= TIGHT_SHARE * longer
 
 
-def _main_face(picture: Pixels) -> Box | None:
+def _main_face(picture: Image) -> Box | None:
     """Find the largest face of a picture of one person."""
     edge = round(SEARCH_BORDER * max(picture.shape[:2]))
-    framed: Pixels = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+    framed: Image = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
     boxes = _detector(SEARCH_PX).find(framed).boxes
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
     if len(boxes) == 0 or sides.max() < MIN_FACE_SHARE * max(picture.shape[:2]):
@@ -210,7 +211,7 @@ def _main_face(picture: Pixels) -> Box | None:
     return _as_box(boxes[sides.argmax()] - edge)
 
 
-def _pictures(item: DatasetFile, raw: bytes) -> Iterator[tuple[int, Pixels]]:
+def _pictures(item: DatasetFile, raw: bytes) -> Iterator[tuple[int, Image]]:
     """Decode a file: (0, picture), or (frame number, picture) of frames of a clip."""
     if not is_clip(item.path):
         yield 0, decode_picture(raw)
@@ -222,7 +223,7 @@ def _pictures(item: DatasetFile, raw: bytes) -> Iterator[tuple[int, Pixels]]:
         raise PictureUnusable("is not a video that can be read")
 
 
-def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
+def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Image]]:
     """Yield faces with their pictures; each file is decoded once if its faces follow each other as they were found."""
     for path, of_file in groupby(faces, key=lambda face: face.file):
         try:
@@ -231,7 +232,7 @@ def _with_pictures(faces: Iterable[FoundFace]) -> Iterator[tuple[FoundFace, Pixe
             raise DatasetUnusable(f"{printable(path)} has changed while it was read: start again") from error
 
 
-def _with_frames(path: Path, faces: Sequence[FoundFace]) -> Iterator[tuple[FoundFace, Pixels]]:
+def _with_frames(path: Path, faces: Sequence[FoundFace]) -> Iterator[tuple[FoundFace, Image]]:
     """Yield the faces of one file with their pictures, one of which is in memory at a time."""
     pictures = _pictures(DatasetFile(path=path, label=faces[0].label), path.read_bytes())
     for wanted, in_frame in groupby(faces, key=lambda face: face.frame):
@@ -249,12 +250,12 @@ def _detector(input_px: int) -> FaceDetector:
     return loaded[input_px]
 
 
-def _whole(picture: Pixels) -> Box:
+def _whole(picture: Image) -> Box:
     height, width = picture.shape[:2]
     return 0.0, 0.0, float(width), float(height)
 
 
-def _inside(box: Box, picture: Pixels) -> Box:
+def _inside(box: Box, picture: Image) -> Box:
     """Clip a box to the picture; a box outside becomes empty."""
     height, width = picture.shape[:2]
     x1, x2 = (min(max(x, 0.0), float(width)) for x in box[0::2])

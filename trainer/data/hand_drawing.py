@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 
 # The part of a crop that skin is taken from, as shares of its side: x from, x to, y from, y to.
 SKIN = (0.3, 0.7, 0.22, 0.5)

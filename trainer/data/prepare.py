@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.faces import FacePatches, FoundFace, cut_as_served, cut_patches
@@ -35,8 +35,6 @@ from trainer.data.split import (
     connected_components,
     find_leaks,
 )
-
-__all__ = ["DatasetUnusable", "FacePatches", "MeasuredFaces", "PreparedData", "prepare_data"]
 
 # Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
 PATCH_SCALE = 1.4
@@ -54,7 +52,7 @@ class MeasuredFaces:
     of its picture. sources: n short names of data sets. names: n, file and face for people.
     """
 
-    crops: Pixels
+    crops: Image
     has_mask: NDArray[np.bool_]
     side_px: NDArray[np.float32]
     sources: tuple[str, ...]
@@ -97,7 +95,7 @@ class ManifestRow(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     box: tuple[float, float, float, float]
     group: str
-    split: Split = msgspec.field(name="side")
+    split: Split = msgspec.field(name="side")  # the key in manifests of earlier versions, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ class DatasetSource:
 
     dataset: DatasetPath
     name: str
-    family: str
+    collection: str
     items: tuple[DatasetFile, ...]
     problems: tuple[str, ...]
 
@@ -106,7 +106,7 @@ def read_source(text: str) -> DatasetSource:
         raise DatasetUnusable(f"{printable(path)} has no picture that can be used{why}")
     left_out = tuple(f"{problem}: left out" for problem in problems)
     return DatasetSource(
-        dataset=dataset, name=dataset_name(path), family=dataset_family(path), items=usable, problems=left_out
+        dataset=dataset, name=dataset_name(path), collection=dataset_collection(path), items=usable, problems=left_out
     )
 
 
@@ -121,7 +121,7 @@ def dataset_name(path: Path) -> str:
     return "/".join(parts[-2:] if parts[-1].lower() in SPLIT_NAMES else parts[-1:])
 
 
-def dataset_family(path: Path) -> str:
+def dataset_collection(path: Path) -> str:
     """Return the name that all parts of a data set share: of the nearest folder that is neither a class nor a split."""
     resolved = path.resolve()
     folder = resolved.parent if resolved.is_file() else resolved

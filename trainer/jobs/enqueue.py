@@ -65,7 +65,7 @@ def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
             timeout=time_limit_s,
             result_ttl=JOB_RETENTION_S,
             failure_ttl=JOB_RETENTION_S,
-            retry=Retry(max=RETRIES, enqueue_at_front=True),
+            retry=Retry(max=RETRIES),
             meta=msgspec.to_builtins(JobProgress()),
             description=f"{spec.settings.arch} to {out}",
             pipeline=pipe,
@@ -80,7 +80,7 @@ def cancel_job(client: Redis, job_id: str) -> None:
     job = fetch_job(client, job_id)
     queue = training_queue(client)
 
-    def cancel_job(pipe: Pipeline) -> None:
+    def cancel(pipe: Pipeline) -> None:
         state = STATES.get(job.get_status())
         if state not in UNFINISHED:
             raise JobRejected(f"job {job_id} is {state or 'not active'} already: there is nothing to cancel")
@@ -93,4 +93,4 @@ def cancel_job(client: Redis, job_id: str) -> None:
         pipe.hset(job.key, "ended_at", utcformat(now()))
         pipe.expire(job.key, JOB_RETENTION_S)
 
-    client.transaction(cancel_job, job.key)
+    client.transaction(cancel, job.key)

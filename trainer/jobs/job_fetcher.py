@@ -22,7 +22,7 @@ from trainer.jobs.job_spec import TrainingJob, find_job
 log = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_S = 1
-DEFER_S = 5  # at least
+DEFER_INTERVAL_S = 5  # at least
 
 
 class JobFetcher:
@@ -80,7 +80,7 @@ class JobFetcher:
                 started_at = job.meta.get("started_at") if attempts else None
                 job.meta |= {"attempt": attempts, "waiting": why, "started_at": started_at}
                 execution.delete(job=job, pipeline=pipe)
-                self._queue.schedule_job(job, now() + timedelta(seconds=DEFER_S), pipeline=pipe)
+                self._queue.schedule_job(job, now() + timedelta(seconds=DEFER_INTERVAL_S), pipeline=pipe)
 
         self._redis.transaction(defer, job.key)
 

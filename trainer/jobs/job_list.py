@@ -17,7 +17,7 @@ from rq.worker_registration import get_keys
 from pipeline.bus.connection import Redis
 from trainer.jobs.job_spec import (
     INDEX,
-    LOST_S,
+    JOB_HEARTBEAT_TIMEOUT_S,
     ForeignFunction,
     JobProgress,
     JobRejected,
@@ -152,7 +152,7 @@ def _result(job: TrainingJob) -> JobResult | None:
 def _state(job: TrainingJob) -> State:
     state = STATES.get(job.get_status(refresh=False), "queued")
     beat = job.last_heartbeat
-    is_lost = state == "running" and beat is not None and (now() - beat).total_seconds() > LOST_S
+    is_lost = state == "running" and beat is not None and (now() - beat).total_seconds() > JOB_HEARTBEAT_TIMEOUT_S
     return "lost" if is_lost else state
 
 

@@ -28,9 +28,9 @@ from trainer.settings import TrainSettings
 FUNCTION = "trainer.jobs.work_horse.perform"  # is part of every job in Redis: do not rename it
 QUEUE = "training"
 # Before each further attempt at a job whose process or trainer died, or whose failure the user cannot correct.
-PAUSES_S = (5, 15, 30, 60, 120)
-RETRIES = len(PAUSES_S)
-LOST_S = 20  # a job without a heartbeat of its trainer for this time is taken over
+RETRY_PAUSES_S = (5, 15, 30, 60, 120)
+RETRIES = len(RETRY_PAUSES_S)
+JOB_HEARTBEAT_TIMEOUT_S = 20  # a job without a heartbeat of its trainer for this time is taken over
 INDEX = "training-jobs"  # sorted set of job IDs by the time they were enqueued (Redis' clock)
 
 
@@ -128,7 +128,7 @@ class TrainingJob(Job):
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
         """Defer the job for another attempt, longer after each one; the pipeline makes this atomic."""
         left = self.retries_left or 1
-        pause_s = PAUSES_S[max(0, RETRIES - left)]
+        pause_s = RETRY_PAUSES_S[max(0, RETRIES - left)]
         self.retries_left = left - 1
         why = (self.meta.get("interrupted") or ["reason unknown"])[-1]
         self.meta["waiting"] = f"tried again after {pause_s} s: {why}"

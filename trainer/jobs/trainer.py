@@ -65,4 +65,4 @@ def _step(context: WorkerContext, worker: TrainingWorker, lock: DeviceLock) -> N
     if job is not None:
         context.state = f"trains {job.id}"
         with context.busy():
-            worker.do(job, device)
+            worker.run_job(job, device)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 10.0  # pause after Redis has rejected the progress: training does not wait for Redis
-FINAL_RETRY_S = 1.0  # the same pause once the training has ended
+PROGRESS_RETRY_INTERVAL_S = 10.0  # pause after Redis has rejected the progress: training does not wait for Redis
+FINAL_RETRY_INTERVAL_S = 1.0  # the same pause once the training has ended
 
 
 def perform(job: TrainingJob, default_registry: str | None) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _register(models: str, out: Path) -> None:
 
 
 class ProgressWriter:
-    """Write progress into a job's meta; after an error of Redis, pause for RETRY_S."""
+    """Write progress into a job's meta; after an error of Redis, pause for PROGRESS_RETRY_INTERVAL_S."""
 
     def __init__(self, job: TrainingJob) -> None:
         """Write the progress of this job."""
@@ -108,12 +108,12 @@ class ProgressWriter:
             if value is not None and math.isfinite(value)  # JSON has no infinity
         }
         if time.monotonic() >= self._not_before and not self._write():
-            self._not_before = time.monotonic() + RETRY_S
+            self._not_before = time.monotonic() + PROGRESS_RETRY_INTERVAL_S
 
     def flush(self) -> None:
         """Write the progress, and wait until Redis accepts it: the training is not lost if Redis is away at its end."""
         while not self._write():
-            time.sleep(FINAL_RETRY_S)
+            time.sleep(FINAL_RETRY_INTERVAL_S)
 
     def _write(self) -> bool:
         try:

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import time
+from enum import Enum
 from typing import Any, Literal, cast
 
 from redis.client import Pipeline
@@ -35,7 +36,7 @@ from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import Device
 from trainer.jobs.failures import HorseDied, exit_reason, is_permanent, one_line_error, record_failure
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_spec import INDEX, LOST_S, TrainingJob, find_job, training_queue
+from trainer.jobs.job_spec import INDEX, JOB_HEARTBEAT_TIMEOUT_S, TrainingJob, find_job, training_queue
 from trainer.jobs.work_horse import perform
 
 log = logging.getLogger(__name__)
@@ -48,17 +49,19 @@ JOB_POLL_INTERVAL_S = 1.0  # between reads of the job's state and progress: it m
 EXIT_TIMEOUT_S = 5.0  # for a horse that has settled its job to end
 OVERTIME_S = 60  # after its time limit a horse that has not ended by itself is killed
 
-End = Literal[
-    "by itself",
-    "because its folder is in use",
-    "because the trainer stops",
-    "because it is no longer ours",
-    "because of its time limit",
-]
+
+class HorseEnd(Enum):
+    """Why a work horse ended; the values complete a line of the log."""
+
+    EXITED = "by itself"
+    FOLDER_IN_USE = "because its folder is in use"
+    TRAINER_STOPS = "because the trainer stops"
+    JOB_LOST = "because it is no longer ours"
+    TIME_LIMIT = "because of its time limit"
 
 
 class TrainingWorker(Worker):
-    """A worker on the queue of training jobs, driven step by step: maintain(), next_job(), do()."""
+    """A worker on the queue of training jobs, driven step by step: maintain(), next_job(), run_job()."""
 
     def __init__(self, context: WorkerContext, client: Redis, models: str | None) -> None:
         """Register the worker of a process.
@@ -92,7 +95,7 @@ class TrainingWorker(Worker):
 
     def get_heartbeat_ttl(self, *_: object, **__: object) -> int:
         """Return how long a heartbeat is valid; rq itself adds a minute."""
-        return LOST_S
+        return JOB_HEARTBEAT_TIMEOUT_S
 
     def maintain(self) -> None:
         """Send a heartbeat every few seconds, and requeue jobs whose trainers are gone.
@@ -118,26 +121,26 @@ class TrainingWorker(Worker):
         self._fetcher.requeue_due()
         return self._fetcher.fetch()
 
-    def do(self, job: TrainingJob, device: Device) -> None:
+    def run_job(self, job: TrainingJob, device: Device) -> None:
         """Run a job on a device, and make sure that Redis has its outcome."""
         was_deferred = job.meta.pop("waiting", None)
         execution = self._begin(job)
         if execution is None:
             return
         job.work = lambda job: perform(job, self._models)
-        end: End = "because its folder is in use"
+        end = HorseEnd.FOLDER_IN_USE
         status = 0
         if job.folder is None or is_folder_free(job.folder):
             log.info("job %s: started on %s", job.id, device.name)
             metrics.job_running.set(1)
-            end, status = self._watch(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
+            end, status = self._supervise(ChildProcess(lambda: self._in_horse(job, device)), job, execution)
             for metric in (metrics.job_running, metrics.job_epoch, metrics.job_epochs):
                 metric.set(0)
-            log.info("job %s: its process ended %s", job.id, end)
+            log.info("job %s: its process ended %s", job.id, end.value)
             if job.folder is not None:
                 remove_leftovers(job.folder)
         elif not was_deferred:
-            log.info("job %s: waits %s", job.id, end)
+            log.info("job %s: waits %s", job.id, end.value)
         self.executions.clear()
         with self._context.reconnecting(), contextlib.suppress(NoSuchJobError):  # the job may have been removed
             self._settle(job, execution, end, status)
@@ -178,7 +181,7 @@ class TrainingWorker(Worker):
             pipe.lrem(self._queue.intermediate_queue_key, 1, job.id)
             pipe.zadd(INDEX, {job.id: time.time()}, nx=True)
             if is_queued:
-                begun.append(Execution.create(job, LOST_S, pipeline=pipe, worker_name=self.name))
+                begun.append(Execution.create(job, JOB_HEARTBEAT_TIMEOUT_S, pipeline=pipe, worker_name=self.name))
                 job.prepare_for_execution(self.name, pipeline=pipe)
                 pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))
                 pipe.persist(job.key)
@@ -188,7 +191,7 @@ class TrainingWorker(Worker):
         self.executions.update({execution.id: execution for execution in begun})
         return begun[0] if begun else None
 
-    def _watch(self, horse: ChildProcess, job: TrainingJob, execution: Execution) -> tuple[End, int]:
+    def _supervise(self, horse: ChildProcess, job: TrainingJob, execution: Execution) -> tuple[HorseEnd, int]:
         """Wait until the horse has ended, or kill it; return why it ended, and its wait status."""
         began = polled_at = beat_at = time.monotonic()
         settled_at = math.inf
@@ -196,8 +199,8 @@ class TrainingWorker(Worker):
             status = horse.status()
             if status is not None:
                 in_use = os.waitstatus_to_exitcode(status) == os.EX_TEMPFAIL
-                return "because its folder is in use" if in_use else "by itself", status
-            end: End | None = None if self._context.should_run() else "because the trainer stops"
+                return HorseEnd.FOLDER_IN_USE if in_use else HorseEnd.EXITED, status
+            end = None if self._context.should_run() else HorseEnd.TRAINER_STOPS
             now_s = time.monotonic()
             if now_s - polled_at > JOB_POLL_INTERVAL_S:
                 polled_at = now_s
@@ -206,12 +209,12 @@ class TrainingWorker(Worker):
                     _report_progress(find_job(self.connection, job.id))
                     settled_at = min(settled_at, now_s) if ownership == "settled" else math.inf
                     if ownership == "lost" or now_s - settled_at > EXIT_TIMEOUT_S:
-                        end = end or "because it is no longer ours"
+                        end = end or HorseEnd.JOB_LOST
                     if ownership == "ours" and end is None and now_s - beat_at > HEARTBEAT_INTERVAL_S:
                         beat_at = now_s
                         self.maintain_heartbeats(job, execution)
             if now_s - began > (job.timeout or math.inf) + OVERTIME_S:
-                end = "because of its time limit"
+                end = HorseEnd.TIME_LIMIT
             if end is not None:
                 return end, horse.kill()
             self._context.wait(HORSE_POLL_INTERVAL_S)
@@ -227,18 +230,18 @@ class TrainingWorker(Worker):
             return "ours" if worker_name == self.name.encode() else "lost"
         return "lost" if status in (None, JobStatus.CANCELED.encode()) else "settled"
 
-    def _settle(self, job: TrainingJob, execution: Execution, end: End, status: int) -> None:
+    def _settle(self, job: TrainingJob, execution: Execution, end: HorseEnd, status: int) -> None:
         """Record a job's outcome in Redis, unless the horse has done it."""
         if self._ownership(job) != "ours":
             with self.connection.pipeline() as pipe:
                 execution.delete(job=job, pipeline=pipe)
                 pipe.execute()
-        elif end == "because the trainer stops":
+        elif end is HorseEnd.TRAINER_STOPS:
             self._fetcher.requeue(job, execution)
-        elif end == "because its folder is in use":
+        elif end is HorseEnd.FOLDER_IN_USE:
             self._fetcher.defer(job, execution, f"waiting for {job.folder}, which another run uses")
         else:
-            is_over = end == "because of its time limit"
+            is_over = end is HorseEnd.TIME_LIMIT
             error: Exception = JobTimeoutException() if is_over else HorseDied(exit_reason(status))
             job.refresh()  # keeps the progress that the horse has written
             job.ended_at = now()

@@ -32,9 +32,9 @@ from trainer.settings import Recipe
 
 INPUT_NAME = "crops"
 OPSET = 17  # at least 13, the first with per-channel QuantizeLinear
-CALIBRATION_PICTURES = 512
-CALIBRATION_BATCH = 32
-CALIBRATION_PX = 112  # batches of larger crops are smaller, because the quantizer holds the output of every layer
+QUANTIZATION_PICTURES = 512
+QUANTIZATION_BATCH = 32
+QUANTIZATION_PX = 112  # batches of larger crops are smaller, because the quantizer holds the output of every layer
 
 
 def fold_temperature(network: keras.Model, temperature: float) -> None:
@@ -59,14 +59,14 @@ def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
 
 
 def to_int8_onnx(float_file: Path, int8_file: Path, crops: NDArray[np.uint8]) -> None:
-    """Quantize an ONNX file with activations' ranges on crops of calibration_crops(), uint8 n x S x S x 3 RGB."""
+    """Quantize an ONNX file with activations' ranges on crops of quantization_crops(), uint8 n x S x S x 3 RGB."""
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             int8_file,
-            _Calibration(crops),
+            _QuantizationReader(crops),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -109,19 +109,19 @@ def rename_nodes_by_position(onnx_file: Path) -> None:
     onnx.save(model, onnx_file)
 
 
-def calibration_crops(patches: FacePatches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
+def quantization_crops(patches: FacePatches, recipe: Recipe, seed: int) -> NDArray[np.uint8]:
     """Draw pictures to quantize with, each data set and label equally often: half as served, half augmented."""
     rng = np.random.default_rng([seed, 3])  # training draws with [seed, epoch, index]
-    indices = rng.choice(len(patches), CALIBRATION_PICTURES, p=sampling_chances(patches, power=0))
-    half = CALIBRATION_PICTURES // 2
+    indices = rng.choice(len(patches), QUANTIZATION_PICTURES, p=sampling_chances(patches, power=0))
+    half = QUANTIZATION_PICTURES // 2
     as_served = plain_crops(patches, indices[:half], recipe.size_px, recipe.margin)
     augmented = augmented_crops(patches, indices[half:], recipe.size_px, recipe.margin, rng)
     return np.concatenate([as_served, augmented])
 
 
-def calibration_batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+def quantization_batches(crops: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
     """Yield crops (uint8 n x S x S x 3) in the quantizer's format, in smaller batches the larger the crops are."""
-    batch = min(CALIBRATION_BATCH, max(1, CALIBRATION_BATCH * CALIBRATION_PX**2 // crops.shape[1] ** 2))
+    batch = min(QUANTIZATION_BATCH, max(1, QUANTIZATION_BATCH * QUANTIZATION_PX**2 // crops.shape[1] ** 2))
     for start in range(0, len(crops), batch):
         yield {INPUT_NAME: crops[start : start + batch]}
 
@@ -133,11 +133,11 @@ def _head(onnx_file: Path) -> list[str]:
     return [node.name for node in nodes[start:]]
 
 
-class _Calibration(CalibrationDataReader):
+class _QuantizationReader(CalibrationDataReader):
     """Feed pictures to the quantizer: a batch per call, None at the end."""
 
     def __init__(self, crops: NDArray[np.uint8]) -> None:
-        self._batches = calibration_batches(crops)
+        self._batches = quantization_batches(crops)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         return next(self._batches, None)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import Floats, label_of
+from models.classifier.mask_classifier import label_of
+from pipeline.vision.arrays import Floats
 from trainer.reports.shares import CorrectShare, wilson_share
 
 Truth = NDArray[np.bool_]

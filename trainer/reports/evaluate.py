@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import MAX_BATCH, Classify, Floats, Pixels
+from models.classifier.mask_classifier import MAX_BATCH, Classify
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import MeasuredFaces
 from trainer.reports.calibrate import log_loss, reliability
 from trainer.reports.ranking import precision_recall, roc
@@ -123,5 +124,5 @@ def agreement(one: Floats, other: Floats) -> Agreement:
     )
 
 
-def _run(classify: Classify, crops: Pixels) -> Floats:
+def _run(classify: Classify, crops: Image) -> Floats:
     return np.concatenate([classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)])

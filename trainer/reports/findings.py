@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from sklearn.metrics import confusion_matrix
 
 from models.classifier.card import INT8_NAME, Card
@@ -23,7 +24,7 @@ MISTAKES = 16
 Unit = Literal["share", "ms", "MB"]
 # How pictures that were trained on are related to a test set: from the same folder, from another folder of the same
 # collection (its Train and Test), or neither.
-Kinship = Literal["same folder", "same collection", "none"]
+Relation = Literal["same folder", "same collection", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class Report:
     card: the model's; its settings and data are shown unchanged. command: the command that trained it.
     epochs: all that were trained, in order. temperature: by which the exported networks divide their logits.
     tests: one or more, of different names; the first network of each is the one that serves.
-    kinship: by name of a test set; missing ones have none.
+    relations: by name of a test set; missing ones have none.
     latencies: of latency.measure_run_latency(), empty when not measured. size_bytes: by file of the run folder.
     """
 
@@ -53,7 +54,7 @@ class Report:
     epochs: tuple[Epoch, ...]
     temperature: float
     tests: tuple[ScoredTestSet, ...]
-    kinship: Mapping[str, Kinship]
+    relations: Mapping[str, Relation]
     latencies: tuple[Latency, ...]
     size_bytes: Mapping[str, int]
 
@@ -78,17 +79,16 @@ class Confusion:
     no_mask_called_no_mask: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetFindings:
+class SetFindings(msgspec.Struct, frozen=True, kw_only=True):
     """The findings of one test set. All but `figures` and `agreements` are of the network that serves.
 
-    kinship: see Kinship. figures: evaluate.card_figures().
+    relation: see Relation. figures: evaluate.card_figures().
     before, after: without and with the temperature. agreements: of each other network with the one that serves.
     """
 
     name: str
     faces: int
-    kinship: Kinship
+    relation: Relation = msgspec.field(name="kinship")  # the key in reports of earlier versions, too
     figures: dict[str, float]
     confusion: Confusion
     before: Reliability
@@ -116,7 +116,7 @@ class Findings:
 def compute_findings(report: Report) -> Findings:
     """Compute all numbers of a report."""
     tests = tuple(
-        _set_findings(scored, report.temperature, report.kinship.get(scored.set_name, "none"))
+        _set_findings(scored, report.temperature, report.relations.get(scored.set_name, "none"))
         for scored in report.tests
     )
     size_mb = {name: round(size / 1e6, 2) for name, size in report.size_bytes.items()}
@@ -136,14 +136,14 @@ def compute_findings(report: Report) -> Findings:
     )
 
 
-def _set_findings(scored: ScoredTestSet, temperature: float, kinship: Kinship) -> SetFindings:
+def _set_findings(scored: ScoredTestSet, temperature: float, relation: Relation) -> SetFindings:
     has_mask = scored.faces.has_mask
     counts = confusion_matrix(has_mask, scored.served >= THRESHOLD, labels=[True, False])
     others = list(scored.probabilities.items())[1:]
     return SetFindings(
         name=scored.set_name,
         faces=len(scored.faces),
-        kinship=kinship,
+        relation=relation,
         figures=card_figures(scored),
         confusion=Confusion(*counts.ravel().tolist()),
         # The exported networks include the temperature; its inverse removes it.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from models.classifier.mask_classifier import Floats
+from pipeline.vision.arrays import Floats
 
 Truth = NDArray[np.bool_]
 Reals = NDArray[np.float64]

@@ -17,25 +17,23 @@ import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from models.classifier.mask_classifier import Pixels
+from pipeline.vision.arrays import Image
 from trainer.reports.evaluate import ScoredTestSet
-from trainer.reports.findings import Epoch, Findings, Report, compute_findings
+from trainer.reports.findings import Findings, Report, compute_findings
 from trainer.reports.slices import Mistake
 
-__all__ = ["FOLDER", "Epoch", "Report", "write_report"]
-
-FOLDER = "report"
+REPORT_FOLDER = "report"
 PAGE_NAME = "report.html"
 NUMBERS_NAME = "report.json"
 
 
 def write_report(run: Path, report: Report) -> None:
-    """Write the report of a run into FOLDER of its folder, over an older one."""
+    """Write the report of a run into REPORT_FOLDER of its folder, over an older one."""
     from trainer.reports import plots  # matplotlib takes a second to import
 
     findings = compute_findings(report)
     pictures = plots.draw_plots(findings, report.tests) | _faces(findings.mistakes, report.tests)
-    folder = run / FOLDER
+    folder = run / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for older in folder.glob("*.png"):
         older.unlink()  # faces that are no longer on the page must not stay in the folder
@@ -70,7 +68,7 @@ def _faces(mistakes: Sequence[Mistake], tests: Sequence[ScoredTestSet]) -> dict[
     return {mistake.picture: _png(crops[mistake.set_name][mistake.index]) for mistake in mistakes}
 
 
-def _png(crop: Pixels) -> bytes:
+def _png(crop: Image) -> bytes:
     """Encode a crop, uint8 S x S x 3 RGB."""
     _, content = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
     return bytes(content)

@@ -44,7 +44,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
     picture: str
     set_name: str
-    index: int = msgspec.field(name="place")
+    index: int = msgspec.field(name="place")  # the key in reports of earlier versions, too
     name: str
     source: str
     side_px: float

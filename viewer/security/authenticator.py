@@ -30,8 +30,8 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from pipeline.runtime.settings import BadSettings, Settings
 
-DEVICE_S = 180 * 86_400.0  # how long a browser that has signed in is known
-SESSION_S = 12 * 3600.0  # a working day
+DEVICE_RETENTION_S = 180 * 86_400.0  # how long a browser that has signed in is known
+SESSION_DURATION_S = 12 * 3600.0  # a working day
 MAX_ENDED = 10_000  # ended sessions that are remembered; each of them took a sign-in with the password
 MAX_PASSWORD = 1024  # characters
 SESSION = "maskwatch.session"  # key in a request's environment: its Session or None
@@ -97,11 +97,11 @@ class Authenticator:
 
     def new_cookie(self) -> str:
         """Return the cookie of a new session."""
-        return self._signed(self._cookies, SESSION_S)
+        return self._signed(self._cookies, SESSION_DURATION_S)
 
     def new_device(self) -> str:
         """Return the cookie that marks a browser as one that has signed in."""
-        return self._signed(self._devices, DEVICE_S)
+        return self._signed(self._devices, DEVICE_RETENTION_S)
 
     def device(self, cookie: str | None) -> str | None:
         """Return the id of a browser that has signed in before, None for an unknown one."""

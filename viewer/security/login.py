@@ -12,7 +12,7 @@ import time
 
 from flask import Flask, Response, make_response, redirect, render_template, request
 
-from viewer.security.authenticator import DEVICE_S, SESSION_S, Authenticator, Session, session_of
+from viewer.security.authenticator import DEVICE_RETENTION_S, SESSION_DURATION_S, Authenticator, Session, session_of
 from viewer.security.login_throttle import LoginThrottle
 from viewer.security.middleware import cookie_name, is_https, read_cookie
 from viewer.security.rejection_log import RejectionLog, peer_address
@@ -44,8 +44,8 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
             rejections.log(request.environ, "sign-in with a wrong password")
             return login_form(authenticator, WRONG, 401)
         throttle.succeeded(*client)
-        answer = set_cookie(redirect_to_page(), "session", authenticator.new_cookie(), int(SESSION_S))
-        return set_cookie(answer, "device", authenticator.new_device(), int(DEVICE_S))
+        answer = set_cookie(redirect_to_page(), "session", authenticator.new_cookie(), int(SESSION_DURATION_S))
+        return set_cookie(answer, "device", authenticator.new_device(), int(DEVICE_RETENTION_S))
 
     @app.post("/logout")
     def sign_out() -> Response:

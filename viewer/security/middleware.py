@@ -30,7 +30,7 @@ LOGIN = "/login"
 PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
 MAX_BODY = 4096  # bytes; the longest body is a password
-PLAIN, SECURE = "maskwatch-", "__Host-maskwatch-"  # prefixes of cookie names
+HTTP_PREFIX, HTTPS_PREFIX = "maskwatch-", "__Host-maskwatch-"  # prefixes of cookie names
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -119,14 +119,14 @@ class SecurityMiddleware:
 
 def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
     """Return the name of a cookie; over https its prefix restricts it to https and to this host."""
-    return (SECURE if is_https(environ) else PLAIN) + purpose
+    return (HTTPS_PREFIX if is_https(environ) else HTTP_PREFIX) + purpose
 
 
 def read_cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
     """Return the value of a cookie. One set over https counts even if the proxy does not report https every time."""
     # the parser in werkzeug.http raises where the header is not UTF-8
     found = parse_cookie(environ.get("HTTP_COOKIE"))
-    return found.get(SECURE + purpose) or found.get(cookie_name(environ, purpose))
+    return found.get(HTTPS_PREFIX + purpose) or found.get(cookie_name(environ, purpose))
 
 
 def is_https(environ: WSGIEnvironment) -> bool:

@@ -5,7 +5,7 @@ the worker and replaces it if it dies; Redis connections and our threads exist i
 or the end of the parent process, ends both. If the master is killed, the worker notices within a second and ends.
 
 gunicorn reads requests in the threads that answer them. Slow and half-sent requests therefore occupy threads, each
-until it has sent nothing for IDLE_S; where the viewer serves a network, a reverse proxy in front of it prevents that.
+until it has sent nothing for IDLE_TIMEOUT_S; on a network, a reverse proxy in front of the viewer prevents that.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 THREADS = 128  # one for each WebSocket and stream, and some for everything else
-GRACE_S = 1  # how long the master waits for its worker before it kills it
+WORKER_STOP_TIMEOUT_S = 1  # how long the master waits for its worker before it kills it
 # Kept open after an answer: gunicorn's main thread waits up to 2 s for the other end of a connection that it closes.
 KEEP_ALIVE_S = 5
 HEADER_BYTES, HEADERS = 4096, 50  # limits of a request; a browser with its cookies needs a tenth of them
-IDLE_S = 15  # a request or WebSocket that sends nothing for this long is closed, and a client that reads nothing
+IDLE_TIMEOUT_S = 15  # a client that sends nothing, or reads nothing, for this long is disconnected
 PORT_WAIT_S = 3.0  # how long to wait for a port in use: the worker of a killed viewer releases it within this time
 PORT_RETRY_S = 0.05
 
@@ -64,9 +64,9 @@ def listen(host: str, port: int) -> socket.socket:
         reason = os.strerror(number) if number > 0 else error.strerror
         raise PortInUse(f"cannot listen on {host} port {port}: {reason}; choose another --port or --host") from error
     # accepted connections inherit both
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", IDLE_S, 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", IDLE_TIMEOUT_S, 0))
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * IDLE_S)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * IDLE_TIMEOUT_S)
     return listening
 
 
@@ -120,7 +120,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "workers": 1,
             "worker_class": "gthread",
             "threads": THREADS,
-            "graceful_timeout": GRACE_S,
+            "graceful_timeout": WORKER_STOP_TIMEOUT_S,
             "keepalive": KEEP_ALIVE_S,
             "limit_request_line": HEADER_BYTES,
             "limit_request_field_size": HEADER_BYTES,
@@ -155,7 +155,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         if str(record.msg).startswith("Invalid request"):
             self._rejections.log({}, ascii(record.getMessage()))
             return False
-        return not (record.exc_info and isinstance(record.exc_info[1], (TimeoutError, BlockingIOError)))  # IDLE_S
+        return not (record.exc_info and isinstance(record.exc_info[1], (TimeoutError, BlockingIOError)))  # idle
 
     def _worker_exit(self, _arbiter: Any, worker: Any) -> None:
         """Clean up in the worker and exit; threads of open connections would keep Python from exiting by itself."""

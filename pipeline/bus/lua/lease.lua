@@ -3,6 +3,6 @@
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return holder end
 redis.call('PEXPIRE', KEYS[1], ARGV[2]) -- allowed when memory is full, which allows the writes after it
-if holder then redis.call('PEXPIRE', KEYS[1], ARGV[2]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+if not holder then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[3])
 return ARGV[1]

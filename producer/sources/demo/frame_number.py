@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 
 BITS = 24
 BLOCK_PX = 16

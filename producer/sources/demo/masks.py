@@ -13,9 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vision.jpeg import Image
-
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats, Image
 
 CANVAS = (160.0, 95.0, 290.0, 195.0)  # x1, y1, x2, y2
 DRAWN_AT = 4.0  # the mask's pixels for one of the photograph's

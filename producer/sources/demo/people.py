@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.demo import masks
 from producer.sources.demo.masks import Cloth
 from producer.sources.source import SourceFailed

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.vision.jpeg import Image
+from pipeline.vision.arrays import Image
 from producer.sources.demo.frame_number import write_number
 from producer.sources.demo.masks import BLACK, SURGICAL, WHITE
 from producer.sources.demo.people import Look, Person, load_photograph

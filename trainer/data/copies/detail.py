@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.arrays import Floats, Image
 from trainer.data.copies.candidates import Candidate
-from trainer.data.copies.perceptual_hash import HASH_PX, Grey
-from trainer.data.copies.poses import Floats, Pose
+from trainer.data.copies.perceptual_hash import HASH_PX
+from trainer.data.copies.poses import Pose
 
 SIDE_PX = 40  # candidates are compared at this side
 # Band-pass filters (sigmas in pixels) for the alignment and for the two bands of detail, and the correlations of these
@@ -26,49 +27,49 @@ SAME_DETAIL = (0.94, 0.88)
 # faint when it has less than this share of the detail's mean square.
 SAME_PARTS = 0.85
 PART_PX = 3.0
-FAINT = 0.02
-PLAIN = 0.5  # detail that varies less than this, in grey levels, does not count
+FAINT_SHARE = 0.02
+MIN_DETAIL_STD = 0.5  # detail that varies less than this, in grey levels, does not count
 MIN_SHARED = 0.7  # the share of the window that both pictures must cover
 
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 25, 1e-3)
-_AWAY = np.hypot(*np.meshgrid(*[(np.arange(SIDE_PX) - (SIDE_PX - 1) / 2) / (SIDE_PX / 2)] * 2))
-_ALIGNMENT_MASK = np.where(_AWAY < 0.92, 255, 0).astype(np.uint8)
-_WINDOW = np.where(_AWAY < 0.95, np.exp(-((_AWAY / 0.55) ** 2) / 2), 0).astype(np.float32)
+_RADIUS = np.hypot(*np.meshgrid(*[(np.arange(SIDE_PX) - (SIDE_PX - 1) / 2) / (SIDE_PX / 2)] * 2))
+_ALIGNMENT_MASK = np.where(_RADIUS < 0.92, 255, 0).astype(np.uint8)
+_WINDOW = np.where(_RADIUS < 0.95, np.exp(-((_RADIUS / 0.55) ** 2) / 2), 0).astype(np.float32)
 
 
 def is_copy(pictures: NDArray[np.uint8], pair: Candidate) -> bool:
     """Return whether two pictures that look alike in a pose agree in their fine detail, in all parts."""
-    in_bands, in_parts = detail_alike(pictures, pair)
+    in_bands, in_parts = detail_correlations(pictures, pair)
     return in_parts >= SAME_PARTS and all(map(operator.ge, in_bands, SAME_DETAIL))
 
 
-def detail_alike(pictures: NDArray[np.uint8], pair: Candidate) -> tuple[tuple[float, ...], float]:
+def detail_correlations(pictures: NDArray[np.uint8], pair: Candidate) -> tuple[tuple[float, ...], float]:
     """Align two pictures; return the correlation of each band of their detail, and the mean correlation of their parts.
 
     All are 0 if they cannot be aligned or overlap too little.
     """
     plain = _warped(_soft(pictures[pair.plain], 1.0), Pose().matrix(HASH_PX, SIDE_PX))
     posed = _soft(pictures[pair.posed], pair.pose.zoom)
-    roughly = pair.pose.matrix(HASH_PX, SIDE_PX)
+    rough = pair.pose.matrix(HASH_PX, SIDE_PX)
     try:
-        _, finely = cv2.findTransformECC(
-            _band(plain, *ALIGNMENT_BAND), _band(_warped(posed, roughly), *ALIGNMENT_BAND),
+        _, fine = cv2.findTransformECC(
+            _band(plain, *ALIGNMENT_BAND), _band(_warped(posed, rough), *ALIGNMENT_BAND),
             np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, _STOP, _ALIGNMENT_MASK, 1,
         )  # fmt: skip
     except cv2.error:  # it does not converge
         return (0.0,) * len(DETAIL_BANDS), 0.0
-    exactly = (_square(roughly) @ _square(finely))[:2].astype(np.float32)
-    aligned = _warped(posed, exactly)
-    window = _WINDOW * _inside(exactly)
+    exact = (_square(rough) @ _square(fine))[:2].astype(np.float32)
+    aligned = _warped(posed, exact)
+    window = _WINDOW * _inside(exact)
     if window.sum() < MIN_SHARED * _WINDOW.sum():
         return (0.0,) * len(DETAIL_BANDS), 0.0
     window /= window.sum()
     bands = [(_band(aligned, *band), _band(plain, *band)) for band in DETAIL_BANDS]
-    return tuple(_correlation(one, other, window) for one, other in bands), _of_parts(*bands[0], window)
+    return tuple(_correlation(one, other, window) for one, other in bands), _parts_correlation(*bands[0], window)
 
 
-def _soft(picture: Grey, zoom: float) -> Floats:
+def _soft(picture: Image, zoom: float) -> Floats:
     """Blur a hash so that it can be sampled at SIDE_PX points."""
     soft: Floats = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.64 * zoom * HASH_PX / SIDE_PX)
     return soft
@@ -85,9 +86,9 @@ def _square(matrix: Floats) -> Floats:
 
 def _inside(matrix: Floats) -> Floats:
     """Return 1 where the matrix maps a point well inside the hash, else 0."""
-    whole = np.ones((HASH_PX, HASH_PX), np.uint8)
-    there = cv2.warpAffine(whole, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    return np.asarray(cv2.erode(there, np.ones((3, 3), np.uint8), borderValue=0), np.float32)
+    full = np.ones((HASH_PX, HASH_PX), np.uint8)
+    covered = cv2.warpAffine(full, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return np.asarray(cv2.erode(covered, np.ones((3, 3), np.uint8), borderValue=0), np.float32)
 
 
 def _band(picture: Floats, fine: float, soft: float) -> Floats:
@@ -100,19 +101,19 @@ def _correlation(one: Floats, other: Floats, window: Floats) -> float:
     """Return the correlation of two pictures under a window with sum 1; 0 if one of them has no detail there."""
     one, other = one - (one * window).sum(), other - (other * window).sum()
     spreads = [float(np.sqrt((each * each * window).sum())) for each in (one, other)]
-    if min(spreads) < PLAIN:
+    if min(spreads) < MIN_DETAIL_STD:
         return 0.0
     return float((one * other * window).sum()) / (spreads[0] * spreads[1])
 
 
-def _of_parts(one: Floats, other: Floats, window: Floats) -> float:
+def _parts_correlation(one: Floats, other: Floats, window: Floats) -> float:
     """Return the mean correlation of the parts of two pictures, so that one strong edge in both counts as one part."""
 
-    def around(product: Floats) -> Floats:
+    def blurred(product: Floats) -> Floats:
         means: Floats = cv2.GaussianBlur(product, (0, 0), PART_PX)
         return means
 
-    squares, other_squares, products = around(one * one), around(other * other), around(one * other)
-    faint = FAINT * float((squares + other_squares).mean()) / 2  # so that a part without detail has no weight
-    alike = (products + faint) / np.sqrt((squares + faint) * (other_squares + faint))
-    return float((alike * window).sum())
+    squares, other_squares, products = blurred(one * one), blurred(other * other), blurred(one * other)
+    faint = FAINT_SHARE * float((squares + other_squares).mean()) / 2  # so that a part without detail has no weight
+    correlations = (products + faint) / np.sqrt((squares + faint) * (other_squares + faint))
+    return float((correlations * window).sum())

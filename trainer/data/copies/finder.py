@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.vision.arrays import Image
 from trainer.data.copies.candidates import Candidate, find_candidates
 from trainer.data.copies.detail import is_copy
 from trainer.data.copies.perceptual_hash import PerceptualHash
@@ -68,12 +69,13 @@ def find_copies(hashes: Sequence[PerceptualHash], known: Sequence[int], labels: 
         (np.stack([one.picture for one in hashes]), PICTURE_POSES),
         (np.stack([one.face for one in hashes]), FACE_POSES),
     ):
-        pairs += _confirmed(pictures, poses, connected_components(len(hashes), [*enumerate(known), *pairs]), labels)
+        joined = connected_components(len(hashes), [*enumerate(known), *pairs])
+        pairs += _find_verified_copies(pictures, poses, joined, labels)
     return pairs
 
 
-def _confirmed(
-    pictures: NDArray[np.uint8], poses: Sequence[Pose], known: Sequence[int], labels: Sequence[str]
+def _find_verified_copies(
+    pictures: Image, poses: Sequence[Pose], known: Sequence[int], labels: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Return the pairs of pictures that are copies and connect what was not connected before.
 
@@ -82,67 +84,67 @@ def _confirmed(
     superfluous, takes part in the next round. Rounds are few and the later ones small, because groups grow in each:
     with 18,555 faces of public data sets there are two, the second for one picture in forty.
     """
-    joined = _Joined(known, labels)
-    left = np.full(len(pictures), MAX_FAILURES)
+    groups = _CopyGroups(known, labels)
+    attempts = np.full(len(pictures), MAX_FAILURES)
     pairs: list[tuple[int, int]] = []
-    while left.any():
-        found = find_candidates(pictures, poses, left, joined.adds_among)
-        pairs += _judged(pictures, poses, found.pairs, joined, left)
-        left[~found.has_more] = 0
+    while attempts.any():
+        candidates = find_candidates(pictures, poses, attempts, groups.is_wanted)
+        pairs += _verify_pairs(pictures, poses, candidates.pairs, groups, attempts)
+        attempts[~candidates.has_more] = 0
     return pairs
 
 
-def _judged(
-    pictures: NDArray[np.uint8], poses: Sequence[Pose], found: NDArray[np.intp], joined: _Joined, left: NDArray[np.intp]
+def _verify_pairs(
+    pictures: Image, poses: Sequence[Pose], pairs: NDArray[np.intp], groups: _CopyGroups, attempts: NDArray[np.intp]
 ) -> list[tuple[int, int]]:
-    """Return which of the pairs found are new copies; for each that is no copy, count down the owner's attempts."""
+    """Return which of the pairs are new copies; for each that is no copy, count down the owner's attempts."""
     copies: list[tuple[int, int]] = []
     rejected: list[tuple[int, int]] = []
-    for posed, plain, pose, owner in found.tolist():
+    for posed, plain, pose, owner in pairs.tolist():
         if rejected[-1:] != [(posed, plain)]:  # else it is the same pair for its other owner
-            if not joined.adds(posed, plain):
+            if not groups.connects_new(posed, plain):
                 continue
             if is_copy(pictures, Candidate(posed=posed, plain=plain, pose=poses[pose])):
-                joined.add(posed, plain)
+                groups.add(posed, plain)
                 copies.append((posed, plain))
                 continue
             rejected.append((posed, plain))
-        left[owner] -= 1
-    joined.reject(rejected)
+        attempts[owner] -= 1
+    groups.reject(rejected)
     return copies
 
 
-class _Joined:
+class _CopyGroups:
     """Which faces belong together so far, which have a copy with another label, and which pairs are no copies."""
 
     def __init__(self, known: Sequence[int], labels: Sequence[str]) -> None:
-        self._numbers = np.array(known)
+        self._group_ids = np.array(known)
         self._labels = np.unique(np.array(labels), return_inverse=True)[1]
         self._is_contradicted = np.zeros(len(known), bool)
         self._rejected = np.empty((0, 2), np.intp)
 
-    def adds(self, one: Indices, other: Indices) -> NDArray[np.bool_]:
+    def connects_new(self, one: Indices, other: Indices) -> NDArray[np.bool_]:
         """Return whether two indices, or two arrays of them, would connect something new if they were copies."""
-        is_joined = self._numbers[one] == self._numbers[other]
+        is_joined = self._group_ids[one] == self._group_ids[other]
         is_known = (self._labels[one] == self._labels[other]) | (
             self._is_contradicted[one] & self._is_contradicted[other]
         )
         return np.asarray(~(is_joined & is_known))
 
-    def adds_among(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def is_wanted(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Return for r and c indices which pairs would add something and have not been rejected: bool r x c."""
-        adds = self.adds(rows[:, None], columns)
-        where = np.full((2, len(self._numbers)), -1)
+        connects_new = self.connects_new(rows[:, None], columns)
+        where = np.full((2, len(self._group_ids)), -1)
         where[0, rows], where[1, columns] = np.arange(len(rows)), np.arange(len(columns))
         for one, other in (self._rejected.T, self._rejected.T[::-1]):
             row, column = where[0, one], where[1, other]
             is_there = (row >= 0) & (column >= 0)
-            adds[row[is_there], column[is_there]] = False
-        return adds
+            connects_new[row[is_there], column[is_there]] = False
+        return connects_new
 
     def add(self, one: int, other: int) -> None:
         """Record that two indices are copies."""
-        self._numbers[self._numbers == self._numbers[other]] = self._numbers[one]
+        self._group_ids[self._group_ids == self._group_ids[other]] = self._group_ids[one]
         self._is_contradicted[[one, other]] |= self._labels[one] != self._labels[other]
 
     def reject(self, pairs: Sequence[tuple[int, int]]) -> None:

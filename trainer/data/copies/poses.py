@@ -14,16 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.copies.perceptual_hash import Grey
-
-Floats = NDArray[np.float32]
+from pipeline.vision.arrays import Floats, Image
 
 # Vectors sample a picture of SEEN_PX x SEEN_PX pixels at those of GRID x GRID points that are inside a circle.
 SEEN_PX = 32
 GRID = 16
 SOFT_SIGMA = 2.0  # high-pass filter, in points of the grid
 WINDOW_SIGMA = 0.64  # width of the round window, where 1 is half the side
-PLAIN = 1.0  # a vector shorter than this (grey levels) is set to zero
+MIN_LENGTH = 1.0  # a vector shorter than this (grey levels) is set to zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ def pose_vectors(pictures: Floats, pose: Pose) -> Floats:
     """Return pictures (n x SEEN_PX²) as vectors of length 1, of length 0 for plain pictures."""
     seen = pictures @ _as_seen(pose)
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)
-    shown: Floats = np.where(lengths >= PLAIN, seen / np.maximum(lengths, PLAIN), 0).astype(np.float32)
+    shown: Floats = np.where(lengths >= MIN_LENGTH, seen / np.maximum(lengths, MIN_LENGTH), 0).astype(np.float32)
     return shown
 
 
@@ -70,9 +68,9 @@ def pose_vectors(pictures: Floats, pose: Pose) -> Floats:
 def _as_seen(pose: Pose) -> Floats:
     """Return the matrix from pictures to vectors: each step is linear, so each row is what a single pixel becomes."""
     points = np.arange(GRID) - (GRID - 1) / 2
-    away = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
-    inside = away <= 1
-    window: Grey | Floats = np.exp(-away[inside] / WINDOW_SIGMA**2).astype(np.float32)
+    radius_squared = (points[:, None] ** 2 + points**2) / (GRID / 2) ** 2
+    inside = radius_squared <= 1
+    window: Image | Floats = np.exp(-radius_squared[inside] / WINDOW_SIGMA**2).astype(np.float32)
     window = window / window.sum()
     matrix = np.empty((SEEN_PX**2, int(inside.sum())), np.float32)
     for row, pixel in zip(matrix, np.eye(SEEN_PX**2, dtype=np.float32), strict=True):
