@@ -109,7 +109,7 @@ class Feed:
 
     def finish(self, entry: Entry[Frame], *faces: Face) -> FrameResult:
         """Label a frame that was taken."""
-        result = FrameResult(**entry.record.identity(), outcome="labelled", faces=list(faces), model="test")
+        result = FrameResult.for_frame(entry.record, faces=list(faces), model="test", seconds={})
         self._reader.finish(entry, result)
         return result
 

@@ -66,7 +66,7 @@ def read(reader: Reader, most: int = 100) -> list:
 
 def labelled(record: messages.FrameIdentity) -> FrameResult:
     faces = [Face(box=(1, 2, 3, 4), score=0.9, label="mask", confidence=0.8)]
-    return FrameResult(**record.identity(), outcome="labelled", faces=faces, model="test")
+    return FrameResult.for_frame(record, faces=faces, model="test", seconds={})
 
 
 def ledger(server: Server) -> Ledger:
@@ -86,7 +86,7 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     detector, classifier, consumer = frames_reader(server), faces_reader(server), ResultConsumer(server.client)
 
     (entry,) = read(detector)
-    found = FaceCrops(**entry.record.identity(), boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+    found = FaceCrops.for_frame(entry.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
     detector.forward(entry, found, b"c" * 192)
     in_flight = ledger(server)
     (faces,) = read(classifier)
@@ -154,7 +154,7 @@ def test_only_the_first_worker_to_settle_an_entry_has_an_effect(server: Server) 
 
     (taken,) = fast.read(1)
     fast.finish(taken, labelled(taken.record))
-    found = FaceCrops(**held.record.identity(), boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+    found = FaceCrops.for_frame(held.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
     late = slow.forward(held, found, b"c" * 192)
 
     assert taken.alone

@@ -175,14 +175,8 @@ def _finish(
     classify_s = context.clock.now() - started
     metrics.classify_s.observe(classify_s)
     seconds = record.seconds | {"classify_wait": _waited_s(record, started), "classify": classify_s}
-    result = FrameResult(
-        **record.identity(),
-        outcome="labelled",
-        faces=faces,
-        left_out=record.left_out,
-        model=classifier.card.version,
-        seconds=seconds,
-    )
+    model = classifier.card.version
+    result = FrameResult.for_frame(record, faces=faces, model=model, seconds=seconds, left_out=record.left_out)
     if reader.finish(entry, result):
         context.count("frames")
         context.count("faces", len(faces))

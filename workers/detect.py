@@ -80,14 +80,14 @@ def detect(
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
         seconds["detect"] = context.clock.now() - started
-        result = FrameResult(**frame.identity(), outcome="labelled", model=model.version, seconds=seconds)
+        result = FrameResult.for_frame(frame, faces=[], model=model.version, seconds=seconds)
         settled = reader.finish(entry, result)
     else:
         full = decode_jpeg(jpeg) if scale != 1 else image
         crops = mask_classifier.crop_faces(full, faces.boxes * scale, model.crop_px, model.margin)
         seconds["detect"] = context.clock.now() - started
-        found = FaceCrops(
-            **frame.identity(),
+        found = FaceCrops.for_frame(
+            frame,
             boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
             scores=faces.scores.tolist(),
             left_out=faces.left_out,

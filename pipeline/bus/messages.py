@@ -85,6 +85,21 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
 
+    @classmethod
+    def for_frame(
+        cls,
+        frame: FrameIdentity,
+        *,
+        boxes: list[Box],
+        scores: list[float],
+        crop_px: int,
+        seconds: Seconds,
+        left_out: int = 0,
+    ) -> FaceCrops:
+        """Return the record of the faces found in a frame."""
+        found = {"boxes": boxes, "scores": scores, "left_out": left_out, "crop_px": crop_px, "seconds": seconds}
+        return cls(**frame.identity(), **found)
+
 
 class FrameResult(FrameIdentity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
@@ -101,9 +116,22 @@ class FrameResult(FrameIdentity, frozen=True, kw_only=True):
     seconds: Seconds = {}
 
     @classmethod
+    def for_frame(
+        cls, frame: FrameIdentity, *, faces: list[Face], model: str, seconds: Seconds, left_out: int = 0
+    ) -> FrameResult:
+        """Return the result of a labelled frame."""
+        found = {"faces": faces, "model": model, "seconds": seconds, "left_out": left_out}
+        return cls(**frame.identity(), outcome="labelled", **found)
+
+    @classmethod
     def dropped(cls, frame: FrameIdentity, reason: Reason) -> FrameResult:
         """Return the result of a frame that was not processed."""
         return cls(**frame.identity(), outcome="dropped", reason=reason)
+
+    @classmethod
+    def dead(cls, frame: FrameIdentity, error: str) -> FrameResult:
+        """Return the result of a frame that could not be processed."""
+        return cls(**frame.identity(), outcome="dead", reason="dead", error=error)
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

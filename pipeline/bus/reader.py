@@ -107,7 +107,7 @@ class Reader(Generic[Record]):
     def dead_letter(self, entry: Entry[Record], error: str) -> bool:
         """Settle a frame that cannot be processed, with a result and a dead letter that hold the error."""
         letter = self._letter(entry.id, entry.fields, entry.deliveries, error)
-        result = FrameResult(**entry.record.identity(), outcome="dead", reason="dead", error=error)
+        result = FrameResult.dead(entry.record, error)
         return self._settler.settle(_settlement(entry, result, letter))
 
     @contextlib.contextmanager
