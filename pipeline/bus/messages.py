@@ -97,8 +97,8 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         left_out: int = 0,
     ) -> FaceCrops:
         """Return the record of the faces found in a frame."""
-        found = {"boxes": boxes, "scores": scores, "left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        return cls(**frame.identity(), **found)
+        fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
+        return cls(**fields, boxes=boxes, scores=scores)
 
 
 class FrameResult(FrameIdentity, frozen=True, kw_only=True):
@@ -120,8 +120,8 @@ class FrameResult(FrameIdentity, frozen=True, kw_only=True):
         cls, frame: FrameIdentity, *, faces: list[Face], model: str, seconds: Seconds, left_out: int = 0
     ) -> FrameResult:
         """Return the result of a labelled frame."""
-        found = {"faces": faces, "model": model, "seconds": seconds, "left_out": left_out}
-        return cls(**frame.identity(), outcome="labelled", **found)
+        fields = frame.identity() | {"left_out": left_out, "model": model, "seconds": seconds}
+        return cls(**fields, outcome="labelled", faces=faces)
 
     @classmethod
     def dropped(cls, frame: FrameIdentity, reason: Reason) -> FrameResult:
