@@ -284,7 +284,7 @@ def test_all_processes_log_json_lines_and_nothing_else_to_their_end(pipeline: Pi
     refused = processes.start("view", "--port", 0, "--metrics-port", taken, redis=pipeline.server)
     with socket.create_connection(pipeline.places["viewer"].split(":"), 5) as nonsense:
         nonsense.sendall(b"NONSENSE\r\n\r\n")
-    wait_until(lambda: lines_saying(processes, "trainer", "(refused: a job may name)"), 60, "the job is refused")
+    wait_until(lambda: lines_saying(processes, "trainer", "(rejected: a job may name)"), 60, "the job is refused")
     wait_until(lambda: lines_saying(processes, "camera", "(camera broken: retrying)"), 60, "the camera is retried")
 
     assert refused.wait(60) == 1
