@@ -19,12 +19,12 @@ from string import hexdigits
 import click
 import msgspec
 
-from bench.precision import mean_average_precision
+from bench.average_precision import mean_average_precision
 from models.files import sha256_of
 from pipeline.vision.faces import LABELS, Face
 from trainer.data.annotations import AnnotatedPicture, read_annotations
-from trainer.publish import HASH_DIGITS
 from trainer.reports.evaluate import CLEAR_FACE_PX
+from trainer.serving_copy import HASH_DIGITS
 
 # By name: of the faces that are measured, their shorter side.
 MIN_SIDES_PX = {"all faces": 0.0, f"{CLEAR_FACE_PX} px and more": CLEAR_FACE_PX}

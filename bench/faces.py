@@ -18,10 +18,10 @@ from models.classifier.mask_classifier import MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
-from trainer.data.prepare import MeasuredFaces, cut_faces
+from trainer.data.prepare import EvaluationFaces, cut_faces
 from trainer.data.sources import read_source
-from trainer.publish import HASH_DIGITS
 from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
+from trainer.serving_copy import HASH_DIGITS
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 
@@ -45,7 +45,7 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> MeasuredFaces:
+def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> EvaluationFaces:
     """Return the cropped faces of a data set, or of the files whose hashes are in `only`.
 
     Raises:
@@ -64,7 +64,7 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     return cut_faces(found, classifier.card.size_px, classifier.card.margin)
 
 
-def _print(name: str, faces: MeasuredFaces, classifier: MaskClassifier, *, min_px: int) -> None:
+def _print(name: str, faces: EvaluationFaces, classifier: MaskClassifier, *, min_px: int) -> None:
     chosen = faces.side_px >= min_px
     shares = classification_figures(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
     cells = (f"{shares[column]:.2%}".rjust(16) if column in shares else "".rjust(16) for column in COLUMNS)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.accuracy import main
-from bench.precision import mean_average_precision
+from bench.average_precision import mean_average_precision
 from pipeline.vision.faces import Face, Label
 from trainer.data.annotations import AnnotatedFace, WornAs
 

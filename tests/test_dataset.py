@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trainer.data.annotations import DatasetUnusable, read_annotations
-from trainer.data.prepare import ManifestRow, MeasuredFaces, PreparedData, prepare_data
+from trainer.data.prepare import EvaluationFaces, ManifestRow, PreparedData, prepare_data
 from trainer.data.sources import DatasetPath, dataset_collection, dataset_name, read_source
 
 CONTRADICTING = {("05.png", "mask"), ("wrong.png", "no_mask")}
@@ -291,7 +291,7 @@ def test_a_test_set_has_the_same_digest_whatever_was_trained_on(tmp_path: Path) 
 def test_faces_of_one_source_are_taken_out(tmp_path: Path) -> None:
     found, _ = ready(write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1))
 
-    of_b: MeasuredFaces = found.validation.of_source("b")
+    of_b: EvaluationFaces = found.validation.of_source("b")
 
     assert len(of_b) == len(of_b.names) == 4
     assert set(of_b.sources) == {"b"}

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from models.classifier.card import DEFAULT_FOLDER, read_card
 from models.classifier.mask_classifier import MAX_BATCH
 from pipeline.vision.arrays import Floats, Image
-from trainer.data.prepare import MeasuredFaces
+from trainer.data.prepare import EvaluationFaces
 from trainer.reports.evaluate import ScoredTestSet, agreement, card_figures, classification_figures, score_test_set
 from trainer.reports.ranking import precision_recall, roc
 
 
-def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> MeasuredFaces:
+def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> EvaluationFaces:
     """Return faces of 4 px whose every pixel is their index in the set."""
     count = len(has_mask)
     crops = np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, 4, 4, 3)).copy()
-    return MeasuredFaces(
+    return EvaluationFaces(
         crops=crops,
         has_mask=np.array(has_mask, bool),
         side_px=np.array(side_px or [100.0] * count, np.float32),

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.data.faces import FacePatches
-from trainer.data.prepare import MeasuredFaces, PreparedData
+from trainer.data.prepare import EvaluationFaces, PreparedData
 from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, RunOrigin
@@ -51,11 +51,11 @@ def toy_prepared() -> PreparedData:
         pixels[:, side // 2 :] //= np.where(has_mask, 3, 1).astype(np.uint8)[:, None, None, None]
         return pixels, has_mask
 
-    def faces(number: int) -> MeasuredFaces:
+    def faces(number: int) -> EvaluationFaces:
         crops, has_mask = pictures(number, SIDE)
         sides = np.full(number, 40, np.float32)
         names = tuple(str(place) for place in range(number))
-        return MeasuredFaces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
+        return EvaluationFaces(crops=crops, has_mask=has_mask, side_px=sides, sources=("toy",) * number, names=names)
 
     pixels, has_mask = pictures(40, 45)
     training = FacePatches(

@@ -19,7 +19,7 @@ import pytest
 
 from models.classifier.card import INT8_NAME, Card
 from pipeline.vision.arrays import Floats, Image
-from trainer.data.prepare import MeasuredFaces
+from trainer.data.prepare import EvaluationFaces
 from trainer.reports.evaluate import ScoredTestSet
 from trainer.reports.findings import Epoch, Findings, Report, compute_findings
 from trainer.reports.latency import BATCHES, WARM_UP_CALLS, Latency, measure_latency
@@ -53,7 +53,7 @@ def toy_set(name: str, has_mask: list[bool], probabilities: list[float], side_px
     served = np.array(probabilities, np.float32)
     return ScoredTestSet(
         set_name=name,
-        faces=MeasuredFaces(
+        faces=EvaluationFaces(
             crops=crops,
             has_mask=np.array(has_mask),
             side_px=np.full(faces, side_px, np.float32),

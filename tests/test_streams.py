@@ -12,7 +12,7 @@ from pipeline.bus import keys, messages
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import RECLAIM_IDLE_MS, Reader
-from pipeline.bus.results import ResultConsumer
+from pipeline.bus.result_consumer import ResultConsumer
 from pipeline.bus.status import Ledger, read_ledgers
 from pipeline.bus.writer import MAX_QUEUED_FRAMES, NameLost, Writer
 from pipeline.vision.faces import Face

@@ -25,7 +25,7 @@ from trainer.fitting.progress import Progress
 from trainer.fitting.run_folder import LOCK_NAME
 from trainer.model_folder import training_command
 from trainer.networks.export import to_float_onnx, to_int8_onnx
-from trainer.publish import HELD_BACK_NAME, publish
+from trainer.serving_copy import HELD_BACK_NAME, copy_for_serving
 from trainer.settings import TrainSettings
 from trainer.train import train
 
@@ -167,14 +167,14 @@ def test_the_same_network_gives_the_same_files_whatever_the_process_has_done_bef
 
 
 def test_the_published_folder_serves_on_cpus_alone(run: Run, tmp_path: Path) -> None:
-    card = publish(run.folder, tmp_path / "served")
+    card = copy_for_serving(run.folder, tmp_path / "served")
 
     assert {path.name for path in (tmp_path / "served").iterdir()} == {CARD_NAME, INT8_NAME, HELD_BACK_NAME}
     assert mask_classifier.load_classifier(tmp_path / "served").card == card
 
 
 def test_the_published_folder_names_what_was_kept_for_reporting(run: Run, tmp_path: Path) -> None:
-    publish(run.folder, tmp_path / "served")
+    copy_for_serving(run.folder, tmp_path / "served")
 
     digits = set((tmp_path / "served" / HELD_BACK_NAME).read_text().split())
     tested = {sha256_of(path.read_bytes())[:16] for path in Path(run.plan.settings.tests[0]).rglob("*.png")}

@@ -20,7 +20,7 @@ from models.classifier.mask_classifier import load_onnx
 from models.files import sha256_of
 from pipeline.vision.arrays import Floats, Image
 from trainer.checks import TrainingPlan
-from trainer.data.prepare import MeasuredFaces, PreparedData
+from trainer.data.prepare import EvaluationFaces, PreparedData
 from trainer.networks import export
 from trainer.reports import report
 from trainer.reports.calibrate import fit_temperature
@@ -83,7 +83,7 @@ def training_command(plan: TrainingPlan) -> str:
     return shlex.join(words + ["--leave-out-copies"] * settings.leave_out_copies)
 
 
-def _temperature(network: keras.Model, calibration: MeasuredFaces) -> float:
+def _temperature(network: keras.Model, calibration: EvaluationFaces) -> float:
     if len(calibration) < MIN_CALIBRATION_FACES:
         log.warning("only %d pictures could be kept for calibration: confidences are not calibrated", len(calibration))
         return 1.0

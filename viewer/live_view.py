@@ -15,7 +15,7 @@ from typing import cast
 from pipeline.bus.keys import newest_frame_key
 from pipeline.bus.messages import FILE_PREFIX, FrameResult, frame_id
 from pipeline.bus.pixel_reader import fetch_many_pixels
-from pipeline.bus.results import READ_BLOCK_MS, ResultConsumer
+from pipeline.bus.result_consumer import READ_BLOCK_MS, ResultConsumer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import BadImage, jpeg_size
 from pipeline.vision.tracks import FaceTracker, TrackedFace

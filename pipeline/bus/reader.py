@@ -21,7 +21,7 @@ from pipeline.bus.connection import Redis
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS, RESULTS_RETENTION_MS, alone_key
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, Reason
 from pipeline.bus.pixel_reader import PixelsGone
-from pipeline.bus.results import READ_BLOCK_MS, entries_of
+from pipeline.bus.result_consumer import READ_BLOCK_MS, entries_of
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import Output, Settlement, Settler, dead_letter_output
 from pipeline.vision.jpeg import BadImage

@@ -54,11 +54,11 @@ class Outputs:
         self._tracks = FaceTracker() if spec.kind == "video" else None
         self._known = read_lines(json_file, self.source) if resume and json_file else []
         self._json = LinesFile(json_file, len(self._known), created=out_path) if json_path else None
-        self._out: PictureFolder | VideoFile | None = None
+        self._out: PictureWriter | VideoFile | None = None
         if out_path is not None and _is_video(out_path):
             self._out = VideoFile(out_path, sound_from=spec.path)
         elif out_path is not None:
-            self._out = PictureFolder(out_path, numbered=spec.kind != "folder")
+            self._out = PictureWriter(out_path, numbered=spec.kind != "folder")
 
     def known_line(self, source_frame: SourceFrame) -> JsonLine | None:
         """Return the line that an earlier run wrote for a frame; None when it wrote none."""
@@ -112,7 +112,7 @@ class Outputs:
             )
 
 
-class PictureFolder:
+class PictureWriter:
     """Write labelled pictures under their own names; numbered: under the video's name and the frame's index."""
 
     def __init__(self, folder: Path, *, numbered: bool) -> None:

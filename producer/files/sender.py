@@ -18,7 +18,7 @@ import msgspec
 from pipeline.bus.connection import Redis
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, RESULTS_RETENTION_MS, ledger_key
 from pipeline.bus.messages import Frame, FrameResult
-from pipeline.bus.results import ResultConsumer
+from pipeline.bus.result_consumer import ResultConsumer
 from pipeline.bus.status import missing_workers
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext

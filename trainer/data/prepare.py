@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredFaces:
+class EvaluationFaces:
     """Faces to measure with, cut as serving cuts them.
 
     crops: uint8 n x S x S x 3 RGB. has_mask: bool n. side_px: float32 n, the shorter side of the face's box in pixels
@@ -61,10 +61,10 @@ class MeasuredFaces:
     def __len__(self) -> int:
         return len(self.crops)
 
-    def of_source(self, source: str) -> MeasuredFaces:
+    def of_source(self, source: str) -> EvaluationFaces:
         """Return the faces of one data set."""
         indices = [index for index, name in enumerate(self.sources) if name == source]
-        return MeasuredFaces(
+        return EvaluationFaces(
             crops=self.crops[indices],
             has_mask=self.has_mask[indices],
             side_px=self.side_px[indices],
@@ -73,9 +73,9 @@ class MeasuredFaces:
         )
 
 
-def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> MeasuredFaces:
+def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> EvaluationFaces:
     """Cut faces as serving cuts them: size_px is the side S of a crop, margin a share of the face's box."""
-    return MeasuredFaces(
+    return EvaluationFaces(
         crops=cut_as_served(found, size_px, margin),
         has_mask=np.array([face.label == "mask" for face in found], bool),
         side_px=np.array([face.side_px for face in found], np.float32),
@@ -108,9 +108,9 @@ class PreparedData:
     """
 
     training: FacePatches
-    calibration: MeasuredFaces
-    validation: MeasuredFaces
-    tests: dict[str, MeasuredFaces]
+    calibration: EvaluationFaces
+    validation: EvaluationFaces
+    tests: dict[str, EvaluationFaces]
     counts: dict[str, int]
     digests: dict[str, str]
     manifest: tuple[ManifestRow, ...]

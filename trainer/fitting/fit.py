@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.batches import Batches
-from trainer.data.prepare import MeasuredFaces, PreparedData
+from trainer.data.prepare import EvaluationFaces, PreparedData
 from trainer.fitting.average import MovingAverage
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.progress import Progress, ReportProgress
@@ -91,7 +91,7 @@ def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
 class _ValidationBatches(keras.utils.PyDataset):
     """Batches of faces that are not augmented: (uint8 n x S x S x 3 RGB, float32 n x 1)."""
 
-    def __init__(self, faces: MeasuredFaces, batch: int) -> None:
+    def __init__(self, faces: EvaluationFaces, batch: int) -> None:
         super().__init__()
         self._faces = faces
         self._batch = batch

@@ -1,4 +1,4 @@
-"""Measure networks on test faces: functions and MeasuredFaces in, probabilities and named figures out.
+"""Measure networks on test faces: functions and EvaluationFaces in, probabilities and named figures out.
 
 No setting is chosen by these figures. A set with only one label gets the figures that are defined for it. A network
 that does not give one probability per face raises ValueError.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import MAX_BATCH, Classify
 from pipeline.vision.arrays import Floats, Image
-from trainer.data.prepare import MeasuredFaces
+from trainer.data.prepare import EvaluationFaces
 from trainer.reports.calibrate import log_loss, reliability
 from trainer.reports.ranking import precision_recall, roc
 
@@ -33,7 +33,7 @@ class ScoredTestSet:
     """
 
     set_name: str
-    faces: MeasuredFaces
+    faces: EvaluationFaces
     probabilities: Mapping[str, Floats]
 
     @property
@@ -51,7 +51,7 @@ class Agreement:
     max_difference: float
 
 
-def score_test_set(networks: Mapping[str, Classify], faces: MeasuredFaces, set_name: str) -> ScoredTestSet:
+def score_test_set(networks: Mapping[str, Classify], faces: EvaluationFaces, set_name: str) -> ScoredTestSet:
     """Run networks over the faces of a test set; set_name is for the card and the report.
 
     Args:

@@ -14,7 +14,7 @@ from flask import Flask, Response, make_response, redirect, render_template, req
 
 from viewer.security.authenticator import DEVICE_RETENTION_S, SESSION_DURATION_S, Authenticator, Session, session_of
 from viewer.security.login_throttle import LoginThrottle
-from viewer.security.middleware import cookie_name, is_https, read_cookie
+from viewer.security.middleware import cookie_name, cookie_value, is_https
 from viewer.security.rejection_log import RejectionLog, peer_address
 
 WRONG = "Wrong password."
@@ -33,10 +33,10 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
     def sign_in() -> Response:
         if not authenticator.has_login:
             return redirect_to_page()
-        if not authenticator.is_token(request.form.get("token", ""), read_cookie(request.environ, "form") or ""):
+        if not authenticator.is_token(request.form.get("token", ""), cookie_value(request.environ, "form") or ""):
             rejections.log(request.environ, "sign-in with a forged token, or none")
             return login_form(authenticator, OLD, 403)
-        client = peer_address(request.environ), authenticator.device(read_cookie(request.environ, "device"))
+        client = peer_address(request.environ), authenticator.device(cookie_value(request.environ, "device"))
         if wait_s := math.ceil(throttle.begin(*client, time.monotonic())):
             rejections.log(request.environ, "sign-in, too many wrong passwords before")
             return login_form(authenticator, f"Too many attempts. Try again in {wait_s} s.", 429, wait_s)
@@ -70,7 +70,7 @@ def sign_out_token(authenticator: Authenticator, session: Session | None) -> str
 
 def login_form(authenticator: Authenticator, message: str = "", status: int = 200, wait_s: int = 0) -> Response:
     """Return the sign-in page, with the cookie that its token belongs to."""
-    known = read_cookie(request.environ, "form") or secrets.token_urlsafe(16)
+    known = cookie_value(request.environ, "form") or secrets.token_urlsafe(16)
     answer = make_response(render_template("login.html", token=authenticator.token(known), message=message), status)
     if wait_s:
         answer.headers["Retry-After"] = str(wait_s)

@@ -68,7 +68,7 @@ class SecurityMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         start = _with_headers(environ, start_response)
-        session = environ[SESSION] = self._authenticator.session(read_cookie(environ, "session"))
+        session = environ[SESSION] = self._authenticator.session(cookie_value(environ, "session"))
         denial = self._denial(environ)
         if denial is None and session is None and environ["PATH_INFO"] not in PUBLIC:
             denial = NOT_SIGNED_IN
@@ -122,7 +122,7 @@ def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
     return (HTTPS_PREFIX if is_https(environ) else HTTP_PREFIX) + purpose
 
 
-def read_cookie(environ: WSGIEnvironment, purpose: str) -> str | None:
+def cookie_value(environ: WSGIEnvironment, purpose: str) -> str | None:
     """Return the value of a cookie. One set over https counts even if the proxy does not report https every time."""
     # the parser in werkzeug.http raises where the header is not UTF-8
     found = parse_cookie(environ.get("HTTP_COOKIE"))

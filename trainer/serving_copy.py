@@ -1,6 +1,6 @@
 """Publish a run: a run folder in, a small model folder out that CPUs serve.
 
-    python -m trainer.publish runs/mine models/default
+    python -m trainer.serving_copy runs/mine models/default
 
 It holds the int8 file, the card, and held_back.txt, which lists the files that were kept for reporting by the first
 digits of their SHA-256, so that a user who has the data can measure on these alone. A damaged run raises ModelUnusable.
@@ -21,7 +21,7 @@ HELD_BACK_NAME = "held_back.txt"
 HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 
-def publish(run: Path, folder: Path) -> Card:
+def copy_for_serving(run: Path, folder: Path) -> Card:
     """Copy the files that CPUs serve from a run folder to a model folder; return its card."""
     card = read_card(run)
     content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
@@ -39,4 +39,4 @@ def _held_back(run: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]), Path(sys.argv[2]))
+    copy_for_serving(Path(sys.argv[1]), Path(sys.argv[2]))
