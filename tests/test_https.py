@@ -149,6 +149,21 @@ def test_certificates_are_verified_and_plain_http_leads_to_tls(deployment: Deplo
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
 
 
+def test_a_client_that_names_no_server_is_served_and_http_1_is_all_it_is_offered(deployment: Deployment) -> None:
+    tls = ssl.create_default_context(cafile=str(deployment.authority))
+    tls.check_hostname = False  # an address in the URL is sent without a name
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+    place = urlsplit(deployment.url)
+
+    with (
+        socket.create_connection((str(place.hostname), int(place.port or 0)), 10) as plain,
+        tls.wrap_socket(plain) as connection,
+    ):
+        protocol = connection.selected_alpn_protocol()
+
+    assert protocol == "http/1.1"
+
+
 @pytest.mark.parametrize(("tls", "is_internal"), [("acme", False), ("internal", True)])
 def test_public_names_get_public_certificates_and_browsers_keep_to_tls(tls: str, is_internal: bool) -> None:
     bring_engine_up()

