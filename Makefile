@@ -23,7 +23,7 @@ certificates:
 
 # First in several processes, because most tests wait; then one at a time the tests that measure times.
 test: .setup-dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 lint: .setup-dev

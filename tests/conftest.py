@@ -20,7 +20,6 @@ from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
 
 Found = TypeVar("Found")
-TRAINING = {"test_trainer", "test_training", "test_fit", "test_networks"}
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,6 @@ class Server:
     client: Redis
     clock: Clock
     process: ValkeyServer
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those of all files that train: TensorFlow takes all processors."""
-    for item in items:
-        group = "training" if item.path.stem in TRAINING else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
 def test_a_download_of_weights_behind_a_silent_firewall_ends_with_one_line(tmp_path: Path) -> None:
     script = (
         "from trainer.networks import architectures; architectures.DOWNLOAD_TIMEOUT_S = 0.2\n"
-        "try: architectures.build('resnet50', 32, weights='imagenet')\n"
+        "try: architectures.build_network('resnet50', 32, weights='imagenet')\n"
         "except ValueError as error: print(repr(str(error)))"
     )
     with socket.create_server(("127.0.0.1", 0)) as firewall:  # takes connections and never answers
