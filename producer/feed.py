@@ -108,7 +108,7 @@ class Feed:
 class _ReaderThread(threading.Thread):
     """A thread that opens a source once and reads it to its end.
 
-    finished: it will deliver no more, and its last frame was taken. error: why it ended; None when the source ended.
+    finished: no more frames follow, and the last one was taken. error: why it ended; None when the source ended.
     """
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
