@@ -399,7 +399,7 @@ def test_scaling_queries_answer_as_prometheus_understands_them(tmp_path: Path) -
     ids=["turns", "slow", "stuck", "stranger"],
 )
 def test_the_liveness_probe_tells_whether_the_loop_turns(age_s: float, shown: str, status: int) -> None:
-    metrics.expose_metrics("detector")
+    metrics.register_metrics("detector")
     metrics.loop_age_s.set(age_s)
 
     with metrics_server.serve_metrics(0, TOKEN) as port:

@@ -204,7 +204,7 @@ def test_with_too_many_cameras_the_newest_are_exported() -> None:
 def reading(redis_url: str, token: str | None = None) -> Iterator[FlaskClient]:
     """Yield a client for the metrics of a viewer."""
     app = Flask("viewer")
-    metrics.expose_metrics("viewer")
+    metrics.register_metrics("viewer")
     context = WorkerContext("viewer", redis_url)
     add_metrics(app, context, token)
     yield app.test_client()

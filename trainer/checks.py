@@ -64,7 +64,7 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
     """
     check_is_new(settings)
     if settings.weights is not None:
-        check_name("--weights", settings.weights)
+        check_path_is_utf8("--weights", settings.weights)
     plan = TrainingPlan(
         settings=settings,
         recipe=recipe_of(settings),
@@ -87,7 +87,7 @@ def check_is_new(settings: TrainSettings) -> None:
     """Raise ValueError when the folder to write has no name, one that is not UTF-8, or holds a model."""
     if not settings.out:
         raise ValueError("--out is empty: name the folder to write")
-    check_name("--out", settings.out)
+    check_path_is_utf8("--out", settings.out)
     if (Path(settings.out) / CARD_NAME).exists():
         raise ValueError(f"{settings.out} already holds a model: choose another folder with --out")
 
@@ -109,14 +109,14 @@ def check_registry(models: str, out: str) -> None:
         ValueError: the registry's name is not UTF-8, or it is the run's own folder.
         ModelUnusable: it cannot be reached or written.
     """
-    check_name("--models", models)
+    check_path_is_utf8("--models", models)
     folder = open_store(models).folder
     if folder is not None and folder.resolve() == Path(out).resolve():
         raise ValueError(f"--out and --models are both {out}: a registry needs a folder of its own")
     registry_at(models).check_writable()
 
 
-def check_name(option: str, path: str) -> None:
+def check_path_is_utf8(option: str, path: str) -> None:
     """Raise ValueError when a path's name is not UTF-8."""
     if not is_utf8(Path(path).absolute()):
         raise ValueError(f"{option} {printable(Path(path))} has a name that is not UTF-8: choose another")

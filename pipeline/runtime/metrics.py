@@ -1,6 +1,6 @@
 """All metrics: their names, their meaning, and the processes that export them.
 
-The objects are global, because a process has one of each; `expose_metrics(role)` registers those of a role. The totals
+The objects are global, because a process has one of each; `register_metrics(role)` registers those of a role. Totals
 of all processes are in Redis and exported by the viewer (REDIS_METRICS). Labels have few values: a camera process
 exports its own camera only, the viewer the cameras listed in Redis.
 """
@@ -87,7 +87,7 @@ class SettledEntries(Collector):
 
 
 def _counter(name: str, help_text: str, *labels: str) -> Counter:
-    return Counter(name, help_text, labels, registry=None)  # registered by expose_metrics()
+    return Counter(name, help_text, labels, registry=None)  # registered by register_metrics()
 
 
 def _gauge(name: str, help_text: str, *labels: str) -> Gauge:
@@ -179,7 +179,7 @@ REDIS_METRICS = (
 _exposed: set[Collector] = set()
 
 
-def expose_metrics(role: str) -> None:
+def register_metrics(role: str) -> None:
     """Register the metrics of a role for export."""
     busy.begin(role)
     for metric in EVERY_ROLE + ROLES.get(role, ()):

@@ -168,7 +168,7 @@ def worker_context(
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain pixels
     keep_memory()
-    metrics.expose_metrics(role)
+    metrics.register_metrics(role)
     context = WorkerContext(role, settings.redis_url or redis_url, camera=camera)
     set_log_identity(role, context.id)
 

@@ -15,7 +15,7 @@ from flask import Flask, Response, make_response, redirect, render_template, req
 from viewer.security.authenticator import DEVICE_RETENTION_S, SESSION_DURATION_S, Authenticator, Session, session_of
 from viewer.security.login_throttle import LoginThrottle
 from viewer.security.middleware import cookie_name, cookie_value, is_https
-from viewer.security.rejection_log import RejectionLog, peer_address
+from viewer.security.rejection_log import RejectionLog, connection_address
 
 WRONG = "Wrong password."
 OLD = "This page was too old, or cookies are blocked. Try again."
@@ -36,7 +36,7 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
         if not authenticator.is_token(request.form.get("token", ""), cookie_value(request.environ, "form") or ""):
             rejections.log(request.environ, "sign-in with a forged token, or none")
             return login_form(authenticator, OLD, 403)
-        client = peer_address(request.environ), authenticator.device(cookie_value(request.environ, "device"))
+        client = connection_address(request.environ), authenticator.device(cookie_value(request.environ, "device"))
         if wait_s := math.ceil(throttle.begin(*client, time.monotonic())):
             rejections.log(request.environ, "sign-in, too many wrong passwords before")
             return login_form(authenticator, f"Too many attempts. Try again in {wait_s} s.", 429, wait_s)

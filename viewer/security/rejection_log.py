@@ -44,9 +44,9 @@ def describe_request(environ: Mapping[str, Any]) -> str:
     if not environ:
         return "a malformed request"
     path = ascii(environ.get("PATH_INFO", ""))[:MAX_CHARACTERS]
-    return f"{peer_address(environ)} {environ['REQUEST_METHOD']} {path}"
+    return f"{connection_address(environ)} {environ['REQUEST_METHOD']} {path}"
 
 
-def peer_address(environ: Mapping[str, Any]) -> str:
+def connection_address(environ: Mapping[str, Any]) -> str:
     """Return the address that the connection comes from; the headers of a proxy can be forged."""
     return str(environ.get("REMOTE_ADDR", ""))
