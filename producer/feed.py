@@ -2,11 +2,13 @@
 
 Frames come out by `take`. A camera, and a video that plays at its own speed, leave only their newest frame here, so the
 delay cannot grow. A source without timestamps (a folder, the demo) waits until each frame is taken. A source that may
-come back (a camera, a stream) is reopened for ever; for any other, `take` raises its SourceFailed.
+come back (a camera, a stream) is reopened for ever; for any other, `take` raises its SourceFailed. An error of another
+class counts as a failure of the source, too; its traceback is logged once.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +16,12 @@ from dataclasses import dataclass
 
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
+log = logging.getLogger(__name__)
+
 REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
 SILENCE_TIMEOUT_S = 4.0  # no frame for this long: the camera hangs
 FIRST_FRAME_TIMEOUT_S = 15.0  # limit for a stream's first frame; a silent network times out earlier
-OPEN_TIMEOUT_S = 15.0  # limit for opening: a name server that does not answer, a disk that spins up
+OPEN_TIMEOUT_S = 15.0  # limit for opening (a name server that does not answer, a disk that spins up) and for closing
 CLOSE_TIMEOUT_S = 0.5
 MAX_HUNG = 4  # no further reader thread is started once this many hang: the driver hangs
 MAX_TIMESTAMP_STEP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
@@ -50,6 +54,7 @@ class Feed:
         self._loop = loop
         self._failures = 0
         self._retry_at = 0.0
+        self._logged: set[type[Exception]] = set()  # classes of errors whose traceback is in the log
         self._hung: list[_ReaderThread] = []
         self._reader: _ReaderThread | None = _ReaderThread(open_source)
 
@@ -57,8 +62,7 @@ class Feed:
         """Return the newest frame that was not taken before, waiting for it; None when none came."""
         reader = self._reader
         if reader is None:
-            time.sleep(min(within_s, max(0.0, self._retry_at - time.monotonic())))
-            self._reopen()
+            self._reopen(within_s)
             return None
         captured = reader.take(within_s)
         if captured:
@@ -82,12 +86,24 @@ class Feed:
         """Whether an abandoned thread is still alive."""
         return any(reader.is_alive() for reader in (*self._hung, self._reader) if reader)
 
-    def _on_end(self, error: SourceFailed | None) -> None:
-        if error:
+    def _on_end(self, error: Exception | None) -> None:
+        if isinstance(error, SourceFailed):
             self._on_failure(error)
+        elif error is not None:
+            self._on_failure(self._failure(error))
         else:
             self.ended = not self._loop
             self._reader = _ReaderThread(self._open_source) if self._loop else None
+
+    def _failure(self, error: Exception) -> SourceFailed:
+        """Return the failure for an error that no source raises on purpose; log its traceback once for each class."""
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            log.error("the source failed with an unexpected error", exc_info=error)
+        reason = " ".join(str(error).split())
+        failure = SourceFailed(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
+        failure.__cause__ = error
+        return failure
 
     def _on_failure(self, error: SourceFailed) -> None:
         if not self._may_come_back:
@@ -99,9 +115,15 @@ class Feed:
         self._failures += 1
         self.state = f"retrying: {error}"
 
-    def _reopen(self) -> None:
+    def _reopen(self, within_s: float) -> None:
+        """Wait until the source is to be opened again, and do so; only wait while too many threads hang."""
         self._hung = [reader for reader in self._hung if reader.is_alive()]
-        if not self.ended and time.monotonic() >= self._retry_at and len(self._hung) < MAX_HUNG:
+        if len(self._hung) >= MAX_HUNG:
+            self.state = f"retrying: it hangs: {MAX_HUNG} threads that read it have not returned"
+            time.sleep(within_s)
+            return
+        time.sleep(min(within_s, max(0.0, self._retry_at - time.monotonic())))
+        if not self.ended and time.monotonic() >= self._retry_at:
             self._reader = _ReaderThread(self._open_source)
 
 
@@ -114,21 +136,20 @@ class _ReaderThread(threading.Thread):
     def __init__(self, open_source: Callable[[], Source]) -> None:
         super().__init__(name="source", daemon=True)
         self.finished = False
-        self.error: SourceFailed | None = None
+        self.error: Exception | None = None
         self._open_source = open_source
         self._changed = threading.Condition()
         self._newest: CapturedFrame | None = None
         self._stopping = threading.Event()
-        self._max_silence_s = OPEN_TIMEOUT_S
-        self._blocked_since: float | None = None  # None while the thread itself waits
+        self._hangs_at: float | None = None  # None while the thread itself waits
         self._has_times = False
         self._zero_s: float | None = None  # when a frame of at_s 0 is due
         self.start()
 
     def hangs(self) -> bool:
         """Return whether the source has blocked the thread for too long."""
-        since = self._blocked_since
-        return since is not None and time.monotonic() - since > self._max_silence_s
+        hangs_at = self._hangs_at
+        return hangs_at is not None and time.monotonic() > hangs_at
 
     def take(self, within_s: float) -> CapturedFrame | None:
         """Return the newest frame, waiting for it; None when none came."""
@@ -150,31 +171,38 @@ class _ReaderThread(threading.Thread):
         """Read the source to its end; Thread.start() calls it."""
         try:
             self._read_source()
-        except SourceFailed as error:
+        except Exception as error:  # noqa: BLE001 -- an error that ended the thread unseen would stop the camera for good
             self.error = error
+        self._hangs_at = None
         with self._changed:
             self._wait_until_taken()
             self.finished = True
             self._changed.notify_all()
 
     def _read_source(self) -> None:
-        self._blocked_since = time.monotonic()
+        self._expect_within(OPEN_TIMEOUT_S)
         source = self._open_source()
         try:
-            self._max_silence_s = _max_silence_s(source, delivered=False)
-            for source_frame in source:
-                self._blocked_since = None
-                self._max_silence_s = _max_silence_s(source, delivered=True)
-                self._has_times = source.is_live or source_frame.at_s is not None
-                if not source.is_live:
-                    self._wait_until_due(source_frame)
-                self._offer(source_frame)
-                if self._stopping.is_set():
-                    return
-                self._blocked_since = time.monotonic()
+            self._read_frames(source)
         finally:
-            self._blocked_since = None
+            self._expect_within(OPEN_TIMEOUT_S)
             source.close()  # only here: closing what another thread reads from crashes in the libraries below
+
+    def _read_frames(self, source: Source) -> None:
+        self._expect_within(_max_silence_s(source, delivered=False))
+        for source_frame in source:
+            self._hangs_at = None
+            self._has_times = source.is_live or source_frame.at_s is not None
+            if not source.is_live:
+                self._wait_until_due(source_frame)
+            self._offer(source_frame)
+            if self._stopping.is_set():
+                return
+            self._expect_within(_max_silence_s(source, delivered=True))
+
+    def _expect_within(self, limit_s: float) -> None:
+        """Count as hanging when the source does not return within this time from now."""
+        self._hangs_at = time.monotonic() + limit_s
 
     def _offer(self, source_frame: SourceFrame) -> None:
         with self._changed:

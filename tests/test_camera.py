@@ -323,6 +323,107 @@ def test_a_camera_that_hangs_is_noticed_and_opened_again(monkeypatch: pytest.Mon
     assert second.given > 0
 
 
+def test_a_close_that_hangs_is_noticed_and_the_camera_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "OPEN_TIMEOUT_S", 0.5)
+    first, second = Scripted(is_live=True, pictures=1), Scripted(is_live=True)
+    released = threading.Event()
+    first.close = released.wait
+    sources = iter([first, second])
+    feed = Feed(lambda: next(sources), may_come_back=True, loop=True)
+
+    wait_until(lambda: feed.take(0.1) and second.given > 0, 10, "the camera is opened again")
+    feed.close()
+    released.set()
+
+    assert feed.state == "running"
+
+
+def test_a_camera_whose_reads_all_hang_is_not_asked_for_ever_and_plays_when_they_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "SILENCE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(feeds, "REOPEN_PAUSES_S", (0.0,))
+    hanging = [Scripted(is_live=True, pictures=1) for _ in range(feeds.MAX_HUNG)]
+    for source in hanging:
+        source.hang.set()
+    sources = iter([*hanging, Scripted(is_live=True)])
+    feed = Feed(lambda: next(sources), may_come_back=True, loop=True)
+    hung = f"retrying: it hangs: {feeds.MAX_HUNG} threads that read it have not returned"
+    wait_until(lambda: not feed.take(0.1) and feed.state == hung, 10, "no further thread is started")
+
+    before = time.monotonic()
+    feed.take(0.2)
+    waited_s = time.monotonic() - before
+
+    assert waited_s >= 0.19
+    for source in hanging:
+        source.closed.set()
+    wait_until(lambda: feed.take(0.1), 10, "the camera is opened again")
+    feed.close()
+
+
+class Faulty(Scripted):
+    """A source with an error that no source raises on purpose; at: opening, reading or closing."""
+
+    def __init__(self, at: str) -> None:
+        if at == "opening":
+            raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no UTF-8")
+        super().__init__(is_live=True, pictures=3)
+        self._at = at
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        yield from super().__iter__()
+        if self._at == "reading":
+            raise MemoryError
+
+    def close(self) -> None:
+        if self._at == "closing":
+            raise ValueError("a library\nfails")
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        ("opening", "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9 in position 0: no UTF-8"),
+        ("reading", "MemoryError"),
+        ("closing", "ValueError: a library fails"),
+    ],
+)
+def test_any_error_of_a_camera_is_its_failure_and_its_traceback_is_logged_once(
+    at: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feeds, "REOPEN_PAUSES_S", (0.01,))
+    opened = 0
+    states: set[str] = set()
+
+    def open_source() -> Scripted:
+        nonlocal opened
+        opened += 1
+        return Faulty(at) if opened < 4 else Scripted(is_live=True)
+
+    feed = Feed(open_source, may_come_back=True, loop=True)
+
+    def is_back() -> bool:
+        captured = feed.take(0.1)
+        states.add(feed.state)
+        return opened == 4 and captured is not None
+
+    wait_until(is_back, 10, "the camera works again")
+    feed.close()
+
+    assert states - {"opening", "running"} == {f"retrying: {reason}"}
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_any_error_of_a_file_ends_it_with_its_reason() -> None:
+    feed = Feed(lambda: Faulty("reading"), may_come_back=False, loop=True)
+
+    with pytest.raises(SourceFailed, match="MemoryError") as failed:
+        wait_until(lambda: feed.take(0.1) and False, 10, "it fails")
+
+    assert isinstance(failed.value.__cause__, MemoryError)
+
+
 def test_a_file_that_breaks_is_not_opened_again() -> None:
     def broken() -> Scripted:
         raise SourceFailed("film.mkv holds no video")

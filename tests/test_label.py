@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import Server, wait_until
 from PIL import Image
+from test_sources import write_clip_with_latin_1_title
 
 from producer.files.lines import JsonLine, error_line
 from producer.files.outputs import Outputs
@@ -260,6 +261,36 @@ def test_a_video_with_a_colon_or_a_tilde_in_its_name_keeps_its_sound(
 
         with av.open(f"file:{out}") as file:
             assert (len(file.streams.video), len(file.streams.audio)) == (1, 1)
+
+
+def test_a_video_whose_titles_are_no_utf_8_is_labelled_with_its_sound(tmp_path: Path) -> None:
+    clip, out = tmp_path / "clip.mkv", tmp_path / "out.mp4"
+    write_clip_with_latin_1_title(clip)
+
+    outputs = outputs_of(clip, out=out)
+    for source_frame in parse_source(str(clip)).open():
+        outputs.write(source_frame, b"", unlabelled(source_frame))
+    outputs.close(complete=True)
+
+    with av.open(str(out)) as file:
+        assert len(file.streams.audio) == 1
+        assert sum(1 for _ in file.decode(video=0)) == 3
+
+
+def test_a_video_whose_sound_has_an_unknown_codec_is_labelled_without_sound(clip: Path, tmp_path: Path) -> None:
+    content = clip.read_bytes()
+    assert content.count(b"A_AAC") == 1
+    clip.write_bytes(content.replace(b"A_AAC", b"A_XYZ"))
+    out = tmp_path / "out.mp4"
+
+    outputs = outputs_of(clip, out=out)
+    for source_frame in parse_source(str(clip)).open():
+        outputs.write(source_frame, b"", unlabelled(source_frame))
+    outputs.close(complete=True)
+
+    with av.open(str(out)) as file:
+        assert len(file.streams.audio) == 0
+        assert sum(1 for _ in file.decode(video=0)) == 3
 
 
 def test_an_output_that_is_the_source_or_another_output_is_refused(two: Path, clip: Path, tmp_path: Path) -> None:

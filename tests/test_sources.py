@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -86,6 +87,23 @@ def jpeg_of(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48), **op
     return packed.getvalue()
 
 
+def write_clip_with_latin_1_title(path: Path) -> None:
+    """Write a film of three frames with sound, whose title is no UTF-8, nor are those of its streams."""
+    with av.open(str(path), "w") as file:
+        picture, sound = file.add_stream("libx264", rate=25), file.add_stream("aac", rate=8000)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for titled in (file, picture, sound):
+            titled.metadata["title"] = "Cafe by night"
+        for _ in range(3):
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        silence.rate = 8000
+        file.mux([*sound.encode(silence), *picture.encode(), *sound.encode()])
+    content = path.read_bytes()
+    assert content.count(b"Cafe by night") == 3
+    path.write_bytes(content.replace(b"Cafe by night", b"Caf\xe9 by night"))
+
+
 def middle(frame: np.ndarray) -> list[int]:
     return frame[frame.shape[0] // 2, frame.shape[1] // 2].tolist()
 
@@ -116,7 +134,16 @@ def test_a_file_is_a_video_or_a_picture_and_a_directory_is_a_folder(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", ["nothing-here.mp4", "ftp://user:secret@host/film.mp4", "rtsp://", "rtsp://user:secret@host:port/", ""]
+    "text",
+    [
+        "nothing-here.mp4",
+        "ftp://user:secret@host/film.mp4",
+        "rtsp://",
+        "rtsp://user:secret@host:port/",
+        "",
+        "a" * 300,
+        "~no-such-user/film.mp4",
+    ],
 )
 def test_a_text_that_can_name_no_source_fails_in_one_line_without_the_password(text: str) -> None:
     with pytest.raises(SourceFailed) as failed:
@@ -198,6 +225,18 @@ def test_a_video_that_is_cut_off_gives_its_beginning(pictures: Path, tmp_path: P
     assert 20 < len(found) < 63
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_video_whose_titles_are_no_utf_8_is_read(tmp_path: Path, suffix: str) -> None:
+    clip = tmp_path / f"clip.{suffix}"
+    write_clip_with_latin_1_title(clip)
+
+    source = parse_source(str(clip)).open()
+    found = list(source)
+    source.close()
+
+    assert [one.index for one in found] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\x1a\x45\xdf\xa3" + bytes(200)])
 def test_a_file_that_is_no_video_fails_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "film.mkv"
@@ -245,6 +284,14 @@ def test_a_folder_without_pictures_fails(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
 
     with pytest.raises(SourceFailed, match="holds no pictures"):
+        parse_source(str(tmp_path)).open()
+
+
+def test_a_folder_that_cannot_be_read_in_full_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(RED))
+    (tmp_path / "b.jpg").symlink_to("b" * 300)
+
+    with pytest.raises(SourceFailed, match="cannot be read: File name too long"):
         parse_source(str(tmp_path)).open()
 
 

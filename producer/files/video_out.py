@@ -95,24 +95,26 @@ class VideoFile:
 
 
 class _Sound:
-    """The source's sound, read by a second demuxer and written along with the frames; nothing when it has none."""
+    """The source's sound, read by a second demuxer and written along with the frames; nothing when none can be read."""
 
     def __init__(self, source: Path | None, file: Any) -> None:
         self._file = file
         self._input: Any = None
+        self._stream: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         if source is None:
             return
-        self._input = av.open(f"file:{source}")  # a file's name may look like a URL
-        if not self._input.streams.audio:
+        self._input = av.open(f"file:{source}", metadata_errors="replace")  # a file's name may look like a URL
+        self._stream = next((stream for stream in self._input.streams.audio if stream.codec_context), None)
+        if self._stream is None:  # no sound, or in a codec that FFmpeg does not know
             self.close()
 
     def start(self) -> None:
         """Add the sound to the file; all streams must be there before the first packet."""
-        if self._input is None:
+        if self._stream is None:
             return
-        stream = self._input.streams.audio[0]
+        stream = self._stream
         if stream.codec_context.name in COPIED_SOUND:
             target = self._file.add_stream_from_template(stream)
             self._packets = self._copied(stream, target)

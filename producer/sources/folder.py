@@ -77,9 +77,9 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 def _pictures_in(folder: Path) -> list[Path]:
     try:
         entries = list(folder.iterdir())
+        pictures = [entry for entry in entries if _is_picture(entry)]
     except OSError as error:
         raise SourceFailed(f"the folder {folder} cannot be read: {error.strerror}") from error
-    pictures = [entry for entry in entries if _is_picture(entry)]
     if not pictures:
         raise SourceFailed(f"the folder {folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     if len(pictures) < len(entries):

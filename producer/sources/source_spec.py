@@ -78,14 +78,7 @@ def parse_source(text: str) -> SourceSpec:
     if text.isdecimal() or text.startswith("/dev/"):
         device = Path(f"/dev/video{int(text)}" if text.isdecimal() else text)
         return SourceSpec(text=text, name=text, kind="webcam", path=device)
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise SourceFailed(
-            f"there is no file or folder {text!r}; a source is a camera's number, a video file, a folder of pictures, "
-            "an rtsp:// or http:// URL, or demo"
-        )
-    kind: Kind = "folder" if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES else "video"
-    return SourceSpec(text=text, name=text, kind=kind, path=path)
+    return _parse_path(text)
 
 
 def _parse_demo(text: str) -> SourceSpec:
@@ -102,6 +95,21 @@ def _parse_demo(text: str) -> SourceSpec:
                 "separated by commas"
             )
     return SourceSpec(text=text, name=text, kind="demo", numbered=numbered, frames=frames)
+
+
+def _parse_path(text: str) -> SourceSpec:
+    try:
+        path = Path(text).expanduser()
+        exists, is_folder = path.exists(), path.is_dir()
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~name, and there is no such user
+        raise SourceFailed(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not exists:
+        raise SourceFailed(
+            f"there is no file or folder {text!r}; a source is a camera's number, a video file, a folder of pictures, "
+            "an rtsp:// or http:// URL, or demo"
+        )
+    kind: Kind = "folder" if is_folder or path.suffix.lower() in PICTURE_SUFFIXES else "video"
+    return SourceSpec(text=text, name=text, kind=kind, path=path)
 
 
 def _kind_of_url(text: str) -> Kind:

@@ -67,7 +67,7 @@ class VideoSource:
                 for decoded in self._decode(packet):
                     yield self._source_frame(index, decoded)
                     index += 1
-        except (av.error.FFmpegError, jpeg.BadImage) as error:
+        except (av.error.FFmpegError, jpeg.BadImage, MemoryError) as error:
             reason = f"no data came for {READ_TIMEOUT_S:g} s" if _timed_out(error) else _reason(error)
             raise SourceFailed(f"{self._location} broke off: {reason}") from error
         if self._damaged:
@@ -138,7 +138,7 @@ def _open(spec: SourceSpec, location: str) -> Any:
     timeout = None if spec.path else (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
     began = time.monotonic()
     try:
-        return av.open(url, options=dict(_OPTIONS[spec.kind]), timeout=timeout)
+        return av.open(url, options=dict(_OPTIONS[spec.kind]), timeout=timeout, metadata_errors="replace")
     except av.error.FFmpegError as error:
         # FFmpeg has no error of its own for a time-out: each protocol reports missing data in its own way
         late = timeout is not None and time.monotonic() - began >= OPEN_TIMEOUT_S
@@ -166,4 +166,4 @@ def _timed_out(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return FFmpeg's reason without its number, and without the URL, which may hold a password."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
