@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import msgspec
 
 from bench import complete_mode, live
 from bench.clip import OUT
+from pipeline.runtime.cores import available_cores
 
 
 def main() -> None:
     """Run all measurements one after the other, so that they do not compete for the machine."""
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
     whole = complete_mode.measure_complete_mode(cores)
     print(f"\ncomplete mode, 1280x720 clip, {whole['frames']} frames, {whole['faces']} faces, whole commands")

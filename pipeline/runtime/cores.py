@@ -22,10 +22,10 @@ def available_cores(proc: Path = PROC) -> int:
 
 def cpu_quota(folder: Path) -> float | None:
     """Return the quota of a control group in cores; None for no limit. folder: of the group, in either version."""
-    match (_words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")):
-        case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period) > 0:
-            return int(quota) / int(period)  # both in microseconds; no limit is "max" in version 2, -1 in version 1
-    return None
+    words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+    if len(words) != 2 or not all(word.isdecimal() and int(word) > 0 for word in words):
+        return None  # "max" in version 2, -1 in version 1
+    return int(words[0]) / int(words[1])  # both in microseconds
 
 
 def group_folders(groups: str, mounts: str) -> list[tuple[Path, Path]]:
@@ -38,21 +38,21 @@ def group_folders(groups: str, mounts: str) -> list[tuple[Path, Path]]:
     """
     paths: dict[str, PurePosixPath] = {}  # by file system
     for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, controllers, group = line.split(":", 2)
         if not controllers:
-            paths["cgroup2"] = PurePosixPath(path)
+            paths["cgroup2"] = PurePosixPath(group)
         elif "cpu" in controllers.split(","):
-            paths["cgroup"] = PurePosixPath(path)
+            paths["cgroup"] = PurePosixPath(group)
     found = []
     for line in mounts.splitlines():
         mount, _, rest = line.partition(" - ")
-        root, mounted_at = mount.split()[3:5]
-        system, _, options = rest.split()[:3]
-        if system in paths and (system == "cgroup2" or "cpu" in options.split(",")):
-            path = paths[system]
+        root, top = mount.split()[3:5]
+        system, *_, options = rest.split()
+        if system == "cgroup2" or (system == "cgroup" and "cpu" in options.split(",")):
+            path = paths.get(system, PurePosixPath(root))
             # a container may see only its own group, mounted where the hierarchy usually is
             below = path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
-            found.append((Path(mounted_at) / below, Path(mounted_at)))
+            found.append((Path(top) / below, Path(top)))
     return found
 
 
