@@ -8,18 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from conftest import Server, wait_until
 from PIL import Image
 from test_sources import write_clip_with_latin_1_title
 
-from producer.files.lines import JsonLine, error_line
+from producer.files.lines import JsonLine, LineFace, error_line
 from producer.files.outputs import Outputs
 from producer.files.video_out import BadOutput
 from producer.sources.folder import read_picture
@@ -344,6 +346,10 @@ def test_lines_of_an_earlier_run_stay_until_the_first_new_line(two: Path, tmp_pa
     assert lines.read_text() == ""
 
 
+def test_lines_can_be_written_to_a_device(two: Path) -> None:
+    write_lines(two, Path("/dev/null"))
+
+
 def write_lines(folder: Path, lines: Path, *, resume: bool = False) -> None:
     outputs = outputs_of(folder, json=lines, resume=resume)
     for source_frame in parse_source(str(folder)).open():
@@ -367,6 +373,76 @@ def test_the_same_source_written_differently_goes_on_and_a_torn_line_goes(
     lines.write_bytes(whole.splitlines(keepends=True)[0])
     write_lines(two, lines, resume=True)
     assert [line["source"] for line in lines_of(lines)] == ["two", str(two)]
+
+
+def test_going_on_after_many_lines_holds_only_one_of_them_at_a_time(two: Path, tmp_path: Path) -> None:
+    lines, count = tmp_path / "out.jsonl", 200_000
+    face = LineFace(box=(1.0, 2.0, 3.0, 4.0), score=0.9, label="mask", confidence=0.8)
+    with lines.open("wb") as file:
+        for index in range(count):
+            known = JsonLine(source=str(two), frame=index, name="a.jpg", width=1, height=1, faces=[face, face])
+            file.write(msgspec.json.encode(known) + b"\n")
+    before = lines.read_bytes()
+
+    tracemalloc.start()
+    outputs = outputs_of(two, json=lines, resume=True)
+    for index in range(count):
+        source_frame = SourceFrame(name="a.jpg", index=index)
+        outputs.write(source_frame, b"", outputs.known_line(source_frame))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    after_them = SourceFrame(name="b.jpg", index=count)
+    assert outputs.known_line(after_them) is None
+    outputs.write(after_them, b"", error_line(outputs.source, after_them, "no"))
+    outputs.close(complete=True)
+
+    assert peak_bytes < 5_000_000
+    assert (outputs.frames, outputs.masks, outputs.errors) == (count + 1, 2 * count, 1)
+    after = lines.read_bytes()
+    assert after.startswith(before)
+    assert after.count(b"\n") == count + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"no line of ours", "holds a line that maskwatch did not write"),
+        (b'{"source":"caf\xe9"}', "holds a line that maskwatch did not write"),
+        (b'{"source":"other","frame":2,"name":"c.jpg","width":1,"height":1}', "was written for other, not for"),
+    ],
+)
+def test_every_line_of_an_earlier_run_is_checked_before_anything_is_written(
+    two: Path, tmp_path: Path, line: bytes, says: str
+) -> None:
+    lines = tmp_path / "out.jsonl"
+    write_lines(two, lines)
+    whole = lines.read_bytes() + line + b"\n"
+    lines.write_bytes(whole)
+
+    with pytest.raises(BadOutput, match=says):
+        outputs_of(two, json=lines, resume=True)
+
+    assert lines.read_bytes() == whole
+
+
+def test_going_on_is_refused_at_the_line_whose_picture_has_another_name(two: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    write_lines(two, lines)
+    (two / "b.jpg").rename(two / "c.jpg")
+
+    with pytest.raises(BadOutput, match=r"line 2 is for 'b\.jpg', but the source has 'c\.jpg'"):
+        write_lines(two, lines, resume=True)
+
+
+def test_going_on_is_refused_when_the_lines_become_fewer_meanwhile(two: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    write_lines(two, lines)
+    outputs = outputs_of(two, json=lines, resume=True)
+
+    lines.write_bytes(b"")
+
+    with pytest.raises(BadOutput, match="became shorter"):
+        outputs.known_line(SourceFrame(name="a.jpg", index=0))
 
 
 def test_going_on_after_pictures_have_gone_or_were_damaged_says_so(two: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -78,13 +79,13 @@ class LinesFile:
 
     Args:
         path: None for stdout.
-        known: how many lines to keep; anything after them is cut off.
+        keep_bytes: of the file, the complete lines; anything after them is cut off.
         created: a folder that will exist before the first write; None for none.
     """
 
-    def __init__(self, path: Path | None, known: int, *, created: Path | None) -> None:
+    def __init__(self, path: Path | None, *, keep_bytes: int, created: Path | None) -> None:
         self._path = path
-        self._known = known
+        self._keep_bytes = keep_bytes
         self._file: BinaryIO | None = sys.stdout.buffer if path is None else None
         if path is None:
             return
@@ -114,30 +115,61 @@ class LinesFile:
 
     def _open(self) -> BinaryIO:
         if self._file is None and self._path is not None:
-            self._file = self._path.open("r+b" if self._known else "wb")
-            for _ in range(self._known):
-                self._file.readline()
-            if self._known:
+            self._file = self._path.open("r+b" if self._keep_bytes else "wb")
+            if self._keep_bytes:
+                self._file.seek(self._keep_bytes)
                 self._file.truncate()
         return cast(BinaryIO, self._file)
 
 
-def read_lines(path: Path, source: str) -> list[JsonLine]:
-    """Return the complete lines that an earlier run wrote for a source; none when there is no file."""
-    try:
-        complete = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise BadOutput(f"--json {path}: {error.strerror}") from error
-    try:
-        lines = [msgspec.json.decode(line, type=JsonLine) for line in complete]
-    except msgspec.DecodeError as error:
-        raise BadOutput(f"--resume: {path} holds a line that maskwatch did not write: {error}") from error
-    for other in dict.fromkeys(line.source for line in lines):
-        if not _same_source(other, source):
-            raise BadOutput(f"--resume: {path} was written for {other}, not for {source}")
-    return lines
+class KnownLines:
+    """The complete lines that an earlier run wrote for a source: all are checked at first, then read one at a time.
+
+    A file of millions of lines would fill the memory.
+
+    count: how many lines there are; none when there is no file. size: of them all, bytes.
+
+    Raises:
+        BadOutput: the file cannot be read, or holds a line that was not written for this source.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.count = self.size = 0
+        self._path = path
+        self._decoder = msgspec.json.Decoder(JsonLine)
+        spellings = {source}
+        for packed in self._complete_lines():
+            other = self._decode(packed).source
+            if other not in spellings and not _same_source(other, source):
+                raise BadOutput(f"--resume: {path} was written for {other}, not for {source}")
+            spellings.add(other)
+            self.count += 1
+            self.size += len(packed)
+        self._unread = self._complete_lines()
+
+    def read(self) -> JsonLine:
+        """Return the next line, from the first on; there are `count`."""
+        packed = next(self._unread, None)
+        if packed is None:
+            raise BadOutput(f"--resume: {self._path} became shorter while it was read")
+        return self._decode(packed)
+
+    def _complete_lines(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):  # the last one may be torn
+                        yield line
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise BadOutput(f"--json {self._path}: {error.strerror}") from error
+
+    def _decode(self, packed: bytes) -> JsonLine:
+        try:
+            return self._decoder.decode(packed)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadOutput(f"--resume: {self._path} holds a line that maskwatch did not write: {error}") from error
 
 
 def _same_source(one: str, other: str) -> bool:

@@ -18,7 +18,7 @@ from pipeline.vision.drawing import draw_faces
 from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import BadImage, decode_jpeg
 from pipeline.vision.tracks import FaceTracker
-from producer.files.lines import JsonLine, LinesFile, read_lines
+from producer.files.lines import JsonLine, KnownLines, LinesFile
 from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile, failures_as_bad_output
 from producer.sources.folder import printable_name
 from producer.sources.source import PICTURE_SUFFIXES, SourceFrame
@@ -52,8 +52,10 @@ class Outputs:
         self.draws = out_path is not None
         self.frames = self.faces = self.masks = self.errors = 0
         self._tracks = FaceTracker() if spec.kind == "video" else None
-        self._known = read_lines(json_file, self.source) if resume and json_file else []
-        self._json = LinesFile(json_file, len(self._known), created=out_path) if json_path else None
+        self._known = KnownLines(json_file, self.source) if resume and json_file else None
+        self._known_count = self._known.count if self._known else 0
+        keep_bytes = self._known.size if self._known else 0
+        self._json = LinesFile(json_file, keep_bytes=keep_bytes, created=out_path) if json_path else None
         self._out: PictureWriter | VideoFile | None = None
         if out_path is not None and _is_video(out_path):
             self._out = VideoFile(out_path, sound_from=spec.path)
@@ -61,10 +63,13 @@ class Outputs:
             self._out = PictureWriter(out_path, numbered=spec.kind != "folder")
 
     def known_line(self, source_frame: SourceFrame) -> JsonLine | None:
-        """Return the line that an earlier run wrote for a frame; None when it wrote none."""
-        if source_frame.index >= len(self._known):
+        """Return the line that an earlier run wrote for a frame; None when it wrote none.
+
+        Call it once for each frame, in order: the lines are read from their file one after the other.
+        """
+        if self._known is None or source_frame.index >= self._known_count:
             return None
-        line = self._known[source_frame.index]
+        line = self._known.read()
         name = printable_name(source_frame.name)
         if (line.frame, line.name) != (source_frame.index, name):
             number = source_frame.index + 1
@@ -83,7 +88,7 @@ class Outputs:
                 msgspec.structs.replace(face, track=same.track) for face, same in zip(line.faces, tracked, strict=True)
             ]
             line = msgspec.structs.replace(line, faces=numbered)
-        if self._json is not None and line.frame >= len(self._known):
+        if self._json is not None and line.frame >= self._known_count:
             self._json.write(line)
         if self._out is not None and line.error is UNSET:
             self._out.write(source_frame, draw_faces(_image(source_frame, jpeg), faces))
@@ -98,7 +103,7 @@ class Outputs:
         Raises:
             BadOutput: a file cannot be finished, or the source was complete with fewer frames than lines.
         """
-        shrank = complete and len(self._known) > self.frames
+        shrank = complete and self._known_count > self.frames
         try:
             if self._json is not None:
                 self._json.close(complete=complete and not shrank)
@@ -107,8 +112,8 @@ class Outputs:
                 self._out.close(complete=complete and not shrank)
         if shrank:
             raise BadOutput(
-                f"--resume: there are {len(self._known)} lines, but {self.source} has only {self.frames} pictures now; "
-                "label it without --resume"
+                f"--resume: there are {self._known_count} lines, but {self.source} has only {self.frames} pictures "
+                "now; label it without --resume"
             )
 
 
