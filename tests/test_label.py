@@ -354,6 +354,17 @@ def test_going_on_after_pictures_have_gone_or_were_damaged_says_so(two: Path, tm
         outputs_of(two, out=tmp_path / "out").write(source_frame, b"", unlabelled(source_frame))
 
 
+@pytest.mark.parametrize(
+    ("line", "what"), [(b'{"source":"\xff"}', "is not UTF-8"), (b'{"?":' + b"[" * 100_000, "did not write")]
+)
+def test_lines_that_cannot_be_read_are_not_continued(two: Path, tmp_path: Path, line: bytes, what: str) -> None:
+    lines = tmp_path / "out.jsonl"
+    lines.write_bytes(line + b"\n")
+
+    with pytest.raises(BadOutput, match=rf"--resume: .*out\.jsonl .*{what}"):
+        outputs_of(two, json=lines, resume=True)
+
+
 def test_names_and_errors_are_printable_and_the_same_each_time(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     path.write_text("not a picture")

@@ -79,15 +79,17 @@ def network_that_fails_on_more_than(crops: int, size_px: int) -> bytes:
     given = helper.make_tensor_value_info("crops", TensorProto.UINT8, ["n", size_px, size_px, 3])
     found = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n"])
     constants = [
-        numpy_helper.from_array(np.full(crops, 0.9, np.float32), "table"),
+        numpy_helper.from_array(np.full(crops + 1, 0.9, np.float32), "table"),
         numpy_helper.from_array(np.array(0, np.int64), "zero"),
-        numpy_helper.from_array(np.array(1, np.int64), "one"),
-        numpy_helper.from_array(np.array(0, np.int64), "batch"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "pixels"),
     ]
     nodes = [
         helper.make_node("Shape", ["crops"], ["shape"]),
-        helper.make_node("Gather", ["shape", "batch"], ["count"]),
-        helper.make_node("Range", ["zero", "count", "one"], ["index"]),
+        helper.make_node("Gather", ["shape", "zero"], ["count"]),
+        helper.make_node("Cast", ["crops"], ["values"], to=TensorProto.INT64),
+        helper.make_node("ReduceMin", ["values", "pixels"], ["darkest"], keepdims=0),
+        helper.make_node("Mul", ["darkest", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "count"], ["index"]),
         helper.make_node("Gather", ["table", "index"], ["mask"]),
     ]
     return _packed(helper.make_graph(nodes, "fails on many", [given], [found], constants))

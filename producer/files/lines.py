@@ -132,7 +132,9 @@ def read_lines(path: Path, source: str) -> list[JsonLine]:
         raise BadOutput(f"--json {path}: {error.strerror}") from error
     try:
         lines = [msgspec.json.decode(line, type=JsonLine) for line in complete]
-    except msgspec.DecodeError as error:
+    except UnicodeDecodeError as error:
+        raise BadOutput(f"--resume: {path} holds a line that is not UTF-8") from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadOutput(f"--resume: {path} holds a line that maskwatch did not write: {error}") from error
     for other in dict.fromkeys(line.source for line in lines):
         if not _same_source(other, source):
