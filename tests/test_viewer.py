@@ -350,6 +350,7 @@ def test_a_page_that_sends_nonsense_is_ignored(server: Server, viewer: Viewer, w
 
     page.emit("watch", wrong)
     page.emit("ack", wrong, wrong)
+    page.emit("probe", wrong)
     page.emit("watch")
     page.emit("nothing-we-know", wrong)
 
