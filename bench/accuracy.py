@@ -54,7 +54,7 @@ def read_label_lines(path: Path, only: Collection[str] | None = None) -> dict[st
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             line = msgspec.json.decode(text, type=LabelLine)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         if only is not None and line.name not in only:
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from bench.accuracy import only_option, read_hashes
-from models.classifier.mask_classifier import MaskClassifier, load_classifier
+from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
@@ -41,7 +41,7 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
             _print(faces.sources[0], faces, classifier, min_px=0)
             if 0 < (faces.side_px >= CLEAR_FACE_PX).sum() < len(faces):
                 _print(f"  {CLEAR_FACE_PX} px and more", faces, classifier, min_px=CLEAR_FACE_PX)
-    except (DatasetUnusable, ModelUnusable, ValueError) as error:
+    except (DatasetUnusable, ModelUnusable, ClassifierFailed, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

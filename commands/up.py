@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environmen
 from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, setting_options
+from pipeline.runtime.stop_signals import calling_on_stop_signals
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
@@ -61,8 +61,6 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     """Run server, workers, cameras and viewer until SIGTERM or Ctrl-C. sources: by the camera's name."""
     check_access(settings)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
 
     from models.files import ModelUnusable
 
@@ -81,4 +79,5 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
                 children.supervise()
         return 0
 
-    shared.run_process(start, ModelUnusable)
+    with calling_on_stop_signals(stop.set):
+        shared.run_process(start, ModelUnusable)

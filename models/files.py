@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+
+Record = TypeVar("Record")
 
 
 class ModelUnusable(Exception):
@@ -36,6 +39,20 @@ def verify_sha256(content: bytes, sha256: str, where: str, *, remedy: str) -> by
     if found != sha256:
         raise ModelUnusable(f"{where} is damaged (SHA-256 {found[:12]}…, expected {sha256[:12]}…): {remedy}")
     return content
+
+
+def decode_json(content: bytes, record_type: type[Record], where: str, *, remedy: str) -> Record:
+    """Return the record in the bytes of a JSON file; `where` names the file in the error.
+
+    Raises:
+        ModelUnusable: it is not JSON, or not such a record.
+    """
+    try:
+        return msgspec.json.decode(content, type=record_type)
+    except UnicodeDecodeError as error:
+        raise ModelUnusable(f"{where} is not UTF-8: {remedy}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelUnusable(f"{where} is damaged ({error}): {remedy}") from error
 
 
 def indented_json(record: msgspec.Struct) -> bytes:

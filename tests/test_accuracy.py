@@ -149,13 +149,14 @@ def test_the_command_measures_the_lines_of_label(annotated: Path, tmp_path: Path
         ([line("a.jpg"), line("b.jpg", error="dead")], "b.jpg was not labelled"),
         ([line("a.jpg"), line("b.jpg"), line("b.jpg")], "b.jpg comes twice"),
         ([line("a.jpg"), '{"name": "b.jpg", "faces": [{"box": [1]}]}'], "line 2"),
+        ([line("a.jpg"), '{"name": "\udcff"}'], "out.jsonl, line 2"),
     ],
 )
 def test_the_command_fails_when_something_is_missing(
     annotated: Path, tmp_path: Path, lines: list[str], reason: str
 ) -> None:
     path = tmp_path / "out.jsonl"
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), errors="surrogateescape")
 
     result = CliRunner().invoke(main, [str(path), str(annotated)])
 

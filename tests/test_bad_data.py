@@ -12,12 +12,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from versions import write_version
 
+from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable, read_annotations
 from trainer.data.decoding import clip_frames
 from trainer.data.file_listing import printable
-from trainer.data.prepare import PreparedData, prepare_data
+from trainer.data.prepare import MANIFEST_NAME, PreparedData, prepare_data
 from trainer.data.sources import read_source
+from trainer.serving_copy import copy_for_serving
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (40, 40)) -> Path:
@@ -297,3 +300,18 @@ def test_a_link_to_a_picture_of_the_same_folder_is_counted_once(tmp_path: Path) 
 
     assert len(found.manifest) == 20
     assert said == [f"toy: {folder}/with_mask/link.png had been read before: counted once"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "what"),
+    [(b"junk\n", "is damaged"), (b'{"file": "\xff"}\n', "is not UTF-8"), (None, "cannot be read")],
+)
+def test_a_run_whose_manifest_cannot_be_read_is_not_published(
+    tmp_path: Path, manifest: bytes | None, what: str
+) -> None:
+    write_version(tmp_path / "run", "a")
+    if manifest:
+        (tmp_path / "run" / MANIFEST_NAME).write_bytes(manifest)
+
+    with pytest.raises(ModelUnusable, match=rf"manifest\.jsonl {what}.*: train again"):
+        copy_for_serving(tmp_path / "run", tmp_path / "served")

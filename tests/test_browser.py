@@ -370,6 +370,25 @@ def test_a_socket_that_acknowledges_nothing_does_not_delay_the_page(
     slow.close()
 
 
+def test_a_frame_that_is_never_drawn_does_not_freeze_its_tile(server: Server, tab: Tab) -> None:
+    with feeding([Feed(server)], [face()]):
+        waited(tab, lambda found: found["drawn"] > 0, "a frame is drawn")
+        tab.evaluate(
+            """() => {
+              const original = window.createImageBitmap;
+              window.createImageBitmap = () => {
+                window.createImageBitmap = original;
+                window.undrawn = true;
+                return new Promise(() => {}); // never resolves
+              };
+            }"""
+        )
+        wait_until(lambda: tab.evaluate("window.undrawn"), 10, "a frame is not drawn")
+        before = drawn_on(tab, "demo")
+
+        wait_until(lambda: drawn_on(tab, "demo") > before + 5, 20, "the frames after it are drawn")
+
+
 def test_a_page_cannot_be_made_to_run_what_a_camera_is_called(server: Server, tab: Tab) -> None:
     server.client.zadd("cameras", {"<img src=x onerror=alert(1)>": 1, "lobby": 1})
 

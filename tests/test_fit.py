@@ -193,6 +193,14 @@ def test_a_damaged_checkpoint_is_named(kept: int, tmp_path: Path) -> None:
         Checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("record", [b'{"origin": {"arch": "\xff"}}', b'{"?": ' + b"[" * 100_000])
+def test_a_checkpoint_whose_record_cannot_be_read_is_named(record: bytes, tmp_path: Path) -> None:
+    np.savez(tmp_path / CHECKPOINT_NAME, record=np.frombuffer(record, np.uint8))
+
+    with pytest.raises(ValueError, match=r"checkpoint\.npz is damaged .*: remove it to begin the run again"):
+        Checkpoint(tmp_path)
+
+
 def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     variable = keras.Variable(np.zeros(30_000))
     path = tmp_path / CHECKPOINT_NAME

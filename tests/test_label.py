@@ -407,7 +407,7 @@ def test_going_on_after_many_lines_holds_only_one_of_them_at_a_time(two: Path, t
     ("line", "says"),
     [
         (b"no line of ours", "holds a line that maskwatch did not write"),
-        (b'{"source":"caf\xe9"}', "holds a line that maskwatch did not write"),
+        (b'{"source":"caf\xe9"}', "holds a line that is not UTF-8"),
         (b'{"source":"other","frame":2,"name":"c.jpg","width":1,"height":1}', "was written for other, not for"),
     ],
 )
@@ -459,6 +459,17 @@ def test_going_on_after_pictures_have_gone_or_were_damaged_says_so(two: Path, tm
     source_frame = next(iter(parse_source(str(two)).open()))
     with pytest.raises(BadOutput, match=r"a\.jpg was labelled"):
         outputs_of(two, out=tmp_path / "out").write(source_frame, b"", unlabelled(source_frame))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [(b'{"source":"\xff"}', "is not UTF-8"), (b'{"?":' + b"[" * 100_000, "did not write")]
+)
+def test_lines_that_cannot_be_read_are_not_continued(two: Path, tmp_path: Path, line: bytes, what: str) -> None:
+    lines = tmp_path / "out.jsonl"
+    lines.write_bytes(line + b"\n")
+
+    with pytest.raises(BadOutput, match=rf"--resume: .*out\.jsonl .*{what}"):
+        outputs_of(two, json=lines, resume=True)
 
 
 def test_names_and_errors_are_printable_and_the_same_each_time(tmp_path: Path) -> None:

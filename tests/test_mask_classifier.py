@@ -176,6 +176,13 @@ def test_a_card_that_does_not_fit_is_refused(copy_of_default: Path, text: str) -
         mask_classifier.load_classifier(copy_of_default)
 
 
+def test_a_card_that_is_not_utf_8_is_refused(copy_of_default: Path) -> None:
+    (copy_of_default / CARD_NAME).write_bytes(b'{"version": "caf\xe9"}')
+
+    with pytest.raises(ModelUnusable, match=r"card\.json is not UTF-8: "):
+        mask_classifier.load_classifier(copy_of_default)
+
+
 def test_a_folder_without_a_card_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="is not a model folder"):
         mask_classifier.load_classifier(tmp_path)

@@ -14,9 +14,9 @@ import pytest
 from conftest import Server, wait_until
 from fsspec.implementations.memory import MemoryFileSystem
 from processes import Processes, processes, wait_for_workers
-from versions import flip_a_byte, write_version
+from versions import flip_a_byte, network_that_fails_on_more_than, write_model, write_version
 
-from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, read_card
+from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, read_card
 from models.files import ModelUnusable
 from models.registry.promotion import promote, rollback
 from models.registry.registry import BUILT_IN, Registry, register, registry_at
@@ -302,20 +302,69 @@ def test_going_back_from_a_rejected_version_changes_nothing(versions: Versions) 
     assert reloader.state == RUNNING
 
 
-@pytest.mark.parametrize("harm", ["junk", None])
-def test_a_pointer_that_is_lost_or_damaged_changes_nothing(versions: Versions, harm: str | None) -> None:
+@pytest.mark.parametrize(
+    ("harm", "what"), [(b"junk", "damaged"), (b'{"version": "\xff"}', "not UTF-8"), (None, "missing")]
+)
+def test_a_pointer_that_is_lost_or_damaged_changes_nothing(versions: Versions, harm: bytes | None, what: str) -> None:
     reloader, pointer = reloader_at(versions.registry), Path(versions.registry.location) / "current.json"
     before = pointer.read_text()
-    pointer.write_text(harm) if harm else pointer.unlink()
+    pointer.write_bytes(harm) if harm else pointer.unlink()
     reloader.poll(versions.registry)
     state = reloader.state
 
     pointer.write_text(before)
     reloader.poll(versions.registry)
 
-    assert state.startswith(f"no current version: {pointer} is {'damaged' if harm else 'missing'}")
+    assert state.startswith(f"no current version: {pointer} is {what}")
     assert reloader.take() is None
     assert reloader.state == RUNNING
+
+
+def test_a_version_with_a_card_that_is_not_utf_8_is_rejected_while_the_registry_is_polled(versions: Versions) -> None:
+    reloader, card = reloader_at(versions.registry), versions.registry.folder(versions.second) / CARD_NAME
+    content = card.read_bytes()
+    card.write_bytes(b'{"version": "\xff"}')
+    versions.registry.set_current(versions.second, BY, [])
+
+    with reloader.polling():
+        wait_until(lambda: reloader.state != RUNNING, 10, "it is rejected")
+        rejected = reloader.state
+        card.write_bytes(content)
+        newer = wait_until(reloader.take, 30, "it is used once it is repaired")
+
+    assert rejected.startswith(f"refused {versions.second}: {card} is not UTF-8: ")
+    assert newer.version == versions.second
+    assert reloader.state == RUNNING
+
+
+def test_a_version_that_fails_on_larger_batches_than_its_self_test_is_rejected(
+    versions: Versions, tmp_path: Path
+) -> None:
+    weak = write_model(tmp_path / "weak", network_that_fails_on_more_than(5, size_px=112)).version
+    register(versions.registry.location, tmp_path / "weak")
+    reloader = reloader_at(versions.registry)
+    versions.registry.set_current(weak, BY, [])
+
+    reloader.poll(versions.registry)
+
+    assert reloader.state.startswith(f"refused {weak}: ")
+    assert "out of data bounds" in reloader.state
+    assert reloader.take() is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread ends by an exception
+@pytest.mark.parametrize("versions", ["unsteady"], indirect=True)
+def test_a_reloader_whose_thread_has_ended_says_so(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    reloader = reloader_at(versions.registry)
+
+    def end(*_: object) -> None:
+        raise SystemExit(1)  # of a driver, and of no class that is expected from one
+
+    monkeypatch.setattr(Unsteady, "cat_file", end)
+    with reloader.polling():
+        wait_until(lambda: reloader.state != RUNNING, 10, "it is noticed")
+
+    assert reloader.state == "registry not polled any more: see the log, and restart this process"
 
 
 @pytest.mark.parametrize("versions", ["unsteady"], indirect=True)

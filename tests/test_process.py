@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,9 +22,11 @@ from pipeline.bus import messages
 from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect
 from pipeline.bus.leases import Lease, NameTaken
 from pipeline.bus.messages import AnnouncedModel
+from pipeline.runtime.children import SUPERVISE_INTERVAL_S
 from pipeline.runtime.settings import Settings
+from pipeline.runtime.stop_signals import SIGNALS, calling_on_stop_signals
 from pipeline.runtime.watchdog import STUCK_S, Watchdog
-from pipeline.runtime.worker_context import QUIET_FAILURES, WorkerContext, worker_context
+from pipeline.runtime.worker_context import KICK_INTERVAL_S, QUIET_FAILURES, WorkerContext, worker_context
 from workers import detect
 from workers.detect import ActiveModelCache
 
@@ -296,6 +300,86 @@ def test_a_reconnect_is_counted(server: Server) -> None:
 
     assert REGISTRY.get_sample_value("maskwatch_redis_reconnects_total") == before + 1
     assert (away, REGISTRY.get_sample_value("maskwatch_redis_up")) == (0, 1)
+
+
+SIGNALLED_WHILE_WAITING = r"""
+import signal, sys, threading
+WAIT_S = float(sys.argv[1])
+def trace(frame, event, argument):
+    return in_wait(frame) if frame.f_code is threading.Event.wait.__code__ else None
+def in_wait(frame):
+    lines = []
+    def at_line(frame, event, argument):
+        lines.append(event)
+        # the first line of Event.wait takes the Event's lock; the second runs while it is held
+        if lines == ["line", "line"] and frame.f_locals["timeout"] == WAIT_S:
+            sys.settrace(None)
+            print("signalled", flush=True)
+            signal.raise_signal(signal.SIGTERM)
+        return at_line
+    return at_line
+sys.settrace(trace)
+"""
+
+WAITING_WORKER = r"""
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.worker_context import worker_context
+with worker_context("detector", Settings(redis_url=sys.argv[2]), heartbeat=False) as context:
+    print("waited" if context.wait(60) else "timed out", flush=True)
+"""
+
+PIPELINE = r"""
+from maskwatch import main
+sys.argv[1:] = ["up", "--port", "0", "--redis", sys.argv[2]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "wait_s", "said"),
+    [(WAITING_WORKER, KICK_INTERVAL_S, ["signalled", "waited"]), (PIPELINE, SUPERVISE_INTERVAL_S, ["signalled"])],
+    ids=["worker", "up"],
+)
+def test_a_stop_signal_while_the_main_thread_holds_the_lock_of_its_event_ends_the_process(
+    server: Server, program: str, wait_s: float, said: list[str]
+) -> None:
+    command = [sys.executable, "-c", SIGNALLED_WHILE_WAITING + program, str(wait_s), server.url]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            ended, _ = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    assert [line for line in ended.splitlines() if not line.startswith("Viewer")] == said
+    assert process.returncode == 0
+
+
+def test_a_stop_signal_is_reported_in_another_thread_and_the_handlers_before_are_restored() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    called: list[str] = []
+
+    with calling_on_stop_signals(lambda: called.append(threading.current_thread().name)):
+        for number in SIGNALS:
+            signal.raise_signal(number)
+        wait_until(lambda: len(called) == 2, 5, "both signals are reported")
+
+    assert called == ["signals", "signals"]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_stop_signal_to_a_fork_does_not_stop_its_parent() -> None:
+    called: list[int] = []
+
+    with calling_on_stop_signals(lambda: called.append(1)):
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    assert called == []
 
 
 TROUBLE = r"""

@@ -384,13 +384,20 @@ def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry, 
     pointer = Path(registry.location) / CURRENT_NAME
     said = []
 
-    for harm in (pointer.unlink, lambda: pointer.write_text("junk")):
+    for harm in (
+        pointer.unlink,
+        lambda: pointer.write_text("junk"),
+        lambda: pointer.write_bytes(b'{"version": "\xff"}'),
+        lambda: pointer.write_bytes(b'{"?": ' + b"[" * 100_000),
+    ):
         harm()
         said.append(one_line(ask("promote", first, "--models", registry.location)))
         assert ask("promote", first, "--force", "--models", registry.location).exit_code == 0
 
     assert "current.json is missing" in said[0]
     assert "current.json is damaged" in said[1]
+    assert "current.json is not UTF-8" in said[2]
+    assert "current.json is damaged" in said[3]
     assert registry.current().version == first
 
 

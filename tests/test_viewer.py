@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +15,14 @@ import numpy as np
 import pytest
 import requests
 from conftest import Server, wait_until
-from feeding import Feed, Page, Viewer, alive, face, feeding, number_in, serving, viewing
+from feeding import Feed, Page, SlowPage, Viewer, alive, face, feeding, number_in, serving, viewing
 
 from pipeline.runtime.settings import Settings
 from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import COLOURS_BGR
-from pipeline.vision.jpeg import decode_jpeg
+from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from viewer.app import main
-from viewer.audience import ACK_TIMEOUT_S, DisplayFrame, Mailbox
+from viewer.audience import ACK_TIMEOUT_S, FIRST_WINDOW, MAX_WINDOW, Audience, DisplayFrame, Mailbox
 from viewer.serving.server import PortInUse, listen
 
 
@@ -65,8 +66,8 @@ def test_a_browser_has_at_most_one_unacknowledged_frame_and_newer_replaces_older
     sent = [mailbox.offer(shown(seq), 0.1) for seq in (1, 2, 3)]
     following = mailbox.acknowledge("demo", "demo:1:1", 0.2)
 
-    assert [one and one.seq for one in sent] == [1, None, None]
-    assert following and following.seq == 3
+    assert [seqs(frames) for frames in sent] == [[1], [], []]
+    assert seqs(following) == [3]
 
 
 def test_cameras_of_one_browser_do_not_wait_for_each_other() -> None:
@@ -77,14 +78,40 @@ def test_cameras_of_one_browser_do_not_wait_for_each_other() -> None:
     assert mailbox.offer(shown(1, camera="lobby"), 0.0)
 
 
-def test_an_acknowledgement_that_does_not_come_frees_the_slot_after_5_seconds() -> None:
+def test_an_acknowledgement_that_does_not_come_is_asked_for_once_after_5_seconds_and_frees_nothing() -> None:
     mailbox = Mailbox()
     mailbox.watch(["demo"])
     mailbox.offer(shown(1), 0.0)
 
-    early, late = mailbox.offer(shown(2), ACK_TIMEOUT_S - 0.01), mailbox.offer(shown(3), ACK_TIMEOUT_S)
+    probes = [mailbox.take_probe(at_s) for at_s in (0.0, ACK_TIMEOUT_S - 0.01, ACK_TIMEOUT_S, ACK_TIMEOUT_S + 1)]
+    late = [mailbox.offer(shown(2, at_s), at_s) for at_s in (ACK_TIMEOUT_S, 60.0)]
 
-    assert (early, late and late.seq) == (None, 3)
+    assert probes == [None, None, 1, None]
+    assert late == [[], []]
+
+
+def test_the_answer_to_a_probe_frees_the_places_of_the_frames_before_it() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo", "lobby"])
+    mailbox.offer(shown(1), 0.0)
+    probe = mailbox.take_probe(ACK_TIMEOUT_S)
+    assert probe
+    mailbox.offer(shown(1, 5.0, "lobby"), 5.0)
+    for camera in ("demo", "lobby"):
+        mailbox.offer(shown(2, 5.5, camera), 5.5)
+
+    following = mailbox.answer_probe(probe, 6.0)
+
+    assert [(frame.camera, frame.seq) for frame in following] == [("demo", 2)]
+
+
+def test_an_answer_without_a_probe_frees_nothing() -> None:
+    mailbox = Mailbox()
+    mailbox.watch(["demo"])
+    mailbox.offer(shown(1), 0.0)
+    mailbox.offer(shown(2), 0.1)
+
+    assert mailbox.answer_probe(10**9, 0.2) == []
 
 
 def test_an_acknowledgement_of_another_frame_changes_nothing() -> None:
@@ -93,8 +120,8 @@ def test_an_acknowledgement_of_another_frame_changes_nothing() -> None:
     mailbox.offer(shown(1), 0.0)
     mailbox.offer(shown(2), 0.0)
 
-    assert mailbox.acknowledge("demo", "demo:1:7", 0.1) is None
-    assert mailbox.acknowledge("lobby", "demo:1:1", 0.1) is None
+    assert mailbox.acknowledge("demo", "demo:1:7", 0.1) == []
+    assert mailbox.acknowledge("lobby", "demo:1:1", 0.1) == []
 
 
 def test_a_frame_that_waited_too_long_is_not_sent() -> None:
@@ -103,7 +130,7 @@ def test_a_frame_that_waited_too_long_is_not_sent() -> None:
     mailbox.offer(shown(1), 0.0)
     mailbox.offer(shown(2, at_s=0.0), 0.0)
 
-    assert mailbox.acknowledge("demo", "demo:1:1", 4.0) is None
+    assert mailbox.acknowledge("demo", "demo:1:1", 4.0) == []
 
 
 def test_a_browser_that_looks_away_is_sent_nothing() -> None:
@@ -111,7 +138,85 @@ def test_a_browser_that_looks_away_is_sent_nothing() -> None:
     mailbox.watch(["demo"])
     mailbox.watch([])
 
-    assert mailbox.offer(shown(1), 0.0) is None
+    assert mailbox.offer(shown(1), 0.0) == []
+
+
+class Link:
+    """A browser of 64 cameras with 10 frames a second, behind a link that carries one frame after the other.
+
+    The clock is the test's. carrying: what is on its way. delivered: the frames in their order, each with its delay.
+    """
+
+    def __init__(self, frame_s: float) -> None:
+        self.frame_s = frame_s
+        self.cameras = [f"camera-{number}" for number in range(64)]
+        self.carrying: deque[DisplayFrame] = deque()
+        self.most_carried = 0
+        self.delivered: list[tuple[DisplayFrame, float]] = []
+        self._now = 0.0
+        self._seq = 0
+        self._free_at = 0.0
+        self._audience = Audience(self._send, lambda *_: None, lambda: self._now)
+        self._audience.watch("page", self.cameras)
+
+    def run(self, for_s: float) -> None:
+        """Let time pass in steps of 10 ms; the browser acknowledges each frame as soon as it arrives."""
+        for step in range(round(for_s * 100)):
+            self._now += 0.01
+            if step % 10 == 0:
+                self._seq += 1
+                for camera in self.cameras:
+                    self._audience.show(shown(self._seq, self._now, camera))
+            while self.carrying and self._now >= self._free_at:
+                frame = self.carrying.popleft()
+                self._free_at += self.frame_s
+                self.delivered.append((frame, self._now - frame.at_s))
+                self._audience.acknowledge("page", frame.camera, frame.frame_id)
+
+    def _send(self, _: str, frame: DisplayFrame) -> None:
+        if not self.carrying:
+            self._free_at = self._now + self.frame_s
+        self.carrying.append(frame)
+        self.most_carried = max(self.most_carried, len(self.carrying))
+
+
+def test_a_slow_link_carries_new_frames_only_and_each_camera_in_its_turn() -> None:
+    link = Link(frame_s=0.3)
+
+    link.run(60)
+
+    delays = [delay_s for _, delay_s in link.delivered]
+    counts = Counter(frame.camera for frame, _ in link.delivered)
+    assert max(delays) < 2
+    assert len(delays) > 190  # of 200 that the link can carry
+    assert {counts[camera] for camera in link.cameras} <= {2, 3, 4}
+
+
+def test_a_fast_link_carries_every_frame_soon_after_the_beginning() -> None:
+    link = Link(frame_s=0.001)
+
+    link.run(1)
+    link.delivered.clear()
+    link.run(1)
+
+    assert len(link.delivered) == 64 * 10
+
+
+def test_a_link_that_becomes_slow_carries_no_more_than_the_window() -> None:
+    link = Link(frame_s=0.001)
+    link.run(2)
+
+    link.frame_s = 0.3
+    link.run(20)
+    link.delivered.clear()
+    link.run(20)
+
+    assert link.most_carried <= MAX_WINDOW
+    assert max(delay_s for _, delay_s in link.delivered) < 2
+
+
+def seqs(frames: list[DisplayFrame]) -> list[int]:
+    return [frame.seq for frame in frames]
 
 
 def test_a_page_is_sent_each_frame_with_its_own_pixels_and_labels(server: Server, viewer: Viewer) -> None:
@@ -167,6 +272,47 @@ def test_a_browser_that_acknowledges_nothing_does_not_delay_another(server: Serv
         page.close()
 
 
+def test_a_browser_that_reads_slowly_gets_new_frames_of_all_cameras_and_stays_connected(
+    server: Server, viewer: Viewer
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
+    jpeg = encode_jpeg(noise, 90)
+    feeds = [Feed(server, f"camera-{number}") for number in range(32)]
+    page = SlowPage(viewer.url, [feed.camera for feed in feeds], bytes_per_s=8 * len(jpeg))
+
+    with feeding(feeds, [face()], fps=2, jpeg=jpeg):
+        counts: Counter[str] = Counter()
+        while len(counts) < len(feeds) or min(counts.values()) < 3:
+            counts[page.wait_for_frame()] += 1
+
+    on_their_way = [sum(sent_at < at <= came_at for _, at in page.frames) for sent_at, came_at in page.frames]
+    assert max(on_their_way) <= MAX_WINDOW + 1  # the clocks are compared by milliseconds
+    assert max(counts.values()) - min(counts.values()) <= 2
+    page.close()
+
+
+def test_a_browser_that_acknowledges_nothing_is_sent_no_more_until_it_answers_a_probe(
+    server: Server, viewer: Viewer
+) -> None:
+    feeds = [Feed(server, f"camera-{number}") for number in range(8)]
+    page = Page(viewer.url)
+    page.emit("watch", [feed.camera for feed in feeds])
+
+    told: list[tuple[str, list[object]]] = []
+
+    def probed() -> bool:
+        told.extend([event] if (event := page.next_event()) else [])
+        return bool(told) and told[-1][0] == "probe"
+
+    with feeding(feeds, [face()], fps=4):
+        wait_until(probed, 15, "a probe is sent")
+        page.emit("probe", *told[-1][1])
+        page.wait_for("frame")
+
+    assert [name for name, _ in told].count("frame") == FIRST_WINDOW
+    page.close()
+
+
 def test_a_browser_is_sent_only_what_it_watches(server: Server, viewer: Viewer) -> None:
     page = Page(viewer.url)
     page.emit("watch", ["lobby"])
@@ -204,6 +350,7 @@ def test_a_page_that_sends_nonsense_is_ignored(server: Server, viewer: Viewer, w
 
     page.emit("watch", wrong)
     page.emit("ack", wrong, wrong)
+    page.emit("probe", wrong)
     page.emit("watch")
     page.emit("nothing-we-know", wrong)
 

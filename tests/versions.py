@@ -49,7 +49,53 @@ def network(size_px: int, answers: list[float], batch: int | str = "n") -> bytes
         helper.make_node("Mul", ["brightest", "nothing"], ["zeros"]),
         helper.make_node("Add", ["zeros", "answers"], ["mask"]),
     ]
-    graph = helper.make_graph(nodes, "constant", [given], [found], constants)
+    return _packed(helper.make_graph(nodes, "constant", [given], [found], constants))
+
+
+def network_that_fails_on_grey(size_px: int) -> bytes:
+    """Return an ONNX file that answers 0.9 for each crop with a black pixel, and ends a call with a grey crop.
+
+    Its index into a table is m * (255 - m), m being the darkest value of a crop; the table ends at 1000.
+    """
+    given = helper.make_tensor_value_info("crops", TensorProto.UINT8, ["n", size_px, size_px, 3])
+    found = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n"])
+    constants = [
+        numpy_helper.from_array(np.full(1000, 0.9, np.float32), "table"),
+        numpy_helper.from_array(np.array(255, np.int64), "white"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "pixels"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["values"], to=TensorProto.INT64),
+        helper.make_node("ReduceMin", ["values", "pixels"], ["darkest"], keepdims=0),
+        helper.make_node("Sub", ["white", "darkest"], ["missing"]),
+        helper.make_node("Mul", ["darkest", "missing"], ["index"]),
+        helper.make_node("Gather", ["table", "index"], ["mask"]),
+    ]
+    return _packed(helper.make_graph(nodes, "fails on grey", [given], [found], constants))
+
+
+def network_that_fails_on_more_than(crops: int, size_px: int) -> bytes:
+    """Return an ONNX file that answers 0.9 for each crop, and fails on larger batches."""
+    given = helper.make_tensor_value_info("crops", TensorProto.UINT8, ["n", size_px, size_px, 3])
+    found = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n"])
+    constants = [
+        numpy_helper.from_array(np.full(crops + 1, 0.9, np.float32), "table"),
+        numpy_helper.from_array(np.array(0, np.int64), "zero"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "pixels"),
+    ]
+    nodes = [
+        helper.make_node("Shape", ["crops"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["count"]),
+        helper.make_node("Cast", ["crops"], ["values"], to=TensorProto.INT64),
+        helper.make_node("ReduceMin", ["values", "pixels"], ["darkest"], keepdims=0),
+        helper.make_node("Mul", ["darkest", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "count"], ["index"]),
+        helper.make_node("Gather", ["table", "index"], ["mask"]),
+    ]
+    return _packed(helper.make_graph(nodes, "fails on many", [given], [found], constants))
+
+
+def _packed(graph: onnx.GraphProto) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     packed: bytes = model.SerializeToString()

@@ -14,17 +14,18 @@ from pathlib import Path
 import msgspec
 
 from models.classifier.card import INT8_NAME, Card, read_card, write_card
-from models.files import read_checked
+from models.files import ModelUnusable, decode_json, read_checked
 from trainer.data.prepare import MANIFEST_NAME, ManifestRow
 
 HELD_BACK_NAME = "held_back.txt"
+REMEDY = "train again"
 HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 
 def copy_for_serving(run: Path, folder: Path) -> Card:
     """Copy the files that CPUs serve from a run folder to a model folder; return its card."""
     card = read_card(run)
-    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy="train again")
+    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy=REMEDY)
     served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INT8_NAME).write_bytes(content)
@@ -34,7 +35,12 @@ def copy_for_serving(run: Path, folder: Path) -> Card:
 
 
 def _held_back(run: Path) -> list[str]:
-    rows = (msgspec.json.decode(line, type=ManifestRow) for line in (run / MANIFEST_NAME).read_bytes().splitlines())
+    path = run / MANIFEST_NAME
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
+    rows = [decode_json(line, ManifestRow, str(path), remedy=REMEDY) for line in lines]
     return sorted({row.sha256[:HASH_DIGITS] for row in rows if row.split in ("validation", "test")})
 
 

@@ -88,6 +88,7 @@ def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:
     """Send health and status to every page once a second."""
     while not context.wait(STATUS_INTERVAL_S):
         sockets.audience.forget_stale()
+        sockets.audience.probe_overdue()
         sockets.broadcast("health", msgspec.to_builtins(health.read_health(context)))
         with context.reconnecting():
             sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.client, context.clock)))

@@ -1,9 +1,10 @@
 """The socket protocol between the viewer and its page, Socket.IO over WebSocket.
 
-From the page: `watch` (a list of camera names: only their frames are sent) and `ack` (camera, frame_id: the frame is
-drawn, the next one may be sent). To the page: `frame` (metadata, JPEG as bytes), and once a second `status` (the
-content of /api/status) and `health` (the content of /healthz). An event with invalid arguments is logged and ignored; a
-packet of any other form closes the WebSocket.
+From the page: `watch` (a list of camera names: only their frames are sent), `ack` (camera, frame_id: the frame is
+drawn, the next one may be sent) and `probe` (the number of the probe that it answers). To the page: `frame` (metadata,
+JPEG as bytes), `probe` (a number, to be returned at once), and once a second `status` (the content of /api/status) and
+`health` (the content of /healthz). An event with invalid arguments is logged and ignored; a packet of any other form
+closes the WebSocket.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class PageSockets:
     """The sockets of all pages. `audience` decides which frame each of them gets next."""
 
     def __init__(self, app: Flask, rejections: RejectionLog) -> None:
-        self.audience = Audience(self._send)
+        self.audience = Audience(self._send, self._send_probe)
         self._rejections = rejections
         for name in ("engineio.server", "socketio.server"):
             logging.getLogger(name).setLevel(logging.ERROR)  # without a level they add a handler of their own
@@ -51,6 +52,7 @@ class PageSockets:
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("watch", self._watch)
         self._io.on_event("ack", self._acknowledge)
+        self._io.on_event("probe", self._answer_probe)
         self._io.on_event(MALFORMED, self._malformed)
 
     def broadcast(self, event: str, content: object) -> None:
@@ -59,6 +61,9 @@ class PageSockets:
 
     def _send(self, id_: str, frame: DisplayFrame) -> None:
         self._io.emit("frame", (frame_metadata(frame), frame.jpeg), to=id_)
+
+    def _send_probe(self, id_: str, number: int) -> None:
+        self._io.emit("probe", number, to=id_)
 
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_socket_id())
@@ -77,6 +82,12 @@ class PageSockets:
             self.audience.acknowledge(_socket_id(), camera, frame_id)
         else:
             self._rejections.log(request.environ, "ack with an invalid camera name or frame ID")
+
+    def _answer_probe(self, number: object = None, *_: object) -> None:
+        if isinstance(number, int):
+            self.audience.answer_probe(_socket_id(), number)
+        else:
+            self._rejections.log(request.environ, "probe without a number")
 
     def _malformed(self, *_: object) -> None:
         self._rejections.log(request.environ, "an invalid message; its WebSocket is closed")

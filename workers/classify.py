@@ -18,7 +18,7 @@ import redis
 from numpy.typing import NDArray
 
 from models.classifier import mask_classifier
-from models.classifier.mask_classifier import MaskClassifier
+from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier
 from pipeline.bus import messages, pixel_reader
 from pipeline.bus.messages import AnnouncedModel, FaceCrops, FrameResult
 from pipeline.bus.pixel_reader import PixelsGone
@@ -127,7 +127,7 @@ def classify(
             metrics.classify_wait_s.observe(_waited_s(record, started))
     try:
         _classify_all(context, reader, model, work, started)
-    except (RuntimeError, ValueError) as error:
+    except (ClassifierFailed, ValueError) as error:  # ValueError: crops of two sizes, while the model changes
         if len(work) > 1:
             log.warning("a batch of %d frames failed, trying them one by one: %s", len(work), error)
         for one in work:

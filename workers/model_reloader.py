@@ -3,7 +3,7 @@
 `--models` in; a loaded model out, and another one whenever the registry's current version changes. A version that does
 not load is rejected: `state` says why, the model in use stays, and the version is tried again when its files change. A
 registry that cannot be reached is reported in the same way and polled again. If the first version does not load, the
-process fails.
+process fails. If the polling thread ends by an error, its traceback is in the log, and `state` says so from then on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.classifier.mask_classifier import MaskClassifier
+from models.classifier.card import RESTORE
+from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier
 from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable
 from models.registry.registry import Registry
@@ -33,6 +34,7 @@ MAX_LOADED = 2  # the model in use and the one before, so that a rollback need n
 LOAD_TIMEOUT_S = 1.0  # how long the end of the process waits for a version that is being loaded
 WARM_UP_CROPS = (1, 8, 8)
 RUNNING = "running"
+NOT_POLLED = "registry not polled any more: see the log, and restart this process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +91,12 @@ class ModelReloader:
         interval_s = POLL_INTERVAL_S if registry.is_local else URL_POLL_INTERVAL_S
 
         def poll_until_ended() -> None:
-            while not ended.wait(interval_s):
-                self.poll(registry)
+            try:
+                while not ended.wait(interval_s):
+                    self.poll(registry)
+            finally:
+                if not ended.is_set():  # an error ends the thread
+                    self.state = NOT_POLLED
 
         thread = threading.Thread(target=poll_until_ended, name="model-reloader", daemon=True)
         thread.start()
@@ -140,7 +146,10 @@ class ModelReloader:
         settings = self._settings
         classifier = load_with_self_test(folder, settings.runtime, settings.threads)
         batcher = Batcher(settings.max_batch, settings.max_wait_ms / 1000)
-        warm_up(classifier, batcher)
+        try:
+            warm_up(classifier, batcher)
+        except ClassifierFailed as error:  # a batch larger than those of the self-test
+            raise ModelUnusable(f"{folder} holds no classifier that runs ({error}): {RESTORE}") from error
         return LoadedModel(version=version, classifier=classifier, batcher=batcher)
 
 

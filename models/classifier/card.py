@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from models.files import ModelUnusable, indented_json, read_checked
+from models.files import ModelUnusable, decode_json, indented_json, read_checked
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
 CARD_NAME = "card.json"
@@ -69,10 +69,7 @@ def read_card(folder: Path) -> Card:
 
 def parse_card(content: bytes, where: str) -> Card:
     """Return the card in a file's bytes; `where` names the file in the error."""
-    try:
-        return msgspec.json.decode(content, type=Card)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ModelUnusable(f"{where} is damaged ({error}): train again or take another model") from error
+    return decode_json(content, Card, where, remedy="train again or take another model")
 
 
 def check_files(folder: Path) -> None:

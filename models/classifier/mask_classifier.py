@@ -2,12 +2,14 @@
 
 A model is a folder with card.json (see card.py) and the files it names. There are two runtimes with the same results:
 `onnx`, the int8 network on ONNX Runtime's CPU provider, and `keras`, the float network on TensorFlow, for GPUs. An
-incomplete or damaged folder raises ModelUnusable. Training and serving both cut crops with crop_faces().
+incomplete or damaged folder raises ModelUnusable, and any failure of a runtime ClassifierFailed. Training and serving
+both cut crops with crop_faces().
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,6 +33,10 @@ MAX_BATCH = 64
 GPU_DEVICE = Path("/dev/nvidiactl")
 
 
+class ClassifierFailed(Exception):
+    """A runtime could not load or run a network; the message is the runtime's, in one line."""
+
+
 class MaskClassifier:
     """A loaded classifier. One thread at a time may use it."""
 
@@ -42,13 +48,17 @@ class MaskClassifier:
         """Return for each crop (uint8 n x S x S x 3, RGB) the probability of a mask: float32 n, 0..1.
 
         n may be 0. Crops of another size than the card's (made for the previous model) are resized.
+
+        Raises:
+            ClassifierFailed: the runtime failed on these crops.
         """
         if len(crops) == 0:
             return np.empty(0, np.float32)
-        if crops.shape[1] != self.card.size_px:
-            crops = _resized(crops, self.card.size_px)
-        parts = [self._classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
-        return np.concatenate(parts)
+        with _converted_failures():
+            if crops.shape[1] != self.card.size_px:
+                crops = _resized(crops, self.card.size_px)
+            parts = [self._classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
+            return np.concatenate(parts)
 
 
 def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
@@ -61,6 +71,7 @@ def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", th
 
     Raises:
         ModelUnusable: a file is missing or damaged, or the model has none for this runtime.
+        ClassifierFailed: the runtime cannot load the network.
         ValueError: an unknown runtime.
     """
     if runtime not in get_args(Runtime):
@@ -73,11 +84,12 @@ def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", th
     if name not in card.files:
         raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
     content = read_checked(folder / name, card.files[name], remedy=RESTORE)
-    if runtime == "onnx":
-        return MaskClassifier(card, load_onnx(content, threads))
-    from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
+    with _converted_failures():
+        if runtime == "onnx":
+            return MaskClassifier(card, load_onnx(content, threads))
+        from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
 
-    return MaskClassifier(card, load_compiled(folder / name, threads))
+        return MaskClassifier(card, load_compiled(folder / name, threads))
 
 
 def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
@@ -135,6 +147,14 @@ def load_onnx(content: bytes, threads: int) -> Classify:
         return probability.reshape(-1)
 
     return classify
+
+
+@contextmanager
+def _converted_failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the classes of ONNX Runtime, TensorFlow and OpenCV have no other base in common
+        raise ClassifierFailed(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _square(image: Image, box: Sequence[float], margin: float) -> Image:

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.classifier import mask_classifier
 from models.classifier.card import RESTORE
-from models.classifier.mask_classifier import MaskClassifier, Runtime
+from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, Runtime
 from models.files import ModelUnusable
 from pipeline.vision.arrays import Floats
 
@@ -28,11 +28,8 @@ def load_with_self_test(folder: Path, runtime: Runtime = "auto", threads: int = 
         crops = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), size_px, size_px, 3), np.uint8)
         crops[-1] = 255  # noise, and one white crop
         answers = [classifier.mask_probability(crops[-count:]) for count in BATCH_SIZES]
-    except ModelUnusable:
-        raise
-    except Exception as error:  # each runtime raises errors of its own for a file that is not a network
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelUnusable(f"{folder} holds no classifier that runs ({reason}): {RESTORE}") from error
+    except ClassifierFailed as error:
+        raise ModelUnusable(f"{folder} holds no classifier that runs ({str(error)[:200]}): {RESTORE}") from error
     for count, answer in zip(BATCH_SIZES, answers, strict=True):
         if fault := _fault(answer, count):
             raise ModelUnusable(f"{folder} holds no classifier of masks: {fault}; {RESTORE}")

@@ -18,7 +18,7 @@ import msgspec
 
 from models.classifier import card as cards
 from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card
-from models.files import ModelUnusable, indented_json, read_checked
+from models.files import ModelUnusable, decode_json, indented_json, read_checked
 from models.registry.current_version import CurrentVersion, Promotion, user_and_host, utc_now
 from models.registry.fetch import fetch_model
 from models.registry.store import FileInfo, Store, StoreFailed, has_file, open_store
@@ -50,11 +50,10 @@ class Registry:
         """Return which version is current."""
         where = f"{self.location}/{CURRENT_NAME}"
         try:
-            return msgspec.json.decode(self._store.read(CURRENT_NAME), type=CurrentVersion)
+            content = self._store.read(CURRENT_NAME)
         except FileNotFoundError as error:
             raise ModelUnusable(f"{where} is missing: mount the registry, or {REWRITE}") from error
-        except msgspec.DecodeError as error:
-            raise ModelUnusable(f"{where} is damaged ({error}): {REWRITE}") from error
+        return decode_json(content, CurrentVersion, where, remedy=REWRITE)
 
     def exists(self) -> bool:
         """Return whether the store holds a registry."""

@@ -13,13 +13,11 @@ import logging
 import os
 import resource
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import FrameType
 
 import redis
 
@@ -31,6 +29,7 @@ from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
 from pipeline.runtime.metrics_server import serve_metrics
 from pipeline.runtime.settings import Settings
+from pipeline.runtime.stop_signals import calling_on_stop_signals
 from pipeline.runtime.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -63,6 +62,7 @@ class WorkerContext:
         self.redis_location = hide_password(redis_url)
         self.watchdog = Watchdog()
         self._stop = threading.Event()
+        self._stop_lock = threading.Lock()
         self.hard_stop = threading.Timer(STOP_TIMEOUT_S, self._exit_now)
         self.hard_stop.daemon = True
         self._counts: dict[str, int] = {}
@@ -84,10 +84,14 @@ class WorkerContext:
         self._stop.set()
 
     def request_stop_with_timeout(self) -> None:
-        """Ask the process to end, and exit if it has not ended in time, since Redis may hang."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self.hard_stop.start()
+        """Ask the process to end, and exit if it has not ended in time, since Redis may hang.
+
+        It takes locks, so a signal handler must not call it.
+        """
+        with self._stop_lock:  # a signal may come while the parent ends
+            if not self._stop.is_set():
+                self._stop.set()
+                self.hard_stop.start()
 
     def _exit_now(self) -> None:
         log.error("%s exits without settling: it was asked to stop, and %s hangs", self.id, self.redis_location)
@@ -171,13 +175,11 @@ def worker_context(
     metrics.register_metrics(role)
     context = WorkerContext(role, settings.redis_url or redis_url, camera=camera)
     set_log_identity(role, context.id)
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        context.request_stop_with_timeout()
-
     port, parent_fd = settings.metrics_port, settings.parent_fd
-    with serve_metrics(port, settings.metrics_token) if port is not None else contextlib.nullcontext():
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    with (
+        serve_metrics(port, settings.metrics_token) if port is not None else contextlib.nullcontext(),
+        calling_on_stop_signals(context.request_stop_with_timeout),
+    ):
         if parent_fd is not None:
             threading.Thread(target=_watch_parent, args=(parent_fd, context), name="parent", daemon=True).start()
         sender = threading.Thread(target=context.send_heartbeats, name="heartbeat", daemon=True)
@@ -192,8 +194,6 @@ def worker_context(
                 sender.join(timeout=1.0)
             with contextlib.suppress(redis.RedisError):
                 context.client.close()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             context.hard_stop.cancel()
             log.info("%s ended", context.id)
 

@@ -168,7 +168,9 @@ class KnownLines:
     def _decode(self, packed: bytes) -> JsonLine:
         try:
             return self._decoder.decode(packed)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise BadOutput(f"--resume: {self._path} holds a line that is not UTF-8") from error
+        except (msgspec.DecodeError, RecursionError) as error:
             raise BadOutput(f"--resume: {self._path} holds a line that maskwatch did not write: {error}") from error
 
 

@@ -101,7 +101,7 @@ class Checkpoint:
         (content,) = self._read([_RECORD])
         try:
             return msgspec.json.decode(content.tobytes(), type=CheckpointRecord)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged(error) from error
 
     def _read(self, names: Sequence[str]) -> list[NDArray[Any]]:

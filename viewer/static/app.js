@@ -1,8 +1,8 @@
 /**
  * The page: one tile for each camera, frames over one WebSocket, and what is live, stale or offline.
  *
- * In: `frame`, `status`, `health` from the socket. Out: `watch` (the cameras that are visible at present) and `ack` (a
- * frame is drawn, the next one may be sent).
+ * In: `frame`, `status`, `health`, `probe` from the socket. Out: `watch` (the cameras that are visible at present),
+ * `ack` (a frame is drawn, the next one may be sent) and `probe` (what was sent before this probe has arrived).
  */
 
 import { Tile } from "./tile.js";
@@ -59,6 +59,7 @@ socket.on("frame", async (frame, jpeg) => {
   socket.emit("ack", frame.camera, frame.frame_id);
   if (tile && tile.element.dataset.state !== "live") tile.refresh(isConnected());
 });
+socket.on("probe", (number) => socket.emit("probe", number));
 
 /** Request the frames of the visible cameras. */
 function watch() {

@@ -1,0 +1,78 @@
+"""A classifier whose network fails on some crops: those frames are dead-lettered, and everything else is labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from conftest import Server, wait_until
+from feeding import Feed
+from processes import Processes, live, processes
+from versions import network_that_fails_on_grey, write_model
+
+from models.classifier.mask_classifier import ClassifierFailed, load_classifier
+from pipeline.bus import messages
+from pipeline.bus.dead_letters import list_dead_letters
+from pipeline.bus.messages import FrameResult, decode
+from pipeline.vision.arrays import Image
+
+__all__ = ["processes"]
+
+SIZE_PX = 112
+
+
+def crop(value: int) -> Image:
+    return np.full((1, SIZE_PX, SIZE_PX, 3), value, np.uint8)
+
+
+def results(server: Server) -> dict[str, FrameResult]:
+    """Return how each camera's frame ended."""
+    rows = cast(list[Any], server.client.xrange(messages.RESULTS))
+    return {found.camera: found for _, fields in rows for found in [decode(FrameResult, fields[b"record"])]}
+
+
+def test_a_runtimes_error_is_a_failure_of_the_classifier(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    classifier = load_classifier(tmp_path / "model")
+
+    with pytest.raises(ClassifierFailed, match="out of data bounds"):
+        classifier.mask_probability(np.concatenate([crop(0), crop(100)]))
+
+    assert classifier.mask_probability(crop(0)).tolist() == pytest.approx([0.9])
+
+
+def test_a_frame_on_which_the_network_fails_is_dead_lettered_and_the_others_of_its_batch_are_labelled(
+    server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    for camera, value in {"first": 0, "grey": 100, "last": 0}.items():
+        Feed(server, camera).forward(crop(value))
+
+    classifier = processes.start("classify", "--models", tmp_path / "model", redis=server)
+    wait_until(lambda: len(results(server)) == 3, 30, "all three frames have ended")
+    Feed(server, "later").forward(crop(0))
+    wait_until(lambda: "later" in results(server), 10, "the classifier goes on")
+
+    assert {camera: result.outcome for camera, result in results(server).items()} == {
+        "first": "labelled",
+        "grey": "dead",
+        "last": "labelled",
+        "later": "labelled",
+    }
+    (dead,) = list_dead_letters(server.client)
+    assert (dead.camera, "out of data bounds" in dead.letter.error) == ("grey", True)
+    assert classifier.poll() is None
+    assert live(server, "classifier")
+
+
+def test_frames_with_crops_of_two_sizes_share_a_batch(server: Server, processes: Processes, tmp_path: Path) -> None:
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    Feed(server, "small").forward(np.zeros((1, 64, 64, 3), np.uint8))
+    Feed(server, "large").forward(crop(0))
+
+    processes.start("classify", "--models", tmp_path / "model", redis=server)
+    wait_until(lambda: len(results(server)) == 2, 30, "both frames have ended")
+
+    assert {result.outcome for result in results(server).values()} == {"labelled"}
