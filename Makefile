@@ -4,7 +4,7 @@ TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
-.PHONY: setup setup-dev demo env certificates test lint format bench lock clean
+.PHONY: setup setup-dev demo env certificates test lint format bench fuzz lock clean
 
 setup: .setup-run
 	$(BIN)/python scripts/fetch_assets.py
@@ -38,6 +38,9 @@ format: .setup-dev
 
 bench: .setup-dev
 	$(BIN)/python -m bench
+
+fuzz: .setup-dev
+	$(BIN)/python -m bench.fuzz
 
 lock:
 	cd requirements && for name in run train gpu dev build convert; do \

@@ -17,6 +17,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
 
     import click
 
+    from commands.chaos import chaos, chaos_janitor
     from commands.check import check
     from commands.dead import dead
     from commands.label import label
@@ -33,7 +34,7 @@ except KeyboardInterrupt:
 
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, label, train, trainer, jobs, models),
-    *(status, dead, check, health, password, serve_embedded),
+    *(status, dead, check, chaos, health, password, serve_embedded, chaos_janitor),
 )
 
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from bench.clip import FPS, bench_clip
-from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
 from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_ledgers
 from pipeline.runtime.children import Children
 from pipeline.runtime.embedded_server import embedded_server
@@ -31,9 +31,9 @@ def measure_live_latency() -> dict[str, Any]:
     with running_camera(str(source)) as client:
         _wait_for_labels(client)
         time.sleep(WARM_UP_S)
-        before, start = read_ledgers(client, [CAMERA])[CAMERA], Clock(client).now()
+        before, start = read_ledgers(Bus(client), [CAMERA])[CAMERA], Clock(client).now()
         time.sleep(MEASURED_S)
-        after = read_ledgers(client, [CAMERA])[CAMERA]
+        after = read_ledgers(Bus(client), [CAMERA])[CAMERA]
         latencies = sorted(_latencies_ms(client, start))
     return {
         "frames": after.produced - before.produced,
@@ -60,7 +60,7 @@ def running_camera(source: str) -> Iterator[Redis]:
 
 def _wait_for_labels(client: Redis) -> None:
     for _ in range(300):
-        if read_ledgers(client, [CAMERA])[CAMERA].labelled:
+        if read_ledgers(Bus(client), [CAMERA])[CAMERA].labelled:
             return
         time.sleep(0.1)
     sys.exit("bench: no frame was labelled within 30 s")
@@ -68,7 +68,9 @@ def _wait_for_labels(client: Redis) -> None:
 
 def _latencies_ms(client: Redis, since: float) -> list[float]:
     found = []
-    for id_, fields in cast(list[Any], client.xrange(messages.RESULTS, min=f"{int(since * 1000)}-0")):
+    for id_, fields in cast(
+        list[Any], client.xrange(Bus(client).shards[0].key("results"), min=f"{int(since * 1000)}-0")
+    ):
         result = decode(FrameResult, fields[b"record"])
         if result.outcome == "labelled":
             found.append(int(id_.split(b"-")[0]) - 1000 * result.captured_at)

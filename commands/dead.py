@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from commands.shared import redis_client
+from pipeline.bus.shards import Bus
 from pipeline.runtime.settings import setting_options
 
 
@@ -22,7 +23,7 @@ def dead_list(**values: Any) -> None:
     from pipeline.bus.dead_letters import list_dead_letters
 
     with redis_client(values) as client:
-        for row in list_dead_letters(client):
+        for row in list_dead_letters(Bus(client)):
             click.echo(f"{row.id}  {row.letter.stream}  {row.camera}  {row.letter.error}")
 
 
@@ -34,7 +35,7 @@ def dead_show(letter_id: str, **values: Any) -> None:
     from pipeline.bus.dead_letters import NoSuchDeadLetter, describe_dead_letter, find_dead_letter
 
     with redis_client(values, NoSuchDeadLetter) as client:
-        click.echo(describe_dead_letter(find_dead_letter(client, letter_id)))
+        click.echo(describe_dead_letter(find_dead_letter(Bus(client), letter_id)))
 
 
 @dead.command("replay")
@@ -45,5 +46,5 @@ def dead_replay(letter_id: str, **values: Any) -> None:
     from pipeline.bus.dead_letters import CannotReplay, NoSuchDeadLetter, replay_dead_letter
 
     with redis_client(values, NoSuchDeadLetter, CannotReplay) as client:
-        replay_dead_letter(client, letter_id)
+        replay_dead_letter(Bus(client), letter_id)
         click.echo(f"{letter_id} is back on its stream")

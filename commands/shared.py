@@ -19,6 +19,7 @@ import redis
 
 from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
 from pipeline.bus.messages import FILE_PREFIX
+from pipeline.bus.shards import UnusableRedis, check_eviction
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed
 from pipeline.runtime.embedded_server import ServerFailed, StartingServer, embedded_server
 from pipeline.runtime.logs import configure_logging, is_json
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 # The settings of every process, of commands that start child processes, of the workers, and of the viewer.
-COMMON = ("redis_url", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
+COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
 VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
@@ -136,7 +137,14 @@ def check_model(settings: Settings) -> None:
 
 def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     """Run a process to its end; the errors that it is expected to raise become one line and status 1."""
-    errors: tuple[type[Exception], ...] = (Unreachable, ServerFailed, redis.RedisError, OSError, *expected)
+    errors: tuple[type[Exception], ...] = (
+        Unreachable,
+        UnusableRedis,
+        ServerFailed,
+        redis.RedisError,
+        OSError,
+        *expected,
+    )
     try:
         sys.exit(start())
     except ChildFailed:
@@ -161,6 +169,7 @@ def redis_server(settings: Settings) -> Iterator[StartingServer]:
     if settings.redis_url:
         with connect(settings.redis_url) as client:
             check_reachable(client, settings.redis_url)
+            check_eviction(client)
         yield StartingServer(url=settings.redis_url, wait=lambda: None)
     else:
         with embedded_server() as server:

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from commands.shared import fail, redis_client
-from pipeline.bus.clock import Clock
+from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_heartbeats, read_status, status_table
 from pipeline.runtime.settings import setting_options
 
@@ -27,7 +27,7 @@ ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
 def status(as_json: bool, **values: Any) -> None:
     """Show cameras with their ledgers, processes and streams."""
     with redis_client(values) as client:
-        found = read_status(client, Clock(client))
+        found = read_status(Bus(client))
         click.echo(msgspec.json.encode(found).decode() if as_json else status_table(found))
 
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare_process, redis_client, run_process
-from pipeline.bus.connection import Redis
+from pipeline.bus.connection import CLUSTER, Redis
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, setting_options
 
@@ -171,7 +171,10 @@ def print_jobs(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: b
 
 def jobs_redis_url(settings: Settings) -> str:
     """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
-    return settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
+    url = settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
+    if url.partition("://")[0] in CLUSTER:  # rq's transactions use keys of several slots
+        fail("training jobs need a Redis that is no cluster: name one with --jobs-redis", 2)
+    return url
 
 
 def check_is_registry(location: str | None) -> None:

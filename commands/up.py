@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import click
 from commands import shared
 from commands.password import check_access
 from commands.shared import PIPELINE, STARTERS, VIEW
+from pipeline.bus.connection import hide_password
+from pipeline.bus.messages import is_camera_name
 from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environment_of, flags_of, start_workers
 from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.logs import configure_logging, is_json
@@ -35,17 +38,7 @@ def demo(**values: Any) -> None:
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = shared.prepare_process(values)
-    sources: dict[str, SourceSpec] = {}
-    for text in cameras:
-        name, equals, source = text.partition("=")
-        if not equals or not source:
-            shared.fail(f"--camera {text}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream", 2)
-        shared.checked_settings({"name": name})
-        shared.check_camera_name(name, "--camera")
-        if name in sources:
-            shared.fail(f"--camera {name}: the name is given twice", 2)
-        sources[name] = shared.parsed_source(source, f"--camera {name}: ")
-    run_pipeline(settings, sources)
+    run_pipeline(settings, parsed_cameras(cameras))
 
 
 @click.command("serve-embedded", hidden=True)
@@ -55,6 +48,24 @@ def serve_embedded(folder: Path, parent_fd: int) -> None:
     """Run the embedded server of `demo`, `up` and `label`."""
     configure_logging(as_json=is_json())
     sys.exit(keep_server(folder, parent_fd))
+
+
+def parsed_cameras(cameras: Sequence[str]) -> dict[str, SourceSpec]:
+    """Return the sources of texts NAME=SOURCE by name, or end with status 2 and one line."""
+    sources: dict[str, SourceSpec] = {}
+    for text in cameras:
+        name, _, source = text.partition("=")
+        if not is_camera_name(name) or not source:  # it may be a URL, whose "=" is in its password or parameters
+            shared.fail(
+                f"--camera {hide_password(text)}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream, with "
+                "at most 32 of a-z 0-9 - in the name",
+                2,
+            )
+        shared.check_camera_name(name, "--camera")
+        if name in sources:
+            shared.fail(f"--camera {name}: the name is given twice", 2)
+        sources[name] = shared.parsed_source(source, f"--camera {name}: ")
+    return sources
 
 
 def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:

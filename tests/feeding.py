@@ -32,7 +32,7 @@ from wsproto.events import BytesMessage, Request, TextMessage
 from pipeline.bus import messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
-from pipeline.bus.keys import LIVE_PIXELS_MS, lease_key
+from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder, Reason
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.writer import Writer
@@ -67,23 +67,22 @@ def face(label: Label = "mask", confidence: float = 0.96, box: Box = (200, 80, 3
 class Feed:
     """One camera's producer, and a worker for its frames."""
 
-    def __init__(self, server: Server, camera: str = "demo") -> None:
+    def __init__(self, server: Server, camera: str = "demo", *, deadline_s: float = 60.0) -> None:
+        self._deadline_s = deadline_s
         self.camera = camera
         self.start = time.time_ns() // 1_000_000
         self.seq = 0
         self._server = server
         token = messages.encode(LeaseHolder(host="test", pid=os.getpid(), token=secrets.token_hex(4)))
-        self._writer = Writer(server.client, camera=camera, token=token, pixels_ms=LIVE_PIXELS_MS)
-        self._reader = Reader(
-            server.client, server.clock, stream=messages.FRAMES, record_type=Frame, consumer=f"test-{camera}"
-        )
+        self._writer = Writer(server.shard, camera=camera, token=token, pixels_ms=LIVE_PIXELS_MS)
+        self._reader = Reader(server.bus, stage="frames", record_type=Frame, consumer=f"test-{camera}")
         self._reader.read(1)  # creates the group
-        server.client.set(lease_key(camera), token)
-        server.client.zadd(messages.CAMERAS, {camera: server.clock.now()})
+        server.client.set(f"{{s0}}:lease:{camera}", token)
+        server.client.zadd("{s0}:cameras", {camera: server.clock.now()})
 
     def leave(self) -> None:
         """Release the camera's name, as a producer does at its end."""
-        self._server.client.delete(lease_key(self.camera))
+        self._server.client.delete(f"{{s0}}:lease:{self.camera}")
 
     def publish(self, jpeg: bytes | None = None, width: int = 640, height: int = 360) -> Frame:
         """Publish the next frame; by default it carries its seq."""
@@ -96,9 +95,9 @@ class Feed:
             seq=self.seq,
             width=width,
             height=height,
-            pixels_key=f"pixels:{self.camera}:{self.start}:{self.seq}",
+            pixels_key=f"{{s0}}:pixels:{self.camera}:{self.start}:{self.seq}",
             captured_at=now,
-            deadline_at=now + 60,
+            deadline_at=now + self._deadline_s,
         )
         picture = jpeg or encode_jpeg(numbered_picture(self.seq, width, height), 90)
         self._writer.publish(frame, picture)

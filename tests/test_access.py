@@ -65,6 +65,9 @@ NONSENSE = [
         "4",
         "4{}",
         "4true",
+        "4null",
+        '42["probe",' + 200 * "9" + "]",
+        "40",
         "42",
         "42[",
         "42{}",
@@ -578,6 +581,18 @@ def test_a_socket_that_speaks_nonsense_is_closed(viewer: Viewer, log: Log) -> No
     assert "Traceback" not in log.text()
 
 
+@pytest.mark.parametrize("goodbye", ["1", "41"])
+def test_a_page_that_goes_on_after_it_has_left_is_closed(viewer: Viewer, log: Log, goodbye: str) -> None:
+    watcher = Watcher(viewer, fresh_cookie())
+
+    with contextlib.suppress(simple_websocket.ConnectionClosed):
+        for message in (goodbye, "40", '42["watch",["demo"]]', "40"):
+            watcher.send(message)
+
+    wait_until(watcher.is_closed, 5, "the socket is closed")
+    assert "Traceback" not in log.text()
+
+
 @pytest.mark.parametrize("message", IGNORED)
 def test_a_packet_at_the_wrong_time_changes_nothing(viewer: Viewer, log: Log, message: str) -> None:
     watcher = Watcher(viewer, fresh_cookie())
@@ -590,11 +605,17 @@ def test_a_packet_at_the_wrong_time_changes_nothing(viewer: Viewer, log: Log, me
     watcher.close()
 
 
-def test_there_is_no_socket_over_plain_requests(viewer: Viewer) -> None:
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_there_is_no_socket_over_plain_requests(viewer: Viewer, log: Log, transport: str) -> None:
     cookie = fresh_cookie()
+    path = f"/socket.io/?EIO=4&transport={transport}"
 
-    for method in ("GET", "POST"):
-        assert ask(viewer, "/socket.io/?EIO=4&transport=polling", method, cookie=cookie)[0] == 400
+    answers = [ask(viewer, path, method, cookie=cookie)[0] for method in ("GET", "POST")]
+    answers += [ask(viewer, path, cookie=cookie, **{name: "websocket"})[0] for name in ("Upgrade", "Connection")]
+
+    assert answers == [400, 400, 400, 400]
+    assert log.says("GET '/socket.io/': not a request for a WebSocket")
+    assert not any(word in log.text() for word in ("Traceback", "ERROR"))
 
 
 @pytest.mark.parametrize("path", ["/login", "/", "/healthz", "/api/status", "/static/style.css", "/nothing"])

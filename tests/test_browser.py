@@ -273,7 +273,7 @@ def test_tiles_come_and_go_with_their_cameras(server: Server, tab: Tab) -> None:
         Feed(server, camera)
     expect(tab.locator("article .name")).to_have_text(["canteen", "lobby"], timeout=5_000)
 
-    server.client.zrem("cameras", "canteen")
+    server.client.zrem("{s0}:cameras", "canteen")
 
     expect(tab.locator("article .name")).to_have_text(["lobby"], timeout=5_000)
 
@@ -390,7 +390,7 @@ def test_a_frame_that_is_never_drawn_does_not_freeze_its_tile(server: Server, ta
 
 
 def test_a_page_cannot_be_made_to_run_what_a_camera_is_called(server: Server, tab: Tab) -> None:
-    server.client.zadd("cameras", {"<img src=x onerror=alert(1)>": 1, "lobby": 1})
+    server.client.zadd("{s0}:cameras", {"<img src=x onerror=alert(1)>": 1, "lobby": 1})
 
     expect(tab.locator("article .name")).to_have_text(["lobby"], timeout=5_000)
     assert tab.locator("article img").count() == 0

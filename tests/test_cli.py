@@ -22,7 +22,7 @@ from processes import Processes, descendants, processes, wait_for_workers
 
 from commands.training import train
 from models.classifier import mask_classifier
-from pipeline.bus import messages
+from pipeline.bus import keys, messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.messages import decode
@@ -211,7 +211,7 @@ def test_wrong_usage_ends_with_status_2_and_says_what_is_wrong(command: list[str
 
 def test_a_name_in_use_is_one_line_with_its_holder(server: Server, processes: Processes) -> None:
     first = processes.start("camera", "demo", "--name", "door", redis=server)
-    wait_until(lambda: server.client.exists("lease:door"), 20, "the name is taken")
+    wait_until(lambda: server.client.exists("{s0}:lease:door"), 20, "the name is taken")
 
     flags = ["--name", "door", "--log-level", "warning"]
     line = one_line(maskwatch("camera", "demo", *flags, "--redis", server.url, expect=1))
@@ -230,7 +230,7 @@ def test_check_says_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
 def test_classifiers_announce_which_crops_they_want(server: Server, processes: Processes) -> None:
     processes.start("classify", redis=server)
 
-    packed = wait_until(lambda: server.client.get(messages.MODEL), 20, "the model is announced")
+    packed = wait_until(lambda: server.client.get(keys.MODEL), 20, "the model is announced")
 
     card = mask_classifier.load_classifier().card
     assert decode(messages.AnnouncedModel, packed) == messages.AnnouncedModel(
@@ -248,7 +248,7 @@ def test_no_password_is_on_the_command_line_of_a_child(server: Server, processes
 
     roles = {"camera", "detector", "classifier", "viewer"}
     wait_until(lambda: roles <= {beat.role for beat in read_heartbeats(client)}, 60, "all children are live")
-    wait_until(lambda: read_ledgers(client, ["demo"])["demo"].labelled, 60, "frames are labelled")
+    wait_until(lambda: read_ledgers(own.bus, ["demo"])["demo"].labelled, 60, "frames are labelled")
 
     lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(pipeline.pid)]
     assert len(lines) >= 5

@@ -18,8 +18,9 @@ import redis
 from conftest import missing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ClusterDownError, MovedError, NoPermissionError
 
+from pipeline.bus.cluster import Cluster
 from pipeline.bus.connection import (
     UNREADABLE,
     BadUrl,
@@ -31,7 +32,7 @@ from pipeline.bus.connection import (
 )
 
 # The rest of the URLs below contains none of these characters, so that any shown part of a password is detected.
-PASSWORDS = st.text(alphabet="SECRET789@/#?%:&=[] \t\n\u00c4\u2100", min_size=1)
+PASSWORDS = st.text(alphabet="SECRET789@/#?%:&=[], \t\n\u00c4\u2100", min_size=1)
 
 REJECTED = redis.AuthenticationError("invalid username-password pair or user is disabled.")
 RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection reset by peer')")
@@ -44,6 +45,21 @@ RESET = redis.ConnectionError("Error while reading from a:1 : (104, 'Connection 
         (RESET, "rediss", "no Redis answers at", "start one"),
         (RESET, "redis", "closed the connection", "write rediss://"),
         (redis.ConnectionError("Connection closed by server."), "redis", "closed the connection", "write rediss://"),
+        (RESET, "redis-cluster", "closed the connection", "write rediss-cluster:// instead of redis-cluster://"),
+        (
+            redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED]"),
+            "rediss-cluster",
+            "is not trusted",
+            "?ssl_ca_certs",
+        ),
+        (MovedError("8 b:2"), "redis", "is a node of a cluster", "write redis-cluster://"),
+        (ClusterDownError("The cluster is down"), "redis-cluster", "has no primary for some keys", "start its nodes"),
+        (
+            redis.ResponseError("This instance has cluster support disabled"),
+            "redis-cluster",
+            "is no cluster",
+            "write redis://",
+        ),
         (redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "rediss", "is not trusted", "?ssl_ca_certs=FILE"),
         (redis.ConnectionError("No such file or directory."), "rediss", "does not exist", "check ssl_ca_certs"),
         (redis.ResponseError("BUSY Redis is busy running a script."), "redis", "runs a script", "kill the script"),
@@ -97,9 +113,12 @@ def test_no_character_of_a_password_that_is_a_parameter_is_shown(password: str) 
     ("url", "shown"),
     [
         ("redis://user:secret@host:6379/0", "redis://user:***@host:6379/0"),
+        ("redis-cluster://user:secret@a:7701,b:7702/0", "redis-cluster://user:***@a:7701,b:7702/0"),
+        ("rediss-cluster://a:7701,b:7702/0?password=secret", "rediss-cluster://a:7701,b:7702/0?password=***"),
         ("redis://:secret@[::1]:6379/0?ssl_ca_certs=ca.pem", "redis://:***@[::1]:6379/0?ssl_ca_certs=ca.pem"),
         ("rediss://host/0?ssl_keyfile=key.pem&ssl_password=secret", "rediss://host/0?ssl_keyfile=key.pem&ssl_password=***"),
         ("http://door.lan/video?usr=me&pwd=secret", "http://door.lan/video?usr=me&pwd=***"),
+        ("http://door.lan/video?pwd=sec:ret@7", "http://door.lan/video?pwd=***"),
         ("rtsp:/user:secret@door.lan", "rtsp:***@door.lan"),
         ("user:secret@door.lan", "user:***@door.lan"),
         ("rtsp://user@door.lan:554/stream", "rtsp://user@door.lan:554/stream"),
@@ -113,21 +132,32 @@ def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert hide_password(url) == shown
 
 
+@pytest.mark.parametrize("scheme", ["redis", "redis-cluster"])
 @settings(deadline=None)
-@given(PASSWORDS)
-@example("abcd@efgh/ijklmnop#q%zz")
-@example("SE[CRET")
-@example("SECRET\u2100")
-@example("789/@")
-def test_a_password_is_parsed_or_rejected_in_one_line_that_does_not_show_it(password: str) -> None:
+@given(password=PASSWORDS)
+@example(password="abcd@efgh/ijklmnop#q%zz")
+@example(password="SE[CRET")
+@example(password="SECRET\u2100")
+@example(password="789/@")
+@example(password="789,7/@")
+def test_a_password_is_parsed_or_rejected_in_one_line_that_does_not_show_it(scheme: str, password: str) -> None:
     try:
-        found = connect(f"redis://detector:{password}@redis.lan:6379/0").connection_pool.connection_kwargs
+        found = connect(f"{scheme}://detector:{password}@redis.lan:6379/0").connection_pool.connection_kwargs
     except BadUrl as error:
         assert str(error) == UNREADABLE
         assert error.__context__ is None or error.__suppress_context__, "what Python says of it quotes it"
     else:
         assert (found["host"], found["username"]) == ("redis.lan", "detector")
         assert found["password"] == password or "%" in password
+
+
+@pytest.mark.parametrize("scheme", ["redis-cluster", "rediss-cluster"])
+def test_the_url_of_a_cluster_names_several_nodes_with_one_user(scheme: str) -> None:
+    client = connect(f"{scheme}://detector:se%2Ccret@a:7701,[::1]:7702,c/0?client_name=me")
+
+    assert isinstance(client, Cluster)
+    assert client.seeds == [("a", 7701), ("::1", 7702), ("c", 6379)]
+    assert client.connection_pool.connection_kwargs["password"] == "se,cret"  # noqa: S105 - made up
 
 
 @settings(deadline=None)
@@ -149,7 +179,13 @@ def test_every_password_can_be_written_percent_encoded(password: str) -> None:
         ("redis://detector:SECRET@redis.lan:port/0", "cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/0"),
         ("redis://redis.lan/0?socket_timeout=-1", "socket_timeout=-1 has an unknown parameter"),
         ("redis://redis.lan/0?db=first", "db=first has an invalid value"),
+        ("redis-cluster://detector:SECRET@a:1,b:port/0", "cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/0"),
+        ("redis-cluster://a:1,b:2/0?password=SEC&RET=1", "redis-cluster://a:1,b:2/0?password=*** has an unknown"),
+        ("redis-cluster://a:1,b:2/0?ssl_ca_certs=ca.pem", "ssl_ca_certs=ca.pem has an unknown parameter"),
+        ("rediss-cluster://a:1,b:2/0?ssl_cert_reqs=some", "ssl_cert_reqs=some has an invalid value"),
+        ("redis-cluster://detector:SECRET@a:1,b:2/1", "redis-cluster://detector:***@a:1,b:2/1 names a database"),
         ("rediss://redis.lan/0?ssl_cert_reqs=some", "ssl_cert_reqs=some has an invalid value"),
+        ("redis-cluster://user:se]cret@[v1.x]", "cannot be parsed"),
     ],
 )  # fmt: skip
 def test_an_unusable_url_is_rejected_in_one_line(url: str, says: str) -> None:

@@ -28,6 +28,7 @@ from werkzeug.security import check_password_hash
 
 from commands.status import health
 from pipeline.bus.connection import Redis, connect
+from pipeline.bus.scripts import source_of
 from viewer.security.authenticator import decode_hash
 
 __all__ = ["processes"]
@@ -35,9 +36,11 @@ __all__ = ["processes"]
 Done = subprocess.CompletedProcess[str]
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+CLUSTER = ("docker-compose.yml", "docker-compose.override.yml", "docker-compose.cluster.yml")
 LOCAL = ("docker-compose.yml", "docker-compose.override.yml")  # what Compose reads when no file is named
 HTTPS = ("docker-compose.yml", "docker-compose.https.yml")
 TEMPLATES = ("users.acl.template", "jobs.acl.template")
+NODES = ("redis", "redis-2", "redis-3", "redis-4", "redis-5", "redis-6")
 SERVICES = {"redis", "redis-jobs", "camera", "detector", "classifier", "viewer", "trainer", "admin"}
 WITH_PIXELS = {"redis", "camera", "detector", "classifier", "viewer", "admin", "prometheus"}
 PUBLISHED = {"viewer": "127.0.0.1:8000:8000", "prometheus": "127.0.0.1:9090:9090", "grafana": "127.0.0.1:3000:3000"}
@@ -152,9 +155,13 @@ class Started:
         return self.process.communicate(timeout=20)[0]
 
 
+def variables_of(environment: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in environment.read_text().splitlines())
+
+
 def passwords_of(environment: Path, template: str) -> dict[str, str]:
     """Return the passwords in .env that a template of users takes."""
-    variables = dict(line.split("=", 1) for line in environment.read_text().splitlines())
+    variables = variables_of(environment)
     names = ["JOBS_PASSWORD"] if template == TEMPLATES[1] else [name for name in variables if name.startswith("REDIS_")]
     return {name: variables[name] for name in names}
 
@@ -254,7 +261,7 @@ def test_secrets_are_drawn_once_and_readable_by_their_owner_alone(tmp_path: Path
     second = environment_file(tmp_path / "env")
 
     assert first == second
-    assert len(set(first.values())) == len(first) == 11
+    assert len(set(first.values())) == len(first) == 12
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
     assert check_password_hash(decode_hash(first["MASKWATCH_PASSWORD_HASH"]), first["VIEWER_PASSWORD"])
 
@@ -293,7 +300,7 @@ def test_redis_gets_the_users_of_its_template_with_their_passwords_hashes(
         environ = Path(f"/proc/{server}/environ").read_bytes()
 
     assert users == filled(path, passwords)
-    assert "{" not in users
+    assert "sha256" not in users
     assert not any(password in users or password.encode() in environ for password in passwords.values())
     assert mode == 0o600
 
@@ -306,7 +313,7 @@ def test_redis_knows_our_scripts_before_anybody_comes_in_and_takes_no_others(env
         wait_until(started.let_in, 10, "clients are let in")
         camera = started.client("camera", passwords["REDIS_CAMERA_PASSWORD"])
         admin = started.client("admin", passwords["REDIS_ADMIN_PASSWORD"])
-        known = camera.script_exists(*(hashlib.sha1(one.read_bytes()).hexdigest() for one in SCRIPTS))  # noqa: S324
+        known = camera.script_exists(*(hashlib.sha1(source_of(one).encode()).hexdigest() for one in SCRIPTS))  # noqa: S324
         brought = [refused(one, "SCRIPT", "LOAD", "return 1") for one in (camera, admin)]
         camera.close()
         admin.close()
@@ -320,7 +327,8 @@ def test_redis_knows_our_scripts_before_anybody_comes_in_and_takes_no_others(env
 
 def test_a_role_cannot_fill_memory_with_what_it_sends_by_halves(environment: Path, tmp_path: Path) -> None:
     passwords = passwords_of(environment, TEMPLATES[0])
-    begun = f"AUTH camera {passwords['REDIS_CAMERA_PASSWORD']}\r\n*3\r\n$3\r\nSET\r\n$8\r\npixels:a\r\n$500000000\r\n"
+    begun = f"AUTH camera {passwords['REDIS_CAMERA_PASSWORD']}\r\n"
+    begun += "*3\r\n$3\r\nSET\r\n$13\r\n{s0}:pixels:a\r\n$500000000\r\n"
 
     with started_by_shell(REPOSITORY / "deploy" / "redis" / TEMPLATES[0], tmp_path, passwords) as started:
         wait_until(started.let_in, 10, "clients are let in")
@@ -444,6 +452,139 @@ def test_redis_for_other_hosts_is_published_with_tls_alone(environment: Path, tm
     assert ports(found["redis"]) == ["0.0.0.0:6380:6380"]
     assert networks["backend"]["internal"]
     assert (tmp_path / "a b" / "ca.key").stat().st_mode & 0o777 == environment.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cluster_is_six_of_the_one_redis_and_all_programs_know_it_with_the_same_shards(environment: Path) -> None:
+    single, _ = services(environment, *LOCAL)
+
+    found, networks = services(environment, *CLUSTER)
+
+    assert networks["backend"]["internal"]
+    assert set(found) == SERVICES | {*NODES, "prometheus", "grafana"}
+    for name in NODES:
+        node, one = found[name], single["redis"]
+        assert node["hostname"] == name
+        assert node["environment"]["REDIS_NODES"].split() == list(NODES)
+        assert set(node["environment"]) == {*one["environment"], "REDIS_NODES", "REDIS_REPLICA_PASSWORD"}
+        differing = {key for key in node if node[key] != one.get(key)}
+        assert differing <= {"hostname", "environment", "healthcheck"}
+        assert ports(node) == []
+    for role in ("camera", "detector", "classifier", "viewer", "admin"):
+        variables = found[role]["environment"]
+        scheme, _, hosts = variables["MASKWATCH_REDIS_URL"].partition("://")
+        assert scheme == "redis-cluster"
+        assert hosts.startswith(f"{role}:{variables_of(environment)[f'REDIS_{role.upper()}_PASSWORD']}@")
+        assert hosts.partition("@")[2] == ",".join(f"{name}:6379" for name in NODES) + "/0"
+        assert variables["MASKWATCH_SHARDS"] == "3"
+        assert {**found[role], "environment": 0} == {**single[role], "environment": 0}
+    assert found["trainer"] == single["trainer"]
+
+
+def test_a_camera_that_always_starts_needs_one_line_for_a_cluster(environment: Path, tmp_path: Path) -> None:
+    text = (REPOSITORY / "docker-compose.cluster.yml").read_text()
+    for name in ("docker-compose.yml", "docker-compose.cameras.yml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "docker-compose.cluster.yml").write_text(f"{text}\n  door: *camera\n")
+    files = [str(tmp_path / f"docker-compose{part}.yml") for part in ("", ".cameras", ".cluster")]
+    with environment.open("a") as file:
+        file.write("DOOR_SOURCE=rtsp://camera.lan/stream\n")
+
+    found, _ = services(environment, *files)
+
+    for name in ("MASKWATCH_REDIS_URL", "MASKWATCH_SHARDS"):
+        assert found["door"]["environment"][name] == found["camera"]["environment"][name]
+    assert found["door"]["environment"]["NAME"] == "door"
+
+
+def test_a_host_that_is_no_node_of_its_cluster_is_named(environment: Path, tmp_path: Path) -> None:
+    template = REPOSITORY / "deploy" / "redis" / TEMPLATES[0]
+    variables = passwords_of(environment, TEMPLATES[0]) | {"REDIS_NODES": "a-stranger another"}
+
+    with started_by_shell(template, tmp_path, variables) as started:
+        line = started.said()
+
+    assert started.process.returncode == 1
+    assert line == f"start.sh: REDIS_NODES does not name this host, {os.uname().nodename}\n"
+
+
+# What a node of a cluster does next: its place, whether it waits yet for others to take over, what it sees, its steps.
+ME, OTHER, OLD = "myself,master - 0 0 1 connected", "master - 0 0 4 connected", "0 0 1 disconnected"
+OTHERS = [f"n{place} {OTHER}" for place in range(2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("place", "patient", "seen", "steps"),
+    [
+        (1, True, [f"n1 {ME}", *OTHERS[:3]], {"meet n5", "meet n6"}),
+        (1, True, [f"n1 {ME}", *OTHERS], set()),
+        (1, False, [f"n1 {ME}", *OTHERS], {"addslotsrange 0 5460"}),
+        (2, False, [f"n2 {ME}", "n1 " + OTHER, *OTHERS[1:]], {"addslotsrange 5461 10922"}),
+        (3, False, [f"n3 {ME}", "n1 " + OTHER, OTHERS[0], *OTHERS[2:]], {"addslotsrange 10923 16383"}),
+        (4, False, [f"n4 {ME}", "n1 " + OTHER, *OTHERS[:2], *OTHERS[3:]], set()),
+        (4, True, [f"n4 {ME}", f"n1 {OTHER} 0-5460", *OTHERS[:2], *OTHERS[3:]], {"replicate id2"}),
+        (1, False, [f"n1 {ME}", *OTHERS[:2], f"n4 {OTHER} 0-5460", *OTHERS[3:]], {"replicate id4"}),
+        (1, False, [f"n1 {ME}", *OTHERS[:2], f"n4 master,fail - {OLD} 0-5460", *OTHERS[3:]], {"meet n4"}),
+        (1, False, [f"n1 {ME} 1-5460 [0-<-abc]", *OTHERS[:2], f"n4 {OTHER} 0 [0->-def]", *OTHERS[3:]], {"joined"}),
+        (1, False, [f"n1 {ME} 0-5460", *OTHERS, f"n4 slave,fail id1 {OLD}"], {"joined", "forget id7"}),
+        (1, False, [f"n1 {ME} 0-5460", *OTHERS, f"n4 master,noaddr - {OLD}"], {"joined", "forget id7"}),
+        (
+            4,
+            False,
+            [
+                f"n1 master,noaddr - {OLD} 0-5460",
+                f"n1 {OTHER}",
+                *OTHERS[:2],
+                f"n4 {ME.replace('master -', 'slave id1')}",
+                *OTHERS[3:],
+            ],
+            {"joined", "failover takeover"},
+        ),
+        (
+            2,
+            False,
+            [
+                f"n2 {ME} 5461-10922",
+                f"n1 master,noaddr - {OLD} 0-5460",
+                f"n1 {OTHER}",
+                OTHERS[1],
+                "n4 slave id2 0 0 1 connected",
+                *OTHERS[3:],
+            ],
+            {"joined"},
+        ),
+        (1, False, ["n1 handshake - 0 0 0 disconnected"], set()),
+    ],
+    ids=[
+        "calls the others",
+        "waits for a replica to take over",
+        "takes the first part",
+        "takes the second part",
+        "takes the third part",
+        "waits for its primary",
+        "follows its primary",
+        "follows who took over",
+        "waits for who holds its part and is away",
+        "keeps what it holds while slots are moved",
+        "forgets a replica whose name another one has",
+        "forgets a primary whose name another one has",
+        "takes over from one whose name another one has",
+        "keeps one in mind that a replica follows",
+        "got no answer",
+    ],
+)
+def test_a_node_of_a_cluster_takes_the_next_step(place: int, patient: bool, seen: list[str], steps: set[str]) -> None:
+    lines = [line.partition(" ") for line in seen]
+    view = "".join(
+        f"id{number} 10.0.0.{number}:6379@16379,{name} {rest}\n" for number, (name, _, rest) in enumerate(lines, 1)
+    )
+    names = " ".join(f"n{number}" for number in range(1, 7))
+    joining = (REPOSITORY / "deploy" / "redis" / "join.sh").read_text()
+    given = ("-v", f"nodes={names}", "-v", f"place={place}", "-v", f"patient={int(patient)}")
+    command = ["sh", "-c", f'{joining}\nawk "$@" "$decide"', "join.sh", *given]
+
+    done = subprocess.run(command, input=view, capture_output=True, text=True, check=True)
+
+    assert set(done.stdout.splitlines()) == steps
 
 
 def test_health_tells_a_process_that_works_from_one_that_hangs(server: Server, processes: Processes) -> None:

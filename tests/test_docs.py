@@ -47,13 +47,21 @@ from producer.sources.demo.people import load_photograph
 __all__ = ["processes"]
 
 # What each command of the program is: one that ends by itself is run here, one that runs until it is stopped is parsed.
-ENDS = frozenset({"label", "status", "dead", "models", "check", "password", "health", "jobs"})
+ENDS = frozenset({"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs"})
 GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "train", "trainer"})
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})
 # Files that only exist after set-up, or on a user's machine.
 MADE = frozenset(
-    {".env", ".venv", "certificates/ca.pem", "certificates/ca.key", "trainer/assets/", "assets/face_detector.onnx"}
+    {
+        ".env",
+        ".venv",
+        "bench/out/fuzz/",
+        "certificates/ca.pem",
+        "certificates/ca.key",
+        "trainer/assets/",
+        "assets/face_detector.onnx",
+    }
 )
 USERS = frozenset(
     {
@@ -278,7 +286,7 @@ def dead_letter(server: Server) -> str:
         seq=0,
         width=64,
         height=64,
-        pixels_key="pixels:door:1:0",
+        pixels_key="{s0}:pixels:door:1:0",
         captured_at=server.clock.now(),
         deadline_at=None,
     )
@@ -288,7 +296,7 @@ def dead_letter(server: Server) -> str:
     letter = messages.DeadLetter(
         stream="frames", entry_id="1-0", fields=fields, error="test", process="test", deliveries=1, died_at=0
     )
-    id_ = server.client.xadd("dead", {"record": messages.encode(letter), "camera": "door"})
+    id_ = server.client.xadd("{s0}:dead", {"record": messages.encode(letter), "camera": "door"})
     return id_.decode()
 
 

@@ -122,6 +122,6 @@ def test_no_frame_is_ever_shown_with_the_label_of_another(
     assert foreign == []
     ids = [int(frame_id.split(":")[2]) for frame_id, *_ in seen]
     assert ids == sorted(ids)
-    ledger = read_ledgers(server.client, ["demo"])["demo"]
+    ledger = read_ledgers(server.bus, ["demo"])["demo"]
     assert ledger.balances
     assert ledger.labelled >= len(seen)

@@ -11,14 +11,21 @@ import signal
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+import redis
 from conftest import Server, wait_until
 from processes import Process, Processes, descendants, gone, live, processes, wait_for_workers
 
-from pipeline.bus import messages
 from pipeline.bus.keys import GROUP
+from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FrameResult, decode
 from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers, read_status
+from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.jpeg import encode_jpeg
+from producer.files.outputs import Outputs
+from producer.files.sender import Sender
+from producer.sources.source_spec import parse_source
 
 __all__ = ["processes"]
 
@@ -56,8 +63,8 @@ def finished(label: Process, lines: Path, server: Server) -> Ledger:
     found = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [line["frame"] for line in found] == list(range(PICTURES))
     assert not any("error" in line for line in found)
-    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange(messages.CAMERAS, 0, -1))]
-    ledger = read_ledgers(server.client, [camera])[camera]
+    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange("{s0}:cameras", 0, -1))]
+    ledger = read_ledgers(server.bus, [camera])[camera]
     assert ledger.balances
     assert ledger.in_flight == 0
     return ledger
@@ -65,7 +72,7 @@ def finished(label: Process, lines: Path, server: Server) -> Ledger:
 
 def labelled_counts(server: Server) -> collections.Counter[str]:
     """Return how often each frame was labelled."""
-    rows = cast(list[Any], server.client.xrange(messages.RESULTS))
+    rows = cast(list[Any], server.client.xrange("{s0}:results"))
     results = [decode(FrameResult, fields[b"record"]) for _, fields in rows]
     return collections.Counter(result.frame_id for result in results if result.outcome == "labelled")
 
@@ -107,7 +114,7 @@ def test_a_worker_killed_at_work_loses_nothing_and_counts_nothing_twice(
     assert set(labelled_counts(server).values()) == {1}
 
 
-@pytest.mark.parametrize(("role", "stream"), [("detect", messages.FRAMES), ("classify", messages.FACES)])
+@pytest.mark.parametrize(("role", "stream"), [("detect", "{s0}:frames:complete"), ("classify", "{s0}:faces:complete")])
 def test_a_worker_that_resumes_after_the_reclaim_time_changes_nothing(
     server: Server, processes: Processes, street: Path, tmp_path: Path, role: str, stream: str
 ) -> None:
@@ -122,18 +129,18 @@ def test_a_worker_that_resumes_after_the_reclaim_time_changes_nothing(
     pause_while_holding(server, paused, stream, consumer)
 
     ledger = finished(label, lines, server)
-    before = server.client.xlen(messages.RESULTS)
+    before = server.client.xlen("{s0}:results")
     os.kill(paused.pid, signal.SIGCONT)
     wait_until(lambda: any(beat.id == consumer for beat in read_heartbeats(server.client)), 10, "it goes on")
     paused.terminate()
     paused.wait(timeout=30)
 
     assert ledger == Ledger(produced=PICTURES, labelled=PICTURES)
-    assert server.client.xlen(messages.RESULTS) == before == PICTURES
+    assert server.client.xlen("{s0}:results") == before == PICTURES
     assert set(labelled_counts(server).values()) == {1}
-    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange(messages.CAMERAS, 0, -1))]
-    assert read_ledgers(server.client, [camera])[camera] == ledger
-    assert server.client.xlen(messages.FACES) == server.client.xlen(messages.FRAMES) == 0
+    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange("{s0}:cameras", 0, -1))]
+    assert read_ledgers(server.bus, [camera])[camera] == ledger
+    assert server.client.xlen("{s0}:faces:complete") == server.client.xlen("{s0}:frames:complete") == 0
 
 
 def test_redis_losing_its_memory_loses_no_frame_of_a_run(server: Server, processes: Processes, street: Path) -> None:
@@ -143,7 +150,7 @@ def test_redis_losing_its_memory_loses_no_frame_of_a_run(server: Server, process
     server.process.start()
 
     finished(label, lines, server)
-    assert "lost its memory" in processes.log()
+    assert "sending them again" in processes.log()
 
 
 def test_a_redis_that_was_emptied_loses_no_frame_of_a_run(server: Server, processes: Processes, street: Path) -> None:
@@ -164,7 +171,7 @@ def test_full_memory_lets_a_run_go_on_once_there_is_room(
     os.kill(classifier.pid, signal.SIGSTOP)
     lines = tmp_path / "out.jsonl"
     label = processes.start("label", street, "--json", lines, redis=server)
-    wait_until(lambda: server.client.xlen(messages.FACES) >= 10, 30, "faces wait")
+    wait_until(lambda: server.client.xlen("{s0}:faces:complete") >= 10, 30, "faces wait")
 
     server.client.config_set("maxmemory", "1mb")
     os.kill(classifier.pid, signal.SIGCONT)
@@ -175,13 +182,70 @@ def test_full_memory_lets_a_run_go_on_once_there_is_room(
     assert ledger.labelled == PICTURES
 
 
+def test_a_picture_that_never_fits_into_redis_gets_a_line_with_its_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.files.sender.NO_ROOM_TIMEOUT_S", 0.2)
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    (tmp_path / "in" / "large.jpg").write_bytes(encode_jpeg(noise, 95))
+    server.client.config_set("maxmemory", "2mb")
+    spec = parse_source(str(tmp_path / "in"))
+    outputs = Outputs(spec, json_path=str(tmp_path / "out.jsonl"), out_path=None, resume=False)
+    context = WorkerContext("camera", server.url)
+    lease = Lease(server.shard, "file-0000000a", context.wait)
+    lease.acquire()
+    sender = Sender(context, server.shard, lease.token, "file-0000000a", 90, spec.open(), outputs)
+
+    wait_until(lambda: sender.step() or sender.done, 30, "the frame is given up")
+    outputs.close(complete=True)
+    lease.release()
+    context.client.close()
+
+    (line,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert re.fullmatch(r"Redis has no room for its JPEG of \d+ bytes: raise its maxmemory", line["error"])
+
+
+def test_a_frame_that_was_read_while_redis_could_not_tell_the_time_is_sent(
+    server: Server, processes: Processes, street: Path, tmp_path: Path
+) -> None:
+    for path in sorted(street.iterdir())[3:]:
+        path.unlink()
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    spec = parse_source(str(street))
+    outputs = Outputs(spec, json_path=str(tmp_path / "out.jsonl"), out_path=None, resume=False)
+    context = WorkerContext("camera", server.url)
+    lease = Lease(server.shard, "file-0000000a", context.wait)
+    lease.acquire()
+    sender = Sender(context, context.bus.shards[0], lease.token, "file-0000000a", 90, spec.open(), outputs)
+    server.process.terminate()
+    context.clock.expire()  # as after every reconnection
+
+    with pytest.raises(redis.RedisError):
+        sender.step()
+    server.process.start()
+
+    def is_done() -> bool:
+        with context.reconnecting():
+            sender.step()
+        return sender.done
+
+    wait_until(is_done, 60, "all frames have a line")
+    outputs.close(complete=True)
+    lease.release()
+    context.client.close()
+    assert lines_in(tmp_path / "out.jsonl") == 3
+
+
 def test_without_detectors_the_newest_frame_of_a_camera_is_still_shown(server: Server, processes: Processes) -> None:
     processes.start("camera", "demo", "--name", "door", redis=server)
-    wait_until(lambda: read_ledgers(server.client, ["door"])["door"].dropped.get("source_full"), 30, "it is full")
+    wait_until(lambda: read_ledgers(server.bus, ["door"])["door"].dropped.get("stale"), 30, "newer frames come")
 
-    before = cast(bytes, server.client.hget("newest:frames:door", "seq"))
-    wait_until(lambda: server.client.hget("newest:frames:door", "seq") != before, 5, "the newest frame goes on")
-    key = cast(bytes, server.client.hget("newest:frames:door", "pixels_key"))
+    before = cast(bytes, server.client.hget("{s0}:newest:frames:door", "seq"))
+    wait_until(lambda: server.client.hget("{s0}:newest:frames:door", "seq") != before, 5, "the newest frame goes on")
+    key = cast(bytes, server.client.hget("{s0}:newest:frames:door", "pixels_key"))
 
     assert server.client.exists(key)
 
@@ -195,9 +259,9 @@ def test_pixels_that_are_gone_are_sent_again(
     os.kill(idle.pid, signal.SIGSTOP)
     lines = tmp_path / "out.jsonl"
     label = processes.start("label", street, "--json", lines, redis=server)
-    wait_until(lambda: server.client.keys("pixels:*"), 30, "pixels are there")
+    wait_until(lambda: server.client.keys("{s0}:pixels:*"), 30, "pixels are there")
 
-    server.client.delete(*cast(list[bytes], server.client.keys("pixels:*")))
+    server.client.delete(*cast(list[bytes], server.client.keys("{s0}:pixels:*")))
     os.kill(idle.pid, signal.SIGCONT)
 
     ledger = finished(label, lines, server)
@@ -218,12 +282,12 @@ def test_a_damaged_image_of_a_live_camera_is_dead_and_all_others_are_labelled(
     processes.start("camera", street, "--name", "door", redis=server)
 
     def counts() -> Ledger | None:
-        ledger = read_ledgers(server.client, ["door"])["door"]
+        ledger = read_ledgers(server.bus, ["door"])["door"]
         assert ledger.balances
         return ledger if ledger.dropped.get("dead", 0) >= 2 and ledger.labelled >= 20 else None
 
     wait_until(counts, 20, "dead letters of the damaged picture, and labels of the others")
-    assert server.client.xlen(messages.DEAD) >= 2
+    assert server.client.xlen("{s0}:dead") >= 2
 
 
 @pytest.mark.parametrize("role", ["camera", "detect", "classify", "view"])
@@ -299,7 +363,7 @@ def test_demo_continues_after_its_processes_are_ended(processes: Processes, numb
 
     wait_until(lambda: gone(victims), 30, "the victims are gone")
     wait_until(lambda: labelled(client) >= 20, 30, "labels again, from a ledger that began anew")
-    status = read_status(client.client, client.clock)
+    status = read_status(client.bus)
     assert status.cameras[0].ledger.balances
     assert len(victims) >= 5
     assert demo.poll() is None
@@ -321,9 +385,7 @@ def messages_client(folder: Path) -> Server:
 
 def labelled(server: Server) -> int:
     """Return how many frames of the demo were labelled, 0 while Redis is away."""
-    import redis
-
     try:
-        return read_ledgers(server.client, ["demo"])["demo"].labelled
+        return read_ledgers(server.bus, ["demo"])["demo"].labelled
     except redis.RedisError:
         return 0

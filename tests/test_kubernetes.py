@@ -25,7 +25,8 @@ from pipeline.runtime import metrics, metrics_server
 from pipeline.runtime.watchdog import STUCK_S
 
 EVERYTHING = "overlays/gpu"  # has an object of each kind that any of them has
-FOLDERS = ["base", "overlays/cluster", EVERYTHING, "examples/door-camera"]
+CLUSTER = "overlays/redis-cluster"
+FOLDERS = ["base", "overlays/cluster", EVERYTHING, CLUSTER, "examples/door-camera"]
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 README = (KUBERNETES / "README.md").read_text()
 OURS = ("maskwatch", "maskwatch-train", "maskwatch-gpu")
@@ -35,7 +36,7 @@ TOKEN = "only-probes-know-this-one"  # noqa: S105 -- it opens nothing but these 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("folder", [EVERYTHING, "examples/door-camera"])
+@pytest.mark.parametrize("folder", [EVERYTHING, CLUSTER, "examples/door-camera"])
 def test_every_object_is_as_kubernetes_own_schemas_say(folder: str, version: str) -> None:
     objects = [one for one in built(folder).all if one["kind"] not in FOREIGN]
 
@@ -103,8 +104,9 @@ def test_every_process_has_its_three_probes(folder: str) -> None:
             assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container), container["name"]
 
 
-def test_what_redis_writes_and_what_is_temporary_stays_in_memory() -> None:
-    for workload in built(EVERYTHING).workloads():
+@pytest.mark.parametrize("folder", [EVERYTHING, CLUSTER])
+def test_what_redis_writes_and_what_is_temporary_stays_in_memory(folder: str) -> None:
+    for workload in built(folder).workloads():
         mounted = {mount["mountPath"]: mount["name"] for _, one in mounts(workload) for mount in one}
         volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
 
@@ -145,7 +147,7 @@ def test_redis_and_probes_start_from_files_that_are_mounted() -> None:
     }
 
     assert named == {"start.sh", "redis.conf", "users.acl.template", "jobs.conf", "jobs.acl.template", "liveness.py"}
-    assert named == files
+    assert files == named | {"join.sh", "cluster.conf", "replica.acl.template"}, "start.sh reads these in a cluster"
 
 
 def test_classifiers_and_trainer_on_gpus_have_one_each_and_the_image_for_it() -> None:
@@ -269,7 +271,8 @@ def test_every_selector_finds_its_pods(folder: str) -> None:
         )
     for budget in objects.of("PodDisruptionBudget"):
         (kept,) = objects.selected(budget["spec"]["selector"])
-        assert objects.named("Deployment", kept)["spec"].get("replicas", 2) > budget["spec"]["minAvailable"]
+        (workload,) = (one for one in objects.workloads() if one["metadata"]["name"] == kept)
+        assert workload["spec"].get("replicas", 2) > budget["spec"]["minAvailable"]
     for scaled in objects.of("ScaledObject"):
         target = objects.named("Deployment", scaled["spec"]["scaleTargetRef"]["name"])
         assert "replicas" not in target["spec"], "it would be set anew by each apply"
@@ -303,6 +306,47 @@ def test_policies_let_through_what_each_role_needs_and_nothing_else() -> None:
         | {("monitoring", role, 9400) for role in ("camera", "detector", "classifier", "trainer")}
         | {("monitoring", "viewer", 8000)}
     )
+
+
+def test_the_nodes_of_a_redis_cluster_reach_each_other_and_nobody_else_reaches_their_bus() -> None:
+    objects = built(CLUSTER)
+
+    let_through = leaves(objects)
+
+    assert let_through - leaves(built("base")) == {
+        ("redis", "redis", 6379),
+        ("redis", "redis", 16379),
+        ("redis", "kube-system", 53),
+    }
+    assert leaves(built("base")) - let_through == set()
+    assert {6379, 16379} <= open_ports(objects, "redis")
+
+
+def test_a_redis_cluster_has_the_nodes_that_it_and_all_programs_name(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "deploy", tmp_path / "deploy")
+    folders = ["../deploy/kubernetes/base", "../deploy/kubernetes/examples/door-camera"]
+    parts = {"resources": folders, "components": ["../deploy/kubernetes/components/redis-cluster"]}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+
+    objects = built(str(tmp_path / "mine"))
+
+    nodes, service = objects.named("StatefulSet", "redis"), objects.named("Service", "redis")
+    names = [f"redis-{number}.{nodes['spec']['serviceName']}" for number in range(nodes["spec"]["replicas"])]
+    (node,) = nodes["spec"]["template"]["spec"]["containers"]
+    assert values(node)["REDIS_NODES"] == " ".join(names)
+    assert len(names) == 6
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
+    assert [one["metadata"]["name"] for one in objects.of("Deployment") if one["metadata"]["name"] == "redis"] == []
+    programs = [container for _, container in objects.containers() if container["name"] in WORKERS]
+    assert len(programs) == len(WORKERS) + 1
+    for program in programs:
+        role = program["name"]
+        hosts = ",".join(f"{name}:6379" for name in names)
+        assert values(program)["MASKWATCH_REDIS_URL"] == (
+            f"redis-cluster://{role}:$(REDIS_{role.upper()}_PASSWORD)@{hosts}/0"
+        )
+        assert values(program)["MASKWATCH_SHARDS"] == "3"
 
 
 def test_each_stage_of_an_image_that_pods_use_is_in_the_dockerfile() -> None:

@@ -17,7 +17,7 @@ FRAME = Frame(
     seq=2,
     width=640,
     height=480,
-    pixels_key="pixels:door:1:2",
+    pixels_key="{s0}:pixels:door:1:2",
     captured_at=1.5,
     deadline_at=None,
 )
@@ -49,9 +49,12 @@ def test_an_encoded_record_decodes_to_itself() -> None:
         {"width": 0},
         {"height": 70_000},
         {"pixels_key": "frames"},
-        {"pixels_key": "pixels:../../x"},
+        {"pixels_key": "{s0}:pixels:../../x"},
         {"captured_at": "now"},
         {"deadline_at": []},
+        {"captured_at": float("nan")},
+        {"captured_at": 1e300},
+        {"deadline_at": float("inf")},
     ],
 )
 def test_an_invalid_field_is_rejected(fields: dict[str, object]) -> None:
@@ -68,6 +71,25 @@ def test_more_faces_than_the_limit_are_rejected() -> None:
     )
 
     with pytest.raises(BadMessage, match="128"):
+        decode(FaceCrops, packed)
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf"), -1e300])
+def test_a_box_that_is_not_in_any_picture_is_rejected(side: float) -> None:
+    face = {"box": (side, 0, 1, 1), "score": 0.5, "label": "mask", "confidence": 0.9}
+    packed = msgspec.msgpack.encode(msgspec.to_builtins(FRAME) | {"outcome": "labelled", "faces": [face]})
+
+    with pytest.raises(BadMessage, match="box"):
+        decode(FrameResult, packed)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_seconds_that_are_no_number_are_rejected(number: float) -> None:
+    packed = msgspec.msgpack.encode(
+        msgspec.to_builtins(FRAME) | {"boxes": [], "scores": [], "crop_px": 112, "seconds": {"detect": number}}
+    )
+
+    with pytest.raises(BadMessage, match="seconds"):
         decode(FaceCrops, packed)
 
 

@@ -15,9 +15,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.bus import messages
+from pipeline.bus import keys, messages
 from pipeline.bus.leases import Lease
-from pipeline.bus.status import Camera, Ledger, Status, read_status
+from pipeline.bus.status import WORK_STREAMS, Camera, Ledger, Status, read_status
 from pipeline.runtime import metrics, metrics_server
 from pipeline.runtime.metrics import BusyTime, SettledEntries
 from pipeline.runtime.metrics_server import MAX_CONNECTIONS, has_token, serve_metrics
@@ -227,8 +227,14 @@ def test_the_viewer_exports_the_metrics_of_redis(server: Server) -> None:
     feed.drop("stale")
     feed.publish()
 
+    latency = ("maskwatch_camera_latency_seconds", "door")
     with reading(server.url) as reader:
-        found = told(reader.get("/metrics").text)
+        up = told(reader.get("/metrics").text)["maskwatch_camera_up", "door", "live"]
+        found = wait_until(
+            lambda: values if latency in (values := told(reader.get("/metrics").text)) else None,
+            5,
+            "the second in which a frame was labelled is over",
+        )
 
     assert found["maskwatch_frames_produced_total", "door"] == 3
     assert found["maskwatch_frames_labelled_total", "door"] == 1
@@ -237,22 +243,23 @@ def test_the_viewer_exports_the_metrics_of_redis(server: Server) -> None:
     assert found["maskwatch_frames_in_flight", "door"] == 1
     assert found["maskwatch_stream_length", "frames"] == found["maskwatch_stream_lag", "frames"] == 1
     assert found["maskwatch_stream_pending", "frames"] == 0
-    assert found["maskwatch_camera_up", "door", "live"] == 1
-    assert found["maskwatch_camera_latency_seconds", "door"] >= 0
+    assert {("maskwatch_stream_lag", name) for name in WORK_STREAMS} <= found.keys()
+    assert up == 1
+    assert found[latency] >= 0
     assert found["maskwatch_camera_age_seconds", "door"] >= 0
     assert found["maskwatch_redis_memory_bytes",] > 0
 
 
 def test_a_camera_that_has_never_delivered_a_frame_is_exported_as_offline(server: Server) -> None:
     with worker_context("camera", Settings(redis_url=server.url)) as context:
-        lease = Lease(context.client, "ghost", context.wait)
+        lease = Lease(context.bus.shard_of("ghost"), "ghost", context.wait)
         lease.acquire()
         lease.release()
 
     with reading(server.url) as reader:
         found = told(reader.get("/metrics").text)
 
-    assert [camera.name for camera in read_status(server.client, server.clock).cameras] == ["ghost"]
+    assert [camera.name for camera in read_status(server.bus).cameras] == ["ghost"]
     assert found["maskwatch_camera_up", "ghost", "offline"] == 0
     assert found["maskwatch_frames_produced_total", "ghost"] == 0
 
@@ -263,8 +270,8 @@ def test_the_viewer_counts_processes_by_role_and_model(server: Server) -> None:
         [("classifier", "a"), ("classifier", "a"), ("classifier", "b"), ("viewer", None)]
     ):
         beat = messages.Heartbeat(role=role, id=f"p{number}", host="h", pid=1, started_at=now, beat_at=now, model=model)
-        server.client.set(f"heartbeat:p{number}", messages.encode(beat))
-        server.client.zadd(messages.PROCESSES, {f"p{number}": now})
+        server.client.set(f"{{all}}:heartbeat:p{number}", messages.encode(beat))
+        server.client.zadd(keys.PROCESSES, {f"p{number}": now})
 
     with reading(server.url) as reader:
         found = told(reader.get("/metrics").text)

@@ -20,7 +20,7 @@ from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, read_ca
 from models.files import ModelUnusable
 from models.registry.promotion import promote, rollback
 from models.registry.registry import BUILT_IN, Registry, register, registry_at
-from pipeline.bus import messages
+from pipeline.bus import keys, messages
 from pipeline.bus.messages import FrameResult, decode
 from pipeline.bus.status import read_heartbeats, read_ledgers, read_status, status_table
 from pipeline.runtime.settings import Settings
@@ -85,7 +85,7 @@ class Watched:
 
     def results(self, after: float = 0.0) -> list[tuple[float, FrameResult]]:
         """Return the results written since a time, each with its own, in Unix seconds on Redis' clock."""
-        rows = cast(list[Any], self.server.client.xrange(messages.RESULTS, min=f"({int(after * 1000)}-0"))
+        rows = cast(list[Any], self.server.client.xrange("{s0}:results", min=f"({int(after * 1000)}-0"))
         return [
             (int(id_.split(b"-")[0]) / 1000, decode(FrameResult, fields[b"record"]))
             for id_, fields in rows
@@ -94,7 +94,7 @@ class Watched:
 
     def labelled_with(self, version: str, after: float = 0.0) -> int:
         """Return how many frames a version has labelled since a time; the ledger balances whenever it is asked."""
-        assert read_ledgers(self.server.client, [CAMERA])[CAMERA].balances
+        assert read_ledgers(self.server.bus, [CAMERA])[CAMERA].balances
         return sum(result.model == version for _, result in self.results(after))
 
     def all_ended(self, newest: int) -> bool:
@@ -131,10 +131,10 @@ def test_promotions_under_a_live_camera_lose_no_frame(watched: Watched) -> None:
     for swap in swaps:
         since = [result for at, result in results if swap.both_at < at < swap.ended_at]
         assert {result.model for result in since if result.outcome == "labelled"} == {swap.version}
-    ledger = read_ledgers(watched.server.client, [CAMERA])[CAMERA]
+    ledger = read_ledgers(watched.server.bus, [CAMERA])[CAMERA]
     assert ledger.produced == ledger.labelled + sum(ledger.dropped.values()) + ledger.in_flight
     assert ledger.dropped.keys() <= FRESH_ONLY
-    announced = decode(messages.AnnouncedModel, cast(bytes, watched.server.client.get(messages.MODEL)))
+    announced = decode(messages.AnnouncedModel, cast(bytes, watched.server.client.get(keys.MODEL)))
     assert announced.version == second
     around = [drops(results, swap.began_at, swap.ended_at) for swap in swaps]
     print(f"frames dropped around each of {len(swaps)} swaps: {around}")
@@ -196,7 +196,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
         return all(f"refused {second}: " in state and model == first for model, state in watched.classifiers())
 
     wait_until(rejected, 10, "both classifiers reject it")
-    shown = status_table(read_status(watched.server.client, watched.server.clock))
+    shown = status_table(read_status(watched.server.bus))
     rejected_at = watched.server.clock.now()
     wait_until(lambda: watched.labelled_with(first, rejected_at) >= 20, 10, "the first version still labels")
     register(registry.location, tmp_path / "second")
@@ -204,7 +204,7 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
 
     assert shown.count(f"refused {second}: ") == 2
     assert f"{INT8_NAME} is damaged" in shown
-    assert read_ledgers(watched.server.client, [CAMERA])[CAMERA].dropped.keys() <= FRESH_ONLY
+    assert read_ledgers(watched.server.bus, [CAMERA])[CAMERA].dropped.keys() <= FRESH_ONLY
 
 
 def reloader_at(registry: Registry) -> ModelReloader:

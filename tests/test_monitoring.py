@@ -315,7 +315,9 @@ def lines_saying(processes: Processes, role: str, pattern: str) -> list[str]:
 
 
 def labels_faces(pipeline: Pipeline) -> bool:
-    return sample(metrics_of(pipeline, "classifier"), "maskwatch_batch_crops_count") > 2
+    """Return whether batches are labelled, and the status counts the frames of a whole second."""
+    batches = sample(metrics_of(pipeline, "classifier"), "maskwatch_batch_crops_count")
+    return batches > 2 and "maskwatch_camera_latency_seconds" in names(metrics_of(pipeline, "viewer"))
 
 
 def metrics_of(pipeline: Pipeline, role: str) -> str:

@@ -74,6 +74,16 @@ def test_an_image_of_108_megapixels_is_rejected_by_its_header() -> None:
         decode_jpeg(bytes(jpeg))
 
 
+def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_rejected_before_it_takes_minutes() -> None:
+    picture_file = io.BytesIO()
+    Image.new("L", (64, 48)).save(picture_file, "JPEG", progressive=True)
+    jpeg = picture_file.getvalue()
+    last_scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+
+    with pytest.raises(BadImage, match="506 scans"):
+        decode_jpeg(jpeg[:-2] + 500 * last_scan + jpeg[-2:])
+
+
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (65_501, 1), (10_000, 5_001)])
 def test_sizes_out_of_bounds_are_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(BadImage):

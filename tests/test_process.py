@@ -18,7 +18,7 @@ import redis
 from conftest import Server, wait_until
 from prometheus_client import REGISTRY
 
-from pipeline.bus import messages
+from pipeline.bus import keys, messages
 from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect
 from pipeline.bus.leases import Lease, NameTaken
 from pipeline.bus.messages import AnnouncedModel
@@ -39,36 +39,38 @@ def test_a_name_in_use_is_rejected_with_its_holder(server: Server) -> None:
         worker_context("camera", Settings(redis_url=server.url)) as first,
         worker_context("camera", Settings(redis_url=server.url)) as second,
     ):
-        holder = Lease(first.client, "door", first.wait)
+        holder = Lease(first.bus.shard_of("door"), "door", first.wait)
         holder.acquire()
 
         with pytest.raises(NameTaken, match=r"'door' is published by process \d+ on "):
-            Lease(second.client, "door", second.wait).acquire()
+            Lease(second.bus.shard_of("door"), "door", second.wait).acquire()
 
         holder.release()
 
 
 def test_a_released_name_is_free_at_once(server: Server) -> None:
     with worker_context("camera", Settings(redis_url=server.url)) as context:
-        first, second = Lease(context.client, "door", context.wait), Lease(context.client, "door", context.wait)
+        shard = context.bus.shard_of("door")
+        first, second = Lease(shard, "door", context.wait), Lease(shard, "door", context.wait)
         first.acquire()
         first.release()
 
         second.acquire()
 
-        assert server.client.get("lease:door") == second.token
+        assert server.client.get("{s0}:lease:door") == second.token
         second.release()
 
 
-def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server) -> None:
+@pytest.mark.parametrize("left_ms", [1_000, 600_000], ids=["in time", "with a clock that was set back"])
+def test_the_name_of_a_holder_that_died_is_free_after_its_lease(server: Server, left_ms: int) -> None:
     died = messages.encode(messages.LeaseHolder(host="there", pid=1, token="x"))
-    server.client.set("lease:door", died, px=1_000)
+    server.client.set("{s0}:lease:door", died, px=left_ms)
 
     with worker_context("camera", Settings(redis_url=server.url)) as context:
-        lease = Lease(context.client, "door", context.wait)
+        lease = Lease(context.bus.shard_of("door"), "door", context.wait)
         lease.acquire()
 
-        assert server.client.get("lease:door") == lease.token
+        assert server.client.get("{s0}:lease:door") == lease.token
         lease.release()
 
 
@@ -139,16 +141,16 @@ def test_an_invalid_announcement_is_logged_once_and_so_is_its_end(
     monkeypatch.setattr(detect, "MODEL_POLL_INTERVAL_S", 0.0)
     cache = ActiveModelCache(FIRST)
     with worker_context("detector", Settings(redis_url=server.url), heartbeat=False) as context:
-        server.client.lpush(messages.MODEL, "a list")
+        server.client.lpush(keys.MODEL, "a list")
         meanwhile = [cache.get(context) for _ in range(3)]
-        server.client.delete(messages.MODEL)
-        server.client.set(messages.MODEL, b"junk")
+        server.client.delete(keys.MODEL)
+        server.client.set(keys.MODEL, b"junk")
         meanwhile += [cache.get(context) for _ in range(3)]
-        server.client.set(messages.MODEL, messages.encode(ANNOUNCED))
+        server.client.set(keys.MODEL, messages.encode(ANNOUNCED))
         after = [cache.get(context) for _ in range(3)]
 
     assert (meanwhile, after) == ([FIRST] * 6, [ANNOUNCED] * 3)
-    texts = [record.message for record in caplog.records if "key model" in record.message]
+    texts = [record.message for record in caplog.records if f"key {keys.MODEL}" in record.message]
     assert ["ignored until it is valid again" in text for text in texts] == [True, False]
     assert "is valid again" in texts[1]
 
@@ -190,7 +192,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lives(server: Server, context: WorkerContext) -> bool:
-    return server.client.exists(f"heartbeat:{context.id}") == 1
+    return server.client.exists(f"{{all}}:heartbeat:{context.id}") == 1
 
 
 def test_a_stuck_process_sends_no_heartbeat(server: Server, quick: None, caplog: pytest.LogCaptureFixture) -> None:

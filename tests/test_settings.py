@@ -46,8 +46,21 @@ def test_a_value_that_does_not_fit_is_named_by_its_flag(values: dict[str, object
         settings_from(values)
 
 
+@pytest.mark.parametrize("name", ["shards", "port", "log_level"])
+def test_a_text_that_is_no_unicode_does_not_fit(name: str) -> None:
+    with pytest.raises(BadSettings):
+        settings_from({name: "\ud800"})
+
+
 @pytest.mark.parametrize(
-    ("text", "says"), [("speed = 3\n", "no setting speed"), ("fps = ", "settings file"), ("fps = -1\n", "--fps")]
+    ("text", "says"),
+    [
+        ("speed = 3\n", "no setting speed"),
+        ("fps = ", "settings file"),
+        ("fps = -1\n", "--fps"),
+        (f"port = {'9' * 5_000}\n", "settings file .*digits"),
+        (f"models = {'[' * 10_000}\n", "settings file .*recursion"),
+    ],
 )
 def test_a_settings_file_that_is_wrong_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "maskwatch.toml"
@@ -81,7 +94,8 @@ def test_a_url_that_does_not_fit_is_not_shown_for_it_may_hold_a_password(name: s
     with pytest.raises(BadSettings) as error:
         settings_from({name: "reddis://detector:secret@redis.lan"})
 
-    assert str(error.value) == f"{flag_of(name)}: does not begin with redis://, rediss:// or unix://"
+    schemes = "redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://"
+    assert str(error.value) == f"{flag_of(name)}: does not begin with {schemes}"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +104,9 @@ def test_a_url_that_does_not_fit_is_not_shown_for_it_may_hold_a_password(name: s
         (["status", "--redis", "redis://detector:se/cret@redis.lan"], "--redis: this URL cannot be parsed"),
         (["status", "--redis", "redis://redis.lan/?foo=bar"], "--redis: redis://redis.lan/?foo=bar has an"),
         (["trainer", "--jobs-redis", "redis://redis.lan/?foo=bar"], "--jobs-redis: redis://redis.lan/?foo=bar has"),
+        (["status", "--redis", "redis-cluster://a:se/cret@a:1,b:2"], "--redis: this URL cannot be parsed"),
+        (["status", "--redis", "redis-cluster://a:1,b:2/?foo=bar"], "--redis: redis-cluster://a:1,b:2/?foo=bar has an"),
+        (["trainer", "--redis", "redis-cluster://a:1,b:2"], "training jobs need a Redis that is no cluster"),
     ],
 )
 def test_a_url_that_cannot_be_used_ends_with_status_2_and_one_line(command: list[str], says: str) -> None:
@@ -99,6 +116,22 @@ def test_a_url_that_cannot_be_used_ends_with_status_2_and_one_line(command: list
     assert len(result.output.strip().splitlines()) == 1
     assert result.output.startswith(f"maskwatch: {says}")
     assert "cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("camera", "shown"),
+    [
+        ("rtsp://user:secret@camera.lan/live", "rtsp://user:***@camera.lan/live"),
+        ("rtsp://user:secret@camera.lan/live?channel=1", "rtsp://user:***@camera.lan/live?channel=1"),
+        ("door:user:secret@camera.lan=demo", "door:***@camera.lan=demo"),
+    ],
+)
+def test_a_camera_without_a_name_is_shown_without_its_password(camera: str, shown: str) -> None:
+    result = CliRunner().invoke(maskwatch.cli, ["up", "--camera", camera])
+
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+    assert result.output.startswith(f"maskwatch: --camera {shown}: write NAME=SOURCE")
 
 
 @pytest.mark.parametrize(

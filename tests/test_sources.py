@@ -140,9 +140,15 @@ def test_a_file_is_a_video_or_a_picture_and_a_directory_is_a_folder(tmp_path: Pa
         "ftp://user:secret@host/film.mp4",
         "rtsp://",
         "rtsp://user:secret@host:port/",
+        "rtsp:/user:secret@host/",
+        "user:secret@host/stream",
+        "http://user:[secret@host/",
+        "http://user:secret:x//@host/",
         "",
         "a" * 300,
         "~no-such-user/film.mp4",
+        "~\0",
+        "~\ud800",
     ],
 )
 def test_a_text_that_can_name_no_source_fails_in_one_line_without_the_password(text: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import cast
 
 import pytest
-from conftest import Server
+import redis
+from conftest import Server, wait_until
+from feeding import alive
 
-from pipeline.bus import messages
+from pipeline.bus import keys
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, hide_password
-from pipeline.bus.status import Ledger, State, camera_state, read_status, status_table
+from pipeline.bus.status import STREAMS, Ledger, State, camera_state, read_heartbeats, read_status, status_table
+from pipeline.runtime.worker_context import WorkerContext
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def test_the_clock_takes_the_fastest_of_its_round_trips() -> None:
 
         calls = 0
 
-        def time(self) -> tuple[int, int]:
+        def execute_command(self, *_: object) -> tuple[int, int]:
             self.calls += 1
             return 1000, 0
 
@@ -60,57 +64,105 @@ def test_the_clock_takes_the_fastest_of_its_round_trips() -> None:
     assert clock.now() == pytest.approx(1000 + 5.001 - 2.001)
 
 
+def test_an_answer_with_another_time_makes_the_clock_measure_again(server: Server) -> None:
+    suspended_s = 0.0
+    clock = Clock(server.client, monotonic=lambda: time.monotonic() - suspended_s)
+    clock.now()
+
+    suspended_s = 30.0  # of which the monotonic clock knows nothing
+    clock.compare(clock.monotonic(), server.client.time())
+
+    assert abs(clock.now() - server.clock.now()) < 1
+
+
+def test_a_dead_process_is_not_live_after_redis_clock_was_set_back(server: Server) -> None:
+    with alive(server, "detector"):
+        wait_until(lambda: len(read_heartbeats(server.client)) == 1, 5, "it lives")
+        (name,) = cast(list[bytes], server.client.zrange(keys.PROCESSES, 0, -1))
+        packed = cast(bytes, server.client.get(b"{all}:heartbeat:" + name))
+        server.client.set("{all}:heartbeat:dead", packed, ex=3600)
+        server.client.zadd(keys.PROCESSES, {"dead": server.clock.now() + 3600})
+
+        found = read_heartbeats(server.client)
+
+    assert [beat.id for beat in found] == [name.decode()]
+
+
+def test_the_clock_measures_again_when_redis_was_away(server: Server) -> None:
+    context = WorkerContext("camera", server.url)
+    with context.reconnecting():
+        context.clock.now()
+    moved = context.clock.monotonic
+    with context.reconnecting():
+        raise redis.ConnectionError("gone")
+    context.clock.monotonic = lambda: moved() - 30
+
+    with context.reconnecting():
+        context.client.ping()
+
+    assert abs(context.clock.now() - server.clock.now()) < 1
+    context.client.close()
+
+
 def test_an_empty_redis_has_a_status(server: Server) -> None:
-    status = read_status(server.client, server.clock)
+    status = read_status(server.bus)
 
     assert status.cameras == status.processes == []
-    assert status.streams[messages.FRAMES].length == 0
+    assert status.streams["frames"].length == 0
     assert "no classifier is live" in status_table(status)
 
 
-def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None:
-    server.client.zadd(messages.PROCESSES, {"x": 1})
-    server.client.set("heartbeat:x", b"junk")
-    server.client.xadd(messages.RESULTS, {"record": b"junk"})
+def test_the_table_s_columns_are_as_wide_as_the_longest_name_of_a_stream(server: Server) -> None:
+    lines = status_table(read_status(server.bus)).splitlines()
 
-    status = read_status(server.client, server.clock)
+    streams = lines[next(number for number, line in enumerate(lines) if line.startswith("STREAM")) :]
+    assert len(streams) == 1 + len(STREAMS)
+    assert len({len(line) for line in streams}) == 1
+
+
+def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None:
+    server.client.zadd(keys.PROCESSES, {"x": 1})
+    server.client.set("{all}:heartbeat:x", b"junk")
+    server.client.xadd("{s0}:results", {"record": b"junk"})
+
+    status = read_status(server.bus)
 
     assert status.processes == []
 
 
 def test_an_invalid_camera_name_is_skipped(server: Server) -> None:
-    server.client.zadd(messages.CAMERAS, {b"\xff\xfe": 1, "<img>": 1, "door": 1})
+    server.client.zadd("{s0}:cameras", {b"\xff\xfe": 1, "<img>": 1, "door": 1})
 
-    status = read_status(server.client, server.clock)
+    status = read_status(server.bus)
 
     assert [camera.name for camera in status.cameras] == ["door"]
 
 
 @pytest.mark.parametrize("captured_at", ["abc", "nan", "inf", b"\xff", ""])
 def test_an_invalid_time_counts_as_missing(server: Server, captured_at: str) -> None:
-    server.client.zadd(messages.CAMERAS, {"gone": 1})
-    server.client.hset("newest:frames:gone", "captured_at", captured_at)
+    server.client.zadd("{s0}:cameras", {"gone": 1})
+    server.client.hset("{s0}:newest:frames:gone", "captured_at", captured_at)
 
-    (camera,) = read_status(server.client, server.clock).cameras
+    (camera,) = read_status(server.bus).cameras
 
     assert (camera.state, camera.newest_at) == ("offline", None)
 
 
 def test_a_newest_frame_of_another_type_counts_as_missing(server: Server) -> None:
-    server.client.zadd(messages.CAMERAS, {"gone": 1})
-    server.client.set("newest:frames:gone", "text")
+    server.client.zadd("{s0}:cameras", {"gone": 1})
+    server.client.set("{s0}:newest:frames:gone", "text")
 
-    (camera,) = read_status(server.client, server.clock).cameras
+    (camera,) = read_status(server.bus).cameras
 
     assert camera.newest_at is None
 
 
 @pytest.mark.parametrize("count", ["abc", "-3", "1.5", b"\xff", "9" * 5000])
 def test_a_count_that_is_no_number_is_zero(server: Server, count: str) -> None:
-    server.client.zadd(messages.CAMERAS, {"door": 1})
-    server.client.hset("ledger:door", mapping={"produced": count, "labelled": 2, "dropped:stale": count})
+    server.client.zadd("{s0}:cameras", {"door": 1})
+    server.client.hset("{s0}:ledger:door", mapping={"produced": count, "labelled": 2, "dropped:stale": count})
 
-    (camera,) = read_status(server.client, server.clock).cameras
+    (camera,) = read_status(server.bus).cameras
 
     assert camera.ledger == Ledger(labelled=2, dropped={"stale": 0})
 

@@ -17,6 +17,7 @@ import requests
 from conftest import Server, wait_until
 from feeding import Feed, Page, SlowPage, Viewer, alive, face, feeding, number_in, serving, viewing
 
+from pipeline.bus import keys
 from pipeline.runtime.settings import Settings
 from pipeline.vision.arrays import Image
 from pipeline.vision.drawing import COLOURS_BGR
@@ -239,14 +240,16 @@ def test_results_out_of_order_are_shown_in_order(server: Server, viewer: Viewer)
     page.emit("watch", ["demo"])
     with feeding([feed], []):
         page.wait_for_frame()
-    frames = [feed.publish() for _ in range(3)]
+    entries = []
+    for _ in range(3):
+        feed.publish()
+        entries.append(feed.take())
 
-    entries = [feed.take() for _ in frames]
     for entry in reversed(entries):
         feed.finish(entry, face())
 
     seqs = []
-    while not seqs or seqs[-1] < frames[-1].seq:
+    while not seqs or seqs[-1] < entries[-1].record.seq:
         metadata, _ = page.wait_for_frame()
         seqs.append(metadata["seq"])
     assert seqs == sorted(seqs)
@@ -567,9 +570,9 @@ def test_a_killed_viewer_ends_and_leaves_its_port(server: Server) -> None:
 def test_a_camera_whose_data_is_broken_ends_nothing(server: Server, viewer: Viewer) -> None:
     page = Page(viewer.url)
     page.emit("watch", ["broken", "demo"])
-    server.client.zadd("cameras", {"broken": 1, b"\xff": 1})
-    server.client.set("newest:frames:broken", "text")
-    server.client.hset("ledger:broken", "produced", "many")
+    server.client.zadd("{s0}:cameras", {"broken": 1, b"\xff": 1})
+    server.client.set("{s0}:newest:frames:broken", "text")
+    server.client.hset("{s0}:ledger:broken", "produced", "many")
     worker = worker_of(viewer)
 
     with feeding([Feed(server)], [face()]):
@@ -617,7 +620,7 @@ def test_the_viewer_ends_soon_and_whole_however_many_watch(server: Server, how: 
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
     assert set(Path("/tmp").glob("wgunicorn-*")) == before  # noqa: S108
     if how != signal.SIGKILL:
-        assert f"-{worker}-" not in str(server.client.zrange("processes", 0, -1))
+        assert f"-{worker}-" not in str(server.client.zrange(keys.PROCESSES, 0, -1))
 
 
 def worker_of(viewer: Viewer) -> int:

@@ -91,7 +91,7 @@ def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:
         sockets.audience.probe_overdue()
         sockets.broadcast("health", msgspec.to_builtins(health.read_health(context)))
         with context.reconnecting():
-            sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.client, context.clock)))
+            sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.bus)))
 
 
 def _run_or_exit(context: WorkerContext, work: Callable[[], None]) -> None:

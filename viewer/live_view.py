@@ -8,12 +8,12 @@ boxes. While Redis cannot be reached, nothing is displayed; the loop continues a
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from pipeline.bus.keys import newest_frame_key
-from pipeline.bus.messages import FILE_PREFIX, FrameResult, frame_id
+from pipeline.bus.messages import FILE_PREFIX, PIXELS_PATTERN, FrameResult, frame_id
 from pipeline.bus.pixel_reader import fetch_many_pixels
 from pipeline.bus.result_consumer import READ_BLOCK_MS, ResultConsumer
 from pipeline.runtime.worker_context import WorkerContext
@@ -64,7 +64,9 @@ class LiveView:
         consumer: ResultConsumer | None = None
         while self._context.should_run():
             with self._context.reconnecting():
-                consumer = consumer or ResultConsumer(self._context.client)
+                shards = self._context.bus.shards
+                if consumer is None or consumer.shards is not shards:
+                    consumer = ResultConsumer(shards)
                 results = consumer.read(self._block_ms())
                 with self._context.busy():
                     for result in results:
@@ -134,7 +136,10 @@ class LiveView:
         """Return the newest frames of cameras, except those that were displayed before."""
         with self._context.client.pipeline(transaction=False) as pipe:
             for camera in cameras:
-                pipe.hmget(newest_frame_key(camera), ["last", "seq", "captured_at", "pixels_key"])
+                pipe.hmget(
+                    self._context.bus.shard_of(camera).key("newest:frames", camera),
+                    ["last", "seq", "captured_at", "pixels_key"],
+                )
             rows = cast(list[list[bytes | None] | Exception], pipe.execute(raise_on_error=False))
         found = {}
         for camera, row in zip(cameras, rows, strict=True):
@@ -166,6 +171,8 @@ def _newest(camera: str, row: list[bytes | None]) -> _SelectedFrame | None:
     if any(value is None for value in row):
         return None
     last, seq, captured_at, pixels_key = (value.decode(errors="replace") for value in cast(list[bytes], row))
+    if not re.match(PIXELS_PATTERN, pixels_key):
+        return None
     try:
         start = int(last.partition(":")[0])
         newest = _SelectedFrame(camera, start, int(seq), float(captured_at), pixels_key, (), labelled=False)

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import redis
 from flask import Flask, Response, request
@@ -20,6 +20,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from pipeline.bus import messages, status
+from pipeline.bus.cluster import run_on_primaries
 from pipeline.bus.status import Camera, Status
 from pipeline.runtime import metrics
 from pipeline.runtime.metrics import RedisMetric
@@ -61,7 +62,7 @@ def metric_samples(found: Status, seen: Mapping[str, float], now: float) -> dict
             result[metric].append(((camera.name, *labels), value))
     for name, stream in found.streams.items():
         result[metrics.stream_length].append(((name,), stream.length))
-        if name in metrics.OUTCOMES:
+        if name in status.WORK_STREAMS:
             result[metrics.stream_lag].append(((name,), stream.lag))
             result[metrics.stream_pending].append(((name,), stream.pending))
     alive = Counter((process.role, process.model or "") for process in found.processes)
@@ -101,7 +102,7 @@ class _ViewerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the present metrics; without those from Redis when it fails."""
         try:
-            found = status.read_status(self._context.client, self._context.clock)
+            found = status.read_status(self._context.bus)
             values = metric_samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
@@ -117,19 +118,21 @@ class _ViewerCollector(Collector):
 
 def _seen(context: WorkerContext) -> dict[str, float]:
     """Return when each camera's producer was last seen."""
-    rows = cast(list[tuple[bytes, float]], context.client.zrange(messages.CAMERAS, 0, -1, withscores=True))
+    rows: list[tuple[bytes, float]] = []
+    for shard in context.bus.shards:
+        rows += cast(Any, shard.client.zrange(shard.key("cameras"), 0, -1, withscores=True))
     return {name.decode(errors="replace"): at for name, at in rows}
 
 
 def _memory(context: WorkerContext) -> dict[RedisMetric, Samples]:
-    """Return how much memory Redis uses; nothing where the Redis user may not read it."""
+    """Return how much memory Redis, or all primaries of a cluster, use; nothing where the user may not read it."""
     try:
-        found = cast(dict[str, int], context.client.info("memory"))
+        found = run_on_primaries(context.client, "INFO", "memory")
     except redis.ResponseError:
         return {}
     return {
-        metrics.redis_bytes: [((), float(found["used_memory"]))],
-        metrics.redis_limit_bytes: [((), float(found.get("maxmemory", 0)))],
+        metrics.redis_bytes: [((), float(sum(one["used_memory"] for one in found)))],
+        metrics.redis_limit_bytes: [((), float(sum(one.get("maxmemory", 0) for one in found)))],
     }
 
 

@@ -35,7 +35,7 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 
     @app.get("/api/status")
     def api_status() -> Response:
-        return _json(msgspec.json.encode(status.read_status(context.client, context.clock)))
+        return _json(msgspec.json.encode(status.read_status(context.bus)))
 
     @app.errorhandler(redis.RedisError)
     def redis_error(error: redis.RedisError) -> Response:
@@ -94,7 +94,7 @@ def _is_known(context: WorkerContext, rejections: RejectionLog, name: str) -> bo
     if not messages.is_camera_name(name):
         rejections.log(request.environ, "not a valid camera name")
         return False
-    return context.client.zscore(messages.CAMERAS, name) is not None
+    return context.client.zscore(context.bus.shard_of(name).key("cameras"), name) is not None
 
 
 def _unknown(name: str) -> Response:

@@ -19,7 +19,7 @@ from flask_socketio import SocketIO
 from pipeline.bus.messages import is_camera_name
 from pipeline.vision.drawing import label_text
 from viewer.audience import Audience, DisplayFrame
-from viewer.security.page_packet import MALFORMED, PagePacket
+from viewer.security.page_packet import CONNECT, MALFORMED, MALFORMED_PACKET, PagePacket
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.websocket_limiter import close_websocket
 
@@ -54,6 +54,9 @@ class PageSockets:
         self._io.on_event("ack", self._acknowledge)
         self._io.on_event("probe", self._answer_probe)
         self._io.on_event(MALFORMED, self._malformed)
+        self._server = cast(Any, self._io).server
+        self._handle_message = self._server.eio.handlers["message"]
+        self._server.eio.on("message", self._receive)
 
     def broadcast(self, event: str, content: object) -> None:
         """Send an event to every page."""
@@ -65,8 +68,17 @@ class PageSockets:
     def _send_probe(self, id_: str, number: int) -> None:
         self._io.emit("probe", number, to=id_)
 
+    def _receive(self, id_: str, message: object) -> None:
+        """Handle a message, unless its page has left; a second connect would double all that the page is sent."""
+        if id_ not in self._server.environ:
+            return
+        if message == CONNECT and self._server.manager.sid_from_eio_sid(id_, "/"):
+            message = MALFORMED_PACKET
+        self._handle_message(id_, message)
+
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_socket_id())
+        close_websocket(request.environ)
 
     def _watch(self, cameras: object = None, *_: object) -> None:
         if not isinstance(cameras, list) or len(cameras) > MAX_WATCHED:

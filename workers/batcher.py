@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_CALL_S = 0.5  # longest call; well below RECLAIM_IDLE_MS in pipeline.bus.reader
+MAX_CALL_S = 0.5  # longest call; well below RECLAIM_IDLE_MS in pipeline.bus.group_consumer
 MEAN_WEIGHT = 0.2  # weight of the newest measurement in the running means
 
 

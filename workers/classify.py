@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier
-from pipeline.bus import messages, pixel_reader
+from pipeline.bus import messages
+from pipeline.bus.keys import MODEL
 from pipeline.bus.messages import AnnouncedModel, FaceCrops, FrameResult
-from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
@@ -46,10 +46,8 @@ def main(settings: Settings) -> int:
     model = reloader.first
     with worker_context("classifier", settings) as context, reloader.polling():
         report_model(context, model.classifier)
-        reader = Reader(
-            context.client, context.clock, stream=messages.FACES, record_type=FaceCrops, consumer=context.id
-        )
-        metrics.settled.add_reader(messages.FACES, reader.outcomes)
+        reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id)
+        metrics.settled.add_reader("faces", reader.outcomes)
         announced_at = float("-inf")
         while context.should_run():
             if (newer := reloader.take()) is not None:
@@ -90,7 +88,7 @@ def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
     card = classifier.card
     model = AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin)
     with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now, and settling needs no memory
-        context.client.set(messages.MODEL, messages.encode(model))
+        context.client.set(MODEL, messages.encode(model))
 
 
 def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
@@ -114,17 +112,15 @@ def classify(
     context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, entries: Sequence[Entry[FaceCrops]]
 ) -> None:
     """Label the faces of some frames and settle each of them."""
-    started = context.clock.now()
-    packed = pixel_reader.fetch_many_pixels(context.client, [entry.record.crops_key for entry in entries])
+    started = time.monotonic()
     work: list[Work] = []
-    for entry, crops in zip(entries, packed, strict=True):
+    for entry in entries:
         with reader.guard(entry):
             record = entry.record
-            if crops is None:
-                raise PixelsGone(record.crops_key)
+            crops = reader.fetch(entry, record.crops_key)
             work.append((entry, unpack_crops(crops, len(record.boxes), record.crop_px)))
             model.batcher.learn_entry(len(record.boxes))
-            metrics.classify_wait_s.observe(_waited_s(record, started))
+            metrics.classify_wait_s.observe(_waited_s(entry, started))
     try:
         _classify_all(context, reader, model, work, started)
     except (ClassifierFailed, ValueError) as error:  # ValueError: crops of two sizes, while the model changes
@@ -138,9 +134,16 @@ def classify(
 def _classify_all(
     context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, work: list[Work], started: float
 ) -> None:
-    """Call the model as often as needed; settle each frame as soon as its last crop is labelled."""
+    """Call the model as often as needed; settle each frame as soon as its last crop is labelled.
+
+    Between two calls, frames that have expired meanwhile are dropped, and the others are renewed.
+    """
+    expired: set[int] = set()
     probabilities: list[list[NDArray[np.float32]]] = [[] for _ in work]
-    for call in model.batcher.plan([len(crops) for _, crops in work]):
+    for planned in model.batcher.plan([len(crops) for _, crops in work]):
+        call = [part for part in planned if part.entry not in expired]
+        if not call:
+            continue
         parts = [work[part.entry][1][part.start : part.stop] for part in call]
         before = time.monotonic()
         found = model.classifier.mask_probability(np.concatenate(parts))
@@ -154,7 +157,10 @@ def _classify_all(
             if part.stop == len(crops):
                 mask_probability = np.concatenate(probabilities[part.entry])
                 _finish(context, reader, model.classifier, entry, mask_probability, started)
-        reader.renew([entry for entry, _ in work[call[-1].entry + 1 :]])
+        waiting = [number for number in range(call[-1].entry + 1, len(work)) if number not in expired]
+        kept = reader.drop_expired([work[number][0] for number in waiting])
+        expired |= {number for number in waiting if work[number][0] not in kept}
+        reader.renew(kept)
 
 
 def _finish(
@@ -172,9 +178,9 @@ def _finish(
         Face(box=box, score=score, label=label, confidence=confidence)
         for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
     ]
-    classify_s = context.clock.now() - started
+    classify_s = time.monotonic() - started
     metrics.classify_s.observe(classify_s)
-    seconds = record.seconds | {"classify_wait": _waited_s(record, started), "classify": classify_s}
+    seconds = record.seconds | {"classify_wait": _waited_s(entry, started), "classify": classify_s}
     model = classifier.card.version
     result = FrameResult.for_frame(record, faces=faces, model=model, seconds=seconds, left_out=record.left_out)
     if reader.finish(entry, result):
@@ -182,6 +188,8 @@ def _finish(
         context.count("faces", len(faces))
 
 
-def _waited_s(record: FaceCrops, started: float) -> float:
-    """Return how long a frame's faces waited for this batch."""
-    return max(0.0, started - record.captured_at - sum(record.seconds.values()))
+def _waited_s(entry: Entry[FaceCrops], started: float) -> float:
+    """Return how long a frame's faces waited for this batch. started: on the monotonic clock."""
+    record = entry.record
+    started_at = entry.at.shard.clock.now() - (time.monotonic() - started)
+    return max(0.0, started_at - record.captured_at - sum(record.seconds.values()))

@@ -17,7 +17,8 @@ from models.classifier import mask_classifier
 from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
 from models.registry.resolve import current_card
-from pipeline.bus import messages, pixel_reader
+from pipeline.bus import messages
+from pipeline.bus.keys import MODEL
 from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
@@ -42,8 +43,8 @@ def main(settings: Settings) -> int:
     card = current_card(settings.models)  # its crops are cut until a classifier announces its model
     active_model = ActiveModelCache(AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin))
     with worker_context("detector", settings) as context:
-        reader = Reader(context.client, context.clock, stream=messages.FRAMES, record_type=Frame, consumer=context.id)
-        metrics.settled.add_reader(messages.FRAMES, reader.outcomes)
+        reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id)
+        metrics.settled.add_reader("frames", reader.outcomes)
         while context.should_run():
             with context.reconnecting():
                 model = active_model.get(context)
@@ -69,8 +70,9 @@ def detect(
         BadImage: its image cannot be decoded, or differs in size from its record.
         PixelsGone: its pixels have expired.
     """
-    started, frame = context.clock.now(), entry.record
-    jpeg = pixel_reader.fetch_pixels(context.client, frame.pixels_key)
+    clock, frame = entry.at.shard.clock, entry.record
+    started = clock.now()
+    jpeg = reader.fetch(entry, frame.pixels_key)
     size = jpeg_size(jpeg)
     if size != (frame.width, frame.height):
         raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
@@ -79,13 +81,13 @@ def detect(
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
-        seconds["detect"] = context.clock.now() - started
+        seconds["detect"] = clock.now() - started
         result = FrameResult.for_frame(frame, faces=[], model=model.version, seconds=seconds)
         settled = reader.finish(entry, result)
     else:
         full = decode_jpeg(jpeg) if scale != 1 else image
         crops = mask_classifier.crop_faces(full, faces.boxes * scale, model.crop_px, model.margin)
-        seconds["detect"] = context.clock.now() - started
+        seconds["detect"] = clock.now() - started
         found = FaceCrops.for_frame(
             frame,
             boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
@@ -95,7 +97,7 @@ def detect(
             seconds=seconds,
         )
         settled = reader.forward(entry, found, crops.tobytes())
-    metrics.detect_s.observe(context.clock.now() - started)
+    metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
 
@@ -120,16 +122,16 @@ class ActiveModelCache:
         if time.monotonic() - self._read_at > MODEL_POLL_INTERVAL_S:
             error = self._read(context)
             if error and not self._invalid:
-                log.warning("key %s is ignored until it is valid again: %s", messages.MODEL, error)
+                log.warning("key %s is ignored until it is valid again: %s", MODEL, error)
             if self._invalid and not error:
-                log.info("key %s is valid again", messages.MODEL)
+                log.info("key %s is valid again", MODEL)
             self._invalid, self._read_at = bool(error), time.monotonic()
         return self._model
 
     def _read(self, context: WorkerContext) -> str:
         """Read the key; return why it is invalid, or "" if it is valid or does not exist."""
         try:
-            packed = cast(bytes | None, context.client.get(messages.MODEL))
+            packed = cast(bytes | None, context.client.get(MODEL))
             if packed is not None:
                 self._model = messages.decode(AnnouncedModel, packed)
         except BadMessage as error:

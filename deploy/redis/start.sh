@@ -5,8 +5,9 @@
 #   start.sh CONF TEMPLATE [FLAG...]
 #
 # /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of
-# PEM) Redis also serves TLS, on port 6380. If a password is missing, short, or not fit for a URL, the script prints one
-# line and exits with status 1; later it exits with the status of Redis.
+# PEM) Redis also serves TLS, on port 6380. With REDIS_NODES it is a node of a cluster: the names of all six nodes, each
+# that of a host, or HOST.DOMAIN. If a password is missing, short, or not fit for a URL, the script prints one line and
+# exits with status 1; later it exits with the status of Redis.
 set -eu
 umask 077
 ulimit -c 0 # a core dump would hold pixels
@@ -18,12 +19,15 @@ fi
 conf=$1
 template=$2
 shift 2
+nodes=${REDIS_NODES:-}
+replica_password=${REDIS_REPLICA_PASSWORD:-}
+files=$(dirname "$template")
 run=/tmp/redis
 users=$run/users.acl
 socket=$run/start.sock
 mkdir -p "$run"
 
-sed '/^#/d; /^[[:space:]]*$/d' "$template" >"$users"
+cat "$template" ${nodes:+"$files/replica.acl.template"} | sed '/^#/d; /^[[:space:]]*$/d' >"$users"
 for role in $(grep -o '{[a-z]*_sha256}' "$users" | sort -u | sed 's/^{//; s/_sha256}$//'); do
   name=REDIS_$(printf %s "$role" | tr '[:lower:]' '[:upper:]')_PASSWORD
   [ "$role" != jobs ] || name=JOBS_PASSWORD
@@ -52,7 +56,7 @@ if [ -n "${REDIS_TLS_KEY:-}" ]; then
     --tls-cert-file "$run/tls.pem" --tls-ca-cert-file "$run/tls.pem" "$@"
 fi
 
-# A user for this start, with a random password; until it is deleted, Redis listens on loopback and the socket only.
+# A user for this start, with a random password; until it is deleted, clients reach Redis by loopback and socket only.
 starter=$(head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1)
 sha256=$(printf %s "$starter" | sha256sum | cut -d ' ' -f 1)
 echo "user start on #$sha256 -@all +ping +script|load +config|set +acl|deluser" >>"$users"
@@ -60,7 +64,28 @@ ask() {
   REDISCLI_AUTH=$starter redis-cli -s "$socket" --user start "$@" 2>&1
 }
 
-redis-server "$conf" --bind 127.0.0.1 --unixsocket "$socket" --aclfile "$users" "$@" &
+# A cluster's bus cannot be opened later, so a node listens on it from its start, without a port for clients.
+if [ -n "$nodes" ]; then
+  . "$files/join.sh"
+  name=$(printf '%s\n' $nodes | sed -n "/^$(uname -n)\(\..*\)*$/p")
+  place=$(printf '%s\n' $nodes | grep -n -x -F "$name" | cut -d : -f 1)
+  if [ -z "$name" ]; then
+    echo "start.sh: REDIS_NODES does not name this host, $(uname -n)" >&2
+    exit 1
+  fi
+  echo "user join on #$sha256 -@all +ping +cluster|nodes +cluster|meet +cluster|addslotsrange" \
+    "+cluster|replicate +cluster|failover +cluster|forget" >>"$users"
+  printf 'include %s\nmasterauth %s\ncluster-announce-hostname %s\n' "$files/cluster.conf" "$replica_password" "$name" \
+    | cat "$conf" - >"$run/node.conf"
+  introduce >"$run/nodes.conf"
+  conf=$run/node.conf
+  set -- --port 0 "$@"
+else
+  set -- --bind 127.0.0.1 "$@"
+fi
+unset replica_password
+
+redis-server "$conf" --unixsocket "$socket" --aclfile "$users" "$@" &
 redis=$!
 trap 'kill -TERM "$redis" 2>/dev/null || true' TERM INT
 
@@ -72,15 +97,26 @@ until [ "$(ask ping)" = PONG ]; do
   sleep 0.1
 done
 for script in /scripts/*.lua; do
-  answer=$(ask -x script load <"$script") || answer=
-  if [ "$answer" != "$(sha1sum <"$script" | cut -d ' ' -f 1)" ]; then
+  [ "$script" != /scripts/common.lua ] || continue
+  cat /scripts/common.lua "$script" >"$run/script" # as the programs send it
+  answer=$(ask -x script load <"$run/script") || answer=
+  if [ "$answer" != "$(sha1sum <"$run/script" | cut -d ' ' -f 1)" ]; then
     echo "start.sh: Redis does not load $script: ${answer:-no answer}" >&2
     kill -TERM "$redis" 2>/dev/null || true
     wait "$redis" || true
     exit 1
   fi
 done
-ask config set bind '* -::*' >/dev/null
+if [ -n "$nodes" ]; then
+  until join; do
+    kill -0 "$redis" 2>/dev/null || exit 1
+    sleep 1
+  done
+  while sleep 1 && kill -0 "$redis" 2>/dev/null; do join || true; done &
+  ask config set port 6379 >/dev/null
+else
+  ask config set bind '* -::*' >/dev/null
+fi
 ask acl deluser start >/dev/null
 sed -i '/^user start /d' "$users"
 

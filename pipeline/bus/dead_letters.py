@@ -10,14 +10,11 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from pipeline.bus import messages
-from pipeline.bus.clock import Clock
-from pipeline.bus.connection import Redis
-from pipeline.bus.keys import ledger_key
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, Frame, FrameIdentity, decode
 from pipeline.bus.scripts import Script
+from pipeline.bus.shards import Bus, Shard, Stage
 
-RECORDS: dict[str, type[FrameIdentity]] = {messages.FRAMES: Frame, messages.FACES: FaceCrops}
+RECORDS: dict[Stage, type[FrameIdentity]] = {"frames": Frame, "faces": FaceCrops}
 
 
 class NoSuchDeadLetter(Exception):
@@ -29,25 +26,33 @@ class CannotReplay(Exception):
 
 
 class ListedDeadLetter(Struct, frozen=True, kw_only=True):
-    """A dead letter with its ID on the stream `dead` and its camera, "-" if the entry names none."""
+    """A dead letter with its ID and its camera, "-" if the entry names none.
+
+    id: of its entry on the stream `dead`; with several shards after the shard's tag and a slash, as in s2/1-0.
+    """
 
     id: str
     camera: str
     letter: DeadLetter
 
 
-def list_dead_letters(client: Redis) -> list[ListedDeadLetter]:
+def list_dead_letters(bus: Bus) -> list[ListedDeadLetter]:
     """Return all dead letters, oldest first."""
-    return [_listed(id_, fields) for id_, fields in cast(list[Any], client.xrange(messages.DEAD))]
+    rows = [
+        (tuple(int(part) for part in id_.split(b"-")), _listed(bus, shard, id_, fields))
+        for shard in bus.shards
+        for id_, fields in cast(list[Any], shard.client.xrange(shard.key("dead")))
+    ]
+    return [listed for _, listed in sorted(rows, key=lambda row: row[0])]
 
 
-def find_dead_letter(client: Redis, id_: str) -> ListedDeadLetter:
+def find_dead_letter(bus: Bus, id_: str) -> ListedDeadLetter:
     """Return one dead letter.
 
     Raises:
         NoSuchDeadLetter: there is none with that ID.
     """
-    found = next((one for one in list_dead_letters(client) if one.id == id_), None)
+    found = next((one for one in list_dead_letters(bus) if one.id == id_), None)
     if found is None:
         raise NoSuchDeadLetter(f"there is no dead letter {id_}; `maskwatch dead list` shows them")
     return found
@@ -67,24 +72,27 @@ def describe_dead_letter(listed: ListedDeadLetter) -> str:
     return "\n".join(lines)
 
 
-def replay_dead_letter(client: Redis, id_: str) -> None:
-    """Put a dead entry back on its stream; it counts as produced once more.
+def replay_dead_letter(bus: Bus, id_: str) -> None:
+    """Put a dead entry back into its stage, behind the frames of files; it counts as produced once more.
 
     Raises:
         NoSuchDeadLetter: there is none with that ID.
         CannotReplay: it holds no valid record, its deadline has passed, or its pixels are gone.
     """
-    letter = find_dead_letter(client, id_).letter
+    letter = find_dead_letter(bus, id_).letter
+    stage = cast(Stage, letter.stream.partition(":")[0])
+    packed = letter.fields.get(b"record", b"")
     try:
-        record = decode(RECORDS[letter.stream], letter.fields.get(b"record", b""))
+        record = decode(RECORDS[stage], packed)
     except (KeyError, BadMessage) as error:
         raise CannotReplay(f"{id_} holds no record that a worker accepts: {error}") from error
-    if record.deadline_at is not None and record.deadline_at < Clock(client).now():
+    shard = bus.shard_of(record.camera)
+    if record.deadline_at is not None and record.deadline_at < shard.clock.now():
         raise CannotReplay(f"{id_} cannot be put back: it belongs to a live camera, and its deadline has passed")
-    key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
-    fields = [part for pair in letter.fields.items() for part in pair]
-    answer = Script(client, "replay")(
-        keys=[messages.DEAD, letter.stream, ledger_key(record.camera), key], args=[id_, record.camera, *fields]
+    data_key = record.crops_key if isinstance(record, FaceCrops) else record.pixels_key
+    answer = Script(shard.client, "replay")(
+        keys=[*shard.stage_keys(stage), *shard.camera_keys(record.camera), shard.key("dead"), data_key],
+        args=[id_.rpartition("/")[2], record.camera, record.frame_id, packed, stage],
     )
     if answer == -1:
         raise CannotReplay(f"{id_} cannot be put back: its pixels have expired")
@@ -92,12 +100,12 @@ def replay_dead_letter(client: Redis, id_: str) -> None:
         raise NoSuchDeadLetter(f"{id_} has been put back or removed meanwhile")
 
 
-def _listed(id_: bytes, fields: dict[bytes, bytes]) -> ListedDeadLetter:
+def _listed(bus: Bus, shard: Shard, id_: bytes, fields: dict[bytes, bytes]) -> ListedDeadLetter:
     try:
         letter = decode(DeadLetter, fields.get(b"record", b""))
     except BadMessage as error:
         letter = DeadLetter(
-            stream=messages.DEAD,
+            stream="dead",
             entry_id=id_.decode(),
             fields=fields,
             error=str(error),
@@ -105,12 +113,15 @@ def _listed(id_: bytes, fields: dict[bytes, bytes]) -> ListedDeadLetter:
             deliveries=0,
             died_at=0,
         )
-    return ListedDeadLetter(id=id_.decode(), camera=fields.get(b"camera", b"-").decode(errors="replace"), letter=letter)
+    prefix = f"{shard.tag.strip('{}')}/" if len(bus.shards) > 1 else ""
+    return ListedDeadLetter(
+        id=prefix + id_.decode(), camera=fields.get(b"camera", b"-").decode(errors="replace"), letter=letter
+    )
 
 
 def _readable(value: bytes) -> str:
     """Return MessagePack as JSON, text as text, and other bytes as hexadecimal."""
     try:
         return msgspec.json.encode(msgspec.msgpack.decode(value)).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return value.decode() if value.isascii() else value.hex()

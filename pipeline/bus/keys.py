@@ -1,34 +1,22 @@
-"""Names of the Redis keys beside the streams, and their TTLs."""
+"""Keys that belong to no camera, and how long keys live.
+
+The keys of cameras are those of `pipeline.bus.shards.Shard`. The tag {all} puts these keys into one slot of a cluster.
+"""
 
 from __future__ import annotations
+
+PROCESSES = "{all}:processes"  # sorted set of process IDs, scored by their last heartbeat
+MODEL = "{all}:model"  # the current model version, its crop size and margin
+SHARDS = "{all}:shards"  # how many shards there are, while any process lives
 
 GROUP = "workers"  # the consumer group of each work stream
 LEASE_MS = 2_000
 LIVE_PIXELS_MS = 5_000
 COMPLETE_PIXELS_MS = 60_000
-RESULTS_RETENTION_MS = 60_000
-
-
-def newest_frame_key(camera: str) -> str:
-    """Return the key of the hash that describes a camera's newest published frame."""
-    return f"newest:frames:{camera}"
-
-
-def ledger_key(camera: str) -> str:
-    """Return the key of the hash with a camera's counts."""
-    return f"ledger:{camera}"
-
-
-def lease_key(camera: str) -> str:
-    """Return the key that holds which process publishes under a camera's name."""
-    return f"lease:{camera}"
-
-
-def alone_key(stream: str) -> str:
-    """Return the key of the hash that counts how often each entry was worked on alone."""
-    return f"alone:{stream}"
+FILE_RETENTION_S = 600.0  # how long a finished run of `maskwatch label` is listed
+FILE_COUNTS_S = 86_400  # how long its counts are kept after their last change; FILE_MS of lua/common.lua
 
 
 def heartbeat_key(process_id: str) -> str:
     """Return the key of a process' heartbeat."""
-    return f"heartbeat:{process_id}"
+    return f"{{all}}:heartbeat:{process_id}"

@@ -15,10 +15,10 @@ from collections.abc import Callable
 import redis
 
 from pipeline.bus import messages
-from pipeline.bus.connection import Redis
-from pipeline.bus.keys import LEASE_MS, lease_key
+from pipeline.bus.keys import LEASE_MS
 from pipeline.bus.messages import LeaseHolder, describe_holder
 from pipeline.bus.scripts import Script
+from pipeline.bus.shards import Shard
 
 RENEW_INTERVAL_S = 0.5
 ACQUIRE_TIMEOUT_S = 2.5
@@ -38,13 +38,14 @@ class Lease:
         token: the packed LeaseHolder, which the publishing script checks.
     """
 
-    def __init__(self, client: Redis, camera: str, wait: Callable[[float], bool]) -> None:
+    def __init__(self, shard: Shard, camera: str, wait: Callable[[float], bool]) -> None:
         holder = LeaseHolder(host=socket.gethostname(), pid=os.getpid(), token=secrets.token_hex(8))
         self.token = messages.encode(holder)
         self._wait = wait
         self._camera = camera
-        self._lease_script = Script(client, "lease")
-        self._release_script = Script(client, "release")
+        self._keys = [shard.key("lease", camera), shard.key("cameras")]
+        self._lease_script = Script(shard.client, "lease")
+        self._release_script = Script(shard.client, "release")
         self._released = threading.Event()
 
     def acquire(self) -> None:
@@ -67,12 +68,11 @@ class Lease:
     def release(self) -> None:
         """Release the name."""
         self._released.set()
-        self._release_script(keys=[lease_key(self._camera)], args=[self.token])
+        self._release_script(keys=self._keys[:1], args=[self.token])
 
     def _renew(self) -> bytes:
         """Acquire or renew the lease; return the token that holds it now."""
-        keys = [lease_key(self._camera), messages.CAMERAS]
-        return bytes(self._lease_script(keys=keys, args=[self.token, LEASE_MS, self._camera]))
+        return bytes(self._lease_script(keys=self._keys, args=[self.token, LEASE_MS, self._camera]))
 
     def _keep_renewing(self) -> None:
         while not self._released.wait(RENEW_INTERVAL_S):

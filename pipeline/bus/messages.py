@@ -15,15 +15,6 @@ from msgspec import Meta, Struct
 
 from pipeline.vision.faces import MAX_FACES, Box, Face, Share
 
-FRAMES = "frames"
-FACES = "faces"
-RESULTS = "results"
-DEAD = "dead"
-
-CAMERAS = "cameras"  # sorted set of camera names, scored by the time their producer was last seen
-PROCESSES = "processes"  # sorted set of process ids, scored by their last heartbeat
-MODEL = "model"  # the current model version, its crop size and margin
-
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
 FILE_PREFIX = "file-"  # of the camera names that `maskwatch label` uses for its runs
 
@@ -32,10 +23,13 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 CameraName = Annotated[str, Meta(pattern=CAMERA_PATTERN)]
 FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12}\Z")]
-PixelsKey = Annotated[str, Meta(pattern=r"\Apixels:[a-z0-9:-]{1,80}\Z")]
+PIXELS_PATTERN = r"\A\{s[0-9a-z]\}:pixels:[a-z0-9:-]{1,80}\Z"
+PixelsKey = Annotated[str, Meta(pattern=PIXELS_PATTERN)]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
-Seconds = dict[str, float]  # spent waiting for a stage, and in it, by name
+MAX_NUMBER = 1e15
+Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]  # finite: JSON has neither NaN nor infinity
+Seconds = dict[str, Number]  # spent waiting for a stage, and in it, by name
 
 
 class BadMessage(ValueError):
@@ -59,8 +53,8 @@ class FrameIdentity(Struct, frozen=True, kw_only=True):
     width: Side
     height: Side
     pixels_key: PixelsKey
-    captured_at: float
-    deadline_at: float | None
+    captured_at: Number
+    deadline_at: Number | None
 
     def identity(self) -> dict[str, Any]:
         """Return these fields, to make another record of the same frame."""
@@ -69,7 +63,7 @@ class FrameIdentity(Struct, frozen=True, kw_only=True):
     @property
     def crops_key(self) -> str:
         """The key that holds the frame's crops between detection and classification."""
-        return f"crops:{self.frame_id}"
+        return self.pixels_key.replace(":pixels:", ":crops:", 1)
 
 
 class Frame(FrameIdentity, frozen=True, kw_only=True):
@@ -143,7 +137,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     error: str
     process: str
     deliveries: int
-    died_at: float
+    died_at: Number
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
@@ -153,12 +147,12 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     id: str
     host: str
     pid: int
-    started_at: float
-    beat_at: float
+    started_at: Number
+    beat_at: Number
     model: str | None = None
     camera: str | None = None
     state: str = "running"
-    rates: dict[str, float] = {}
+    rates: dict[str, Number] = {}
 
 
 class AnnouncedModel(Struct, frozen=True, kw_only=True):
@@ -203,6 +197,11 @@ def decode(record_type: type[Record], packed: bytes) -> Record:
 def is_camera_name(name: str) -> bool:
     """Return whether `name` may name a camera: 1 to 32 lower-case letters, digits and hyphens."""
     return re.match(CAMERA_PATTERN, name) is not None
+
+
+def is_frame_id(text: str, camera: str) -> bool:
+    """Return whether `text` is the ID of a frame of this camera."""
+    return re.fullmatch(re.escape(camera) + ":[0-9]{1,16}:[0-9]{1,12}", text) is not None
 
 
 def frame_id(camera: str, start: int, seq: int) -> str:

@@ -26,4 +26,10 @@ def fetch_pixels(client: Redis, key: str) -> bytes:
 
 def fetch_many_pixels(client: Redis, keys: Sequence[str]) -> list[bytes | None]:
     """Return the value of each key, None for a key that does not exist."""
-    return cast(list[bytes | None], client.mget(keys)) if keys else []
+    by_tag: dict[str, list[str]] = {}
+    for key in keys:
+        by_tag.setdefault(key.partition("}")[0], []).append(key)
+    found: dict[str, bytes | None] = {}
+    for group in by_tag.values():
+        found.update(zip(group, cast(list[bytes | None], client.mget(group)), strict=True))
+    return [found[key] for key in keys]

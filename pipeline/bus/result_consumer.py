@@ -1,42 +1,137 @@
-"""Consume the stream `results` without a group: every consumer sees each result written since it started, once."""
+"""Consume the streams `results` without a group: every consumer sees each result written since it started, once."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any, cast
 
-from pipeline.bus import messages
-from pipeline.bus.connection import Redis
-from pipeline.bus.messages import BadMessage, FrameResult
+import redis
 
+from pipeline.bus import messages
+from pipeline.bus.cluster import Cluster
+from pipeline.bus.messages import BadMessage, FrameResult
+from pipeline.bus.shards import Shard
+
+MAX_RESULTS = 256  # of one call and shard
 READ_BLOCK_MS = 250  # a process that is asked to stop notices within this time
+MAX_BATCHES = 16  # answers of Redis that wait for the reader; a thread with another one waits
+ERROR_PAUSE_S = 0.2  # between tries of a thread while Redis fails
+CHECK_INTERVAL_S = 1.0  # without results for this long, check that the stream still goes on from where we are
 
 log = logging.getLogger(__name__)
 
+Fields = dict[bytes, bytes]
+
 
 class ResultConsumer:
-    """Read results from now on."""
+    """Read the results of some shards from now on; in a cluster each of several by a thread of its own."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-        newest = cast(list[Any], client.xrevrange(messages.RESULTS, count=1))
-        self._last_id: bytes = newest[0][0] if newest else b"0-0"
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = shards
+        self._follower: _Follower | None = None
+        self._threads: list[_FollowerThread] = []
+        self._found: queue.Queue[list[FrameResult] | redis.RedisError] = queue.Queue(MAX_BATCHES)
+        if len(shards) > 1 and isinstance(shards[0].client, Cluster):
+            self._threads = [_FollowerThread(shard, self._found) for shard in shards]
+        else:
+            self._follower = _Follower(shards)
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first."""
-        rows = entries_of(self._client.xread({messages.RESULTS: self._last_id}, count=256, block=block_ms))
-        results = []
-        for id_, fields in rows:
-            self._last_id = id_
-            try:
-                results.append(messages.decode(FrameResult, fields.get(b"record", b"")))
-            except BadMessage as error:
-                log.warning("skipped invalid message %s on %s: %s", id_.decode(), messages.RESULTS, error)
+        if self._follower:
+            return self._follower.read(block_ms)
+        results: list[FrameResult] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found = self._found.get(timeout=0.0 if results else block_ms / 1000)
+                if isinstance(found, redis.RedisError):
+                    raise found
+                results += found
         return results
 
+    def close(self) -> None:
+        """End the threads."""
+        for thread in self._threads:
+            thread.ended.set()
 
-def entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries in an answer of XREAD or XREADGROUP for one stream, in RESP2 or RESP3."""
+
+class _Follower:
+    """Follow the results of shards that one call can read."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._client = shards[0].client
+        self._last_ids = {shard.key("results"): self._newest_id(shard.key("results")) for shard in shards}
+        self._checked_at = time.monotonic()
+
+    def read(self, block_ms: int) -> list[FrameResult]:
+        rows = entries_by_stream(self._client.xread(cast(Any, self._last_ids), count=MAX_RESULTS, block=block_ms))
+        if not rows:
+            self._check_ids()
+        results = []
+        for stream, entries in rows.items():
+            for id_, fields in entries:
+                self._last_ids[stream] = id_
+                try:
+                    results.append(messages.decode(FrameResult, fields.get(b"record", b"")))
+                except BadMessage as error:
+                    log.warning("skipped invalid message %s on %s: %s", id_.decode(), stream, error)
+        return results
+
+    def _check_ids(self) -> None:
+        """Begin again where a stream has lower IDs: Redis lost its memory, and its clock was set back."""
+        if time.monotonic() - self._checked_at < CHECK_INTERVAL_S:
+            return
+        self._checked_at = time.monotonic()
+        for stream, last_id in self._last_ids.items():
+            if _id_parts(self._newest_id(stream)) < _id_parts(last_id):
+                self._last_ids[stream] = b"0-0"
+
+    def _newest_id(self, stream: str) -> bytes:
+        newest = cast(list[Any], self._client.xrevrange(stream, count=1))
+        return cast(bytes, newest[0][0]) if newest else b"0-0"
+
+
+class _FollowerThread(threading.Thread):
+    """Follow the results of one shard; put them, and the errors of Redis, into a queue."""
+
+    def __init__(self, shard: Shard, found: queue.Queue[list[FrameResult] | redis.RedisError]) -> None:
+        super().__init__(name=f"results-{shard.tag}", daemon=True)
+        self.ended = threading.Event()
+        self._follower = _Follower([shard])
+        self._results = found
+        self.start()
+
+    def run(self) -> None:
+        """Follow until `ended`; Thread.start() calls it."""
+        while not self.ended.is_set():
+            try:
+                found: list[FrameResult] | redis.RedisError = self._follower.read(READ_BLOCK_MS)
+            except redis.RedisError as error:
+                found = error
+            if isinstance(found, redis.RedisError):
+                self.ended.wait(ERROR_PAUSE_S)
+            if found:
+                self._put(found)
+
+    def _put(self, found: list[FrameResult] | redis.RedisError) -> None:
+        while not self.ended.is_set():
+            with contextlib.suppress(queue.Full):
+                self._results.put(found, timeout=READ_BLOCK_MS / 1000)
+                return
+
+
+def entries_by_stream(answer: Any) -> dict[str, list[tuple[bytes, Fields]]]:
+    """Return the entries in an answer of XREAD or XREADGROUP by stream, in RESP2 or RESP3."""
     if not answer:
-        return []
-    return list(answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0])
+        return {}
+    rows = answer if isinstance(answer, list) else [(stream, entries[0]) for stream, entries in answer.items()]
+    return {stream.decode(): list(entries) for stream, entries in rows}
+
+
+def _id_parts(id_: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in id_.split(b"-"))

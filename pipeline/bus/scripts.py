@@ -1,8 +1,8 @@
 """The Lua scripts in lua/, each of which reads or changes several keys atomically.
 
-They are called by their hash. A Redis that does not know a script is sent it. A deployed Redis lets no user load
-scripts; it loads them at its start (deploy/redis/start.sh). Without this version's scripts it raises NoPermissionError,
-whose text says what to do.
+They are called by their hash. A Redis that does not know a script is sent it; so is a replica that becomes a cluster's
+primary without knowing it. A deployed Redis lets no user load scripts; it loads them at its start
+(deploy/redis/start.sh). Without this version's scripts it raises NoPermissionError, whose text says what to do.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from redis.client import Pipeline
 from redis.commands.core import Script as RedisScript
 from redis.exceptions import NoPermissionError, NoScriptError
 
+from pipeline.bus import messages
+from pipeline.bus.cluster import run_at
 from pipeline.bus.connection import Redis
+from pipeline.bus.messages import FrameIdentity, FrameResult
 
 SCRIPTS_MISSING = "it has not loaded this version's scripts, which it does at its start: restart Redis"
 LUA = Path(__file__).parent / "lua"
+COMMON = LUA / "common.lua"
 
 
 class Script(RedisScript):
@@ -27,27 +32,44 @@ class Script(RedisScript):
     """
 
     def __init__(self, client: Redis, name: str, *, read_only: bool = False) -> None:
-        super().__init__(client, _source(name))
-        self._client = client
-        self._read_only = read_only
+        super().__init__(client, source_of(name))
+        self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 
     def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
-        """Run the script and return its answer."""
+        """Run the script and return its answer. keys: at least one; of a cluster all in one slot."""
+        keys, client = keys or [], client or self.registered_client
+        command = [self._command, self.sha, len(keys), *keys, *(args or [])]
+        if isinstance(client, Pipeline):
+            client.scripts.add(self)  # which loads it first if it has to
         try:
-            return self._read(keys or [], args or []) if self._read_only else super().__call__(keys, args, client)
-        except NoPermissionError as error:
-            if "script|load" in str(error):
-                raise NoPermissionError(SCRIPTS_MISSING) from error
-            raise
-
-    def _read(self, keys: list[str], args: list[Any]) -> Any:
-        try:
-            return self._client.evalsha_ro(self.sha, len(keys), *keys, *args)
+            return client.execute_command(*command)
         except NoScriptError:
-            self._client.script_load(self.script)
-            return self._client.evalsha_ro(self.sha, len(keys), *keys, *args)
+            self._load(client, keys[0])
+            return client.execute_command(*command)
+
+    def _load(self, client: Redis, key: str) -> None:
+        try:
+            run_at(client, key, "SCRIPT LOAD", self.script)
+        except NoPermissionError as error:
+            raise NoPermissionError(SCRIPTS_MISSING) from error
+
+
+def frame_arguments(record: FrameIdentity, *, data_key: str, other_key: str = "") -> list[Any]:
+    """Return a frame as the scripts of the queue take it (common.lua).
+
+    data_key: of what its worker needs. other_key: of something else that has no use once a newer frame replaces it.
+    """
+    stale = messages.encode(FrameResult.dropped(record, "stale"))
+    identity = [record.camera, record.frame_id, record.start, record.seq]
+    return [*identity, messages.encode(record), stale, data_key, other_key]
+
+
+def mode_of(record: FrameIdentity) -> str:
+    """Return the mode of a frame as the scripts take it."""
+    return "complete" if record.deadline_at is None else "live"
 
 
 @functools.cache
-def _source(name: str) -> str:
-    return (LUA / f"{name}.lua").read_text()
+def source_of(name: str) -> str:
+    """Return what Redis is sent: the functions that all scripts share, then the script."""
+    return COMMON.read_text() + (LUA / f"{name}.lua").read_text()

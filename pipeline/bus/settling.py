@@ -1,7 +1,7 @@
-"""Settle entries of a work stream: acknowledge and delete an entry, write its outputs, and count it, in one script.
+"""Settle entries of a work stream: acknowledge and delete an entry, write its outcome, and count it, in one script.
 
-settle.lua does all of it or nothing, so a process may die at any time and the ledger still balances. Only the first
-process that settles an entry has an effect.
+settle.lua ends a frame, forward.lua brings it to the next stage. Each does all of it or nothing, so a process may die
+at any time and the ledger still balances. Only the first process that settles an entry has an effect.
 """
 
 from __future__ import annotations
@@ -11,47 +11,52 @@ from typing import Any, NamedTuple
 
 from pipeline.bus import messages
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import GROUP, alone_key, ledger_key
-from pipeline.bus.messages import DeadLetter
-from pipeline.bus.scripts import Script
+from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS
+from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult
+from pipeline.bus.scripts import Script, frame_arguments, mode_of
+from pipeline.bus.shards import Shard, Stage
 
-DEAD_LETTER_RETENTION_COUNT = 1_000
+MAX_DEAD_LETTERS = 1_000
 
 
-class Output(NamedTuple):
-    """A record to append to a stream, as settle.lua takes it. limit: age in ms for MINID, entries for MAXLEN."""
+class StreamEntry(NamedTuple):
+    """Where an entry is. stream: its name without the shard's tag."""
 
+    shard: Shard
     stream: str
-    record: bytes
-    captured_at: str = ""
-    trim: str = ""
-    limit: int | str = ""
+    id: bytes
 
 
 class Settlement(NamedTuple):
-    """How an entry ends. field: what its ledger counts, "" for nothing. crops: kept for crops_ms; b"" deletes them."""
+    """How an entry ends.
 
-    id: bytes
+    frame_id: the frame that ends with it, "" for none. field: what the ledger counts, "" for nothing.
+    captured_at: when a labelled frame was captured; None for others.
+    """
+
+    at: StreamEntry
     camera: str
     frame_id: str
     field: str
-    outputs: Sequence[Output]
-    crops: bytes = b""
-    crops_ms: int = 0
+    result: bytes = b""
+    letter: bytes = b""
+    complete: bool = False
+    captured_at: float | None = None
 
 
 class Settler:
-    """Settle the entries of one stream. counts: what this process settled, by ledger field or "forwarded"."""
+    """Settle the entries of one stage. counts: what this process settled, by ledger field or "forwarded"."""
 
-    def __init__(self, client: Redis, stream: str) -> None:
+    def __init__(self, client: Redis, stage: Stage) -> None:
         self.counts: dict[str, int] = {}
         self._client = client
-        self._stream = stream
-        self._script = Script(client, "settle")
+        self._stage: Stage = stage
+        self._settle_script = Script(client, "settle")
+        self._forward_script = Script(client, "forward")
 
     def settle(self, settlement: Settlement) -> bool:
         """Settle one entry; return False when another process had settled it before."""
-        return self._count(settlement, self._run(settlement))
+        return self._count(settlement.field, self._run(settlement))
 
     def settle_all(self, settlements: Sequence[Settlement]) -> None:
         """Settle several entries in a pipeline."""
@@ -62,22 +67,43 @@ class Settler:
             for settlement in settlements:
                 self._run(settlement, pipe)
             for settlement, settled in zip(settlements, pipe.execute(), strict=True):
-                self._count(settlement, settled)
+                self._count(settlement.field, settled)
+
+    def forward(self, at: StreamEntry, faces: FaceCrops, crops: bytes) -> bool:
+        """Settle a frame by bringing its faces to the next stage; return False when another process had settled it."""
+        shard, live = at.shard, faces.deadline_at is not None
+        stage_keys = shard.stage_keys(self._stage)
+        keys = [*shard.stage_keys("faces"), *shard.camera_keys(faces.camera), shard.key(at.stream)]
+        keys += [*stage_keys[-2:], faces.crops_key]
+        args = [*frame_arguments(faces, data_key=faces.crops_key, other_key=faces.pixels_key), mode_of(faces)]
+        args += [GROUP, at.id, crops, LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS]
+        return self._count("", self._forward_script(keys, args))
 
     def _run(self, end: Settlement, client: Any = None) -> Any:
-        keys = [self._stream, alone_key(self._stream), ledger_key(end.camera), f"crops:{end.frame_id}"]
-        args: list[Any] = [GROUP, end.id, end.camera, end.field, end.crops, end.crops_ms]
-        for output in end.outputs:
-            keys.append(output.stream)
-            args += [output.captured_at, output.record, output.trim, output.limit]
-        return self._script(keys, args, client)
+        shard, frame_id = end.at.shard, end.frame_id
+        keys = [*shard.stage_keys(self._stage), *shard.camera_keys(end.camera), shard.key(end.at.stream)]
+        keys += [shard.key("crops", frame_id or "-"), shard.key("dead")]
+        captured_at = "" if end.captured_at is None else f"{end.captured_at:.6f}"
+        args: list[Any] = [end.camera, frame_id, end.field, end.result, end.letter]
+        args += ["complete" if end.complete else "live", captured_at, GROUP, end.at.id, MAX_DEAD_LETTERS]
+        return self._settle_script(keys, args, client)
 
-    def _count(self, settlement: Settlement, settled: int) -> bool:
-        field = settlement.field or "forwarded"
+    def _count(self, field: str, settled: int) -> bool:
+        field = field or "forwarded"
         self.counts[field] = self.counts.get(field, 0) + settled
         return bool(settled)
 
 
-def dead_letter_output(letter: DeadLetter) -> Output:
-    """Return the output for a dead letter."""
-    return Output(messages.DEAD, messages.encode(letter), trim="MAXLEN", limit=DEAD_LETTER_RETENTION_COUNT)
+def settlement(at: StreamEntry, result: FrameResult, letter: DeadLetter | None = None) -> Settlement:
+    """Return the settlement of an entry with a result, and a dead letter if there is one."""
+    labelled = result.outcome == "labelled"
+    return Settlement(
+        at=at,
+        camera=result.camera,
+        frame_id=result.frame_id,
+        field="labelled" if labelled else f"dropped:{result.reason}",
+        result=messages.encode(result),
+        letter=messages.encode(letter) if letter else b"",
+        complete=result.deadline_at is None,
+        captured_at=result.captured_at if labelled else None,
+    )

@@ -1,34 +1,35 @@
 """The pipeline's status, read from Redis: cameras with their ledgers, processes, streams. For CLI, page and API.
 
 `read_status()` raises redis.RedisError when Redis fails. Foreign data does not break it: invalid records and camera
-names are skipped, counts that are not numbers are 0, and a camera's key of another type counts as missing.
+names are skipped, counts that are not numbers are 0, and a camera's key of another type counts as missing. What it
+costs depends on how many cameras and processes there are, not on how many frames.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
 
-import redis
 from msgspec import Struct
 
 from pipeline.bus import messages
-from pipeline.bus.clock import Clock
+from pipeline.bus.cluster import server_time
 from pipeline.bus.connection import Redis
-from pipeline.bus.keys import GROUP, heartbeat_key, lease_key, ledger_key, newest_frame_key
-from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, Heartbeat, decode
+from pipeline.bus.keys import FILE_RETENTION_S, GROUP, PROCESSES, heartbeat_key
+from pipeline.bus.messages import FILE_PREFIX, BadMessage, Heartbeat, decode
 from pipeline.bus.scripts import Script
+from pipeline.bus.shards import Bus, Shard
 
-RATE_PERIOD_S = 5.0  # period of rates and latencies
+RATE_PERIOD_S = 5  # period of rates and latencies: as many whole seconds before the present one
 STALE_CAMERA_S = 2.0  # a camera without a new frame for this long is stale
 OFFLINE_CAMERA_S = 5.0  # ... and for this long, offline
 UNLABELLED_S = 1.0  # a live camera without a labelled frame for this long is shown without labels
-FILE_RETENTION_S = 600.0  # how long a finished run of `maskwatch label` is listed
+MAX_AHEAD_S = 2.0  # a heartbeat that is later than now by more is one of a dead process: Redis' clock was set back
 MAX_DIGITS = 15  # a longer count is invalid; JavaScript could not represent it either
 
-WORK_STREAMS = (messages.FRAMES, messages.FACES)
-STREAMS = (*WORK_STREAMS, messages.RESULTS, messages.DEAD)
+WORK_STREAMS = ("frames", "faces", "frames:complete", "faces:complete")  # a shard's, of live frames and of files
+STREAMS = (*WORK_STREAMS, "results", "dead")
 
 WORKER_COMMANDS = {"detector": "maskwatch detect", "classifier": "maskwatch classify"}  # by the roles that label frames
 
@@ -50,7 +51,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
 
 
 class Camera(Struct, frozen=True, kw_only=True):
-    """One camera. latency_ms: capture to labelled, median over the last seconds; None without labelled frames.
+    """One camera. latency_ms: capture to labelled, mean over the last seconds; None without labelled frames.
 
     detail: the state its producer reports. newest_at: when its newest frame was captured; None without one.
     """
@@ -96,14 +97,30 @@ class Status(Struct, frozen=True, kw_only=True):
     model: str | None
 
 
-def read_status(client: Redis, clock: Clock) -> Status:
+class CameraCounts(NamedTuple):
+    """What Redis holds of a camera. now: the time on the clock of its node, on which all its times are.
+
+    labelled, latency_ms: labelled frames of the rate period, and the mean of their latencies.
+    labelled_at, newest_at: when the newest labelled frame was labelled, and the newest one captured.
+    held: a producer holds the camera's name.
+    """
+
+    now: float
+    ledger: Ledger
+    labelled: int
+    latency_ms: float | None
+    labelled_at: float | None
+    newest_at: float | None
+    held: bool
+
+
+def read_status(bus: Bus) -> Status:
     """Return the current status."""
-    now = clock.now()
-    names = _camera_names(client, now)
-    beats = read_heartbeats(client)
-    ledgers = read_ledgers(client, names)
-    recent = _recent_results(client, now)
-    cameras = [_camera(client, name, ledgers[name], recent.get(name, []), beats, now) for name in sorted(names)]
+    now = bus.clock.now()
+    beats = read_heartbeats(bus.client)
+    producers = {beat.camera: beat for beat in beats if beat.camera}
+    counts = {name: one for shard in bus.shards for name, one in read_counts(shard, _camera_names(bus, shard)).items()}
+    cameras = [_camera(name, counts[name], producers.get(name)) for name in sorted(counts)]
     models = {beat.model for beat in beats if beat.role == "classifier" and beat.model}
     return Status(
         cameras=[camera for camera in cameras if not camera.name.startswith(FILE_PREFIX)],
@@ -116,21 +133,32 @@ def read_status(client: Redis, clock: Clock) -> Status:
             )
             for beat in sorted(beats, key=lambda beat: beat.id)
         ],
-        streams={name: _stream(client, name) for name in STREAMS},
+        streams={name: _stream(bus.shards, name) for name in STREAMS},
         model=", ".join(sorted(models)) or None,
     )
 
 
-def read_ledgers(client: Redis, cameras: list[str]) -> dict[str, Ledger]:
-    """Return the ledgers of cameras, read atomically by one script."""
-    keys = [*WORK_STREAMS, *(ledger_key(name) for name in cameras)]
-    rows = cast(list[Any], Script(client, "ledger", read_only=True)(keys=keys, args=cameras))
-    return {name: _ledger(row) for name, row in zip(cameras, rows, strict=True)}
+def read_ledgers(bus: Bus, cameras: Sequence[str]) -> dict[str, Ledger]:
+    """Return the ledgers of cameras, each read atomically."""
+    return {name: read_counts(bus.shard_of(name), [name])[name].ledger for name in cameras}
+
+
+def read_counts(shard: Shard, cameras: Sequence[str]) -> dict[str, CameraCounts]:
+    """Return what Redis holds of some cameras of a shard, read atomically by one script."""
+    names = ("standing", "ledger", "recent", "newest:frames", "lease")
+    keys = [shard.key(name, camera) for camera in cameras for name in names]
+    if not keys:
+        return {}
+    seconds, micros, *rows = cast(list[Any], Script(shard.client, "cameras", read_only=True)(keys, [RATE_PERIOD_S]))
+    now = int(seconds) + int(micros) / 1e6
+    return {camera: _counts(row, now) for camera, row in zip(cameras, rows, strict=True)}
 
 
 def read_heartbeats(client: Redis) -> list[Heartbeat]:
-    """Return the heartbeats of all live processes."""
-    ids = [id_.decode(errors="replace") for id_ in cast(list[bytes], client.zrange(messages.PROCESSES, 0, -1))]
+    """Return the heartbeats of all live processes, without those of a future that a clock has come back from."""
+    scored = cast(list[tuple[bytes, float]], client.zrange(PROCESSES, 0, -1, withscores=True))
+    latest = server_time(client, PROCESSES)[0] + MAX_AHEAD_S if scored else 0.0
+    ids = [id_.decode(errors="replace") for id_, at in scored if at <= latest]
     packed = cast(list[bytes | None], client.mget([heartbeat_key(id_) for id_ in ids])) if ids else []
     beats = []
     for one in packed:
@@ -166,8 +194,8 @@ def status_table(status: Status) -> str:
         rates = ", ".join(f"{rate:g} {name}/s" for name, rate in process.rates.items())
         who = f"{process.role:<12} {process.host:<20} {process.pid:>7} {process.uptime_s:>6.0f} s"
         lines.append(f"{who}  {process.model or '-':<20} {rates:<28} {process.state}")
-    lines += ["", f"{'STREAM':<12} {'LENGTH':>7} {'LAG':>7} {'PENDING':>7}"]
-    lines += [f"{name:<12} {s.length:>7} {s.lag:>7} {s.pending:>7}" for name, s in status.streams.items()]
+    lines += ["", f"{'STREAM':<16} {'LENGTH':>7} {'LAG':>7} {'PENDING':>7}"]
+    lines += [f"{name:<16} {s.length:>7} {s.lag:>7} {s.pending:>7}" for name, s in status.streams.items()]
     return "\n".join(lines)
 
 
@@ -196,25 +224,12 @@ def camera_state(
     return "live"
 
 
-def _camera(
-    client: Redis,
-    name: str,
-    ledger: Ledger,
-    recent: list[tuple[float, FrameResult]],
-    beats: list[Heartbeat],
-    now: float,
-) -> Camera:
-    newest_at = _newest_at(client, name)
-    beat = next((beat for beat in beats if beat.camera == name), None)
-    labelled = [
-        (at, result) for at, result in recent if result.outcome == "labelled" and math.isfinite(result.captured_at)
-    ]
-    latencies = [1000 * (at - result.captured_at) for at, result in labelled]
+def _camera(name: str, counts: CameraCounts, beat: Heartbeat | None) -> Camera:
     fps = beat.rates.get("frames", 0.0) if beat else 0.0
     state = camera_state(
-        None if newest_at is None else now - newest_at,
-        now - labelled[-1][0] if labelled else None,
-        held=bool(client.exists(lease_key(name))),
+        None if counts.newest_at is None else counts.now - counts.newest_at,
+        None if counts.labelled_at is None else counts.now - counts.labelled_at,
+        held=counts.held,
         connected=beat is None or beat.state == "running",
         fps=fps,
     )
@@ -222,68 +237,67 @@ def _camera(
         name=name,
         state=state,
         detail=beat.state if beat else "no producer",
-        newest_at=newest_at,
+        newest_at=counts.newest_at,
         fps=round(fps, 1),
-        labelled_fps=round(len(labelled) / RATE_PERIOD_S, 1),
-        latency_ms=round(statistics.median(latencies), 1) if latencies else None,
-        ledger=ledger,
+        labelled_fps=round(counts.labelled / RATE_PERIOD_S, 1),
+        latency_ms=counts.latency_ms,
+        ledger=counts.ledger,
     )
 
 
-def _camera_names(client: Redis, now: float) -> list[str]:
-    """Return the cameras to list, without invalid names and files that were labelled long ago."""
-    seen = cast(list[tuple[bytes, float]], client.zrange(messages.CAMERAS, 0, -1, withscores=True))
+def _camera_names(bus: Bus, shard: Shard) -> list[str]:
+    """Return the cameras of a shard to list, without invalid names and files that were labelled long ago."""
+    seen = cast(list[tuple[bytes, float]], shard.client.zrange(shard.key("cameras"), 0, -1, withscores=True))
     found = ((raw.decode(errors="replace"), at) for raw, at in seen)
+    now = shard.clock.now()
     return [
         name
         for name, at in found
-        if messages.is_camera_name(name) and (not name.startswith(FILE_PREFIX) or now - at < FILE_RETENTION_S)
+        if messages.is_camera_name(name)
+        and bus.shard_of(name) is shard
+        and (not name.startswith(FILE_PREFIX) or now - at < FILE_RETENTION_S)
     ]
 
 
-def _newest_at(client: Redis, name: str) -> float | None:
-    """Return when a camera's newest frame was captured; None without one or without a valid time."""
-    try:
-        captured_at = float(cast(bytes | None, client.hget(newest_frame_key(name), "captured_at")) or b"nan")
-    except ValueError:
-        return None
-    except redis.ResponseError as error:
-        if "WRONGTYPE" not in str(error):
-            raise
-        return None
-    return captured_at if math.isfinite(captured_at) else None
-
-
-def _recent_results(client: Redis, now: float) -> dict[str, list[tuple[float, FrameResult]]]:
-    since = f"{int((now - RATE_PERIOD_S) * 1000)}-0"
-    found: dict[str, list[tuple[float, FrameResult]]] = {}
-    for id_, fields in cast(list[Any], client.xrange(messages.RESULTS, min=since)):
-        try:
-            result = decode(FrameResult, fields.get(b"record", b""))
-        except BadMessage:
-            continue  # ResultConsumer logs it
-        found.setdefault(result.camera, []).append((int(id_.split(b"-")[0]) / 1000, result))
-    return found
-
-
-def _ledger(row: list[Any]) -> Ledger:
-    in_flight, flat = row
+def _counts(row: list[Any], now: float) -> CameraCounts:
+    in_flight, flat, labelled, latency_sum_ms, labelled_at, newest_at, held = row
     counts = {
         name.decode(errors="replace"): int(value) if value.isdigit() and len(value) <= MAX_DIGITS else 0
         for name, value in zip(flat[::2], flat[1::2], strict=True)
     }
-    return Ledger(
+    ledger = Ledger(
         produced=counts.get("produced", 0),
         labelled=counts.get("labelled", 0),
         dropped={name.partition(":")[2]: n for name, n in sorted(counts.items()) if name.startswith("dropped:")},
         in_flight=in_flight,
     )
+    return CameraCounts(
+        now=now,
+        ledger=ledger,
+        labelled=labelled,
+        latency_ms=round(latency_sum_ms / labelled, 1) if labelled else None,
+        labelled_at=_seconds(labelled_at),
+        newest_at=_seconds(newest_at),
+        held=bool(held),
+    )
 
 
-def _stream(client: Redis, name: str) -> Stream:
-    length = client.xlen(name)
-    if name not in WORK_STREAMS:
-        return Stream(length=length, lag=0, pending=0)
-    groups = cast(list[Any], client.xinfo_groups(name)) if length else []
-    pending = sum(group["pending"] for group in groups if group["name"] == GROUP.encode())
-    return Stream(length=length, lag=max(0, length - pending), pending=pending)
+def _seconds(text: bytes) -> float | None:
+    """Return a time, None for anything that is not a finite number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _stream(shards: Sequence[Shard], name: str) -> Stream:
+    """Return a stream's figures, summed over all shards."""
+    length = pending = 0
+    for shard in shards:
+        key = shard.key(name)
+        entries = shard.client.xlen(key)
+        groups = cast(list[Any], shard.client.xinfo_groups(key)) if entries and name in WORK_STREAMS else []
+        length += entries
+        pending += sum(group["pending"] for group in groups if group["name"] == GROUP.encode())
+    return Stream(length=length, lag=max(0, length - pending) if name in WORK_STREAMS else 0, pending=pending)

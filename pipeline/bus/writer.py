@@ -1,4 +1,4 @@
-"""Publish frames: a frame and its JPEG in, an entry on the stream `frames` and a key with the pixels out.
+"""Publish frames: a frame and its JPEG in, a place in the queue of the stage frames and a key with the pixels out.
 
 publish.lua writes both and counts the frame in one step. Redis errors are raised to the caller, whose loop waits and
 retries (`WorkerContext.reconnecting`).
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pipeline.bus import messages
-from pipeline.bus.connection import Redis
-from pipeline.bus.keys import LEASE_MS, RESULTS_RETENTION_MS, lease_key, ledger_key, newest_frame_key
+from pipeline.bus.keys import FILE_COUNTS_S, LEASE_MS
 from pipeline.bus.messages import Frame, FrameResult, describe_holder
-from pipeline.bus.scripts import Script
+from pipeline.bus.scripts import Script, frame_arguments, mode_of
+from pipeline.bus.shards import Shard
 
-MAX_QUEUED_FRAMES = 64  # frames of one camera on `frames` at which its next frames are dropped at the source
+MAX_STANDING_FRAMES = 64  # unfinished frames of one camera at which its next frames are dropped at the source
 
 Published = Literal["published", "again", "source_full", "memory"]
 
@@ -27,12 +27,13 @@ class NameLost(Exception):
 class Writer:
     """Publish one camera's frames. token: the packed LeaseHolder that holds its lease. pixels_ms: TTL of the pixels."""
 
-    def __init__(self, client: Redis, *, camera: str, token: bytes, pixels_ms: int) -> None:
-        self._client = client
+    def __init__(self, shard: Shard, *, camera: str, token: bytes, pixels_ms: int) -> None:
+        self._shard = shard
+        self._client = shard.client
         self._camera = camera
         self._token = token
         self._pixels_ms = pixels_ms
-        self._publish = Script(client, "publish")
+        self._publish = Script(shard.client, "publish")
 
     def publish(self, frame: Frame, jpeg: bytes) -> Published:
         """Publish a frame with its JPEG. Calling it again with the same frame changes nothing.
@@ -44,21 +45,30 @@ class Writer:
         Raises:
             NameLost: another process holds the camera's name; names that process.
         """
-        camera, attempt_id = self._camera, f"{frame.start}:{frame.seq}:{frame.attempt}"
-        keys = [messages.FRAMES, newest_frame_key(camera), ledger_key(camera), lease_key(camera)]
-        keys += [frame.pixels_key, messages.RESULTS]
-        args: list[Any] = [self._token, LEASE_MS, camera, attempt_id, f"{frame.captured_at:.6f}", frame.seq]
-        args += [messages.encode(frame), jpeg, self._pixels_ms, MAX_QUEUED_FRAMES]
-        args += [messages.encode(FrameResult.dropped(frame, "source_full"))]
-        args += [messages.encode(FrameResult.dropped(frame, "memory")), RESULTS_RETENTION_MS]
-        answer = self._publish(keys, args)
-        if isinstance(answer, list):
-            raise NameLost(describe_holder(answer[1]))
-        return cast(Published, answer.decode())
+        camera, shard = self._camera, self._shard
+        keys = [*shard.stage_keys("frames"), *shard.camera_keys(camera), shard.key("newest:frames", camera)]
+        keys += [shard.key("lease", camera), frame.pixels_key]
+        args: list[Any] = [*frame_arguments(frame, data_key=frame.pixels_key), mode_of(frame)]
+        args += [messages.encode(FrameResult.dropped(frame, reason)) for reason in ("source_full", "memory")]
+        args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
+        args += [MAX_STANDING_FRAMES, self._token, LEASE_MS]
+        before = shard.clock.monotonic()
+        outcome, seconds, micros, *holder = self._publish(keys, args)
+        shard.clock.compare(before, (seconds, micros))
+        if outcome == b"lost":
+            raise NameLost(describe_holder(holder[0]))
+        return cast(Published, outcome.decode())
 
-    def renew_pixels(self, frames: Sequence[Frame]) -> None:
-        """Restart the TTL of the pixels and crops of unfinished frames."""
+    def standing(self) -> set[str]:
+        """Return the IDs of the camera's frames that have no outcome yet."""
+        found = cast(list[bytes], self._client.hkeys(self._shard.key("standing", self._camera)))
+        return {frame_id.decode() for frame_id in found}
+
+    def renew(self, frames: Sequence[Frame]) -> None:
+        """Restart the TTL of a file's counts, and of the pixels and crops of its unfinished frames."""
         with self._client.pipeline(transaction=False) as pipe:
+            for name in ("standing", "ledger", "newest:frames"):
+                pipe.expire(self._shard.key(name, self._camera), FILE_COUNTS_S)
             for frame in frames:
                 pipe.pexpire(frame.pixels_key, self._pixels_ms)
                 pipe.pexpire(frame.crops_key, self._pixels_ms)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 from pipeline.runtime.settings import Settings, flag_of
 
@@ -109,13 +110,22 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 process.wait()
 
 
-def spawn(arguments: Sequence[str], parent_fd: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start `maskwatch ARGUMENTS` in a session of its own. parent_fd: a pipe that closes when this process ends."""
+def spawn(
+    arguments: Sequence[str], parent_fd: int, environment: Mapping[str, str], log_file: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `maskwatch ARGUMENTS` in a session of its own.
+
+    Args:
+        parent_fd: a pipe that closes when this process ends.
+        log_file: takes what it writes to stdout and stderr; None for those of this process.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(parent_fd)],
         pass_fds=[parent_fd],
         start_new_session=True,
         stdin=subprocess.DEVNULL,
+        stdout=log_file,
+        stderr=log_file,
         env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(environment),
     )
 
@@ -175,9 +185,9 @@ def flags_of(settings: Settings, *names: str) -> list[str]:
 
 
 def environment_of(settings: Settings, redis_url: str) -> dict[str, str]:
-    """Return the variables that pass on the URL of Redis and the other secrets among the settings to a child."""
-    values = {name: getattr(settings, name) for name in SECRETS} | {"redis_url": redis_url}
-    return {f"MASKWATCH_{name.upper()}": value for name, value in values.items() if value}
+    """Return the variables that pass the URL of Redis, its shards and the secrets among the settings on to a child."""
+    values = {name: getattr(settings, name) for name in (*SECRETS, "shards")} | {"redis_url": redis_url}
+    return {f"MASKWATCH_{name.upper()}": str(value) for name, value in values.items() if value}
 
 
 def kill_session(leader: int) -> None:

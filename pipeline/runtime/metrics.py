@@ -160,7 +160,7 @@ in_flight = RedisMetric("maskwatch_frames_in_flight", "... of them in flight", C
 camera_up = RedisMetric("maskwatch_camera_up", "1 for a live camera; state holds its state", ("camera", "state"))
 camera_age_s = RedisMetric("maskwatch_camera_age_seconds", "Since a camera's newest frame was captured", CAMERA)
 camera_latency_s = RedisMetric(
-    "maskwatch_camera_latency_seconds", "Capture to labelled, median of the last seconds", CAMERA
+    "maskwatch_camera_latency_seconds", "Capture to labelled, mean of the last seconds", CAMERA
 )
 processes = RedisMetric(
     "maskwatch_processes", "Live processes by role, and by model if they use one", ("role", "model")

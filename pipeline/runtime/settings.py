@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 
 from pipeline.bus.messages import CameraName
 
-RedisUrl = Annotated[str, Meta(pattern=r"\A(redis|rediss|unix)://.+\Z")]
+RedisUrl = Annotated[str, Meta(pattern=r"\A(rediss?(-cluster)?|unix)://.+\Z")]
+Shards = Annotated[int, Meta(ge=1, le=36)]  # as many as pipeline.bus.shards has tags
 Workers = Annotated[int, Meta(ge=1, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
@@ -34,10 +35,15 @@ class BadSettings(ValueError):
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings. Each process reads the fields that it needs."""
 
-    redis_url: Annotated[RedisUrl | None, Meta(description="Redis or Valkey, redis:// rediss:// or unix://")] = None
+    redis_url: Annotated[
+        RedisUrl | None, Meta(description="Redis or Valkey, redis:// rediss:// unix:// or redis-cluster://")
+    ] = None
     jobs_redis: Annotated[RedisUrl | None, Meta(description="persistent Redis of training jobs; default: --redis")] = (
         None
     )
+    shards: Annotated[
+        Shards | None, Meta(description="parts of the data in Redis; default: what Redis holds, or 1")
+    ] = None
     log_json: Annotated[bool, Meta(description="log JSON lines")] = False
     log_level: Annotated[Literal["debug", "info", "warning"], Meta(description="minimum level to log")] = "info"
     metrics_port: Annotated[Port | None, Meta(description="port of the metrics; without a token on loopback only")] = (
@@ -128,13 +134,13 @@ def settings_from(values: dict[str, Any]) -> Settings:
     """
     try:
         return msgspec.convert(values, Settings)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         text, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
         if name not in _FIELDS:
             raise BadSettings(text) from error
         if "matching regex" in text and name in URLS:  # a URL may hold a password
-            text = "does not begin with redis://, rediss:// or unix://"
+            text = "does not begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://"
         elif "matching regex" in text:
             text = f"{values[name]!r} is invalid; {_FIELDS[name]['description']}"
         raise BadSettings(f"{flag_of(name)}: {text}") from error
@@ -151,6 +157,6 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         if unknown := sorted(values.keys() - _FIELDS.keys()):
             raise BadSettings(f"there is no setting {', '.join(unknown)}")
         settings_from(values)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, BadSettings) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: also for a number of too many digits
         raise BadSettings(f"settings file {path}: {error}") from error
     return values

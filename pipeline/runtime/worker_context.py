@@ -21,9 +21,9 @@ from contextlib import AbstractContextManager
 
 import redis
 
-from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect, describe_error, hide_password
 from pipeline.bus.messages import Heartbeat
+from pipeline.bus.shards import Bus
 from pipeline.runtime import metrics
 from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
@@ -46,15 +46,17 @@ class WorkerContext:
 
     Attributes:
         model, camera, state, rates: what the heartbeat reports; the process may change them.
+        bus: the pipeline's data in Redis. clock: Redis' clock.
         redis_location: the URL of Redis without its password.
         hard_stop: ends a process that was asked to stop and hangs; to be cancelled when it has ended by itself.
     """
 
-    def __init__(self, role: str, redis_url: str, *, camera: str | None = None) -> None:
+    def __init__(self, role: str, redis_url: str, *, camera: str | None = None, shards: int | None = None) -> None:
         self.role = role
         self.id = f"{role}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.client = connect(redis_url)
-        self.clock = Clock(self.client)
+        self.bus = Bus(self.client, shards)
+        self.clock = self.bus.clock
         self.model: str | None = None
         self.camera = camera
         self.state = "running"
@@ -128,13 +130,14 @@ class WorkerContext:
         metrics.redis_up.set(1)
         if self._failures:
             metrics.reconnects.inc()
+            self.clock.expire()
         if self._failures > QUIET_FAILURES:
             log.info("Redis at %s answers again", self.redis_location)
         self._failures = 0
 
     def send_heartbeats(self) -> None:
         """Send heartbeats until the process should end."""
-        send_heartbeats(self.client, self.clock, self.watchdog, self.id, self._heartbeat, self._stop)
+        send_heartbeats(self.bus, self.watchdog, self.id, self._heartbeat, self._stop)
 
     def _heartbeat(self, now: float) -> Heartbeat:
         self._started_at = self._started_at or now
@@ -173,7 +176,7 @@ def worker_context(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain pixels
     keep_memory()
     metrics.register_metrics(role)
-    context = WorkerContext(role, settings.redis_url or redis_url, camera=camera)
+    context = WorkerContext(role, settings.redis_url or redis_url, camera=camera, shards=settings.shards)
     set_log_identity(role, context.id)
     port, parent_fd = settings.metrics_port, settings.parent_fd
     with (

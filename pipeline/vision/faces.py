@@ -9,7 +9,8 @@ from msgspec import Meta, Struct
 Label = Literal["mask", "no_mask"]
 LABELS: tuple[Label, ...] = ("mask", "no_mask")
 Share = Annotated[float, Meta(ge=0, le=1)]
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the full frame
+Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)]  # pixels; a box may extend beyond its frame, never that far
+Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]  # x1, y1, x2, y2 in pixels of the full frame
 MAX_FACES = 128  # faces of a frame that are labelled; a frame with more reports how many were left out
 
 

@@ -14,6 +14,8 @@ from pipeline.vision.arrays import Image
 
 MAX_PIXELS = 50_000_000  # 150 MB of memory when decoded
 MAX_SIDE_PX = 65_500  # libjpeg's own limit
+MAX_SCANS = 50  # encoders write up to 12; each scan of a progressive JPEG, however few its bytes, takes a full pass
+START_OF_SCAN = b"\xff\xda"  # also in an embedded thumbnail, and by chance in metadata, but in no scan
 
 # What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
 PILLOW_ERRORS = (
@@ -59,9 +61,11 @@ def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
             decodes at full size.
 
     Raises:
-        BadImage: it is damaged, truncated or too large.
+        BadImage: it is damaged, truncated or too large, or would take too long.
     """
     width, height = jpeg_size(jpeg)
+    if (scans := jpeg.count(START_OF_SCAN)) > MAX_SCANS:
+        raise BadImage(f"a JPEG of {scans} scans, the limit is {MAX_SCANS}")
     factor = max(1, min(8, max(width, height) // at_least_px)) if at_least_px else 1
     try:
         return cast(

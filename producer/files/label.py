@@ -13,11 +13,11 @@ from typing import cast
 
 import click
 
-from pipeline.bus import messages
-from pipeline.bus.keys import ledger_key, newest_frame_key
+from pipeline.bus.keys import FILE_RETENTION_S
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FILE_PREFIX
-from pipeline.bus.status import FILE_RETENTION_S, WORKER_COMMANDS, missing_workers
+from pipeline.bus.shards import Shard
+from pipeline.bus.status import WORKER_COMMANDS, missing_workers
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from producer.files.outputs import Outputs
@@ -51,10 +51,11 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
     with worker_context("camera", settings, camera=camera) as context:
         if not own_workers:
             check_workers(context)
-        remove_old_runs(context)
-        lease = Lease(context.client, camera, context.wait)
+        shard = context.bus.shard_of(camera)
+        remove_old_runs(shard)
+        lease = Lease(shard, camera, context.wait)
         lease.acquire()
-        sender = Sender(context, lease.token, camera, settings.jpeg_quality, source, outputs)
+        sender = Sender(context, shard, lease.token, camera, settings.jpeg_quality, source, outputs)
         with click.progressbar(
             length=source.total or 0, label="labelling", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
         ) as bar:
@@ -63,8 +64,6 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
                     bar.update(sender.step())
         with context.reconnecting():
             lease.release()
-            context.client.expire(ledger_key(camera), int(FILE_RETENTION_S))
-            context.client.delete(newest_frame_key(camera))
     if sender.source_error is not None:
         raise sender.source_error
     return time.monotonic() - started, sender.done
@@ -86,9 +85,9 @@ def check_workers(context: WorkerContext) -> None:
             )
 
 
-def remove_old_runs(context: WorkerContext) -> None:
+def remove_old_runs(shard: Shard) -> None:
     """Remove finished runs from the list of cameras once they are no longer shown."""
-    cutoff = context.clock.now() - FILE_RETENTION_S
-    old = cast(list[bytes], context.client.zrangebyscore(messages.CAMERAS, "-inf", cutoff))
+    cutoff = shard.clock.now() - FILE_RETENTION_S
+    old = cast(list[bytes], shard.client.zrangebyscore(shard.key("cameras"), "-inf", cutoff))
     if files := [name for name in old if name.startswith(FILE_PREFIX.encode())]:
-        context.client.zrem(messages.CAMERAS, *files)
+        shard.client.zrem(shard.key("cameras"), *files)

@@ -1,8 +1,9 @@
 """Send the frames of a file or folder to the workers and write their results: the loop of complete mode.
 
 A window of unfinished frames is kept in memory until each has its result. A frame is sent again only when its pixels
-had expired or Redis had no room, when Redis lost its memory, or when results may have been trimmed before they were
-read; never because of a time-out.
+had expired, when Redis had no room, or when Redis no longer holds it and there is no result of it: it lost its memory,
+or the result was trimmed before it was read. Never because of a time-out. A frame that Redis has no room for, while no
+other frame of this run is in it, gets a line with its error.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import cast
 
 import msgspec
 
-from pipeline.bus.connection import Redis
-from pipeline.bus.keys import COMPLETE_PIXELS_MS, RESULTS_RETENTION_MS, ledger_key
+from pipeline.bus.keys import COMPLETE_PIXELS_MS
 from pipeline.bus.messages import Frame, FrameResult
-from pipeline.bus.result_consumer import ResultConsumer
+from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
+from pipeline.bus.shards import Shard
 from pipeline.bus.status import missing_workers
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
@@ -32,9 +33,10 @@ log = logging.getLogger(__name__)
 WINDOW = 32  # frames read ahead of the oldest one that is not written yet
 MAX_HELD_BYTES = 512_000_000  # memory for these frames; whichever limit is reached first counts
 RENEW_INTERVAL_S = 10.0  # between renewals of the pixels of unfinished frames
-CHECK_INTERVAL_S = 1.0  # between checks that Redis still has its memory
+CHECK_INTERVAL_S = 1.0  # between checks that Redis still holds the unfinished frames
 NO_RESULT_TIMEOUT_S = 5.0  # without a result for this long, check whether there are workers
 NO_ROOM_PAUSE_S = 0.1  # pause before a frame that Redis had no room for is sent again
+NO_ROOM_TIMEOUT_S = 20.0  # without room for this long, while no frame of this run is in Redis, a frame is given up
 
 
 @dataclass(slots=True)
@@ -69,26 +71,33 @@ class Sender:
     """
 
     def __init__(
-        self, context: WorkerContext, token: bytes, camera: str, jpeg_quality: int, source: Source, outputs: Outputs
+        self,
+        context: WorkerContext,
+        shard: Shard,
+        token: bytes,
+        camera: str,
+        jpeg_quality: int,
+        source: Source,
+        outputs: Outputs,
     ) -> None:
         self.done = False
         self.source_error: SourceFailed | None = None
         self._context = context
+        self._shard = shard
         self._camera = camera
         self._jpeg_quality = jpeg_quality
         self._source_frames = iter(source)
         self._read_all = False
         self._outputs = outputs
-        self._writer = Writer(context.client, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
-        self._results = ResultConsumer(context.client)
-        self._start = int(context.clock.now() * 1000)
+        self._writer = Writer(shard, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
+        self._results = ResultConsumer([shard])
+        self._start = int(shard.clock.now() * 1000)
         self._window: dict[int, _Pending] = {}
         self._to_send: collections.deque[int] = collections.deque()
         self._send_at = 0.0
-        self._redis_id = _redis_id(context.client)
-        self._checked_at = self._renewed_at = self._polled_at = self._result_at = time.monotonic()
+        self._no_room_since: float | None = None
+        self._checked_at = self._renewed_at = self._result_at = time.monotonic()
         self._warned = False
-        self._sent = False
 
     def step(self) -> int:
         """Make progress by about one result; return how many frames were written.
@@ -96,7 +105,7 @@ class Sender:
         Raises:
             redis.RedisError: Redis failed; the next step continues from here.
         """
-        self._check_redis_memory()
+        self._send_lost_again()
         while self._send() and self._has_room():
             self._read()
         self._renew_pixels()
@@ -111,6 +120,7 @@ class Sender:
 
     def _read(self) -> None:
         self._context.watchdog.kick()
+        captured_at = self._shard.clock.now()  # asks Redis; a frame that was read before it failed would be forgotten
         try:
             source_frame = next(self._source_frames, None)
         except SourceFailed as error:
@@ -123,17 +133,22 @@ class Sender:
         if pending.line is None and source_frame.error is not None:
             pending.line = error_line(self._outputs.source, source_frame, source_frame.error)
         if pending.line is None:
-            self._prepare(pending)
+            self._prepare(pending, captured_at)
             self._to_send.append(source_frame.index)
 
-    def _prepare(self, pending: _Pending) -> None:
+    def _prepare(self, pending: _Pending, captured_at: float) -> None:
         source_frame = pending.source_frame
         pending.jpeg = frame_jpeg(source_frame, self._jpeg_quality)
         if not self._outputs.draws:
             pending.source_frame = msgspec.structs.replace(source_frame, image=None, jpeg=None)
-        now = self._context.clock.now()
         pending.frame = frame_record(
-            source_frame, self._camera, start=self._start, seq=source_frame.index, captured_at=now, deadline_s=None
+            source_frame,
+            self._shard,
+            self._camera,
+            start=self._start,
+            seq=source_frame.index,
+            captured_at=captured_at,
+            deadline_s=None,
         )
 
     def _send(self) -> bool:
@@ -146,17 +161,33 @@ class Sender:
             if published in ("source_full", "memory"):
                 self._send_at = time.monotonic() + NO_ROOM_PAUSE_S
                 pending.next_attempt()
+                if published == "memory":
+                    self._give_up_without_room(pending)
                 return False
             self._context.count("frames")
-            self._sent = True
+            self._no_room_since = None
             self._to_send.popleft()
         return True
+
+    def _give_up_without_room(self, pending: _Pending) -> None:
+        """Give a frame up if waiting for room is hopeless: Redis has had none for long, and holds no frame of ours."""
+        now = time.monotonic()
+        if self._no_room_since is None:
+            self._no_room_since = now
+            log.warning("Redis has no room for the next frame (%d bytes); waiting for some", len(pending.jpeg))
+        if now - self._no_room_since > NO_ROOM_TIMEOUT_S and not self._writer.standing():
+            error = f"Redis has no room for its JPEG of {len(pending.jpeg)} bytes: raise its maxmemory"
+            pending.line = error_line(self._outputs.source, pending.source_frame, error)
+            self._to_send.popleft()
+            self._no_room_since = None
 
     def _poll_results(self) -> None:
         waiting = any(pending.line is None for pending in self._window.values())
         results = self._results.read() if waiting else []
-        self._polled_at = time.monotonic()
         self._warn_about_missing_workers(waiting and not results)
+        self._apply_all(results)
+
+    def _apply_all(self, results: list[FrameResult]) -> None:
         finished = [frame for result in results if (frame := self._apply(result))]
         if finished:
             self._writer.delete_pixels(finished)
@@ -207,33 +238,28 @@ class Sender:
 
     def _renew_pixels(self) -> None:
         if time.monotonic() - self._renewed_at > RENEW_INTERVAL_S:
-            self._writer.renew_pixels(self._unfinished())
+            self._writer.renew(self._unfinished())
             self._renewed_at = time.monotonic()
 
-    def _check_redis_memory(self) -> None:
-        """Send all unfinished frames again when Redis lost them, or when results may have been trimmed unread."""
-        now = time.monotonic()
-        if now - self._checked_at > CHECK_INTERVAL_S:
-            redis_id = _redis_id(self._context.client)
-            self._checked_at = now
-            flushed = self._sent and not self._context.client.exists(ledger_key(self._camera))
-            if redis_id != self._redis_id or flushed:
-                log.warning("Redis has lost its memory, sending %d frames again", len(self._unfinished()))
-                self._redis_id = redis_id
-                self._context.clock.measure()
-                self._send_all_again()
-        if now - self._polled_at > 0.8 * RESULTS_RETENTION_MS / 1000:
-            log.warning("this process was suspended and may have missed results, sending the unfinished frames again")
-            self._send_all_again()
-
-    def _send_all_again(self) -> None:
-        for pending in self._window.values():
-            if pending.unfinished:
+    def _send_lost_again(self) -> None:
+        """Send the frames again that Redis does not hold any more, and that have no result."""
+        if time.monotonic() - self._checked_at < CHECK_INTERVAL_S:
+            return
+        standing = self._writer.standing()
+        while results := self._results.read(block_ms=1):  # of frames that ended before
+            self._apply_all(results)
+            if len(results) < MAX_RESULTS:
+                break
+        self._checked_at = time.monotonic()
+        lost = [
+            pending
+            for index, pending in self._window.items()
+            if pending.unfinished and pending.unfinished.frame_id not in standing and index not in self._to_send
+        ]
+        if lost:
+            log.warning("Redis has lost %d frames or their results, sending them again", len(lost))
+            for pending in lost:
                 self._send_again(pending)
 
     def _unfinished(self) -> list[Frame]:
         return [frame for pending in self._window.values() if (frame := pending.unfinished)]
-
-
-def _redis_id(client: Redis) -> str:
-    return str(client.info("server")["run_id"])

@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 from pipeline.bus.connection import hide_password
 from producer.sources.source import PICTURE_SUFFIXES, Kind, Source, SourceFailed
 
+UNREADABLE = (
+    "this URL cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/PATH with a number for the port; in user and "
+    "password write @ as %40, / as %2F, # as %23, ? as %3F, % as %25, : as %3A, [ as %5B and ] as %5D"
+)
 _SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
 
 
@@ -101,12 +105,14 @@ def _parse_path(text: str) -> SourceSpec:
     try:
         path = Path(text).expanduser()
         exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~name, and there is no such user
-        raise SourceFailed(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no user ~name; ValueError: no file name
+        raise SourceFailed(
+            f"{hide_password(text)!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not exists:
         raise SourceFailed(
-            f"there is no file or folder {text!r}; a source is a camera's number, a video file, a folder of pictures, "
-            "an rtsp:// or http:// URL, or demo"
+            f"there is no file or folder {hide_password(text)!r}; a source is a camera's number, a video file, a "
+            "folder of pictures, an rtsp:// or http:// URL, or demo"
         )
     kind: Kind = "folder" if is_folder or path.suffix.lower() in PICTURE_SUFFIXES else "video"
     return SourceSpec(text=text, name=text, kind=kind, path=path)
@@ -117,8 +123,8 @@ def _kind_of_url(text: str) -> Kind:
         parts = urlsplit(text)
         kind, host = _SCHEMES.get(parts.scheme.lower()), parts.hostname
         _ = parts.port  # raises when it is not a number
-    except ValueError as error:
-        raise SourceFailed(f"{text.partition('://')[0]}://... is not a URL: {error}") from error
+    except ValueError:  # its text may contain a password
+        raise SourceFailed(UNREADABLE) from None
     if kind is None:
         raise SourceFailed(f"{hide_password(text)}: sources have the schemes {', '.join(sorted(_SCHEMES))}")
     if not host:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 from socketio.packet import Packet
 
 MALFORMED = "malformed"  # the event that takes the place of a packet of any other form
-CONTROL = ("0", "1")  # connect, disconnect
+MALFORMED_PACKET = f'2["{MALFORMED}"]'
+CONNECT = "0"
+CONTROL = (CONNECT, "1")  # connect, disconnect
 EVENT = "2"  # before the JSON of an event: a list that begins with the event's name
-Value: TypeAlias = str | int | float | bool | None
+Number: TypeAlias = Annotated[float, Meta(ge=-1e16, le=1e16)]  # Engine.IO rejects integers of more than 100 digits
+Value: TypeAlias = str | Number | bool | None
 Event: TypeAlias = list[Value | list[Value | list[Value]]]  # no event of the page is nested deeper
 
 
@@ -20,10 +24,10 @@ class PagePacket(Packet):  # type: ignore[misc]  # python-socketio ships no type
     Otherwise the library would answer such a packet with a traceback in the log.
     """
 
-    def __init__(self, *args: Any, encoded_packet: Any = None, **named: Any) -> None:
-        if encoded_packet is not None and not is_page_packet(encoded_packet):
-            encoded_packet = f'{EVENT}["{MALFORMED}"]'
-        super().__init__(*args, encoded_packet=encoded_packet, **named)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        if "encoded_packet" in named and not is_page_packet(named["encoded_packet"]):  # None for the JSON null
+            named["encoded_packet"] = MALFORMED_PACKET
+        super().__init__(*args, **named)
 
 
 def is_page_packet(packet: object) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 WEBSOCKETS = "/socket.io/"
+NOT_A_WEBSOCKET = "not a request for a WebSocket"
 SOCKET = "gunicorn.socket"  # in a request's environment; Engine.IO finds its connection there
 # How many bytes a page may send, control frames included: at once, and each second. Each message of at least
 # EARNING_BYTES that the viewer sends, such as a frame, adds EARNED_BYTES; an acknowledgement takes less.
@@ -49,6 +50,9 @@ class WebSocketLimiter:
         """Answer a request; one for a WebSocket lasts as long as the WebSocket."""
         if not environ.get("PATH_INFO", "").startswith(WEBSOCKETS):
             return self._app(environ, start_response)
+        if not _asks_for_websocket(environ):  # Engine.IO would answer some of these with a traceback in the log
+            self._rejections.log(environ, NOT_A_WEBSOCKET)
+            return Response(f"{NOT_A_WEBSOCKET}\n", 400)(environ, start_response)
         if not self._limiter.acquire():
             return Response(FULL, 503, {"Retry-After": "5"})(environ, start_response)
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # compressing JPEG again would only cost time
@@ -67,6 +71,12 @@ def close_websocket(environ: WSGIEnvironment) -> None:
     """Close the WebSocket of a request at once; what is on its way to us is not read any more."""
     with contextlib.suppress(OSError):  # closed already
         environ[SOCKET].shutdown(socket.SHUT_RDWR)
+
+
+def _asks_for_websocket(environ: WSGIEnvironment) -> bool:
+    """Return whether a request has the headers that open a WebSocket."""
+    connection = environ.get("HTTP_CONNECTION", "").lower().split(",")
+    return "upgrade" in map(str.strip, connection) and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
 
 
 class _GuardedSocket:

@@ -1,8 +1,13 @@
--- Put a dead entry back on its stream if its pixels exist, and count it as produced once more.
--- KEYS: dead, stream, ledger:{camera}, pixels or crops key   ARGV: dead entry id, camera, fields of the entry...
--- Returns 1; 0 if the dead letter is gone; -1 if the pixels are gone.
-if redis.call('EXISTS', KEYS[4]) == 0 then return -1 end
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('XADD', KEYS[2], '*', unpack(ARGV, 3))
-redis.call('HINCRBY', KEYS[3], 'produced', 1)
+-- Put a dead frame back into the stream of complete frames if its data exist, and count it as produced once more.
+-- KEYS: of the stage and of the camera (common.lua), dead, pixels or crops
+-- ARGV: dead entry ID, camera, frame ID, record, stage
+-- Returns 1; 0 if the dead letter is gone; -1 if the data are gone.
+local DEAD, DATA = 12, 13
+local id, camera, frame_id, record, stage = unpack(ARGV)
+check_stream(KEYS[COMPLETE])
+if redis.call('EXISTS', KEYS[DATA]) == 0 then return -1 end
+if redis.call('XDEL', KEYS[DEAD], id) == 0 then return 0 end
+on(KEYS[STANDING], 'HSET', frame_id, stage)
+redis.call('XADD', KEYS[COMPLETE], '*', 'camera', camera, 'frame_id', frame_id, 'record', record, 'data', KEYS[DATA])
+count('produced')
 return 1

@@ -1,0 +1,153 @@
+"""Measure what the queue costs with few and with many cameras: `python -m bench.fleet`. Writes bench/out/fleet.json.
+
+Pretend cameras and workers (bench/pretend.py) move the same number of frames per second, by 3, 10, 100 and 300 cameras.
+Printed for each: CPU of Redis, of the pretend processes, of a real viewer without browsers, and of a process that
+follows and tracks all results, each per frame; and how long a status takes. Exit status 1 if a promise is broken.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import click
+import msgspec
+
+from bench.clip import OUT
+from bench.pretend import cpu_s, run_cameras, run_classifiers, run_detectors, running
+from pipeline.bus.connection import Redis, connect
+from pipeline.bus.result_consumer import ResultConsumer
+from pipeline.bus.shards import Bus
+from pipeline.bus.status import read_ledgers, read_status
+from pipeline.runtime.embedded_server import embedded_server
+from pipeline.vision.tracks import FaceTracker
+
+FLEETS = (3, 10, 100, 300)
+FRAMES_PER_S = 300.0  # of all cameras together
+WORKERS = 4
+WARM_UP_S = 6.0  # rates of the status need five seconds
+STATUS_CALLS = 20
+MAX_GROWTH = 1.2  # of Redis' CPU a frame, from the smallest fleet to the largest
+MAX_STATUS_MS = 30.0
+MAX_OVERHEAD_MS = 1.5  # of CPU a frame: Redis, and all calls of camera, detector and classifier
+
+
+def measure_fleet(cameras: int, seconds: float, jpeg_bytes: int) -> dict[str, float]:
+    """Run a fleet; return costs in milliseconds of CPU per frame, and how long a status takes."""
+    rates = {f"camera-{number}": FRAMES_PER_S / cameras for number in range(cameras)}
+    with embedded_server() as server:
+        server.wait()
+        viewer = subprocess.Popen(
+            [sys.executable, "-m", "maskwatch", "view", "--redis", server.url, "--port", "0"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        recorder = _Recorder(server.url)
+        with (
+            connect(server.url) as client,
+            running(run_detectors, server.url, WORKERS, 0.0) as detectors,
+            running(run_classifiers, server.url, WORKERS, 0.0) as classifiers,
+            running(run_cameras, server.url, rates, jpeg_bytes=jpeg_bytes) as producers,
+        ):
+            bus = Bus(client)
+            _wait_for_labels(bus, list(rates))
+            time.sleep(WARM_UP_S)
+            pids = {"cameras": producers, "detectors": detectors, "classifiers": classifiers, "viewer": viewer.pid}
+            before = {name: cpu_s(pid) for name, pid in pids.items()} | _others(client, recorder)
+            produced = _produced(bus, list(rates))
+            time.sleep(seconds)
+            after = {name: cpu_s(pid) for name, pid in pids.items()} | _others(client, recorder)
+            frames = _produced(bus, list(rates)) - produced
+            status_ms = [_timed_ms(bus) for _ in range(STATUS_CALLS)]
+            balanced = all(ledger.balances for ledger in read_ledgers(bus, list(rates)).values())
+        recorder.stop()
+        viewer.terminate()
+        viewer.wait()
+    costs = {f"{name}_ms": 1000 * (after[name] - before[name]) / frames for name in after}
+    return costs | {
+        "cameras": cameras,
+        "frames_per_s": frames / seconds,
+        "status_ms": statistics.median(status_ms),
+        "balanced": float(balanced),
+    }
+
+
+@click.command()
+@click.option("--seconds", default=20.0, show_default=True, help="Of each fleet.")
+@click.option("--jpeg-kb", default=1.0, show_default=True, help="Size of a frame's pixels.")
+def main(seconds: float, jpeg_kb: float) -> None:
+    """Measure all fleets, and print a table."""
+    names = ("redis_ms", "cameras_ms", "detectors_ms", "classifiers_ms", "viewer_ms", "recorder_ms", "status_ms")
+    print("CPU a frame in ms" + "".join(f"{name.removesuffix('_ms'):>13}" for name in names[:-1]) + "  one status, ms")
+    rows = []
+    for cameras in FLEETS:
+        row = measure_fleet(cameras, seconds, int(1000 * jpeg_kb))
+        rows.append(row)
+        figures = "".join(f"{row[name]:13.3f}" for name in names)
+        print(f"{cameras:4} cameras, {row['frames_per_s']:3.0f}/s{figures}")
+    first, last = rows[0], rows[-1]
+    growth = last["redis_ms"] / first["redis_ms"]
+    overhead = max(sum(row[name] for name in names[:4]) for row in rows)
+    print(f"Redis' CPU a frame with {FLEETS[-1]} cameras: {growth:.2f} times that with {FLEETS[0]}")
+    print(f"queue overhead: at most {overhead:.2f} ms of CPU a frame, in Redis, camera, detector and classifier")
+    OUT.mkdir(exist_ok=True)
+    (OUT / "fleet.json").write_bytes(msgspec.json.encode(rows))
+    held = growth <= MAX_GROWTH and last["status_ms"] <= MAX_STATUS_MS and overhead <= MAX_OVERHEAD_MS
+    held &= all(row["balanced"] for row in rows)
+    print("every promise held" if held else "A PROMISE BROKE")
+    sys.exit(0 if held else 1)
+
+
+class _Recorder:
+    """Follow all results and track their faces, as a recorder of events does. Its CPU time is that of its thread."""
+
+    def __init__(self, url: str) -> None:
+        self.cpu_s = 0.0
+        self._url = url
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        trackers: dict[str, FaceTracker] = {}
+        with connect(self._url) as client:
+            consumer = ResultConsumer(Bus(client).shards)
+            while not self._ended.is_set():
+                for result in consumer.read():
+                    trackers.setdefault(result.camera, FaceTracker()).update(result.faces, result.captured_at)
+                self.cpu_s = time.thread_time()
+
+
+def _others(client: Redis, recorder: _Recorder) -> dict[str, float]:
+    info = client.info("cpu")
+    return {"redis": info["used_cpu_user"] + info["used_cpu_sys"], "recorder": recorder.cpu_s}
+
+
+def _produced(bus: Bus, cameras: list[str]) -> int:
+    return sum(ledger.produced for ledger in read_ledgers(bus, cameras).values())
+
+
+def _timed_ms(bus: Bus) -> float:
+    begun = time.monotonic()
+    read_status(bus)
+    return 1000 * (time.monotonic() - begun)
+
+
+def _wait_for_labels(bus: Bus, cameras: list[str]) -> None:
+    for _ in range(300):
+        if sum(ledger.labelled for ledger in read_ledgers(bus, cameras).values()):
+            return
+        time.sleep(0.1)
+    sys.exit("bench: no frame was labelled within 30 s")
+
+
+if __name__ == "__main__":
+    main()

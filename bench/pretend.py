@@ -1,0 +1,146 @@
+"""Pretend cameras and workers: real records, queue and Redis, tiny pixels, and workers that only wait.
+
+They show what the queue itself costs, and how it shares what workers can do, without networks and pictures.
+"""
+
+from __future__ import annotations
+
+import heapq
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from pipeline.bus.connection import connect
+from pipeline.bus.keys import LIVE_PIXELS_MS
+from pipeline.bus.leases import Lease
+from pipeline.bus.messages import FaceCrops, Frame, FrameResult, frame_id
+from pipeline.bus.reader import Reader
+from pipeline.bus.shards import Bus
+from pipeline.bus.writer import Writer
+from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.faces import Face
+
+DEADLINE_S = 1.0
+CROP_PX = 8
+FACE = Face(box=(10.0, 10.0, 60.0, 60.0), score=0.9, label="mask", confidence=0.9)
+
+Rates = Mapping[str, float]  # frames per second, by camera
+
+
+def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000, shards: int | None = None) -> None:
+    """Publish frames of cameras at fixed rates, from one process, until `stop` is set."""
+    jpeg = bytes(jpeg_bytes)
+    with connect(url) as client:
+        bus = Bus(client, shards)
+        start = int(bus.clock.now() * 1000)
+        leases = {name: Lease(bus.shard_of(name), name, lambda seconds: stop.wait(seconds)) for name in rates}
+        for lease in leases.values():
+            lease.acquire()
+        writers = {
+            name: Writer(bus.shard_of(name), camera=name, token=leases[name].token, pixels_ms=LIVE_PIXELS_MS)
+            for name in rates
+        }
+        begun = time.monotonic()
+        # phases spread the cameras over a period
+        due = [(begun + number / len(rates) / rates[name], name, 0) for number, name in enumerate(rates)]
+        heapq.heapify(due)
+        while not stop.is_set():
+            at, name, seq = heapq.heappop(due)
+            time.sleep(max(0.0, at - time.monotonic()))
+            writers[name].publish(_frame(bus, name, start, seq), jpeg)
+            heapq.heappush(due, (at + 1 / rates[name], name, seq + 1))
+
+
+def run_detectors(url: str, count: int, wait_s: float, stop: Event, shards: int | None = None) -> None:
+    """Take frames, wait, and forward one face of each, in `count` threads."""
+
+    def work(reader: Reader[Frame]) -> None:
+        for entry in reader.read(1):
+            time.sleep(wait_s)
+            faces = FaceCrops.for_frame(
+                entry.record, boxes=[FACE.box], scores=[FACE.score], crop_px=CROP_PX, seconds={"detect": wait_s}
+            )
+            reader.forward(entry, faces, bytes(3 * CROP_PX**2))
+
+    _run_threads(count, lambda: _loop(url, "detector", work, stop, shards))
+
+
+def run_classifiers(url: str, count: int, wait_s: float, stop: Event, shards: int | None = None) -> None:
+    """Take faces, wait, and label them, in `count` threads."""
+
+    def work(reader: Reader[FaceCrops]) -> None:
+        for entry in reader.read(1):
+            time.sleep(wait_s)
+            result = FrameResult.for_frame(entry.record, faces=[FACE], model="pretend", seconds=entry.record.seconds)
+            reader.finish(entry, result)
+
+    _run_threads(count, lambda: _loop(url, "classifier", work, stop, shards))
+
+
+@contextmanager
+def running(target: Callable[..., None], *args: Any, **kwargs: Any) -> Iterator[int]:
+    """Run one of the above in a process of its own while the block runs; yield its process ID."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    process = context.Process(target=target, args=args, kwargs=kwargs | {"stop": stop})
+    process.start()
+    try:
+        yield process.pid or 0
+    finally:
+        stop.set()
+        process.join(5)
+        process.kill()
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process and its children have used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own_s + sum(cpu_s(int(child)) for child in children)
+
+
+def _frame(bus: Bus, camera: str, start: int, seq: int) -> Frame:
+    identity, shard = frame_id(camera, start, seq), bus.shard_of(camera)
+    captured_at = shard.clock.now()
+    return Frame(
+        frame_id=identity,
+        camera=camera,
+        start=start,
+        seq=seq,
+        width=1280,
+        height=720,
+        pixels_key=shard.key("pixels", identity),
+        captured_at=captured_at,
+        deadline_at=captured_at + DEADLINE_S,
+    )
+
+
+def _loop(url: str, role: str, work: Callable[[Any], None], stop: Event, shards: int | None) -> None:
+    context = WorkerContext(role, url, shards=shards)
+    heartbeats = threading.Thread(target=context.send_heartbeats, daemon=True)
+    heartbeats.start()
+    record: Any = Frame if role == "detector" else FaceCrops
+    reader: Reader[Any] = Reader(
+        context.bus, stage="frames" if role == "detector" else "faces", record_type=record, consumer=context.id
+    )
+    while not stop.is_set():
+        context.watchdog.kick()
+        work(reader)
+    context.request_stop()
+    heartbeats.join()
+    reader.leave_group()
+
+
+def _run_threads(count: int, loop: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=loop) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

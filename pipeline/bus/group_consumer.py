@@ -1,0 +1,216 @@
+"""Read the streams of a stage as one consumer of their groups: raw entries out, tickets with the frame they stand for.
+
+Which shards are read depends on the live workers of this role (homes.py). Entries of workers that died are reclaimed.
+Groups are created when Redis does not know them. Redis errors are raised to the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import redis
+
+from pipeline.bus.homes import home_shards
+from pipeline.bus.keys import GROUP, PROCESSES
+from pipeline.bus.result_consumer import entries_by_stream
+from pipeline.bus.scripts import Script
+from pipeline.bus.settling import StreamEntry
+from pipeline.bus.shards import Bus, Shard, Stage
+
+RECLAIM_IDLE_MS = 2_000  # an entry that its worker has not renewed for this long is reclaimed by another
+RECLAIM_INTERVAL_S = 0.5
+IDLE_CONSUMER_MS = 60_000  # a consumer that was silent for this long and holds nothing is deleted
+FILES_EVERY = 10  # every tenth time, complete frames are taken before live ones
+IDLE_S = 0.002  # a worker that has waited for longer than this is idle
+HOMES_INTERVAL_S = 1.0
+HEARTBEAT_S = 5.0  # a worker whose last heartbeat is older is not live
+
+
+class RawEntry(NamedTuple):
+    """An entry as it is in Redis. data: pixels or crops, if they came with it.
+
+    deaths: how many processes died while they worked on it alone; None unless it was reclaimed.
+    """
+
+    at: StreamEntry
+    fields: dict[bytes, bytes]
+    data: bytes | None = None
+    deliveries: int = 1
+    deaths: int | None = None
+
+
+@dataclass(slots=True)
+class _ShardState:
+    """What this process remembers of a shard. reclaim_from: where the search for silent workers goes on."""
+
+    reclaim_at: float = 0.0
+    reclaim_from: list[Any] = field(default_factory=lambda: [1, "0-0"])
+
+
+class GroupConsumer:
+    """Read a stage as one consumer. consumer: this process' ID, which begins with its role."""
+
+    def __init__(self, bus: Bus, stage: Stage, consumer: str) -> None:
+        self._bus = bus
+        self._client = bus.client
+        self._stage: Stage = stage
+        self._consumer = consumer
+        self._states: dict[int, _ShardState] = {}
+        self._homes: list[Shard] = []
+        self._homes_at = 0.0
+        self._takes = itertools.count(1)
+        self._is_idle = False  # the last read had to wait: another try to take at once would mostly be in vain
+        self._remove_idle_at = time.monotonic() + IDLE_CONSUMER_MS / 1000
+        self._take_script = Script(bus.client, "take")
+        self._reclaim_script = Script(bus.client, "reclaim")
+        self._groups_script = Script(bus.client, "create_groups")
+        self._leave_group_script = Script(bus.client, "leave_group")
+
+    def read(self, count: int, block_ms: int, *, reclaim: bool = True) -> list[RawEntry]:
+        """Return up to `count` entries, or none after `block_ms`. A reclaimed one comes alone, if `reclaim` is set.
+
+        Live frames come first, and every tenth time those of files.
+        """
+        if reclaim and (entries := self._reclaim()):
+            return entries
+        return ([] if self._is_idle else self._take(count)) or self._wait(count, block_ms)
+
+    def renew(self, entries: Sequence[StreamEntry]) -> None:
+        """Reset the idle time of entries, so that no other process reclaims them."""
+        by_stream: dict[str, list[Any]] = {}
+        for at in entries:
+            by_stream.setdefault(at.shard.key(at.stream), []).append(at.id)
+        for stream, ids in by_stream.items():
+            self._client.xclaim(stream, GROUP, self._consumer, 0, ids, justid=True)
+
+    def leave_group(self) -> None:
+        """Leave the groups in which this process holds nothing; entries that it holds are reclaimed by others."""
+        for shard in (self._bus.shards[number] for number in self._states):
+            for stream in shard.stage_keys(self._stage)[:2]:
+                with contextlib.suppress(redis.ResponseError):  # NOGROUP: there is no group to leave
+                    self._retire(stream, self._consumer)
+
+    def remove_idle_consumers(self) -> None:
+        """Delete consumers that are silent and hold nothing; a live one is created again by its next read."""
+        self._remove_idle_at = time.monotonic() + IDLE_CONSUMER_MS / 1000
+        for shard in self._home_shards():
+            for stream in shard.stage_keys(self._stage)[:2]:
+                for consumer in cast(list[Any], self._client.xinfo_consumers(stream, GROUP)):
+                    if consumer["idle"] > IDLE_CONSUMER_MS and consumer["pending"] == 0:
+                        self._retire(stream, consumer["name"])
+
+    def _retire(self, stream: str, consumer: str | bytes) -> None:
+        self._leave_group_script(keys=[stream], args=[GROUP, consumer])
+
+    def _take(self, count: int) -> list[RawEntry]:
+        """Take what waits in the home shards or, when nothing does, in one of the others."""
+        take_number = next(self._takes)
+        first = "files" if take_number % FILES_EVERY == 0 else ""
+        homes = self._home_shards()
+        start = take_number % len(homes)
+        others = [shard for shard in self._bus.shards if shard not in homes]
+        for shard in [*homes[start:], *homes[:start], *random.sample(others, min(1, len(others)))]:
+            if entries := self._run_take(shard, count, [first, "read"]):
+                return entries
+        return []
+
+    def _run_take(self, shard: Shard, count: int, arguments: list[Any]) -> list[RawEntry]:
+        before = shard.clock.monotonic()
+        args = [GROUP, self._consumer, count, *arguments]
+        answer = self._in_groups(shard, lambda: self._take_script(shard.stage_keys(self._stage), args))
+        if not answer:
+            return []
+        seconds, micros, rows = answer
+        shard.clock.compare(before, (seconds, micros))
+        return [RawEntry(_at(shard, stream, id_), _paired(flat), data) for stream, id_, flat, data in rows]
+
+    def _wait(self, count: int, block_ms: int) -> list[RawEntry]:
+        """Wait for a new entry in one home shard, then take its frame."""
+        homes = self._home_shards()
+        shard = homes[next(self._takes) % len(homes)]
+        streams = shard.stage_keys(self._stage)[:2]
+        if len(homes) > 1:
+            block_ms = max(1, block_ms // (4 * len(homes)))
+        new: Any = dict.fromkeys(streams, ">")
+        before = time.monotonic()
+        answer = self._in_groups(
+            shard, lambda: self._client.xreadgroup(GROUP, self._consumer, new, count=1, block=block_ms)
+        )
+        self._is_idle = len(self._bus.shards) == 1 and time.monotonic() - before > IDLE_S
+        rows = entries_by_stream(answer)
+        tickets = [id_ for id_, fields in rows.get(streams[0], []) if b"ticket" in fields]
+        entries = self._run_take(shard, count, ["", "read", *tickets]) if tickets else []
+        others = [(stream, id_, fields) for stream, found in rows.items() for id_, fields in found]
+        return entries + [
+            RawEntry(_at(shard, stream, id_), fields) for stream, id_, fields in others if id_ not in tickets
+        ]
+
+    def _reclaim(self) -> list[RawEntry]:
+        now = time.monotonic()
+        if now > self._remove_idle_at:
+            with contextlib.suppress(redis.ResponseError):  # NOGROUP: nobody has read yet
+                self.remove_idle_consumers()
+        for shard in self._home_shards():
+            state = self._state(shard)
+            if now >= state.reclaim_at and (entry := self._reclaim_in(shard, state)):
+                return [entry]
+        return []
+
+    def _reclaim_in(self, shard: Shard, state: _ShardState) -> RawEntry | None:
+        before = shard.clock.monotonic()
+        args = [GROUP, self._consumer, RECLAIM_IDLE_MS, *state.reclaim_from]
+        answer = self._in_groups(shard, lambda: self._reclaim_script(shard.stage_keys(self._stage), args))
+        if not answer:
+            state.reclaim_at = time.monotonic() + RECLAIM_INTERVAL_S
+            return None
+        seconds, micros, state.reclaim_from, *reclaimed = answer
+        shard.clock.compare(before, (seconds, micros))
+        if not reclaimed:
+            state.reclaim_at = time.monotonic() + RECLAIM_INTERVAL_S
+            return None
+        ((stream, id_, flat, deaths, deliveries),) = reclaimed
+        return RawEntry(_at(shard, stream, id_), _paired(flat), deliveries=deliveries, deaths=deaths)
+
+    def _home_shards(self) -> list[Shard]:
+        """Return the shards that this process reads; they depend on which workers of its role are live."""
+        shards = self._bus.shards
+        if not self._homes or (len(shards) > 1 and time.monotonic() - self._homes_at > HOMES_INTERVAL_S):
+            workers: list[str] = []
+            if len(shards) > 1:
+                now = self._bus.clock.now()
+                found = cast(list[bytes], self._client.zrangebyscore(PROCESSES, now - HEARTBEAT_S, now + HEARTBEAT_S))
+                role = self._consumer.partition("-")[0] + "-"
+                workers = [name for id_ in found if (name := id_.decode(errors="replace")).startswith(role)]
+            self._homes = [shards[number] for number in home_shards(self._consumer, workers, len(shards))]
+            self._homes_at = time.monotonic()
+        return self._homes
+
+    def _state(self, shard: Shard) -> _ShardState:
+        return self._states.setdefault(shard.number, _ShardState())
+
+    def _in_groups(self, shard: Shard, call: Callable[[], Any]) -> Any:
+        """Call; create the shard's groups when Redis does not know them, at the start or after it lost its memory."""
+        self._state(shard)
+        try:
+            return call()
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._groups_script(shard.stage_keys(self._stage), [GROUP])
+            return None
+
+
+def _at(shard: Shard, stream: bytes | str, id_: bytes) -> StreamEntry:
+    name = stream.decode() if isinstance(stream, bytes) else stream
+    return StreamEntry(shard, name.removeprefix(shard.tag + ":"), id_)
+
+
+def _paired(flat: list[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an entry, which scripts return as one list."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
