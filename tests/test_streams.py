@@ -298,6 +298,23 @@ def test_live_frames_go_before_those_of_files_but_every_tenth_time(server: Serve
     assert taken.count("file-0000000a") == 4
 
 
+def test_a_frame_of_a_file_whose_entry_has_the_id_of_a_ticket_is_read_too(server: Server) -> None:
+    reader = frames_reader(server)
+    read(reader)
+    writer(server).publish(frame(server, 0), b"jpeg")
+    name = "file-0000000a"
+    writer(server, name).publish(frame(server, 0, live=False, camera=name), b"jpeg")
+    ((ticket, _),) = server.client.xrange("{s0}:frames")
+    ((_, fields),) = server.client.xrange("{s0}:frames:complete")
+    server.client.delete("{s0}:frames:complete")
+    server.client.xgroup_create("{s0}:frames:complete", keys.GROUP, id="0", mkstream=True)
+    server.client.xadd("{s0}:frames:complete", fields, id=ticket)
+
+    cameras = [entry.record.camera for _ in range(2) for entry in reader.read(1)]
+
+    assert sorted(cameras) == [CAMERA, name]
+
+
 def test_a_ticket_whose_worker_died_before_taking_gives_the_newest_frame(server: Server) -> None:
     one, reader = writer(server), frames_reader(server)
     read(reader)

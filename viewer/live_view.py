@@ -66,6 +66,8 @@ class LiveView:
             with self._context.reconnecting():
                 shards = self._context.bus.shards
                 if consumer is None or consumer.shards is not shards:
+                    if consumer is not None:
+                        consumer.close()
                     consumer = ResultConsumer(shards)
                 results = consumer.read(self._block_ms())
                 with self._context.busy():

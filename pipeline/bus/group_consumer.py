@@ -143,13 +143,15 @@ class GroupConsumer:
             shard, lambda: self._client.xreadgroup(GROUP, self._consumer, new, count=1, block=block_ms)
         )
         self._is_idle = len(self._bus.shards) == 1 and time.monotonic() - before > IDLE_S
-        rows = entries_by_stream(answer)
-        tickets = [id_ for id_, fields in rows.get(streams[0], []) if b"ticket" in fields]
-        entries = self._run_take(shard, count, ["", "read", *tickets]) if tickets else []
-        others = [(stream, id_, fields) for stream, found in rows.items() for id_, fields in found]
-        return entries + [
-            RawEntry(_at(shard, stream, id_), fields) for stream, id_, fields in others if id_ not in tickets
-        ]
+        tickets: list[bytes] = []
+        others: list[RawEntry] = []
+        for stream, rows in entries_by_stream(answer).items():
+            for id_, fields in rows:
+                if stream == streams[0] and b"ticket" in fields:
+                    tickets.append(id_)
+                else:
+                    others.append(RawEntry(_at(shard, stream, id_), fields))
+        return (self._run_take(shard, count, ["", "read", *tickets]) if tickets else []) + others
 
     def _reclaim(self) -> list[RawEntry]:
         now = time.monotonic()
