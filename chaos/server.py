@@ -56,6 +56,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
             "appendonly": "no",
             "maxmemory": MAX_MEMORY,
             "maxmemory-policy": "noeviction",
+            "set-proc-title": "no",  # it would overwrite the environment in /proc, by which leftovers are found
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
         with (self._folder / "redis.log").open("ab") as log:

@@ -74,6 +74,8 @@ def test_chaos_that_is_ended_leaves_nothing(processes: Processes, number: signal
     chaos = processes.start("chaos", "--mode", "live", "--runs", 1)
     wait_until(lambda: len(running(processes.temporary)) >= 8, 60, "Redis, workers, viewer and cameras run")
     (folder,) = processes.temporary.iterdir()
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(folder)]
+    assert any(b"valkey-server" in command for command in commands), "Redis is one of them"
     os.kill(marked(folder)[-1], signal.SIGSTOP)
 
     chaos.send_signal(number)
