@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
+from pipeline.bus.line import Line
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, frame_id
 from pipeline.bus.reader import Reader
 from pipeline.bus.shards import Bus
@@ -42,8 +43,9 @@ def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000,
         leases = {name: Lease(bus.shard_of(name), name, lambda seconds: stop.wait(seconds)) for name in rates}
         for lease in leases.values():
             lease.acquire()
+        line, pixels_ms = Line(client), LIVE_PIXELS_MS
         writers = {
-            name: Writer(bus.shard_of(name), camera=name, token=leases[name].token, pixels_ms=LIVE_PIXELS_MS)
+            name: Writer(bus.shard_of(name), camera=name, token=leases[name].token, pixels_ms=pixels_ms, line=line)
             for name in rates
         }
         begun = time.monotonic()
@@ -53,7 +55,9 @@ def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000,
         while not stop.is_set():
             at, name, seq = heapq.heappop(due)
             time.sleep(max(0.0, at - time.monotonic()))
-            writers[name].publish(_frame(bus, name, start, seq), jpeg)
+            published_at = time.monotonic()
+            if writers[name].publish(_frame(bus, name, start, seq), jpeg) == "published":
+                leases[name].note_published(published_at)
             heapq.heappush(due, (at + 1 / rates[name], name, seq + 1))
 
 

@@ -8,6 +8,7 @@ count; exit status 1 if a process grew by more than 5 %, one was restarted, or a
 from __future__ import annotations
 
 import contextlib
+import http.client
 import re
 import statistics
 import subprocess
@@ -122,7 +123,7 @@ def _viewer(redis_url: str) -> Iterator[str]:
 
 def _watch(url: str) -> None:
     """Read a live stream until the viewer ends."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(url) as stream:  # noqa: S310 -- our own viewer
+    with contextlib.suppress(OSError, http.client.HTTPException), urllib.request.urlopen(url) as stream:  # noqa: S310 -- our own viewer
         while stream.read(1 << 16):
             pass
 

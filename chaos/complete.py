@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from chaos.clip import FRAMES
@@ -12,7 +13,7 @@ from chaos.leftovers import leftovers
 from chaos.lines import Line, compare_lines, count_lines, read_lines
 from chaos.observer import is_file
 from chaos.pipeline import Pipeline, running_pipeline
-from chaos.report import RunReport, fault_reports
+from chaos.report import RunReport
 from pipeline.bus.status import missing_workers
 
 FIRST_LINES_TIMEOUT_S = 30.0
@@ -69,7 +70,13 @@ class QuietRunFailed(Exception):
 
 
 def run_complete(
-    folder: Path, seed: int, clip: Path, quiet: list[Line] | None, faults: list[Fault] | None = None
+    folder: Path,
+    seed: int,
+    clip: Path,
+    quiet: list[Line] | None,
+    faults: list[Fault] | None = None,
+    *,
+    cluster: bool = False,
 ) -> RunReport:
     """Label the clip while faults happen.
 
@@ -77,13 +84,14 @@ def run_complete(
         folder: for logs and lines.
         quiet: the lines of a run without faults; None to compare with nothing.
         faults: None for those of the seed.
+        cluster: on a cluster in place of one Redis.
     """
     began = time.monotonic()
     lines = folder / "lines.jsonl"
-    with running_pipeline(folder, seed, {}) as pipeline:
+    with running_pipeline(folder, seed, {}, cluster=cluster) as pipeline:
         labelling = Labelling(pipeline, clip, lines)
         pipeline.wait_until(lambda: count_lines(lines) > 0, FIRST_LINES_TIMEOUT_S)
-        injector = Injector(pipeline, draw_faults(seed, "complete") if faults is None else faults)
+        injector = Injector(pipeline, draw_faults(seed, "complete", cluster=cluster) if faults is None else faults)
         _label_to_the_end(pipeline, labelling, injector)
         broken = _broken_ends(pipeline, labelling, lines)
         if quiet is not None:
@@ -91,9 +99,10 @@ def run_complete(
         observer = pipeline.observer
         return RunReport(
             mode="complete",
+            cluster=cluster,
             seed=seed,
             seconds=time.monotonic() - began,
-            faults=fault_reports(injector.ended, [observer.labelled_after(at) for _, at in injector.ended]),
+            faults=injector.reports(),
             return_s=None,
             fresh_s=None,
             frames=observer.fates(),
@@ -110,6 +119,12 @@ def _label_to_the_end(pipeline: Pipeline, labelling: Labelling, injector: Inject
     pipeline.wait_until(lambda: ended() or injector.done, FINISH_TIMEOUT_S)
     pipeline.wait_until(ended, FINISH_TIMEOUT_S)
     injector.stop()
+    pipeline.wait_until(partial(_is_over, injector), FINISH_TIMEOUT_S)
+
+
+def _is_over(injector: Injector) -> bool:
+    injector.step()
+    return injector.done
 
 
 def _broken_ends(pipeline: Pipeline, labelling: Labelling, lines: Path) -> list[str]:

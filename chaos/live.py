@@ -13,12 +13,13 @@ from chaos.leftovers import Held, pending_entries, standing_frames
 from chaos.observer import Capture
 from chaos.pipeline import Pipeline, running_pipeline
 from chaos.proxy import HOST
-from chaos.report import RunReport, fault_reports
+from chaos.report import RunReport
 
 FIRST_LABELS_TIMEOUT_S = 30.0
 RETURN_TIMEOUT_S = 60.0  # of processes, on a busy machine
 FRESH_S = 3.0  # from the return of all processes to the label of a frame captured after it
 FRESH_AFTER_MEMORY_LOSS_S = 5.0
+BACK_S = 10.0  # from a primary's death to the label of a frame that each of its cameras captured after it
 SETTLED_S = 5.0  # from then until nothing is left of what was captured before
 EACH_CAMERA_S = 10.0
 VIEWER_TIMEOUT_S = 10.0
@@ -27,13 +28,13 @@ VIEWER_FRAMES = 3
 Captured = dict[Capture, int]
 
 
-def run_live(folder: Path, seed: int) -> RunReport:
-    """Let two cameras run while faults happen. folder: for logs."""
+def run_live(folder: Path, seed: int, *, cluster: bool = False) -> RunReport:
+    """Let two cameras run while faults happen. folder: for logs. cluster: on a cluster in place of one Redis."""
     began = time.monotonic()
-    with running_pipeline(folder, seed, CAMERAS) as pipeline:
+    with running_pipeline(folder, seed, CAMERAS, cluster=cluster) as pipeline:
         observer = pipeline.observer
         pipeline.wait_until(lambda: _labelled_cameras(pipeline, {}) == set(CAMERAS), FIRST_LABELS_TIMEOUT_S)
-        injector = Injector(pipeline, draw_faults(seed, "live"))
+        injector = Injector(pipeline, draw_faults(seed, "live", cluster=cluster))
         pipeline.wait_until(lambda: _step(injector), RETURN_TIMEOUT_S)
         over = time.monotonic()
         observer.look()
@@ -51,11 +52,13 @@ def run_live(folder: Path, seed: int) -> RunReport:
             for name, ledger in observer.ledgers().items()
             if not ledger.balances
         ]
+        broken += injector.late_recoveries(BACK_S)
         return RunReport(
             mode="live",
+            cluster=cluster,
             seed=seed,
             seconds=time.monotonic() - began,
-            faults=fault_reports(injector.ended, [observer.labelled_after(at) for _, at in injector.ended]),
+            faults=injector.reports(),
             return_s=return_s,
             fresh_s=fresh_s,
             frames=observer.fates(),
@@ -79,7 +82,7 @@ def _broken_return(pipeline: Pipeline, injector: Injector, over: float) -> tuple
         return [f"{', '.join(pipeline.missing())} did not come back in {RETURN_TIMEOUT_S:.0f} s"], None, None
     pipeline.observer.look()
     returned, captured = time.monotonic(), pipeline.observer.captured.copy()
-    limit_s = FRESH_AFTER_MEMORY_LOSS_S if any(fault.loses_memory for fault, _ in injector.ended) else FRESH_S
+    limit_s = FRESH_AFTER_MEMORY_LOSS_S if injector.loses_memory else FRESH_S
     broken = []
     if not pipeline.wait_until(lambda: bool(_labelled_cameras(pipeline, captured)), limit_s):
         broken.append(f"no new frame was labelled within {limit_s:.0f} s of the return of all processes")

@@ -9,14 +9,14 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import redis
 
-from pipeline.bus.connection import connect
+from pipeline.bus.connection import Redis
 from pipeline.bus.messages import FILE_PREFIX, BadMessage, FrameResult, decode
-from pipeline.bus.shards import Bus, UnusableRedis
+from pipeline.bus.shards import Bus, Shard, UnusableRedis
 from pipeline.bus.status import Ledger, read_ledgers
 
 INTERVAL_S = 0.05
@@ -28,7 +28,11 @@ Capture = tuple[str, int]  # camera and start of its producer
 
 
 class Observer(contextlib.AbstractContextManager["Observer"]):
-    """Watch the Redis at a URL until the block ends.
+    """Watch Redis until the block ends, and then close its client.
+
+    Args:
+        client: connected by connections that are never cut.
+        shards: how many Redis holds.
 
     Attributes:
         captured: of each camera and start the highest number of a frame that was seen.
@@ -36,15 +40,16 @@ class Observer(contextlib.AbstractContextManager["Observer"]):
         broken: promises that were found broken, as sentences.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, client: Redis, shards: int = 1) -> None:
         self.captured: dict[Capture, int] = {}
         self.labelled: dict[tuple[str, int, int], float] = {}
         self.broken: list[str] = []
-        self._client = connect(url)
-        self._bus = Bus(self._client)
+        self._client = client
+        self._bus = Bus(client, shards)
         self._ledgers: dict[str, Ledger] = {}
         self._fates: collections.Counter[str] = collections.Counter()
         self._files_expire = False
+        self._failing_over: set[str] = set()  # cameras not seen since their primary died
         self._entries: dict[tuple[str, int], bytes] = {}  # the entry in `results` of each frame and attempt
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -60,26 +65,31 @@ class Observer(contextlib.AbstractContextManager["Observer"]):
                 self._forget(name)
             yield
 
+    @contextlib.contextmanager
+    def failover(self, cameras: Collection[str]) -> Iterator[None]:
+        """Let the primary of some cameras die in the block; its replica may lack what was written last.
+
+        So when they are seen next, their counts may be those of an earlier moment, and frames may end again.
+        """
+        with self._lock:
+            self.look()
+            yield
+            self._failing_over.update(cameras)
+            self._entries.clear()
+
     def expect_expiry(self) -> None:
         """Expect that the counts of files begin anew: Redis' clock was set forward, and keys expire early."""
         self._files_expire = True
 
     def look(self) -> bool:
-        """Look at everything now; return whether Redis answered."""
+        """Look at everything now; return whether all of Redis answered."""
         with self._lock:
             try:
-                cameras = self._cameras()
-                for name, ledger in read_ledgers(self._bus, cameras).items():
-                    self._check_ledger(name, ledger)
-                for shard in self._bus.shards:
-                    self._note_results(
-                        cast(list[Any], shard.client.xrevrange(shard.key("results"), count=NEWEST_RESULTS))
-                    )
-                for name in cameras:
-                    self._note_newest(name)
+                shards = self._bus.shards
             except (redis.RedisError, UnusableRedis):
                 return False
-            return True
+            answered = [self._look_at(shard) for shard in shards]
+            return all(answered)
 
     def ledgers(self) -> dict[str, Ledger]:
         """Return the ledgers as they were last seen."""
@@ -94,10 +104,30 @@ class Observer(contextlib.AbstractContextManager["Observer"]):
                 fates.update(_fates_of(ledger, "in flight"))
         return {fate: count for fate, count in sorted(fates.items()) if count}
 
-    def labelled_after(self, moment: float) -> float | None:
-        """Return how long after a moment on the monotonic clock the first labelled frame was seen, seconds."""
+    def newest_file(self) -> str:
+        """Return the name of the newest run of `label`; "" when none was seen."""
         with self._lock:
-            return min((at - moment for at in self.labelled.values() if at > moment), default=None)
+            return next((camera for camera, _ in reversed(self.captured) if is_file(camera)), "")
+
+    def labelled_after(
+        self, moment: float, camera: str | None = None, captured: Mapping[Capture, int] | None = None
+    ) -> float | None:
+        """Return how long after a moment on the monotonic clock the first labelled frame was seen, seconds.
+
+        Args:
+            camera: whose frame; None for that of any. A run of `label` that was resumed has another name.
+            captured: frames that are too old to count.
+        """
+        old = captured or {}
+        with self._lock:
+            times = [
+                at - moment
+                for (name, start, seq), at in self.labelled.items()
+                if at > moment
+                and (camera in (None, name) or (is_file(camera or "") and is_file(name)))
+                and seq > old.get((name, start), -1)
+            ]
+        return min(times, default=None)
 
     def __exit__(self, *_: object) -> None:
         """End the thread."""
@@ -109,22 +139,31 @@ class Observer(contextlib.AbstractContextManager["Observer"]):
         while not self._ended.wait(INTERVAL_S):
             self.look()
 
-    def _cameras(self) -> list[str]:
-        found = {
-            name.decode()
-            for shard in self._bus.shards
-            for name in cast(list[bytes], shard.client.zrange(shard.key("cameras"), 0, -1))
-        }
-        return sorted(found | self._ledgers.keys())
+    def _look_at(self, shard: Shard) -> bool:
+        try:
+            cameras = self._cameras(shard)
+            for name, ledger in read_ledgers(self._bus, cameras).items():
+                self._check_ledger(name, ledger)
+            self._note_results(cast(list[Any], shard.client.xrevrange(shard.key("results"), count=NEWEST_RESULTS)))
+            for name in cameras:
+                self._note_newest(shard, name)
+        except redis.RedisError:
+            return False
+        return True
+
+    def _cameras(self, shard: Shard) -> list[str]:
+        found = {name.decode() for name in cast(list[bytes], shard.client.zrange(shard.key("cameras"), 0, -1))}
+        return sorted(found | {name for name in self._ledgers if self._bus.shard_of(name) is shard})
 
     def _check_ledger(self, name: str, ledger: Ledger) -> None:
         before = self._ledgers.get(name, Ledger())
         if not ledger.balances and (before.balances or before.produced != ledger.produced):
             self._break(f"the ledger of {name} does not balance: {_text(ledger)}")
-        if _decreased(before, ledger):
+        if _decreased(before, ledger) and name not in self._failing_over:
             if not (is_file(name) and self._files_expire):
                 self._break(f"counts of {name} decreased from {_text(before)} to {_text(ledger)}")
             self._forget(name)
+        self._failing_over.discard(name)
         self._ledgers[name] = ledger
 
     def _note_results(self, rows: list[Any]) -> None:
@@ -141,8 +180,7 @@ class Observer(contextlib.AbstractContextManager["Observer"]):
             if result.outcome == "labelled":
                 self.labelled.setdefault((result.camera, result.start, result.seq), now)
 
-    def _note_newest(self, name: str) -> None:
-        shard = self._bus.shard_of(name)
+    def _note_newest(self, shard: Shard, name: str) -> None:
         newest = cast(bytes | None, shard.client.hget(shard.key("newest:frames", name), "last"))
         if newest is not None:
             start, seq, _attempt = map(int, newest.split(b":"))

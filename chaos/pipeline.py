@@ -1,6 +1,6 @@
-"""A pipeline to be broken: Redis, a proxy in front of it, workers and a viewer, watched by an observer.
+"""A pipeline to be broken: Redis or a cluster, proxies in front of it, workers and a viewer, watched by an observer.
 
-All processes reach Redis by the proxy. Another kind of Redis needs a class like `Server`, and its own proxies.
+All processes reach Redis by the proxies.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import redis
 
+from chaos.cluster import Cluster
 from chaos.faults import WORKERS
 from chaos.janitor import MARK
+from chaos.node import free_node_ports
 from chaos.observer import Observer
 from chaos.processes import Processes
-from chaos.proxy import HOST, Proxy, free_port
+from chaos.proxy import HOST, Proxies, Proxy, free_port
 from chaos.server import Server
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_heartbeats
@@ -34,19 +36,18 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """The parts of a running pipeline. port: of the viewer. rng: for what a fault leaves open."""
+    """The parts of a running pipeline.
+
+    bus: its data, by connections that are never cut. port: of the viewer. rng: for what a fault leaves open.
+    """
 
     processes: Processes
-    server: Server
-    proxy: Proxy
+    server: Server | Cluster
+    bus: Bus
+    proxy: Proxy | Proxies
     observer: Observer
     port: int
     rng: random.Random
-
-    @property
-    def bus(self) -> Bus:
-        """The pipeline's data, by a connection that is never cut."""
-        return Bus(self.server.client)
 
     def wait_until(self, condition: Callable[[], bool], within_s: float) -> bool:
         """Supervise the processes until a condition holds; return False when it does not in time."""
@@ -72,12 +73,15 @@ class Pipeline:
 
 
 @contextlib.contextmanager
-def running_pipeline(folder: Path, seed: int, cameras: dict[str, float]) -> Iterator[Pipeline]:
+def running_pipeline(
+    folder: Path, seed: int, cameras: dict[str, float], *, cluster: bool = False
+) -> Iterator[Pipeline]:
     """Run a pipeline while the block runs, which begins when all its processes are live.
 
     Args:
         folder: for logs.
         cameras: names and frame rates of the cameras.
+        cluster: on a cluster in place of one Redis.
 
     Raises:
         NotStarted: a process was not live in time.
@@ -86,10 +90,9 @@ def running_pipeline(folder: Path, seed: int, cameras: dict[str, float]) -> Iter
     mark = {MARK: str(folder.parent)}
     port = free_port()
     with (
-        Server(folder, mark) as server,
-        Proxy(server.port, rng) as proxy,
-        Observer(server.url) as observer,
-        Processes(folder, mark | {"MASKWATCH_REDIS_URL": f"redis://{HOST}:{proxy.port}/0"}) as processes,
+        _running_redis(folder, mark, rng, cluster=cluster) as (server, proxy, variables),
+        Observer(server.connect(), server.shards) as observer,
+        Processes(folder, mark | variables) as processes,
     ):
         for name in WORKERS:
             role = name.partition("-")[0]
@@ -97,7 +100,29 @@ def running_pipeline(folder: Path, seed: int, cameras: dict[str, float]) -> Iter
             processes.start(name, role, *flags)
         for name, fps in cameras.items():
             processes.start(name, "camera", "demo", "--name", name, "--fps", str(fps))
-        pipeline = Pipeline(processes=processes, server=server, proxy=proxy, observer=observer, port=port, rng=rng)
+        pipeline = Pipeline(
+            processes=processes,
+            server=server,
+            bus=Bus(server.client, server.shards),
+            proxy=proxy,
+            observer=observer,
+            port=port,
+            rng=rng,
+        )
         if not pipeline.wait_until(lambda: not pipeline.missing(), STARTED_TIMEOUT_S):
             raise NotStarted(f"{', '.join(pipeline.missing())} did not start; see the logs in {folder}")
         yield pipeline
+
+
+@contextlib.contextmanager
+def _running_redis(
+    folder: Path, mark: dict[str, str], rng: random.Random, *, cluster: bool
+) -> Iterator[tuple[Server | Cluster, Proxy | Proxies, dict[str, str]]]:
+    """Run Redis or a cluster behind proxies; yield them, and the variables of the processes that use it."""
+    if not cluster:
+        with Server(folder, mark) as server, Proxy(server.port, rng) as proxy:
+            yield server, proxy, {"MASKWATCH_REDIS_URL": f"redis://{HOST}:{proxy.port}/0"}
+        return
+    ports = free_node_ports(behind_proxies=True)
+    with Proxies({one.port: one.client_port for one in ports}, rng) as proxies, Cluster(folder, mark, ports) as nodes:
+        yield nodes, proxies, {"MASKWATCH_REDIS_URL": nodes.url, "MASKWATCH_SHARDS": str(nodes.shards)}

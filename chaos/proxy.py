@@ -7,7 +7,7 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 HOST = "127.0.0.1"
@@ -22,12 +22,13 @@ class Proxy(contextlib.AbstractContextManager["Proxy"]):
 
     Args:
         rng: how much of what is cut half-way is forwarded.
+        port: None for any that is free.
     """
 
-    def __init__(self, target_port: int, rng: random.Random) -> None:
+    def __init__(self, target_port: int, rng: random.Random, port: int | None = None) -> None:
         self._target_port = target_port
         self._rng = rng
-        self.port = free_port()
+        self.port = port or free_port()
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -110,6 +111,34 @@ class Proxy(contextlib.AbstractContextManager["Proxy"]):
         connection.close()
 
 
+class Proxies(contextlib.AbstractContextManager["Proxies"]):
+    """Several proxies as one. ports: where each one listens, by the port that it forwards to."""
+
+    def __init__(self, ports: Mapping[int, int], rng: random.Random) -> None:
+        with contextlib.ExitStack() as stack:
+            self._proxies = [stack.enter_context(Proxy(target, rng, port)) for target, port in ports.items()]
+            self._running = stack.pop_all()
+
+    def cut(self) -> None:
+        """Cut every connection half-way through what it forwards next, in either direction."""
+        for proxy in self._proxies:
+            proxy.cut()
+
+    def refuse(self) -> None:
+        """Cut every connection, and refuse new ones until `accept()`."""
+        for proxy in self._proxies:
+            proxy.refuse()
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        for proxy in self._proxies:
+            proxy.accept()
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything."""
+        self._running.close()
+
+
 class _Connection:
     """A connection and its other half. cut: the next bytes are forwarded in part, then both are closed."""
 
@@ -126,8 +155,16 @@ class _Connection:
 
 def free_port() -> int:
     """Return a port of this machine that nobody listens on, nor gets for an outgoing connection later."""
-    while True:
-        port = random.randrange(*PORTS)
-        with contextlib.suppress(OSError), socket.socket() as found:
-            found.bind((HOST, port))
-            return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return several such ports."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            port = random.randrange(*PORTS)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind((HOST, port))
+                found.append(port)
+    return found

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chaos.faults import KINDS, Fault, Kind, Mode
+from chaos.faults import KINDS, Fault, Kind, Mode, kinds_of
 
 
 class FaultReport(Struct, frozen=True, kw_only=True):
-    """A fault that hit something. recovery_s: from its end to the next labelled frame; None when none came."""
+    """A fault that hit something.
+
+    recovery_s: from its end to the next labelled frame, from a primary's death to a new one of each camera that it
+    served, or of every camera if it served none; None when none came.
+    """
 
     kind: Kind
     at_s: float
@@ -29,6 +33,7 @@ class RunReport(Struct, frozen=True, kw_only=True):
     """
 
     mode: Mode
+    cluster: bool = False
     seed: int
     seconds: float
     faults: list[FaultReport]
@@ -38,18 +43,19 @@ class RunReport(Struct, frozen=True, kw_only=True):
     broken: list[str]
 
 
-def fault_reports(ended: Sequence[tuple[Fault, float]], recoveries: Sequence[float | None]) -> list[FaultReport]:
+def fault_reports(faults: Sequence[Fault], recoveries: Sequence[float | None]) -> list[FaultReport]:
     """Return the reports of faults in the order in which they began."""
     reports = [
         FaultReport(kind=fault.kind, at_s=fault.at_s, text=fault.text, recovery_s=recovery)
-        for (fault, _), recovery in zip(ended, recoveries, strict=True)
+        for fault, recovery in zip(faults, recoveries, strict=True)
     ]
     return sorted(reports, key=lambda report: report.at_s)
 
 
 def run_text(run: RunReport) -> str:
     """Return one run in some lines."""
-    lines = [f"{run.mode} seed {run.seed}: {len(run.faults)} faults, {run.seconds:.0f} s"]
+    where = " on a cluster" if run.cluster else ""
+    lines = [f"{run.mode} seed {run.seed}{where}: {len(run.faults)} faults, {run.seconds:.0f} s"]
     for fault in run.faults:
         after = "no labels after it" if fault.recovery_s is None else f"labels after {_seconds(fault.recovery_s)}"
         lines.append(f"  at {fault.at_s:4.1f} s  {fault.text}: {after}")
@@ -64,9 +70,10 @@ def run_text(run: RunReport) -> str:
 def summary_text(runs: Sequence[RunReport]) -> str:
     """Return all runs as a table, and how to repeat those that broke a promise."""
     modes = collections.Counter(run.mode for run in runs)
+    kinds = [kind for kind in KINDS if any(kind in kinds_of(run.mode, cluster=run.cluster) for run in runs)]
     lines = [f"{len(runs)} runs ({_counts(modes)})", ""]
     lines.append(f"{'FAULT':<12} {'TIMES':>6} {'MEDIAN':>8} {'WORST':>8}  to the next labelled frame")
-    for kind in KINDS:
+    for kind in kinds:
         found = [fault for run in runs for fault in run.faults if fault.kind == kind]
         times = [fault.recovery_s for fault in found if fault.recovery_s is not None]
         figures = (
@@ -85,7 +92,9 @@ def summary_text(runs: Sequence[RunReport]) -> str:
     broken = [run for run in runs if run.broken]
     lines.append(f"PROMISES BROKEN in {len(broken)} runs:" if broken else "every promise held")
     lines += [
-        f"  maskwatch chaos --runs 1 --mode {run.mode} --seed {run.seed}: {'; '.join(run.broken)}" for run in broken
+        f"  maskwatch chaos --runs 1 {'--cluster ' if run.cluster else ''}--mode {run.mode} --seed {run.seed}: "
+        f"{'; '.join(run.broken)}"
+        for run in broken
     ]
     return "\n".join(lines)
 

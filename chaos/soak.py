@@ -27,6 +27,7 @@ def soak(
     modes: Sequence[Mode],
     first_seed: int,
     *,
+    cluster: bool,
     runs: int | None,
     minutes: float | None,
     json_path: Path | None,
@@ -35,6 +36,7 @@ def soak(
     """Run seeds in each mode until there were enough, or the time is over; return the exit status.
 
     Args:
+        cluster: on a cluster in place of one Redis.
         runs: of each mode; None for no limit.
         minutes: after which no run begins; None for no limit.
         logs: a folder that gets the logs of runs that broke a promise; None to remove them.
@@ -55,7 +57,11 @@ def soak(
                     break
                 seed = first_seed + number
                 own = _new_folder(folder, f"{mode}-{seed}")
-                report = run_live(own, seed) if mode == "live" else run_complete(own, seed, clip, quiet)
+                report = (
+                    run_live(own, seed, cluster=cluster)
+                    if mode == "live"
+                    else run_complete(own, seed, clip, quiet, cluster=cluster)
+                )
                 reports.append(report)
                 click.echo(run_text(report))
                 if report.broken and logs:

@@ -23,11 +23,18 @@ MAX_SEED = 1_000_000
     "--runs", type=click.IntRange(min=1), help=f"Runs of each mode; default: {DEFAULT_RUNS} without --minutes."
 )
 @click.option("--mode", type=click.Choice(["complete", "live", "both"]), default="both", show_default=True)
+@click.option("--cluster", is_flag=True, help="On a cluster, of which a primary dies in each run.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the first run; each further one is one higher.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all runs as JSON.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the logs of runs that break a promise here.")
 def chaos(
-    minutes: float | None, runs: int | None, mode: str, seed: int | None, json_path: Path | None, logs: Path | None
+    minutes: float | None,
+    runs: int | None,
+    mode: str,
+    cluster: bool,
+    seed: int | None,
+    json_path: Path | None,
+    logs: Path | None,
 ) -> None:
     """Break a pipeline of real processes at random, and check that no frame is lost.
 
@@ -43,7 +50,7 @@ def chaos(
         fail("chaos needs Linux: it finds processes in /proc", 2)
     configure_logging(as_json=is_json())
     modes: list[Mode] = ["complete", "live"] if mode == "both" else [mode]  # type: ignore[list-item]
-    limits: dict[str, Any] = {"minutes": minutes, "runs": runs if runs or minutes else DEFAULT_RUNS}
+    limits: dict[str, Any] = {"minutes": minutes, "runs": runs if runs or minutes else DEFAULT_RUNS, "cluster": cluster}
     first = secrets.randbelow(MAX_SEED) if seed is None else seed
     run_process(lambda: soak(modes, first, **limits, json_path=json_path, logs=logs), NotStarted, QuietRunFailed)
 

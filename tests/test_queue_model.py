@@ -23,7 +23,7 @@ def steps_of(queue: QueueModel) -> Iterator[QueueModel]:
         yield after
     for stage in STAGES:
         for worker in WORKERS:
-            for read in (QueueModel.take, QueueModel.read_ticket):
+            for read in (QueueModel.take, QueueModel.read_ticket, QueueModel.take_held):
                 after = copy.deepcopy(queue)
                 if read(after, stage, worker) is not None:
                     yield after

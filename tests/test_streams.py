@@ -11,6 +11,7 @@ from conftest import Server, wait_until
 
 from pipeline.bus import keys, messages
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
+from pipeline.bus.line import Line
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
@@ -692,6 +693,64 @@ def test_a_turn_that_is_no_number_stops_no_camera(server: Server, turn: str) -> 
     assert [entry.record.seq for entry in read(reader)] == [0]
 
 
+def test_an_idle_worker_takes_a_frame_whose_ticket_it_got_before(server: Server) -> None:
+    reader = frames_reader(server)
+    assert read(reader) == []  # from now on it waits
+    writer(server).publish(frame(server, 0), b"jpeg")
+    server.client.xreadgroup(keys.GROUP, "detector-1", {"{s0}:frames": ">"})  # the answer was lost
+
+    entries = reader.read(1)
+
+    assert [(entry.record.seq, entry.data) for entry in entries] == [(0, b"jpeg")]
+
+
+def test_an_idle_worker_that_holds_many_entries_takes_the_next(server: Server) -> None:
+    reader = frames_reader(server)
+    for number in range(120):
+        writer(server, f"c{number}").publish(frame(server, 0, camera=f"c{number}"), b"jpeg")
+    assert len(read(reader, 120)) == 120
+    assert reader.read_new(1, 5) == []
+    writer(server).publish(frame(server, 0), b"jpeg")
+
+    entries = reader.read_new(1, 250)
+
+    assert [entry.record.camera for entry in entries] == [CAMERA]
+
+
+def test_an_idle_worker_takes_tickets_that_are_older_than_its_last_one(server: Server) -> None:
+    reader, other = frames_reader(server), frames_reader(server, "detector-2")
+    server.client.xgroup_create("{s0}:frames", keys.GROUP, mkstream=True)
+    server.client.xadd("{s0}:frames", {"ticket": 1}, id=f"{2**50}-0")
+    assert reader.read(1) == reader.read(1) == []  # the ticket came when Redis' clock was far ahead
+    server.client.flushall()
+    assert read(other) == []
+    writer(server).publish(frame(server, 0), b"jpeg")
+
+    entries = reader.read(1)
+
+    assert [entry.record.seq for entry in entries] == [0]
+
+
+def test_an_idle_worker_sends_a_script_that_redis_has_forgotten(server: Server) -> None:
+    reader = frames_reader(server)
+    assert read(reader) == []
+    server.client.script_flush()
+    writer(server).publish(frame(server, 0), b"jpeg")
+
+    entries = reader.read(1)
+
+    assert [entry.record.seq for entry in entries] == [0]
+
+
+def test_a_published_frame_renews_the_lease_and_lists_its_camera(server: Server) -> None:
+    server.client.set("{s0}:lease:door", TOKEN, px=100)
+
+    writer(server).publish(frame(server, 0), b"jpeg")
+
+    assert server.client.pttl("{s0}:lease:door") > 1_000
+    assert server.client.zscore("{s0}:cameras", "door") == pytest.approx(server.clock.now(), abs=5)
+
+
 def test_a_foreign_ticket_loses_no_frame_when_the_stream_is_lost(server: Server) -> None:
     writer(server).publish(frame(server, 0), b"jpeg")
     reader = frames_reader(server)
@@ -756,7 +815,7 @@ def test_consumers_that_died_holding_nothing_are_deleted(server: Server, monkeyp
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     for name in ("holding", "empty"):
         read(frames_reader(server, name))
-    living = GroupConsumer(server.bus, "frames", "living")
+    living = GroupConsumer(server.bus, Line(server.client), "frames", "living")
     living.read(1, 1)
     monkeypatch.setattr("pipeline.bus.group_consumer.IDLE_CONSUMER_MS", -1)
 

@@ -158,8 +158,27 @@ class LiveView:
 
     def _with_pixels(self, selected: list[_SelectedFrame]) -> list[DisplayFrame | None]:
         jpegs = fetch_many_pixels(self._context.client, [one.pixels_key for one in selected])
-        now = self._context.clock.now() if selected else 0.0
-        return [_display_frame(one, jpeg, now) if jpeg else None for one, jpeg in zip(selected, jpegs, strict=True)]
+        return [self._display_frame(one, jpeg) if jpeg else None for one, jpeg in zip(selected, jpegs, strict=True)]
+
+    def _display_frame(self, selected: _SelectedFrame, jpeg: bytes) -> DisplayFrame | None:
+        try:
+            width, height = jpeg_size(jpeg)
+        except BadImage:
+            return None  # the detector dead-letters the frame
+        now = self._context.bus.shard_of(selected.camera).clock.now()
+        return DisplayFrame(
+            camera=selected.camera,
+            frame_id=frame_id(selected.camera, selected.start, selected.seq),
+            seq=selected.seq,
+            width=width,
+            height=height,
+            faces=selected.faces,
+            labelled=selected.labelled,
+            captured_at=selected.captured_at,
+            age_s=max(0.0, now - selected.captured_at),
+            at_s=time.monotonic(),
+            jpeg=jpeg,
+        )
 
 
 def _labelled(result: FrameResult, faces: tuple[TrackedFace, ...]) -> _SelectedFrame:
@@ -181,23 +200,3 @@ def _newest(camera: str, row: list[bytes | None]) -> _SelectedFrame | None:
     except ValueError:
         return None
     return newest if math.isfinite(newest.captured_at) else None
-
-
-def _display_frame(selected: _SelectedFrame, jpeg: bytes, now: float) -> DisplayFrame | None:
-    try:
-        width, height = jpeg_size(jpeg)
-    except BadImage:
-        return None  # the detector dead-letters the frame
-    return DisplayFrame(
-        camera=selected.camera,
-        frame_id=frame_id(selected.camera, selected.start, selected.seq),
-        seq=selected.seq,
-        width=width,
-        height=height,
-        faces=selected.faces,
-        labelled=selected.labelled,
-        captured_at=selected.captured_at,
-        age_s=max(0.0, now - selected.captured_at),
-        at_s=time.monotonic(),
-        jpeg=jpeg,
-    )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier
 from pipeline.bus import messages
+from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
 from pipeline.bus.messages import AnnouncedModel, FaceCrops, FrameResult
 from pipeline.bus.reader import Entry, Reader
@@ -35,6 +36,7 @@ from workers.model_reloader import RUNNING, LoadedModel, ModelReloader
 log = logging.getLogger(__name__)
 
 ANNOUNCE_INTERVAL_S = 5.0  # how often the model is announced to detectors; Redis may have lost its memory
+RETRY_INTERVAL_S = 1.0  # ... and when it did not answer
 
 Work = tuple[Entry[FaceCrops], Image]
 
@@ -48,18 +50,18 @@ def main(settings: Settings) -> int:
         report_model(context, model.classifier)
         reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id)
         metrics.settled.add_reader("faces", reader.outcomes)
-        announced_at = float("-inf")
+        announce_at = 0.0
         while context.should_run():
             if (newer := reloader.take()) is not None:
-                model, announced_at = newer, float("-inf")
+                model, announce_at = newer, 0.0
                 report_model(context, model.classifier)
                 log.info("%s labels with %s from now on", context.id, context.model)
             report_state(context, reloader.state)
             with context.reconnecting():
-                if time.monotonic() - announced_at > ANNOUNCE_INTERVAL_S:
-                    announce(context, model.classifier)
-                    announced_at = time.monotonic()
-                entries = read_batch(context, reader, model.batcher)
+                if time.monotonic() >= announce_at:
+                    announced = announce(context, model.classifier)
+                    announce_at = time.monotonic() + (ANNOUNCE_INTERVAL_S if announced else RETRY_INTERVAL_S)
+                entries = read_batch(reader, model.batcher)
                 if entries:
                     with context.busy():
                         classify(context, reader, model, entries)
@@ -83,15 +85,19 @@ def report_state(context: WorkerContext, state: str) -> None:
     metrics.model_rejected.set(state != RUNNING)
 
 
-def announce(context: WorkerContext, classifier: MaskClassifier) -> None:
-    """Announce to detectors which crops the current model takes."""
+def announce(context: WorkerContext, classifier: MaskClassifier) -> bool:
+    """Announce to detectors which crops the current model takes; return whether Redis answered."""
     card = classifier.card
     model = AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin)
-    with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now, and settling needs no memory
-        context.client.set(MODEL, messages.encode(model))
+    try:
+        with contextlib.suppress(redis.OutOfMemoryError):  # detectors know it by now, and settling needs no memory
+            context.client.set(MODEL, messages.encode(model))
+    except STALE:  # the frames may be on other nodes of the cluster
+        return False
+    return True
 
 
-def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
+def read_batch(reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCrops]]:
     """Return what waits, up to about one batch; wait for more only as long as the batcher allows."""
     entries = reader.read(batcher.entries_to_read)
     if any(entry.alone for entry in entries):
@@ -99,7 +105,7 @@ def read_batch(context: WorkerContext, reader: Reader[FaceCrops], batcher: Batch
     while wait_s := batcher.wait_s(
         sum(len(entry.record.boxes) for entry in entries),
         [entry.record.deadline_at for entry in entries],
-        context.clock.now(),
+        entries[0].at.shard.clock.now() if entries else 0.0,
     ):
         more = reader.read_new(batcher.entries_to_read, block_ms=max(1, int(wait_s * 1000)))
         entries += more

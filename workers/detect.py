@@ -18,6 +18,7 @@ from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
 from models.registry.resolve import current_card
 from pipeline.bus import messages
+from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
 from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult
 from pipeline.bus.reader import Entry, Reader
@@ -117,7 +118,7 @@ class ActiveModelCache:
         """Return the model to cut crops for.
 
         Raises:
-            redis.RedisError: Redis does not answer, or denies this user the command.
+            redis.RedisError: Redis denies this user the command.
         """
         if time.monotonic() - self._read_at > MODEL_POLL_INTERVAL_S:
             error = self._read(context)
@@ -136,6 +137,8 @@ class ActiveModelCache:
                 self._model = messages.decode(AnnouncedModel, packed)
         except BadMessage as error:
             return str(error)
+        except STALE:  # the frames may be on other nodes of the cluster
+            return ""
         except redis.ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):  # busy, or not permitted: the loop handles these
                 raise

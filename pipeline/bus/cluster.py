@@ -125,7 +125,10 @@ class ClusterPipeline(Pipeline):
         self._transaction = transaction
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Run the commands and return their answers in the same order."""
+        """Run the commands and return their answers in the same order.
+
+        raise_on_error: raise the first error; otherwise errors are answers, also that of a node that does not answer.
+        """
         commands, scripts = self.command_stack, self.scripts
         self.reset()
         by_slot: dict[int | None, list[int]] = {}
@@ -136,7 +139,13 @@ class ClusterPipeline(Pipeline):
         answers: dict[int, Any] = {}
         for slot, numbers in by_slot.items():
             run = partial(_run_pipeline, [commands[number] for number in numbers], scripts, self._transaction)
-            answers.update(zip(numbers, self._cluster.follow(slot, run), strict=True))
+            try:
+                found = self._cluster.follow(slot, run)
+            except STALE as error:
+                if raise_on_error:
+                    raise
+                found = [error] * len(numbers)
+            answers.update(zip(numbers, found, strict=True))
         in_order = [answers[number] for number in range(len(commands))]
         if raise_on_error:
             self.raise_first_error(commands, in_order)  # type: ignore[no-untyped-call]
@@ -148,6 +157,11 @@ def run_at(client: redis.Redis, key: str, *command: Any) -> Any:
     if not isinstance(client, Cluster):
         return _run(client, *command)
     return client.follow(_slot_of_key(key), lambda node: _run(node, *command))
+
+
+def run_at_key_of(client: redis.Redis, command: Sequence[Any], run: Callable[[redis.Redis], Found]) -> Found:
+    """Call `run` with the client of the server, of a cluster the primary, that holds the first key of a command."""
+    return client.follow(_slot_of(command), run) if isinstance(client, Cluster) else run(client)
 
 
 def run_on_primaries(client: redis.Redis, *command: Any) -> list[Any]:

@@ -1,7 +1,8 @@
 """Read the streams of a stage as one consumer of their groups: raw entries out, tickets with the frame they stand for.
 
 Which shards are read depends on the live workers of this role (homes.py). Entries of workers that died are reclaimed.
-Groups are created when Redis does not know them. Redis errors are raised to the caller.
+Groups are created when Redis does not know them. In a cluster, shards whose node has failed are left out while others
+answer. Other Redis errors are raised to the caller.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
+from pipeline.bus.cluster import STALE
 from pipeline.bus.homes import home_shards
 from pipeline.bus.keys import GROUP, PROCESSES
-from pipeline.bus.result_consumer import entries_by_stream
+from pipeline.bus.line import Command, Line
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import StreamEntry
 from pipeline.bus.shards import Bus, Shard, Stage
@@ -29,6 +33,7 @@ IDLE_CONSUMER_MS = 60_000  # a consumer that was silent for this long and holds 
 FILES_EVERY = 10  # every tenth time, complete frames are taken before live ones
 IDLE_S = 0.002  # a worker that has waited for longer than this is idle
 HOMES_INTERVAL_S = 1.0
+AWAY_S = 1.0  # a shard whose node has failed is left out for this long, while others answer
 HEARTBEAT_S = 5.0  # a worker whose last heartbeat is older is not live
 
 
@@ -47,18 +52,25 @@ class RawEntry(NamedTuple):
 
 @dataclass(slots=True)
 class _ShardState:
-    """What this process remembers of a shard. reclaim_from: where the search for silent workers goes on."""
+    """What this process remembers of a shard.
 
+    away_until: its node has failed, and is asked again then. last_ticket: the ID of the last ticket that was delivered
+    to it. reclaim_from: where the search for silent workers goes on.
+    """
+
+    away_until: float = 0.0
+    last_ticket: bytes = b"0-0"
     reclaim_at: float = 0.0
     reclaim_from: list[Any] = field(default_factory=lambda: [1, "0-0"])
 
 
 class GroupConsumer:
-    """Read a stage as one consumer. consumer: this process' ID, which begins with its role."""
+    """Read a stage as one consumer, by a line. consumer: this process' ID, which begins with its role."""
 
-    def __init__(self, bus: Bus, stage: Stage, consumer: str) -> None:
+    def __init__(self, bus: Bus, line: Line, stage: Stage, consumer: str) -> None:
         self._bus = bus
         self._client = bus.client
+        self._line = line
         self._stage: Stage = stage
         self._consumer = consumer
         self._states: dict[int, _ShardState] = {}
@@ -75,7 +87,7 @@ class GroupConsumer:
     def read(self, count: int, block_ms: int, *, reclaim: bool = True) -> list[RawEntry]:
         """Return up to `count` entries, or none after `block_ms`. A reclaimed one comes alone, if `reclaim` is set.
 
-        Live frames come first, and every tenth time those of files.
+        Live frames come first, and every tenth time those of files. A process that had to wait may get one of each.
         """
         if reclaim and (entries := self._reclaim()):
             return entries
@@ -87,7 +99,7 @@ class GroupConsumer:
         for at in entries:
             by_stream.setdefault(at.shard.key(at.stream), []).append(at.id)
         for stream, ids in by_stream.items():
-            self._client.xclaim(stream, GROUP, self._consumer, 0, ids, justid=True)
+            self._line.execute_command("XCLAIM", stream, GROUP, self._consumer, 0, *ids, "JUSTID")
 
     def leave_group(self) -> None:
         """Leave the groups in which this process holds nothing; entries that it holds are reclaimed by others."""
@@ -99,7 +111,7 @@ class GroupConsumer:
     def remove_idle_consumers(self) -> None:
         """Delete consumers that are silent and hold nothing; a live one is created again by its next read."""
         self._remove_idle_at = time.monotonic() + IDLE_CONSUMER_MS / 1000
-        for shard in self._home_shards():
+        for shard in self._reachable(self._home_shards()):
             for stream in shard.stage_keys(self._stage)[:2]:
                 for consumer in cast(list[Any], self._client.xinfo_consumers(stream, GROUP)):
                     if consumer["idle"] > IDLE_CONSUMER_MS and consumer["pending"] == 0:
@@ -112,53 +124,71 @@ class GroupConsumer:
         """Take what waits in the home shards or, when nothing does, in one of the others."""
         take_number = next(self._takes)
         first = "files" if take_number % FILES_EVERY == 0 else ""
-        homes = self._home_shards()
+        homes = self._reachable(self._home_shards())
         start = take_number % len(homes)
-        others = [shard for shard in self._bus.shards if shard not in homes]
+        others = self._reachable([shard for shard in self._bus.shards if shard not in self._homes])
         for shard in [*homes[start:], *homes[:start], *random.sample(others, min(1, len(others)))]:
-            if entries := self._run_take(shard, count, [first, "read"]):
+            if entries := self._take_from(shard, [count, first]):
                 return entries
         return []
 
-    def _run_take(self, shard: Shard, count: int, arguments: list[Any]) -> list[RawEntry]:
+    def _take_from(self, shard: Shard, args: Sequence[Any]) -> list[RawEntry]:
         before = shard.clock.monotonic()
-        args = [GROUP, self._consumer, count, *arguments]
-        answer = self._in_groups(shard, lambda: self._take_script(shard.stage_keys(self._stage), args))
+        command = [GROUP, self._consumer, *args]
+        call = partial(self._take_script, shard.stage_keys(self._stage), command, self._line)
+        return self._taken(shard, before, self._in_groups(shard, call))
+
+    def _taken(self, shard: Shard, before: float, answer: Any) -> list[RawEntry]:
         if not answer:
             return []
         seconds, micros, rows = answer
         shard.clock.compare(before, (seconds, micros))
-        return [RawEntry(_at(shard, stream, id_), _paired(flat), data) for stream, id_, flat, data in rows]
+        entries = [RawEntry(_at(shard, stream, id_), _paired(flat), data) for stream, id_, flat, data in rows]
+        self._note_tickets(shard, [entry.at.id for entry in entries if entry.at.stream == self._stage])
+        return entries
 
     def _wait(self, count: int, block_ms: int) -> list[RawEntry]:
-        """Wait for a new entry in one home shard, then take its frame."""
-        homes = self._home_shards()
+        """Wait for a new entry in one home shard, and take its frame, in one round trip."""
+        homes = self._reachable(self._home_shards())
         shard = homes[next(self._takes) % len(homes)]
-        streams = shard.stage_keys(self._stage)[:2]
+        keys, last_ticket = shard.stage_keys(self._stage), self._state(shard).last_ticket
         if len(homes) > 1:
             block_ms = max(1, block_ms // (4 * len(homes)))
-        new: Any = dict.fromkeys(streams, ">")
-        before = time.monotonic()
-        answer = self._in_groups(
-            shard, lambda: self._client.xreadgroup(GROUP, self._consumer, new, count=1, block=block_ms)
-        )
-        self._is_idle = len(self._bus.shards) == 1 and time.monotonic() - before > IDLE_S
-        tickets: list[bytes] = []
-        others: list[RawEntry] = []
-        for stream, rows in entries_by_stream(answer).items():
-            for id_, fields in rows:
-                if stream == streams[0] and b"ticket" in fields:
-                    tickets.append(id_)
-                else:
-                    others.append(RawEntry(_at(shard, stream, id_), fields))
-        return (self._run_take(shard, count, ["", "read", *tickets]) if tickets else []) + others
+        wait: Command = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", 1, "BLOCK", block_ms)
+        wait += (b"STREAMS", *keys[:2], ">", ">")
+        take_args = [GROUP, self._consumer, count, "", b"(" + last_ticket, "+"]
+
+        def wait_and_take() -> tuple[Any, Any]:
+            found, taken = self._line.execute_commands(wait, self._take_script.command(keys, take_args))
+            if isinstance(taken, NoScriptError):
+                taken = self._take_script(keys, take_args, self._line)
+            for answer in (found, taken):
+                if isinstance(answer, redis.ResponseError):
+                    raise answer
+            return found, taken
+
+        before = shard.clock.monotonic()
+        found, taken = self._in_groups(shard, wait_and_take, again=False) or (None, None)
+        self._is_idle = len(self._bus.shards) == 1 and shard.clock.monotonic() - before > IDLE_S
+        tickets, others = _parted(shard, keys[0], found)
+        entries = self._taken(shard, before, taken)
+        earlier = [id_ for id_ in tickets if _id_parts(id_) <= _id_parts(last_ticket)]
+        if earlier:  # Redis' clock was set back, or a group that was lost was created again
+            entries += self._take_from(shard, [count, "", *(id_ for id_ in earlier for _ in range(2))])
+        if not entries:
+            self._note_tickets(shard, tickets)
+        return entries + others
+
+    def _note_tickets(self, shard: Shard, tickets: list[bytes]) -> None:
+        if tickets:
+            self._state(shard).last_ticket = tickets[-1]
 
     def _reclaim(self) -> list[RawEntry]:
         now = time.monotonic()
         if now > self._remove_idle_at:
             with contextlib.suppress(redis.ResponseError):  # NOGROUP: nobody has read yet
                 self.remove_idle_consumers()
-        for shard in self._home_shards():
+        for shard in self._reachable(self._home_shards()):
             state = self._state(shard)
             if now >= state.reclaim_at and (entry := self._reclaim_in(shard, state)):
                 return [entry]
@@ -167,7 +197,7 @@ class GroupConsumer:
     def _reclaim_in(self, shard: Shard, state: _ShardState) -> RawEntry | None:
         before = shard.clock.monotonic()
         args = [GROUP, self._consumer, RECLAIM_IDLE_MS, *state.reclaim_from]
-        answer = self._in_groups(shard, lambda: self._reclaim_script(shard.stage_keys(self._stage), args))
+        answer = self._in_groups(shard, lambda: self._reclaim_script(shard.stage_keys(self._stage), args, self._line))
         if not answer:
             state.reclaim_at = time.monotonic() + RECLAIM_INTERVAL_S
             return None
@@ -183,34 +213,72 @@ class GroupConsumer:
         """Return the shards that this process reads; they depend on which workers of its role are live."""
         shards = self._bus.shards
         if not self._homes or (len(shards) > 1 and time.monotonic() - self._homes_at > HOMES_INTERVAL_S):
-            workers: list[str] = []
-            if len(shards) > 1:
-                now = self._bus.clock.now()
-                found = cast(list[bytes], self._client.zrangebyscore(PROCESSES, now - HEARTBEAT_S, now + HEARTBEAT_S))
-                role = self._consumer.partition("-")[0] + "-"
-                workers = [name for id_ in found if (name := id_.decode(errors="replace")).startswith(role)]
-            self._homes = [shards[number] for number in home_shards(self._consumer, workers, len(shards))]
+            try:
+                workers = self._live_workers() if len(shards) > 1 else []
+                self._homes = [shards[number] for number in home_shards(self._consumer, workers, len(shards))]
+            except STALE:  # the shards may be on other nodes than the heartbeats
+                if not self._homes:
+                    raise
             self._homes_at = time.monotonic()
         return self._homes
+
+    def _live_workers(self) -> list[str]:
+        """Return the IDs of the live workers of this role."""
+        now = self._bus.clock.now()
+        found = cast(list[bytes], self._client.zrangebyscore(PROCESSES, now - HEARTBEAT_S, now + HEARTBEAT_S))
+        role = self._consumer.partition("-")[0] + "-"
+        return [name for id_ in found if (name := id_.decode(errors="replace")).startswith(role)]
+
+    def _reachable(self, shards: list[Shard]) -> list[Shard]:
+        """Return the shards without those whose node has just failed; all of them if it is the node of each."""
+        now = time.monotonic()
+        return [shard for shard in shards if self._state(shard).away_until <= now] or shards
 
     def _state(self, shard: Shard) -> _ShardState:
         return self._states.setdefault(shard.number, _ShardState())
 
-    def _in_groups(self, shard: Shard, call: Callable[[], Any]) -> Any:
-        """Call; create the shard's groups when Redis does not know them, at the start or after it lost its memory."""
-        self._state(shard)
+    def _in_groups(self, shard: Shard, call: Callable[[], Any], *, again: bool = True) -> Any:
+        """Call; create the shard's groups when Redis does not know them, at the start or after it lost its memory.
+
+        Return None when the shard's node fails while those of other home shards answer.
+
+        again: call again when groups were created; otherwise the answer is None.
+        """
+        state = self._state(shard)
         try:
             return call()
+        except STALE:
+            state.away_until = time.monotonic() + AWAY_S
+            if all(self._state(home).away_until > time.monotonic() for home in self._homes):
+                raise
+            return None
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             self._groups_script(shard.stage_keys(self._stage), [GROUP])
-            return None
+            return call() if again else None
 
 
 def _at(shard: Shard, stream: bytes | str, id_: bytes) -> StreamEntry:
     name = stream.decode() if isinstance(stream, bytes) else stream
     return StreamEntry(shard, name.removeprefix(shard.tag + ":"), id_)
+
+
+def _parted(shard: Shard, live: str, found: Any) -> tuple[list[bytes], list[RawEntry]]:
+    """Part what XREADGROUP has found into IDs of tickets and other entries. live: the key of the stream of tickets."""
+    rows = found.items() if isinstance(found, dict) else found or []  # RESP3 or RESP2
+    tickets, others = [], []
+    for stream, entries in rows:
+        for id_, flat in entries:
+            if stream == live.encode() and flat and flat[0] == b"ticket":
+                tickets.append(id_)
+            else:
+                others.append(RawEntry(_at(shard, stream, id_), _paired(flat or [])))
+    return tickets, others
+
+
+def _id_parts(id_: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in id_.split(b"-"))
 
 
 def _paired(flat: list[bytes]) -> dict[bytes, bytes]:

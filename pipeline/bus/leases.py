@@ -6,10 +6,12 @@ holder's host and process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -21,6 +23,7 @@ from pipeline.bus.scripts import Script
 from pipeline.bus.shards import Shard
 
 RENEW_INTERVAL_S = 0.5
+RENEW_AFTER_S = 1.1  # since publishing a frame, which renews the lease of 2 s, too
 ACQUIRE_TIMEOUT_S = 2.5
 
 
@@ -29,7 +32,7 @@ class NameTaken(Exception):
 
 
 class Lease:
-    """Hold a camera's name from `acquire()` to `release()`; a background thread renews it.
+    """Hold a camera's name from `acquire()` to `release()`; a background thread renews it unless publishing does.
 
     Args:
         wait: waits for some seconds and returns whether the process should stop.
@@ -47,6 +50,7 @@ class Lease:
         self._lease_script = Script(shard.client, "lease")
         self._release_script = Script(shard.client, "release")
         self._released = threading.Event()
+        self._published_at = float("-inf")
 
     def acquire(self) -> None:
         """Acquire the name and keep renewing it.
@@ -70,13 +74,21 @@ class Lease:
         self._released.set()
         self._release_script(keys=self._keys[:1], args=[self.token])
 
+    def note_published(self, begun: float) -> None:
+        """Note that a frame was published, which renews the lease. begun: before, on the monotonic clock."""
+        self._published_at = begun
+
     def _renew(self) -> bytes:
         """Acquire or renew the lease; return the token that holds it now."""
         return bytes(self._lease_script(keys=self._keys, args=[self.token, LEASE_MS, self._camera]))
 
     def _keep_renewing(self) -> None:
-        while not self._released.wait(RENEW_INTERVAL_S):
-            try:
+        wait_s = RENEW_INTERVAL_S
+        while not self._released.wait(wait_s):
+            wait_s = self._published_at + RENEW_AFTER_S - time.monotonic()
+            if wait_s > 0:
+                continue
+            wait_s = RENEW_INTERVAL_S
+            # the publishing loop reports a failure, and publishing acquires a free name again
+            with contextlib.suppress(redis.RedisError):
                 self._renew()
-            except redis.RedisError:
-                continue  # the publishing loop reports the failure, and publishing acquires a free name again

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import redis
+
+from pipeline.bus.cluster import STALE
 from pipeline.bus.connection import Redis
 
 
@@ -25,11 +28,17 @@ def fetch_pixels(client: Redis, key: str) -> bytes:
 
 
 def fetch_many_pixels(client: Redis, keys: Sequence[str]) -> list[bytes | None]:
-    """Return the value of each key, None for a key that does not exist."""
+    """Return the value of each key, None for one that does not exist, or whose node fails while another one answers."""
     by_tag: dict[str, list[str]] = {}
     for key in keys:
         by_tag.setdefault(key.partition("}")[0], []).append(key)
     found: dict[str, bytes | None] = {}
+    failed: redis.RedisError | None = None
     for group in by_tag.values():
-        found.update(zip(group, cast(list[bytes | None], client.mget(group)), strict=True))
-    return [found[key] for key in keys]
+        try:
+            found.update(zip(group, cast(list[bytes | None], client.mget(group)), strict=True))
+        except STALE as error:
+            failed = error
+    if failed and not found:
+        raise failed
+    return [found.get(key) for key in keys]

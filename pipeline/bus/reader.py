@@ -17,6 +17,7 @@ import redis
 
 from pipeline.bus import messages
 from pipeline.bus.group_consumer import GroupConsumer, RawEntry
+from pipeline.bus.line import Line
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, Reason
 from pipeline.bus.pixel_reader import PixelsGone, fetch_pixels
 from pipeline.bus.result_consumer import READ_BLOCK_MS
@@ -48,15 +49,19 @@ class Entry(Generic[Record]):
 
 
 class Reader(Generic[Record]):
-    """Read a stage as one consumer of its groups, and settle what was read. consumer: this process' ID."""
+    """Read a stage as one consumer of its groups, and settle what was read, in one thread.
+
+    consumer: this process' ID.
+    """
 
     def __init__(self, bus: Bus, *, stage: Stage, record_type: type[Record], consumer: str) -> None:
         self._client = bus.client
         self._stage: Stage = stage
         self._record_type = record_type
         self._process_id = consumer
-        self._consumer = GroupConsumer(bus, stage, consumer)
-        self._settler = Settler(bus.client, stage)
+        line = Line(bus.client)
+        self._consumer = GroupConsumer(bus, line, stage, consumer)
+        self._settler = Settler(line, stage)
         self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
 
     def read(self, count: int) -> list[Entry[Record]]:

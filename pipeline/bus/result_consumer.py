@@ -42,16 +42,22 @@ class ResultConsumer:
             self._follower = _Follower(shards)
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
-        """Return the results since the last call; wait at most `block_ms` for the first."""
+        """Return the results since the last call; wait at most `block_ms` for the first.
+
+        Raises:
+            redis.RedisError: Redis failed; in a cluster each of the nodes that hold results.
+        """
         if self._follower:
             return self._follower.read(block_ms)
         results: list[FrameResult] = []
+        ends = time.monotonic() + block_ms / 1000
         with contextlib.suppress(queue.Empty):
             while True:
-                found = self._found.get(timeout=0.0 if results else block_ms / 1000)
-                if isinstance(found, redis.RedisError):
+                found = self._found.get(timeout=0.0 if results else max(0.0, ends - time.monotonic()))
+                if not isinstance(found, redis.RedisError):
+                    results += found
+                elif not results and all(thread.has_failed for thread in self._threads):
                     raise found
-                results += found
         return results
 
     def close(self) -> None:
@@ -102,6 +108,7 @@ class _FollowerThread(threading.Thread):
     def __init__(self, shard: Shard, found: queue.Queue[list[FrameResult] | redis.RedisError]) -> None:
         super().__init__(name=f"results-{shard.tag}", daemon=True)
         self.ended = threading.Event()
+        self.has_failed = False  # the last time that it asked
         self._follower = _Follower([shard])
         self._results = found
         self.start()
@@ -113,6 +120,7 @@ class _FollowerThread(threading.Thread):
                 found: list[FrameResult] | redis.RedisError = self._follower.read(READ_BLOCK_MS)
             except redis.RedisError as error:
                 found = error
+            self.has_failed = isinstance(found, redis.RedisError)
             if isinstance(found, redis.RedisError):
                 self.ended.wait(ERROR_PAUSE_S)
             if found:

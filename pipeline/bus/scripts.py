@@ -8,8 +8,9 @@ primary without knowing it. A deployed Redis lets no user load scripts; it loads
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis.client import Pipeline
 from redis.commands.core import Script as RedisScript
@@ -36,20 +37,28 @@ class Script(RedisScript):
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 
     def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
-        """Run the script and return its answer. keys: at least one; of a cluster all in one slot."""
-        keys, client = keys or [], client or self.registered_client
-        command = [self._command, self.sha, len(keys), *keys, *(args or [])]
+        """Run the script and return its answer.
+
+        Args:
+            keys: at least one; of a cluster all in one slot.
+            client: a pipeline, or a line; None for the client of this script.
+        """
+        client, command = client or self.registered_client, self.command(keys or [], args or [])
         if isinstance(client, Pipeline):
             client.scripts.add(self)  # which loads it first if it has to
         try:
             return client.execute_command(*command)
         except NoScriptError:
-            self._load(client, keys[0])
+            self._load(command[3])
             return client.execute_command(*command)
 
-    def _load(self, client: Redis, key: str) -> None:
+    def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the command that runs the script, which fails with NoScriptError if Redis does not know it."""
+        return (self._command, self.sha, len(keys), *keys, *args)
+
+    def _load(self, key: str) -> None:
         try:
-            run_at(client, key, "SCRIPT LOAD", self.script)
+            run_at(cast(Redis, self.registered_client), key, "SCRIPT LOAD", self.script)
         except NoPermissionError as error:
             raise NoPermissionError(SCRIPTS_MISSING) from error
 

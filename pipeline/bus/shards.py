@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from redis.exceptions import NoPermissionError
 
@@ -40,6 +40,7 @@ class Shard:
         self.number = number
         self.clock = clock
         self.tag = tag_of(number)
+        self._stage_keys = {stage: self._keys_of(stage) for stage in get_args(Stage)}
 
     def key(self, *parts: str) -> str:
         """Return a key of this shard, for example key("ledger", "door")."""
@@ -47,12 +48,15 @@ class Shard:
 
     def stage_keys(self, stage: Stage) -> list[str]:
         """Return the keys of a stage, in the order of lua/common.lua."""
-        parts = ("complete", "waiting", "order", "turns", "taken", "alone")
-        return [self.key(stage), *(self.key(stage, part) for part in parts)]
+        return self._stage_keys[stage]
 
     def camera_keys(self, camera: str) -> list[str]:
         """Return the keys of a camera that bringing or ending one of its frames needs, in the order of common.lua."""
         return [*(self.key(name, camera) for name in ("standing", "ledger", "recent")), self.key("results")]
+
+    def _keys_of(self, stage: Stage) -> list[str]:
+        parts = ("complete", "waiting", "order", "turns", "taken", "alone")
+        return [self.key(stage), *(self.key(stage, part) for part in parts)]
 
 
 class Bus:

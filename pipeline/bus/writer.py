@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from pipeline.bus import messages
 from pipeline.bus.keys import FILE_COUNTS_S, LEASE_MS
+from pipeline.bus.line import Line
 from pipeline.bus.messages import Frame, FrameResult, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
@@ -25,14 +26,21 @@ class NameLost(Exception):
 
 
 class Writer:
-    """Publish one camera's frames. token: the packed LeaseHolder that holds its lease. pixels_ms: TTL of the pixels."""
+    """Publish one camera's frames, in one thread.
 
-    def __init__(self, shard: Shard, *, camera: str, token: bytes, pixels_ms: int) -> None:
+    Args:
+        token: the packed LeaseHolder that holds the camera's lease.
+        pixels_ms: TTL of the pixels.
+        line: which writers of one thread may share; None for one of its own.
+    """
+
+    def __init__(self, shard: Shard, *, camera: str, token: bytes, pixels_ms: int, line: Line | None = None) -> None:
         self._shard = shard
         self._client = shard.client
         self._camera = camera
         self._token = token
         self._pixels_ms = pixels_ms
+        self._line = line or Line(shard.client)
         self._publish = Script(shard.client, "publish")
 
     def publish(self, frame: Frame, jpeg: bytes) -> Published:
@@ -47,13 +55,13 @@ class Writer:
         """
         camera, shard = self._camera, self._shard
         keys = [*shard.stage_keys("frames"), *shard.camera_keys(camera), shard.key("newest:frames", camera)]
-        keys += [shard.key("lease", camera), frame.pixels_key]
+        keys += [shard.key("lease", camera), frame.pixels_key, shard.key("cameras")]
         args: list[Any] = [*frame_arguments(frame, data_key=frame.pixels_key), mode_of(frame)]
         args += [messages.encode(FrameResult.dropped(frame, reason)) for reason in ("source_full", "memory")]
         args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
         args += [MAX_STANDING_FRAMES, self._token, LEASE_MS]
         before = shard.clock.monotonic()
-        outcome, seconds, micros, *holder = self._publish(keys, args)
+        outcome, seconds, micros, *holder = self._publish(keys, args, self._line)
         shard.clock.compare(before, (seconds, micros))
         if outcome == b"lost":
             raise NameLost(describe_holder(holder[0]))

@@ -1,9 +1,10 @@
 -- Publish one frame: store its pixels, bring it to the stage frames, count it. Calling it again changes nothing.
--- KEYS: of the stage frames and of the camera (common.lua), newest:frames:{camera}, lease:{camera}, pixels:{...}
+-- KEYS: of the stage frames and of the camera (common.lua), newest:frames:{camera}, lease:{camera}, pixels:{...},
+--       cameras
 -- ARGV: frame (8 values, common.lua), 'live' or 'complete', result if source_full, result if memory, attempt ID,
 --       captured_at, JPEG, pixels ms, max. standing frames, lease token, lease ms
 -- Returns {published | again | source_full | memory, seconds, microseconds}, or {lost, seconds, microseconds, holder}
-local NEWEST, LEASE, PIXELS = 12, 13, 14
+local NEWEST, LEASE, PIXELS, CAMERAS = 12, 13, 14, 15
 local frame = {unpack(ARGV, 1, 8)}
 frame[3], frame[4] = tonumber(frame[3]), tonumber(frame[4])
 local mode, source_full, memory, attempt, captured_at, jpeg, pixels_ms, limit, token, lease_ms = unpack(ARGV, 9)
@@ -35,7 +36,8 @@ local function publish()
     add_result(frame[1], source_full)
     return 'source_full'
   end
-  if not holder then redis.call('SET', KEYS[LEASE], token, 'PX', lease_ms) end
+  redis.call('SET', KEYS[LEASE], token, 'PX', lease_ms)
+  on(KEYS[CAMERAS], 'ZADD', time[1], frame[1])
   on(KEYS[STANDING], 'HSET', frame[2], 'frames')
   if mode == 'live' then wait(frame) else append(frame) end
   return 'published'

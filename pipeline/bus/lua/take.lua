@@ -1,10 +1,11 @@
 -- Take up to `count` frames of a stage: live ones by the order of cameras, then complete ones, without waiting.
 -- KEYS: of the stage (common.lua)
--- ARGV: group, consumer, count, 'files' to take a complete frame first or '', 'read' to read new entries or '', then
---       tickets that were read before
+-- ARGV: group, consumer, count, 'files' to take a complete frame first or '', and after the consumer has waited for an
+--       entry the first and last ID of each range of tickets that were delivered to it: only frames for these, and what
+--       else there is if there is one
 -- Returns {seconds, microseconds, {{stream, entry ID, fields, data or false}, ...}}; data: pixels or crops
 -- XREADGROUP is allowed when memory is full, and a script whose first write is allowed may do further writes.
-local group, consumer, most, first, read = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local group, consumer, most, first = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local taken = {}
 
 local function entries(stream)
@@ -30,8 +31,17 @@ local function take_complete()
   end
 end
 
-for i = 6, #ARGV do take_ticket(ARGV[i]) end
-if read ~= '' then
+-- Take frames for the tickets that this consumer holds in a range.
+local function take_delivered(from, to)
+  if #taken == most then return end
+  for _, pending in ipairs(redis.call('XPENDING', KEYS[LIVE], group, from, to, most - #taken, consumer)) do
+    local entry = redis.call('XRANGE', KEYS[LIVE], pending[1], pending[1])[1]
+    if entry and entry[2][1] == 'ticket' then take_ticket(pending[1]) end
+  end
+end
+
+for i = 5, #ARGV, 2 do take_delivered(ARGV[i], ARGV[i + 1]) end
+if #ARGV < 5 or #taken > 0 then
   if first == 'files' then take_complete() end
   if #taken < most then take_live() end
   if #taken < most and first ~= 'files' then take_complete() end
