@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from string import hexdigits
 
 import click
 import msgspec
@@ -23,8 +22,8 @@ from bench.average_precision import mean_average_precision
 from models.files import sha256_of
 from pipeline.vision.faces import LABELS, Face
 from trainer.data.annotations import AnnotatedPicture, read_annotations
+from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.reports.evaluate import CLEAR_FACE_PX
-from trainer.serving_copy import HASH_DIGITS
 
 # By name: of the faces that are measured, their shorter side.
 MIN_SIDES_PX = {"all faces": 0.0, f"{CLEAR_FACE_PX} px and more": CLEAR_FACE_PX}
@@ -77,23 +76,6 @@ def select_pictures(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[
     if not found:
         raise ValueError(f"{hashes} lists none of the {len(pictures)} annotated pictures: there is nothing to measure")
     return found
-
-
-def read_hashes(path: Path) -> frozenset[str]:
-    """Return the hashes in a file: the start of a SHA-256 on each line; blank lines and comments after # are skipped.
-
-    Raises:
-        ValueError: a line is not a hash.
-    """
-    wanted = set()
-    for number, text in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        name = text.partition("#")[0].strip().lower()
-        if not name:
-            continue
-        if len(name) != HASH_DIGITS or not set(name) <= set(hexdigits):
-            raise ValueError(f"{path}, line {number}: {name!r} is not the first {HASH_DIGITS} digits of a SHA-256")
-        wanted.add(name)
-    return frozenset(wanted)
 
 
 @click.command()

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import click
 
-from bench.accuracy import only_option, read_hashes
+from bench.accuracy import only_option
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
+from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.data.prepare import EvaluationFaces, cut_faces
 from trainer.data.sources import read_source
 from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
-from trainer.serving_copy import HASH_DIGITS
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 

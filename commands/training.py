@@ -27,14 +27,15 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make
 @click.command()
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option("--out", required=True, help="The model folder to write.")
-@click.option("--arch", type=click.Choice(["lite", "resnet18", "resnet50"]), default="lite", show_default=True)
+@click.option("--arch", type=click.Choice(["lite", "resnet18", "resnet50", "yunet"]), default="lite", show_default=True)
 @click.option("--validation", help="Data set that is reported on; default: a fifth of each data set.")
 @click.option("--test", "tests", multiple=True, help="Data set that is measured once, at the end.")
 @click.option("--leave-out-copies", is_flag=True, help="Leave out copies of pictures that are measured.")
+@click.option("--leave-out", metavar="FILE", help="Hashes of pictures to leave out with their copies: held_back.txt.")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the architecture's own.")
-@click.option("--batch", type=click.IntRange(1, 4096), help="Crops a step.")
+@click.option("--batch", type=click.IntRange(1, 4096), help="Crops or canvases a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
-@click.option("--size-px", type=click.IntRange(32, 512), help="Side of a crop; default: the architecture's own.")
+@click.option("--size-px", type=click.IntRange(32, 1280), help="Of a crop or canvas; default: the architecture's own.")
 @click.option("--weights", help="Starting weights: imagenet or none (resnet18: none), for resnet50 also a file.")
 @click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
@@ -51,7 +52,7 @@ def train(
     jobs_redis: str | None,
     **choices: Any,
 ) -> None:
-    """Train a mask classifier on folders of pictures, and measure it."""
+    """Train a mask classifier, or the face detector yunet, on folders of pictures, and measure it."""
     from models.files import ModelUnusable
     from trainer.settings import TrainSettings
 

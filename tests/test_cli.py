@@ -28,7 +28,7 @@ from pipeline.bus.connection import connect
 from pipeline.bus.messages import decode
 from pipeline.bus.status import read_heartbeats, read_ledgers
 from producer.sources.demo.people import load_photograph
-from trainer.settings import RECIPES
+from trainer.settings import DETECTOR_RECIPES, RECIPES
 
 __all__ = ["processes"]
 
@@ -260,4 +260,4 @@ def test_train_offers_the_architectures_that_have_a_recipe() -> None:
     arch = next(parameter for parameter in train.params if parameter.name == "arch")
 
     assert isinstance(arch.type, click.Choice)
-    assert list(arch.type.choices) == list(RECIPES)
+    assert list(arch.type.choices) == [*RECIPES, *DETECTOR_RECIPES]

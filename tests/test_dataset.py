@@ -12,7 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.files import sha256_of
 from trainer.data.annotations import DatasetUnusable, read_annotations
+from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.data.prepare import EvaluationFaces, ManifestRow, PreparedData, prepare_data
 from trainer.data.sources import DatasetPath, dataset_collection, dataset_name, read_source
 
@@ -46,7 +48,11 @@ def write_annotation(folder: Path, *labels: str, picture: str = "a.png") -> Path
 
 
 def ready(
-    *datasets: Path | str, tests: tuple[Path | str, ...] = (), validation: Path | None = None, copies: bool = False
+    *datasets: Path | str,
+    tests: tuple[Path | str, ...] = (),
+    validation: Path | None = None,
+    copies: bool = False,
+    leave_out: frozenset[str] = frozenset(),
 ) -> tuple[PreparedData, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
@@ -57,6 +63,7 @@ def ready(
         size_px=32,
         margin=0.05,
         leave_out_copies=copies,
+        leave_out=leave_out,
         warn=said.append,
     )
     return found, said
@@ -142,6 +149,29 @@ def test_copies_of_test_pictures_can_be_left_out(tmp_path: Path) -> None:
     assert files_of(found, "out") == {"07.png"}
     assert "other-name.png" in files_of(found, "test")
     assert found.counts["a: out"] == 1
+
+
+def test_listed_pictures_and_their_copies_are_left_out_but_tested_ones_are_tested(tmp_path: Path) -> None:
+    training, test = write_classes(tmp_path / "a", 20), write_classes(tmp_path / "b", 10, seed=1)
+    copy = cv2.imread(str(training / "with_mask" / "07.png"))[:, ::-1]
+    cv2.imwrite(str(training / "with_mask" / "mirrored.png"), copy)
+    listed = (training / "with_mask" / "07.png", test / "with_mask" / "13.png")
+    hashes = frozenset(sha256_of(path.read_bytes())[:HASH_DIGITS] for path in listed)
+
+    found, _ = ready(training, tests=(test,), leave_out=hashes)
+
+    assert files_of(found, "out") == {"07.png", "mirrored.png"}
+    assert "13.png" in files_of(found, "test")
+
+
+def test_a_list_of_hashes_has_comments_and_names_what_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "hashes.txt"
+    path.write_text("0123456789abcdef  # a picture\n\nFEDCBA9876543210\n")
+
+    assert read_hashes(path) == {"0123456789abcdef", "fedcba9876543210"}
+    path.write_text("0123456789abcde\n")
+    with pytest.raises(ValueError, match=r"hashes\.txt, line 1: '0123456789abcde' is not the first 16 digits"):
+        read_hashes(path)
 
 
 def test_a_validation_folder_takes_the_place_of_the_fifth(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def fit_toy(folder: Path, report: Callable[[Progress], None]) -> tuple[keras.Mod
     """Fit a fresh network from the checkpoint in a folder on."""
     make_repeatable(ORIGIN.seed, threads=None)
     network = small_network()
-    return network, fit(network, toy_prepared(), ORIGIN, Checkpoint(folder), report)
+    return network, fit(network, toy_prepared(), ORIGIN, Checkpoint(folder, Epoch), report)
 
 
 @pytest.fixture(scope="module")
@@ -174,23 +174,23 @@ def test_a_finished_fit_gives_its_weights_without_training(
 
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
-    Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
+    Checkpoint(tmp_path, Epoch).save([keras.Variable(np.zeros(3))], ORIGIN, ())
     recipe = msgspec.structs.replace(RECIPE, about="another network", epochs=5)
     other = RunOrigin(arch="lite", recipe=recipe, seed=8, data="4567")
 
     why = rf"seed 7, now 8; about {RECIPE.about}, now another network; epochs 3, now 5; other pictures"
     with pytest.raises(ValueError, match=rf"begun differently \({why}\)"):
-        Checkpoint(tmp_path).epochs_of(other)
+        Checkpoint(tmp_path, Epoch).epochs_of(other)
 
 
 @pytest.mark.parametrize("kept", [0, 20, 600, -1])
 def test_a_damaged_checkpoint_is_named(kept: int, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_NAME
-    Checkpoint(tmp_path).save([keras.Variable(np.zeros(300))], ORIGIN, ())
+    Checkpoint(tmp_path, Epoch).save([keras.Variable(np.zeros(300))], ORIGIN, ())
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(ValueError, match=r"checkpoint\.npz is damaged .*: remove it to begin the run again"):
-        Checkpoint(tmp_path)
+        Checkpoint(tmp_path, Epoch)
 
 
 @pytest.mark.parametrize("record", [b'{"origin": {"arch": "\xff"}}', b'{"?": ' + b"[" * 100_000])
@@ -198,24 +198,24 @@ def test_a_checkpoint_whose_record_cannot_be_read_is_named(record: bytes, tmp_pa
     np.savez(tmp_path / CHECKPOINT_NAME, record=np.frombuffer(record, np.uint8))
 
     with pytest.raises(ValueError, match=r"checkpoint\.npz is damaged .*: remove it to begin the run again"):
-        Checkpoint(tmp_path)
+        Checkpoint(tmp_path, Epoch)
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     variable = keras.Variable(np.zeros(30_000))
     path = tmp_path / CHECKPOINT_NAME
-    Checkpoint(tmp_path).save([variable], ORIGIN, ())
+    Checkpoint(tmp_path, Epoch).save([variable], ORIGIN, ())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
     with pytest.raises(ValueError, match="is damaged"):
-        Checkpoint(tmp_path).restore([variable])
+        Checkpoint(tmp_path, Epoch).restore([variable])
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     variable = keras.Variable(np.zeros(3))
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = Checkpoint(tmp_path, Epoch)
     checkpoint.save([variable], ORIGIN, (EPOCH,))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -226,15 +226,15 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    assert Checkpoint(tmp_path).epochs_of(ORIGIN) == (EPOCH,)
+    assert Checkpoint(tmp_path, Epoch).epochs_of(ORIGIN) == (EPOCH,)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
 
 
 def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
-    Checkpoint(tmp_path).save([keras.Variable(np.zeros(3))], ORIGIN, ())
+    Checkpoint(tmp_path, Epoch).save([keras.Variable(np.zeros(3))], ORIGIN, ())
 
     with pytest.raises(ValueError, match="its variables are not those of the network"):
-        Checkpoint(tmp_path).restore([keras.Variable(np.zeros(4))])
+        Checkpoint(tmp_path, Epoch).restore([keras.Variable(np.zeros(4))])
 
 
 def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_fit_without_a_finite_loss_says_what_to_change(tmp_path: Path) -> None
     origin = msgspec.structs.replace(ORIGIN, recipe=recipe)
 
     with pytest.raises(ValueError, match=r"epoch 1 has no finite loss: lower the learning rate \(inf\)"):
-        fit(small_network(), toy_prepared(), origin, Checkpoint(tmp_path), lambda _: None)
+        fit(small_network(), toy_prepared(), origin, Checkpoint(tmp_path, Epoch), lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,17 +16,19 @@ import msgspec
 from models.classifier.card import CARD_NAME
 from models.registry.registry import registry_at
 from models.registry.store import open_store
+from trainer.data.annotations import DatasetUnusable
 from trainer.data.file_listing import is_utf8, printable
+from trainer.data.hash_list import read_hashes
 from trainer.data.sources import DatasetSource, read_source
 from trainer.fitting.run_folder import FolderInUse, locked_folder
-from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, recipe_of
+from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
     """A checked training run: its settings, the recipe that follows from them, and what its data sets hold.
 
-    validation: None keeps a fifth of each data set that is trained on.
+    validation: None keeps a fifth of each data set that is trained on. left_out: hashes of pictures to leave out.
     """
 
     settings: TrainSettings
@@ -34,6 +36,7 @@ class TrainingPlan:
     training: tuple[DatasetSource, ...]
     validation: DatasetSource | None
     tests: tuple[DatasetSource, ...]
+    left_out: frozenset[str]
 
     @property
     def out(self) -> Path:
@@ -50,6 +53,7 @@ class TrainingPlan:
             validation=self.validation and self.validation.dataset.absolute(),
             weights=weights if weights in (None, IMAGENET, RANDOM) else str(Path(str(weights)).absolute()),
             out=str(self.out.absolute()),
+            leave_out=self.settings.leave_out and str(Path(self.settings.leave_out).absolute()),
         )
 
 
@@ -71,7 +75,10 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
         training=tuple(map(read_source, settings.datasets)),
         validation=read_source(settings.validation) if settings.validation else None,
         tests=tuple(map(read_source, settings.tests)),
+        left_out=_left_out(settings.leave_out),
     )
+    if is_detector(settings.arch):
+        check_has_boxes([*plan.training, *plan.tests, *((plan.validation,) if plan.validation else ())])
     _check_roles(
         [
             *((source, "trained on") for source in plan.training),
@@ -98,17 +105,20 @@ def check_can_be_written(folder: Path) -> None:
         pass
 
 
-def check_registry(models: str, out: str) -> None:
+def check_registry(models: str, out: str, arch: str) -> None:
     """Check that a run's model can be added to a registry, hours before that happens.
 
     Args:
         models: the registry, a folder or URL; a small file is written there and removed again.
         out: the folder that the run writes.
+        arch: of the run.
 
     Raises:
-        ValueError: the registry's name is not UTF-8, or it is the run's own folder.
+        ValueError: the registry's name is not UTF-8, it is the run's own folder, or the model is not a classifier.
         ModelUnusable: it cannot be reached or written.
     """
+    if is_detector(arch):
+        raise ValueError(f"a registry holds classifiers, not {arch}: train without --models")
     check_path_is_utf8("--models", models)
     folder = open_store(models).folder
     if folder is not None and folder.resolve() == Path(out).resolve():
@@ -120,6 +130,24 @@ def check_path_is_utf8(option: str, path: str) -> None:
     """Raise ValueError when a path's name is not UTF-8."""
     if not is_utf8(Path(path).absolute()):
         raise ValueError(f"{option} {printable(Path(path))} has a name that is not UTF-8: choose another")
+
+
+def check_has_boxes(sources: Sequence[DatasetSource]) -> None:
+    """Raise DatasetUnusable if a data set has no boxes."""
+    for source in sources:
+        if any(item.label is not None for item in source.items):
+            raise DatasetUnusable(
+                f"{source.name} has no boxes to train a detector on: name folders with `annotations` and `images`"
+            )
+
+
+def _left_out(path: str | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    try:
+        return read_hashes(Path(path))
+    except OSError as error:
+        raise ValueError(f"--leave-out {path} cannot be read ({error.strerror}): name a list of hashes") from error
 
 
 def _check_roles(sources: Sequence[tuple[DatasetSource, str]], out: Path) -> None:

@@ -76,6 +76,7 @@ def training_command(plan: TrainingPlan) -> str:
     flags += [("--test", source.dataset.without_location()) for source in plan.tests]
     flags += [("--validation", plan.validation and plan.validation.dataset.without_location())]
     flags += [("--weights", settings.weights and Path(settings.weights).name)]
+    flags += [("--leave-out", settings.leave_out and Path(settings.leave_out).name)]
     for name in ("size_px", "margin", "epochs", "batch", "learning_rate", "threads"):
         flags += [(f"--{name.replace('_', '-')}", getattr(settings, name))]
     words = ["maskwatch", "train", *(source.dataset.without_location() for source in plan.training)]

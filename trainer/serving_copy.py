@@ -15,11 +15,11 @@ import msgspec
 
 from models.classifier.card import INT8_NAME, Card, read_card, write_card
 from models.files import ModelUnusable, decode_json, read_checked
+from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.prepare import MANIFEST_NAME, ManifestRow
 
 HELD_BACK_NAME = "held_back.txt"
 REMEDY = "train again"
-HASH_DIGITS = 16  # digits of a file's SHA-256 that identify it
 
 
 def copy_for_serving(run: Path, folder: Path) -> Card:

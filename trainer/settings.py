@@ -6,6 +6,7 @@ trained with raise ValueError, with one line that says what to give instead.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,9 @@ MAX_SEED = 2**32 - 1  # of NumPy
 # The first bytes of files of weights: HDF5 (.h5) and ZIP (.keras).
 WEIGHTS_SIGNATURES = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 # The starting weights that are not a file.
-RANDOM, IMAGENET = "none", "imagenet"
+RANDOM, IMAGENET, PUBLISHED = "none", "imagenet", "published"
+# The side of a detector's canvases is a multiple of YuNet's largest stride.
+CANVAS_MULTIPLE_PX, MAX_CANVAS_PX = 32, 1280
 
 
 class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,8 +29,10 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     datasets: to train on; each a folder, or LABEL=FOLDER such as no_mask=clips. out: the model folder to write.
     validation: only reported on; None keeps a fifth of each data set. tests: measured once at the end.
     leave_out_copies: leave out copies of pictures that are measured; otherwise they are an error.
-    size_px: side S of the square crops. margin: added to a face's box at each side, as a share of its side.
-    weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops per step.
+    leave_out: a file with hashes of pictures to leave out with their copies, such as a model's held_back.txt.
+    size_px: side S of the square crops, or of a detector's canvases. margin: added to a face's box at each side, as a
+    share of its side. weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops or canvases
+    per step.
     threads: None means all processors. Another number gives slightly different weights.
     """
 
@@ -36,6 +41,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     validation: str | None = None
     tests: tuple[str, ...] = ()
     leave_out_copies: bool = False
+    leave_out: str | None = None
     arch: str = "lite"
     size_px: int | None = None
     margin: float | None = None
@@ -102,23 +108,50 @@ RECIPES = {
 }
 
 
+# YuNet's own training uses SGD; with batch normalization merged into the weights, AdamW needs no other tuning.
+DETECTOR_RECIPES = {
+    "yunet": Recipe(
+        about="YuNet, trained on from its published weights",
+        size_px=640,
+        margin=0.0,
+        weights=PUBLISHED,
+        epochs=15,
+        batch=8,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        warmup_share=0.03,
+        weight_decay=1e-3,
+        ema_decay=0.998,
+    ),
+}
+
+
+def is_detector(arch: str) -> bool:
+    """Return whether an architecture finds faces, instead of labelling them."""
+    return arch in DETECTOR_RECIPES
+
+
 def recipe_of(settings: TrainSettings) -> Recipe:
     """Return an architecture's recipe with the settings' changes; raise ValueError if nothing can be trained so."""
-    check_arch(settings.arch)
+    recipes = RECIPES | DETECTOR_RECIPES
+    check_arch(settings.arch, recipes)
     named = ("size_px", "margin", "weights", "epochs", "batch", "learning_rate")
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}
-    recipe = msgspec.structs.replace(RECIPES[settings.arch], **changes)
+    recipe = msgspec.structs.replace(recipes[settings.arch], **changes)
     _check_numbers(settings, recipe)
+    if is_detector(settings.arch):
+        _check_detector(settings, recipe)
+        return recipe
     check_start(settings.arch, recipe.weights)
     if recipe.weights not in (RANDOM, IMAGENET):
         _check_weights(Path(recipe.weights))
     return recipe
 
 
-def check_arch(arch: str) -> None:
+def check_arch(arch: str, known: Collection[str] = tuple(RECIPES)) -> None:
     """Raise ValueError for an unknown architecture."""
-    if arch not in RECIPES:
-        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(RECIPES)}")
+    if arch not in known:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {', '.join(known)}")
 
 
 def check_start(arch: str, weights: str) -> None:
@@ -129,6 +162,15 @@ def check_start(arch: str, weights: str) -> None:
         raise ValueError(f"{arch} starts from random weights only: --weights is for lite and resnet50")
     if weights != IMAGENET:
         raise ValueError(f"--weights {weights}: {arch} starts from {IMAGENET} or {RANDOM}; files are for resnet50")
+
+
+def _check_detector(settings: TrainSettings, recipe: Recipe) -> None:
+    if settings.margin is not None:
+        raise ValueError(f"{settings.arch} cuts no crops: --margin is for classifiers")
+    if recipe.weights != PUBLISHED:
+        raise ValueError(f"--weights {recipe.weights}: {settings.arch} starts from its {PUBLISHED} weights only")
+    if recipe.size_px % CANVAS_MULTIPLE_PX:
+        raise ValueError(f"training {settings.arch} needs canvases of a multiple of {CANVAS_MULTIPLE_PX} px")
 
 
 def _check_weights(path: Path) -> None:
@@ -145,11 +187,12 @@ def _check_weights(path: Path) -> None:
 
 
 def _check_numbers(settings: TrainSettings, recipe: Recipe) -> None:
+    max_px = MAX_CANVAS_PX if is_detector(settings.arch) else MAX_SIZE_PX
     for wrong, what in (
         (not settings.datasets, "a data set to train on"),
         (recipe.epochs < 1, "at least 1 epoch"),
         (recipe.batch < 2, "at least 2 crops a batch"),
-        (not MIN_SIZE_PX <= recipe.size_px <= MAX_SIZE_PX, f"crops of {MIN_SIZE_PX} to {MAX_SIZE_PX} px"),
+        (not MIN_SIZE_PX <= recipe.size_px <= max_px, f"crops of {MIN_SIZE_PX} to {max_px} px"),
         (not 0 <= recipe.margin <= 1, "a margin of 0 to 1"),
         (not 0 < recipe.learning_rate < 1, "a learning rate above 0 and below 1"),
         (not 0 <= settings.seed <= MAX_SEED, f"a seed of 0 to {MAX_SEED}"),

@@ -1,4 +1,4 @@
-"""Train a mask classifier: data sets in, a model folder out.
+"""Train a mask classifier or a face detector: data sets in, a model folder out.
 
     from trainer.checks import plan_training
     from trainer.settings import TrainSettings
@@ -6,8 +6,9 @@
     train(plan_training(TrainSettings(datasets=("face-mask-12k/Train",), out="runs/first")), report=print)
 
 The model folder gets classifier.keras, classifier.onnx (float), classifier.int8.onnx (what CPUs serve), manifest.jsonl
-(the split of each face), report/ and, last, card.json. Until then it holds a checkpoint, from which train() with the
-same settings continues after any interruption; a lock keeps other runs out.
+(the split of each face), report/ and, last, card.json; trainer/detection/train_detector.py describes that of a
+detector. Until then it holds a checkpoint, from which train() with the same settings continues after any interruption;
+a lock keeps other runs out.
 DatasetUnusable (data sets), ValueError (settings, checkpoint) and ModelUnusable (the face detector's file, the weights
 to start from) end it.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from trainer.checks import TrainingPlan, check_is_new
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.prepare import PreparedData, prepare_data
+from trainer.detection.train_detector import train_detector
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
 from trainer.fitting.progress import Progress
@@ -28,7 +30,8 @@ from trainer.fitting.repeatable import make_repeatable
 from trainer.fitting.run_folder import locked_folder
 from trainer.model_folder import write_model_folder
 from trainer.networks.architectures import build_network
-from trainer.settings import RANDOM
+from trainer.reports.findings import Epoch
+from trainer.settings import RANDOM, is_detector
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +46,14 @@ def train(plan: TrainingPlan, report: Callable[[Progress], None], *, job: str = 
     """
     with locked_folder(plan.out):
         check_is_new(plan.settings)  # again, under the lock: another run may have finished since the plan was made
-        _run(plan, Checkpoint(plan.out), report, job)
+        if is_detector(plan.settings.arch):
+            train_detector(plan, report, job)
+        else:
+            _run(plan, Checkpoint(plan.out, Epoch), report, job)
     return plan.out
 
 
-def _run(plan: TrainingPlan, checkpoint: Checkpoint, report: Callable[[Progress], None], job: str) -> None:
+def _run(plan: TrainingPlan, checkpoint: Checkpoint[Epoch], report: Callable[[Progress], None], job: str) -> None:
     settings, recipe = plan.settings, plan.recipe
     make_repeatable(settings.seed, settings.threads)
     # Before the data, because missing weights end the run; a checkpoint has weights of its own.
@@ -70,6 +76,7 @@ def _prepared(plan: TrainingPlan) -> PreparedData:
         margin=plan.recipe.margin,
         seed=plan.settings.seed,
         leave_out_copies=plan.settings.leave_out_copies,
+        leave_out=plan.left_out,
     )
     if len(prepared.validation) == 0:
         raise DatasetUnusable(

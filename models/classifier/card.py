@@ -67,6 +67,22 @@ def read_card(folder: Path) -> Card:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is not a model folder") from error
 
 
+class CardHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cards of all kinds of models have."""
+
+    version: Version
+    job: str = ""
+
+
+def read_card_header(folder: Path) -> CardHeader:
+    """Read version and job from the card of a classifier or detector."""
+    path = folder / CARD_NAME
+    try:
+        return decode_json(path.read_bytes(), CardHeader, str(path), remedy="train again or take another model")
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is not a model folder") from error
+
+
 def parse_card(content: bytes, where: str) -> Card:
     """Return the card in a file's bytes; `where` names the file in the error."""
     return decode_json(content, Card, where, remedy="train again or take another model")

@@ -131,11 +131,19 @@ def load_detector(
         return FaceDetector(haar.load_haar(score_threshold), (input_px,), lower=0)
     weights = read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
     run = _yunet_on_onnxruntime(weights, threads) if kind == "yunet" else _yunet_on_opencv(weights, threads)
+    return FaceDetector(_finder(run, score_threshold), passes_px, YUNET_LOWER)
 
+
+def trained_detector(weights: bytes, *, input_px: int, score_threshold: float, threads: int = 1) -> FaceDetector:
+    """Return a detector with one pass from an ONNX file of YuNet that was trained on; its boxes are its outlines."""
+    return FaceDetector(_finder(_yunet_on_onnxruntime(weights, threads), score_threshold), (input_px,), lower=0)
+
+
+def _finder(run: RunYunet, score_threshold: float) -> FindCandidates:
     def find_candidates(image: Image) -> tuple[Floats, Floats]:
         return decode_yunet(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
 
-    return FaceDetector(find_candidates, passes_px, YUNET_LOWER)
+    return find_candidates
 
 
 def _yunet_on_onnxruntime(weights: bytes, threads: int) -> RunYunet:

@@ -7,7 +7,7 @@ without any usable file raises DatasetUnusable.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pipeline.vision.faces import Label
@@ -17,6 +17,7 @@ from trainer.data.copies.perceptual_hash import PerceptualHash
 from trainer.data.copy_names import is_marked_copy, original_name
 from trainer.data.faces import FoundFace, find_faces
 from trainer.data.file_listing import printable
+from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.sources import DatasetFile, DatasetSource
 from trainer.data.split import Split, connected_components
 
@@ -27,7 +28,8 @@ class Dataset:
     faces: n. requested: n, None where the split is to be drawn. counts: of files that are left out or given twice.
     """
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], incorrect: Label | None = None) -> None:
+        """Collect nothing yet. incorrect: the label of faces whose mask is worn so; None leaves them out."""
         self.faces: list[FoundFace] = []
         self.requested: list[Split | None] = []
         self.counts: Counter[str] = Counter()
@@ -35,6 +37,7 @@ class Dataset:
         self._read: set[tuple[Path, Label | None, Split | None]] = set()
         self._warned: set[str] = set()
         self._warn = warn
+        self._incorrect = incorrect
         self._contradicting: set[str] = set()
 
     def add(self, source: DatasetSource, split: Split | None) -> None:
@@ -43,7 +46,7 @@ class Dataset:
             self._leave_out(problem)
         items = self._not_read_before(source, split)
         before = len(self.faces)
-        for found in find_faces(items, source.name, source.collection):
+        for found in find_faces(items, source.name, source.collection, self._incorrect):
             for problem in found.problems:
                 self._leave_out(problem)
             self.faces += found.faces
@@ -51,6 +54,12 @@ class Dataset:
             self._hashes += found.hashes
         if items and len(self.faces) == before:
             raise DatasetUnusable(f"{source.name}: none of its {len(items)} files can be used")
+
+    def leave_out(self, hashes: Collection[str]) -> None:
+        """Leave out the files with these hashes (the first HASH_DIGITS digits), unless the user asked for a split."""
+        for index, face in enumerate(self.faces):
+            if self.requested[index] is None and face.sha256[:HASH_DIGITS] in hashes:
+                self.requested[index] = "out"
 
     def leave_out_contradictions(self) -> None:
         """Leave out files that are in the data sets with both labels: one of the two folders is wrong."""

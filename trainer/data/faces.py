@@ -112,10 +112,16 @@ class FacePatches:
         return len(self.pixels)
 
 
-def find_faces(items: Sequence[DatasetFile], source: str, collection: str) -> Iterator[FileFaces]:
-    """Yield the faces of each file of a data set, in order."""
+def find_faces(
+    items: Sequence[DatasetFile], source: str, collection: str, incorrect: Label | None = None
+) -> Iterator[FileFaces]:
+    """Yield the faces of each file of a data set, in order.
+
+    incorrect: the label of faces whose mask is worn incorrectly; None leaves them out.
+    """
+    find = partial(_faces_of_file, source=source, collection=collection, incorrect=incorrect)
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        yield from threads.map(partial(_faces_of_file, source=source, collection=collection), items)
+        yield from threads.map(find, items)
 
 
 def cut_as_served(faces: Sequence[FoundFace], size_px: int, margin: float) -> Image:
@@ -148,14 +154,14 @@ def cut_patches(faces: Sequence[FoundFace], patch_px: int) -> FacePatches:
     )
 
 
-def _faces_of_file(item: DatasetFile, *, source: str, collection: str) -> FileFaces:
+def _faces_of_file(item: DatasetFile, *, source: str, collection: str, incorrect: Label | None) -> FileFaces:
     where = printable(item.path)
     is_alone = item.label is not None and not is_clip(item.path)
     faces: list[FoundFace] = []
     hashes: list[PerceptualHash] = []
     problems: list[str] = []
     try:
-        for face, picture in _found(item, source, collection):
+        for face, picture in _found(item, source, collection, incorrect):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
                 problems.append(f"{where}: {px} are inside it: left out")
@@ -172,12 +178,14 @@ def _faces_of_file(item: DatasetFile, *, source: str, collection: str) -> FileFa
     return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
 
 
-def _found(item: DatasetFile, source: str, collection: str) -> Iterator[tuple[FoundFace, Image]]:
+def _found(
+    item: DatasetFile, source: str, collection: str, incorrect: Label | None
+) -> Iterator[tuple[FoundFace, Image]]:
     """Yield each face of a file with its picture; one frame of a clip is in memory at a time."""
     raw = item.path.read_bytes()
     sha256 = sha256_of(raw)
     for frame, picture in _pictures(item, raw):
-        for number, (label, box, tight) in enumerate(_faces_in(item, picture)):
+        for number, (label, box, tight) in enumerate(_faces_in(item, picture, incorrect)):
             face = FoundFace(
                 source=source, collection=collection, file=item.path, sha256=sha256, frame=frame, number=number,
                 label=label, box=box, tight=tight,
@@ -185,10 +193,13 @@ def _found(item: DatasetFile, source: str, collection: str) -> Iterator[tuple[Fo
             yield face, picture
 
 
-def _faces_in(item: DatasetFile, picture: Image) -> Iterator[tuple[Label, Box, bool]]:
+def _faces_in(item: DatasetFile, picture: Image, incorrect: Label | None) -> Iterator[tuple[Label, Box, bool]]:
     """Yield label, box and whether the picture is tight, for each usable face of a picture."""
     if item.label is None:
-        yield from ((face.worn, _inside(face.box, picture), False) for face in item.faces if face.worn != "incorrect")
+        for face in item.faces:
+            label = incorrect if face.worn == "incorrect" else face.worn
+            if label is not None:
+                yield label, _inside(face.box, picture), False
     elif is_clip(item.path):
         yield from ((item.label, _as_box(box), False) for box in _detector(face_detector.INPUT_PX).find(picture).boxes)
     else:

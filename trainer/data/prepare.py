@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,8 @@ from trainer.data.split import (
 PATCH_SCALE = 1.4
 MAX_NAMED_LEAKS = 10  # leaking pairs named in the error message; the rest are counted
 MANIFEST_NAME = "manifest.jsonl"
+# Of a group whose faces were requested for several splits, the first of these gets its faces; the others are out.
+_PRECEDENCE: tuple[Split, ...] = ("test", "validation", "out")
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +120,11 @@ class PreparedData:
     @property
     def digest(self) -> str:
         """The hash of the manifest; it depends on data, split and boxes, not on the folders' locations."""
-        return _hash_of(self.manifest)
+        return digest_of(self.manifest)
 
     def write_manifest(self, folder: Path) -> None:
         """Write the manifest, one line for each face."""
-        (folder / MANIFEST_NAME).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in self.manifest))
+        write_manifest(folder / MANIFEST_NAME, self.manifest)
 
 
 def prepare_data(
@@ -134,6 +136,7 @@ def prepare_data(
     margin: float,
     seed: int = 0,
     leave_out_copies: bool = False,
+    leave_out: Collection[str] = (),
     warn: Callable[[str], None] = log.warning,
 ) -> PreparedData:
     """Find faces, group and split them, and cut crops.
@@ -146,18 +149,47 @@ def prepare_data(
         margin: of crops, as a share of the face's box.
         seed: of the split.
         leave_out_copies: leave out copies of pictures in `validation` or `tests`; otherwise they are an error.
+        leave_out: hashes (see hash_list.py) of pictures that are left out with their copies, unless they are in
+            `validation` or `tests`.
         warn: gets a line for each file that is left out.
 
     Raises:
         DatasetUnusable: a data set cannot be used, or copies are in two splits.
     """
     dataset = Dataset(warn)
+    splits, rows = split_faces(
+        dataset,
+        training,
+        tests=tests,
+        validation=validation,
+        seed=seed,
+        leave_out_copies=leave_out_copies,
+        leave_out=leave_out,
+    )
+    return _cut(dataset, splits, rows, size_px, margin)
+
+
+def split_faces(
+    dataset: Dataset,
+    training: Sequence[DatasetSource],
+    *,
+    tests: Sequence[DatasetSource],
+    validation: DatasetSource | None,
+    seed: int,
+    leave_out_copies: bool,
+    leave_out: Collection[str],
+) -> tuple[list[Split], tuple[ManifestRow, ...]]:
+    """Add data sets to an empty one and split its faces; return each face's split and row of the manifest.
+
+    The arguments and what is raised are as for prepare_data().
+    """
     for source in training:
         dataset.add(source, None)
     if validation is not None:
         dataset.add(validation, "validation")
     for source in tests:
         dataset.add(source, "test")
+    dataset.leave_out(leave_out)
     dataset.leave_out_contradictions()
     pairs = dataset.pairs()
     groups = _groups(dataset.faces, pairs)
@@ -174,7 +206,7 @@ def prepare_data(
         )
         for index, (face, split) in enumerate(zip(dataset.faces, splits, strict=True))
     )  # fmt: skip
-    return _cut(dataset, splits, rows, size_px, margin)
+    return splits, rows
 
 
 def _groups(faces: Sequence[FoundFace], pairs: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
@@ -211,7 +243,7 @@ def _group(dataset: Dataset, name: str, indices: Sequence[int]) -> CopyGroup:
         stratum=f"{faces[0].source} {'no_mask' if bare else 'mask'}",
         share=CLIP_VALIDATION_SHARE if clips else VALIDATION_SHARE,
         weight=max(1, len(clips)),
-        fixed="test" if "test" in requested else "validation" if "validation" in requested else None,
+        fixed=next((split for split in _PRECEDENCE if split in requested), None),
     )
 
 
@@ -220,9 +252,11 @@ def _reject_leaks(dataset: Dataset, splits: Sequence[Split], groups: dict[str, l
     leaking = sorted(
         (index, max(kept))
         for indices in groups.values()
-        if (kept := [index for index in indices if dataset.requested[index]])
+        if (kept := [index for index in indices if dataset.requested[index] in ("test", "validation")])
         for index in indices
-        if splits[index] == "out" and not dataset.is_contradicting(dataset.faces[index])
+        if splits[index] == "out"
+        and dataset.requested[index] != "out"
+        and not dataset.is_contradicting(dataset.faces[index])
     )
     if leaking:
         raise DatasetUnusable(_leak_text(dataset.faces, leaking) + "; --leave-out-copies trains without them")
@@ -267,6 +301,16 @@ def _cut(
 def content_digest(rows: Sequence[ManifestRow]) -> str:
     """Return the hash of a set's faces and labels; it does not depend on what else was trained on."""
     return _hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write a manifest, one line for each face."""
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+
+
+def digest_of(manifest: Iterable[ManifestRow]) -> str:
+    """Return the hash of a manifest."""
+    return _hash_of(manifest)
 
 
 def _hash_of(things: Iterable[object]) -> str:

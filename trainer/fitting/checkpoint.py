@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,10 +20,10 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from trainer.fitting.run_folder import CHECKPOINT_NAME, PART_NAME
-from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
 
 _RECORD = "record"
+EpochT = TypeVar("EpochT")  # the figures of one epoch, a record
 
 
 class RunOrigin(Struct, frozen=True, kw_only=True):
@@ -35,23 +35,24 @@ class RunOrigin(Struct, frozen=True, kw_only=True):
     data: str
 
 
-class CheckpointRecord(Struct, frozen=True, kw_only=True):
+class CheckpointRecord(Struct, Generic[EpochT], frozen=True, kw_only=True):
     """A run and its finished epochs."""
 
     origin: RunOrigin
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochT, ...]
 
 
-class Checkpoint:
+class Checkpoint(Generic[EpochT]):
     """The checkpoint of a run folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, epoch_type: type[EpochT]) -> None:
         """Read the record of a folder's checkpoint; `record` is None when there is none."""
+        self._epoch_type = epoch_type
         self._path = folder / CHECKPOINT_NAME
         self._part = folder / PART_NAME
         self.record = self._read_record() if self._path.exists() else None
 
-    def epochs_of(self, origin: RunOrigin) -> tuple[Epoch, ...]:
+    def epochs_of(self, origin: RunOrigin) -> tuple[EpochT, ...]:
         """Return a run's finished epochs, none without a checkpoint; raise ValueError if it is another run's."""
         if self.record is None:
             return ()
@@ -62,7 +63,7 @@ class Checkpoint:
             )
         return self.record.epochs
 
-    def save(self, variables: Sequence[Any], origin: RunOrigin, epochs: tuple[Epoch, ...]) -> None:
+    def save(self, variables: Sequence[Any], origin: RunOrigin, epochs: tuple[EpochT, ...]) -> None:
         """Write a run's state, which replaces the older one once it is completely on disk; OSError keeps that one."""
         record = CheckpointRecord(origin=origin, epochs=epochs)
         arrays = {str(index): np.asarray(variable.value) for index, variable in enumerate(variables)}
@@ -97,10 +98,10 @@ class Checkpoint:
         self._path.unlink(missing_ok=True)
         self._part.unlink(missing_ok=True)
 
-    def _read_record(self) -> CheckpointRecord:
+    def _read_record(self) -> CheckpointRecord[EpochT]:
         (content,) = self._read([_RECORD])
         try:
-            return msgspec.json.decode(content.tobytes(), type=CheckpointRecord)
+            return msgspec.json.decode(content.tobytes(), type=CheckpointRecord[self._epoch_type])  # type: ignore[name-defined]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged(error) from error
 

@@ -28,7 +28,7 @@ def fit(
     network: keras.Model,
     prepared: PreparedData,
     origin: RunOrigin,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint[Epoch],
     report: Callable[[Progress], None],
 ) -> tuple[Epoch, ...]:
     """Train a network from its checkpoint or from the beginning; return the figures of all epochs.
@@ -107,7 +107,9 @@ class _ValidationBatches(keras.utils.PyDataset):
 class _SaveCheckpoint(keras.callbacks.Callback):
     """Write the checkpoint after each epoch."""
 
-    def __init__(self, checkpoint: Checkpoint, state: list[Any], origin: RunOrigin, epochs: tuple[Epoch, ...]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint[Epoch], state: list[Any], origin: RunOrigin, epochs: tuple[Epoch, ...]
+    ) -> None:
         super().__init__()
         self._checkpoint = checkpoint
         self._state = state

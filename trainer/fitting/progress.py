@@ -12,15 +12,17 @@ from typing import Any
 import keras
 from msgspec import Struct
 
+AVERAGE_PRECISION = "average_precision"  # a figure that a detector's training adds to Keras' logs
 INTERVAL_S = 1.0  # at least; the clock is only read after a step
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """The progress of a run. Losses are mean binary cross-entropies, accuracies 0..1.
+    """The progress of a run. Losses are means; accuracies and average precision 0..1.
 
     epoch: the current or just finished one, from 1. step: of the epoch, from 1.
     loss, accuracy: means of the epoch so far.
-    validation_loss, validation_accuracy: of the finished epoch; None during an epoch.
+    validation_loss, validation_accuracy: of the finished epoch; None during an epoch. average_precision: likewise, of a
+    detector, which has none of the other three.
     seconds_left: of training, estimated from the steps so far; without measuring and exporting.
     """
 
@@ -29,15 +31,16 @@ class Progress(Struct, frozen=True, kw_only=True):
     step: int
     steps: int
     loss: float
-    accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
+    accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    average_precision: float | None = None
     seconds_left: float
 
     @property
     def is_epoch_end(self) -> bool:
         """Whether the epoch is finished and its checkpoint written."""
-        return self.validation_loss is not None
+        return self.validation_loss is not None or self.average_precision is not None
 
     def text(self) -> str:
         """Return the progress as one line of text."""
@@ -45,12 +48,13 @@ class Progress(Struct, frozen=True, kw_only=True):
         left = (
             f"{self.seconds_left / 60:.0f} min left" if self.seconds_left >= 90 else f"{self.seconds_left:.0f} s left"
         )
+        trained = f"loss {self.loss:.3f}" + ("" if self.accuracy is None else f", accuracy {self.accuracy:.1%}")
+        if self.average_precision is not None:
+            return f"{where}: {trained}; on validation pictures average precision {self.average_precision:.3f}; {left}"
         if self.validation_loss is None or self.validation_accuracy is None:
-            return (
-                f"{where}, step {self.step} of {self.steps}: loss {self.loss:.3f}, accuracy {self.accuracy:.1%}, {left}"
-            )
+            return f"{where}, step {self.step} of {self.steps}: {trained}, {left}"
         return (
-            f"{where}: loss {self.loss:.3f}, accuracy {self.accuracy:.1%}; on validation pictures "
+            f"{where}: {trained}; on validation pictures "
             f"loss {self.validation_loss:.3f}, accuracy {self.validation_accuracy:.1%}; {left}"
         )
 
@@ -117,9 +121,10 @@ class ReportProgress(keras.callbacks.Callback):
                 step=self._step,
                 steps=self._steps,
                 loss=float(self._figures["loss"]),
-                accuracy=float(self._figures["accuracy"]),
+                accuracy=self._figure("accuracy"),
                 validation_loss=self._figure("val_loss"),
                 validation_accuracy=self._figure("val_accuracy"),
+                average_precision=self._figure(AVERAGE_PRECISION),
                 seconds_left=round((self._reported_at - self._began) / timed * left, 1),
             )
         )

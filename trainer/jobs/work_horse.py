@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import redis
 
-from models.classifier.card import CARD_NAME, read_card
+from models.classifier.card import CARD_NAME, read_card_header
 from models.files import ModelUnusable
 from models.registry.registry import RegistryError, register, register_command
 from pipeline.bus.clock import Clock
@@ -61,21 +61,21 @@ def train_and_register(
     out = Path(settings.out)
     if not (job and _is_finished(out, job)):
         if models is not None:
-            check_registry(models, settings.out)
+            check_registry(models, settings.out, settings.arch)
         plan = plan_training(settings)
         from trainer.train import train  # after the checks, because TensorFlow takes seconds to import
 
         train(plan, report, job=job)
     if models is not None:
         _register(models, out)
-    return JobResult(folder=str(out), version=read_card(out).version, registered_at=models)
+    return JobResult(folder=str(out), version=read_card_header(out).version, registered_at=models)
 
 
 def _is_finished(out: Path, job: str) -> bool:
     """Return whether an earlier attempt at a job has finished its model; raise ValueError for another run's model."""
     if not (out / CARD_NAME).exists():
         return False
-    card = read_card(out)
+    card = read_card_header(out)
     if card.job != job:
         raise ValueError(
             f"{out} holds a model that this job has not trained ({card.version}): choose another folder with --out"
