@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bus.connection import connect
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
-from pipeline.bus.line import Line
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, frame_id
 from pipeline.bus.reader import Reader
 from pipeline.bus.shards import Bus
@@ -43,9 +43,11 @@ def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000,
         leases = {name: Lease(bus.shard_of(name), name, lambda seconds: stop.wait(seconds)) for name in rates}
         for lease in leases.values():
             lease.acquire()
-        line, pixels_ms = Line(client), LIVE_PIXELS_MS
+        connection, pixels_ms = DedicatedConnection(client), LIVE_PIXELS_MS
         writers = {
-            name: Writer(bus.shard_of(name), camera=name, token=leases[name].token, pixels_ms=pixels_ms, line=line)
+            name: Writer(
+                bus.shard_of(name), camera=name, token=leases[name].token, pixels_ms=pixels_ms, connection=connection
+            )
             for name in rates
         }
         begun = time.monotonic()

@@ -29,10 +29,10 @@ from redis.exceptions import NoPermissionError
 from pipeline.bus import messages
 from pipeline.bus.connection import connect
 from pipeline.bus.dead_letters import list_dead_letters, replay_dead_letter
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, PROCESSES
 from pipeline.bus.leases import Lease
-from pipeline.bus.line import Line
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.result_consumer import ResultConsumer
@@ -491,8 +491,10 @@ def test_the_queue_works_for_the_users_of_its_roles_and_newer_frames_replace_old
             assert client.exists(faces.record.crops_key) == 0
             lease.release()
         monkeypatch.setattr("pipeline.bus.group_consumer.IDLE_CONSUMER_MS", -1)
-        GroupConsumer(detectors, Line(detectors.client), "frames", "detector-2").remove_idle_consumers()
-        GroupConsumer(classifiers, Line(classifiers.client), "faces", "classifier-2").remove_idle_consumers()
+        GroupConsumer(detectors, DedicatedConnection(detectors.client), "frames", "detector-2").remove_idle_consumers()
+        GroupConsumer(
+            classifiers, DedicatedConnection(classifiers.client), "faces", "classifier-2"
+        ).remove_idle_consumers()
         for reader in (detector, classifier):
             reader.leave_group()
         status = read_status(viewers)

@@ -25,9 +25,9 @@ from hypothesis.stateful import (
 )
 from queue_model import STAGES, ModelFrame, QueueModel, Stage
 
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS
 from pipeline.bus.keys import GROUP
-from pipeline.bus.line import Line
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder, decode, encode, frame_id
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import Settler, StreamEntry, settlement
@@ -60,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.entries: dict[int, tuple[StreamEntry, Frame | FaceCrops | None]] = {}
         self.frames: dict[ModelFrame, Frame] = {}
         self.memory_full = False
-        self.settlers = {stage: Settler(Line(self.server.client), stage) for stage in STAGES}
+        self.settlers = {stage: Settler(DedicatedConnection(self.server.client), stage) for stage in STAGES}
         self.create_groups()
 
     def teardown(self) -> None:

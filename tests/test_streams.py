@@ -10,8 +10,8 @@ import redis
 from conftest import Server, wait_until
 
 from pipeline.bus import keys, messages
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
-from pipeline.bus.line import Line
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
@@ -815,7 +815,7 @@ def test_consumers_that_died_holding_nothing_are_deleted(server: Server, monkeyp
     writer(server).publish(frame(server, 0, live=False), b"jpeg")
     for name in ("holding", "empty"):
         read(frames_reader(server, name))
-    living = GroupConsumer(server.bus, Line(server.client), "frames", "living")
+    living = GroupConsumer(server.bus, DedicatedConnection(server.client), "frames", "living")
     living.read(1, 1)
     monkeypatch.setattr("pipeline.bus.group_consumer.IDLE_CONSUMER_MS", -1)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trainer.checks import TrainingPlan, check_is_new
 from trainer.data.annotations import DatasetUnusable
-from trainer.data.prepare import PreparedData, prepare_data
+from trainer.data.prepare import TOO_FEW_TO_VALIDATE, PreparedData, prepare_data
 from trainer.detection.train_detector import train_detector
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
@@ -79,7 +79,5 @@ def _prepared(plan: TrainingPlan) -> PreparedData:
         leave_out=plan.left_out,
     )
     if len(prepared.validation) == 0:
-        raise DatasetUnusable(
-            "there are too few pictures to keep a fifth for validation: name others with --validation"
-        )
+        raise DatasetUnusable(TOO_FEW_TO_VALIDATE)
     return prepared

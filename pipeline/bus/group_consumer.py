@@ -20,9 +20,9 @@ import redis
 from redis.exceptions import NoScriptError
 
 from pipeline.bus.cluster import STALE
+from pipeline.bus.dedicated_connection import Command, DedicatedConnection
 from pipeline.bus.homes import home_shards
 from pipeline.bus.keys import GROUP, PROCESSES
-from pipeline.bus.line import Command, Line
 from pipeline.bus.scripts import Script
 from pipeline.bus.settling import StreamEntry
 from pipeline.bus.shards import Bus, Shard, Stage
@@ -65,12 +65,12 @@ class _ShardState:
 
 
 class GroupConsumer:
-    """Read a stage as one consumer, by a line. consumer: this process' ID, which begins with its role."""
+    """Read a stage as one consumer. consumer: this process' ID, which begins with its role."""
 
-    def __init__(self, bus: Bus, line: Line, stage: Stage, consumer: str) -> None:
+    def __init__(self, bus: Bus, connection: DedicatedConnection, stage: Stage, consumer: str) -> None:
         self._bus = bus
         self._client = bus.client
-        self._line = line
+        self._connection = connection
         self._stage: Stage = stage
         self._consumer = consumer
         self._states: dict[int, _ShardState] = {}
@@ -99,7 +99,7 @@ class GroupConsumer:
         for at in entries:
             by_stream.setdefault(at.shard.key(at.stream), []).append(at.id)
         for stream, ids in by_stream.items():
-            self._line.execute_command("XCLAIM", stream, GROUP, self._consumer, 0, *ids, "JUSTID")
+            self._connection.execute_command("XCLAIM", stream, GROUP, self._consumer, 0, *ids, "JUSTID")
 
     def leave_group(self) -> None:
         """Leave the groups in which this process holds nothing; entries that it holds are reclaimed by others."""
@@ -135,7 +135,7 @@ class GroupConsumer:
     def _take_from(self, shard: Shard, args: Sequence[Any]) -> list[RawEntry]:
         before = shard.clock.monotonic()
         command = [GROUP, self._consumer, *args]
-        call = partial(self._take_script, shard.stage_keys(self._stage), command, self._line)
+        call = partial(self._take_script, shard.stage_keys(self._stage), command, self._connection)
         return self._taken(shard, before, self._in_groups(shard, call))
 
     def _taken(self, shard: Shard, before: float, answer: Any) -> list[RawEntry]:
@@ -159,9 +159,9 @@ class GroupConsumer:
         take_args = [GROUP, self._consumer, count, "", b"(" + last_ticket, "+"]
 
         def wait_and_take() -> tuple[Any, Any]:
-            found, taken = self._line.execute_commands(wait, self._take_script.command(keys, take_args))
+            found, taken = self._connection.execute_commands(wait, self._take_script.command(keys, take_args))
             if isinstance(taken, NoScriptError):
-                taken = self._take_script(keys, take_args, self._line)
+                taken = self._take_script(keys, take_args, self._connection)
             for answer in (found, taken):
                 if isinstance(answer, redis.ResponseError):
                     raise answer
@@ -197,7 +197,9 @@ class GroupConsumer:
     def _reclaim_in(self, shard: Shard, state: _ShardState) -> RawEntry | None:
         before = shard.clock.monotonic()
         args = [GROUP, self._consumer, RECLAIM_IDLE_MS, *state.reclaim_from]
-        answer = self._in_groups(shard, lambda: self._reclaim_script(shard.stage_keys(self._stage), args, self._line))
+        answer = self._in_groups(
+            shard, lambda: self._reclaim_script(shard.stage_keys(self._stage), args, self._connection)
+        )
         if not answer:
             state.reclaim_at = time.monotonic() + RECLAIM_INTERVAL_S
             return None

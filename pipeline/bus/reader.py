@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 import redis
 
 from pipeline.bus import messages
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import GroupConsumer, RawEntry
-from pipeline.bus.line import Line
 from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, Reason
 from pipeline.bus.pixel_reader import PixelsGone, fetch_pixels
 from pipeline.bus.result_consumer import READ_BLOCK_MS
@@ -59,9 +59,9 @@ class Reader(Generic[Record]):
         self._stage: Stage = stage
         self._record_type = record_type
         self._process_id = consumer
-        line = Line(bus.client)
-        self._consumer = GroupConsumer(bus, line, stage, consumer)
-        self._settler = Settler(line, stage)
+        connection = DedicatedConnection(bus.client)
+        self._consumer = GroupConsumer(bus, connection, stage, consumer)
+        self._settler = Settler(connection, stage)
         self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
 
     def read(self, count: int) -> list[Entry[Record]]:

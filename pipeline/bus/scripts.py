@@ -41,7 +41,7 @@ class Script(RedisScript):
 
         Args:
             keys: at least one; of a cluster all in one slot.
-            client: a pipeline, or a line; None for the client of this script.
+            client: a pipeline, or a dedicated connection; None for the client of this script.
         """
         client, command = client or self.registered_client, self.command(keys or [], args or [])
         if isinstance(client, Pipeline):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline.bus import messages
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS
-from pipeline.bus.line import Line
 from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard, Stage
@@ -45,14 +45,14 @@ class Settlement(NamedTuple):
 
 
 class Settler:
-    """Settle the entries of one stage, by a line. counts: what was settled, by ledger field or "forwarded"."""
+    """Settle the entries of one stage. counts: what this process settled, by ledger field or "forwarded"."""
 
-    def __init__(self, line: Line, stage: Stage) -> None:
+    def __init__(self, connection: DedicatedConnection, stage: Stage) -> None:
         self.counts: dict[str, int] = {}
-        self._line = line
+        self._connection = connection
         self._stage: Stage = stage
-        self._settle_script = Script(line.client, "settle")
-        self._forward_script = Script(line.client, "forward")
+        self._settle_script = Script(connection.client, "settle")
+        self._forward_script = Script(connection.client, "forward")
 
     def settle(self, settlement: Settlement) -> bool:
         """Settle one entry; return False when another process had settled it before."""
@@ -63,7 +63,7 @@ class Settler:
         if len(settlements) == 1:  # a pipeline would take a second round trip, to ask whether Redis knows the script
             self.settle(settlements[0])
             return
-        with self._line.client.pipeline(transaction=False) as pipe:
+        with self._connection.client.pipeline(transaction=False) as pipe:
             for settlement in settlements:
                 self._run(settlement, pipe)
             for settlement, settled in zip(settlements, pipe.execute(), strict=True):
@@ -77,7 +77,7 @@ class Settler:
         keys += [*stage_keys[-2:], faces.crops_key]
         args = [*frame_arguments(faces, data_key=faces.crops_key, other_key=faces.pixels_key), mode_of(faces)]
         args += [GROUP, at.id, crops, LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS]
-        return self._count("", self._forward_script(keys, args, self._line))
+        return self._count("", self._forward_script(keys, args, self._connection))
 
     def _run(self, end: Settlement, client: Any = None) -> Any:
         shard, frame_id = end.at.shard, end.frame_id
@@ -86,7 +86,7 @@ class Settler:
         captured_at = "" if end.captured_at is None else f"{end.captured_at:.6f}"
         args: list[Any] = [end.camera, frame_id, end.field, end.result, end.letter]
         args += ["complete" if end.complete else "live", captured_at, GROUP, end.at.id, MAX_DEAD_LETTERS]
-        return self._settle_script(keys, args, client or self._line)
+        return self._settle_script(keys, args, client or self._connection)
 
     def _count(self, field: str, settled: int) -> bool:
         field = field or "forwarded"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pipeline.bus import messages
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import FILE_COUNTS_S, LEASE_MS
-from pipeline.bus.line import Line
 from pipeline.bus.messages import Frame, FrameResult, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
@@ -31,16 +31,18 @@ class Writer:
     Args:
         token: the packed LeaseHolder that holds the camera's lease.
         pixels_ms: TTL of the pixels.
-        line: which writers of one thread may share; None for one of its own.
+        connection: which writers of one thread may share; None for one of its own.
     """
 
-    def __init__(self, shard: Shard, *, camera: str, token: bytes, pixels_ms: int, line: Line | None = None) -> None:
+    def __init__(
+        self, shard: Shard, *, camera: str, token: bytes, pixels_ms: int, connection: DedicatedConnection | None = None
+    ) -> None:
         self._shard = shard
         self._client = shard.client
         self._camera = camera
         self._token = token
         self._pixels_ms = pixels_ms
-        self._line = line or Line(shard.client)
+        self._connection = connection or DedicatedConnection(shard.client)
         self._publish = Script(shard.client, "publish")
 
     def publish(self, frame: Frame, jpeg: bytes) -> Published:
@@ -61,7 +63,7 @@ class Writer:
         args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
         args += [MAX_STANDING_FRAMES, self._token, LEASE_MS]
         before = shard.clock.monotonic()
-        outcome, seconds, micros, *holder = self._publish(keys, args, self._line)
+        outcome, seconds, micros, *holder = self._publish(keys, args, self._connection)
         shard.clock.compare(before, (seconds, micros))
         if outcome == b"lost":
             raise NameLost(describe_holder(holder[0]))

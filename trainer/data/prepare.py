@@ -40,6 +40,7 @@ from trainer.data.split import (
 PATCH_SCALE = 1.4
 MAX_NAMED_LEAKS = 10  # leaking pairs named in the error message; the rest are counted
 MANIFEST_NAME = "manifest.jsonl"
+TOO_FEW_TO_VALIDATE = "there are too few pictures to keep a fifth for validation: name others with --validation"
 # Of a group whose faces were requested for several splits, the first of these gets its faces; the others are out.
 _PRECEDENCE: tuple[Split, ...] = ("test", "validation", "out")
 

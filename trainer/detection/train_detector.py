@@ -20,7 +20,7 @@ from models.detector.face_detector import trained_detector
 from models.files import sha256_of
 from trainer.checks import TrainingPlan
 from trainer.data.annotations import DatasetUnusable
-from trainer.data.prepare import MANIFEST_NAME, write_manifest
+from trainer.data.prepare import MANIFEST_NAME, TOO_FEW_TO_VALIDATE, write_manifest
 from trainer.detection.canvases import SERVED_PX
 from trainer.detection.fit import LOWEST_SCORE, DetectorEpoch, find_all, fit_detector
 from trainer.detection.pictures import DetectionData, prepare_pictures
@@ -58,9 +58,7 @@ def _prepared(plan: TrainingPlan) -> DetectionData:
         leave_out=plan.left_out,
     )
     if not data.validation:
-        raise DatasetUnusable(
-            "there are too few pictures to keep a fifth for validation: name others with --validation"
-        )
+        raise DatasetUnusable(TOO_FEW_TO_VALIDATE)
     return data
 
 

@@ -1,8 +1,8 @@
 """Keep one connection to Redis for one thread: commands in, raw answers out, several of them in one round trip.
 
 A redis-py client takes a connection from a pool for each command and checks it, which costs more processor time than
-the command. A worker or camera sends all commands for its frames by a line instead, which checks it only after a pause.
-In a cluster a line keeps a connection to each primary that it talks to. Errors are those of a client: all are
+the command. A worker or camera sends all commands for its frames by a dedicated connection instead, which is checked
+only after a pause. In a cluster there is one to each primary that is talked to. Errors are those of a client: all are
 redis.RedisError.
 """
 
@@ -24,7 +24,7 @@ CHECK_AFTER_S = 0.1  # without a command
 Command: TypeAlias = tuple[Any, ...]
 
 
-class Line:
+class DedicatedConnection:
     """Send commands by the same connection each time; it is opened again after it was lost."""
 
     def __init__(self, client: Redis) -> None:
