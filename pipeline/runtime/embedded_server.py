@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CLIENTS_TIMEOUT_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
 START_TIMEOUT_S = 10.0
+MMAP_THRESHOLD = 1 << 16  # bytes; pixels get pages of their own, which glibc gives back: its heap only ever grows
 MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
 CONFIG = {"save": "", "appendonly": "no", "maxmemory": "1gb", "maxmemory-policy": "noeviction"}
@@ -58,7 +59,8 @@ def embedded_server() -> Iterator[StartingServer]:
         folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
     url = f"unix://{folder}/redis.sock"
     read_end, write_end = os.pipe()
-    keeper = spawn(["serve-embedded", str(folder)], read_end, {"MASKWATCH_LOG_JSON": str(is_json()).lower()})
+    environment = {"MASKWATCH_LOG_JSON": str(is_json()).lower(), "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
+    keeper = spawn(["serve-embedded", str(folder)], read_end, environment)
     os.close(read_end)
     try:
         yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
