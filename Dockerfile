@@ -1,8 +1,9 @@
 # The images: the sources of this repository and pinned packages in, programs that run as an ordinary user out.
 #
 #   docker build --target run -t maskwatch .            camera, detector, classifier, viewer
-#   docker build --target train -t maskwatch-train .    the same with TensorFlow: trainer, Keras runtime
-#   docker build --target gpu -t maskwatch-gpu .        and with CUDA's libraries: both of them on NVIDIA GPUs
+#   docker build --target gpu -t maskwatch-gpu .        the same for classifiers on NVIDIA GPUs
+#   docker build --target train -t maskwatch-train .    with TensorFlow: trainer, Keras runtime
+#   docker build --target train-gpu -t maskwatch-train-gpu .        the same on NVIDIA GPUs
 #
 # Nothing here needs BuildKit. Packages come before sources, so that a change of ours builds in seconds.
 
@@ -30,7 +31,7 @@ RUN /opt/venv/bin/python scripts/fetch_page_parts.py \
   && /opt/venv/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir /wheels . \
   && /opt/venv/bin/pip install -q --no-deps --no-index --target /opt/maskwatch /wheels/*.whl
 
-# Remove what serving does not need: the weights that training starts from.
+# Remove what serving does not need: the networks that training starts from.
 FROM app AS serving
 RUN rm -r /opt/maskwatch/trainer/assets
 
@@ -57,8 +58,24 @@ COPY --from=slim /opt/venv /opt/venv
 COPY --from=serving /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 # A registry whose current version is the built-in one: the initial content of a new volume.
-RUN python -c "from models.registry.registry import BUILT_IN, Registry; from models.registry.store import open_store; \
-Registry(open_store('/models')).set_current(BUILT_IN, 'image', [])"
+RUN python -c "from models.registry.registry import BUILT_IN, registry_at; \
+registry_at('/models').set_current(BUILT_IN, 'image', [])"
+
+# ONNX Runtime with CUDA takes the place of the one without: both packages install the same module.
+FROM packages AS gpu-packages
+COPY requirements/gpu.txt /requirements/
+RUN /opt/venv/bin/pip uninstall -q -y onnxruntime \
+  && /opt/venv/bin/pip install -q --require-hashes -r /requirements/gpu.txt \
+  && /opt/venv/bin/pip uninstall -q -y setuptools pip \
+  && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+  && cd /opt/venv/lib/python3.11/site-packages \
+  && rm -r onnxruntime/tools onnxruntime/transformers onnxruntime/quantization onnxruntime/datasets onnx/backend/test
+
+FROM base AS gpu
+COPY --from=gpu-packages /opt/venv /opt/venv
+COPY --from=serving /opt/maskwatch /opt/maskwatch
+USER 10001:10001
+COPY --from=run --chown=10001:10001 /models /models
 
 # Remove what training does not need: pip, headers, and a compiler's library that TensorFlow names but does not load.
 FROM packages AS train-packages
@@ -74,12 +91,12 @@ COPY --from=app /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 COPY --from=run --chown=10001:10001 /models /models
 
-FROM train-packages AS gpu-packages
-COPY requirements/gpu.txt /requirements/
-RUN python3 -m pip --python /opt/venv/bin/python install -q --require-hashes -r /requirements/gpu.txt
+FROM train-packages AS train-gpu-packages
+COPY requirements/train-gpu.txt /requirements/
+RUN python3 -m pip --python /opt/venv/bin/python install -q --require-hashes -r /requirements/train-gpu.txt
 
-FROM base AS gpu
-COPY --from=gpu-packages /opt/venv /opt/venv
+FROM base AS train-gpu
+COPY --from=train-gpu-packages /opt/venv /opt/venv
 COPY --from=app /opt/maskwatch /opt/maskwatch
 USER 10001:10001
 COPY --from=run --chown=10001:10001 /models /models

@@ -43,12 +43,12 @@ fuzz: .setup-dev
 	$(BIN)/python -m bench.fuzz
 
 lock:
-	cd requirements && for name in run train gpu dev build convert; do \
+	cd requirements && for name in run train gpu train-gpu dev build convert; do \
 	  uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
 	cd requirements && uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate assets.in -o assets.txt
 
 clean:
-	rm -rf .venv .setup-* node_modules build dist models/assets producer/assets trainer/assets viewer/static/vendor
+	rm -rf .venv .setup-* node_modules build dist producer/assets trainer/assets viewer/static/vendor
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("maskwatch needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -3,7 +3,8 @@
     python -m bench.faces MODEL DATASET... [--only HASHES]
 
 Data sets are given as for `maskwatch train` (trainer/data/sources.py). Each unusable file gets a line on stderr; a data
-set without any face, or a damaged model, fails with status 1.
+set without any face, or a damaged model, fails with status 1. Below each data set: its faces of 16 px and more, and
+grey, dark and blurred copies of its faces.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from collections.abc import Collection
 from pathlib import Path
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.accuracy import only_option
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, load_classifier
 from models.files import ModelUnusable
+from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.faces import find_faces
 from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.data.prepare import EvaluationFaces, cut_faces
 from trainer.data.sources import read_source
+from trainer.reports.camera_copies import COPIES
 from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
 
 COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
@@ -38,9 +43,12 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
         wanted = None if only is None else read_hashes(only)
         for dataset in datasets:
             faces = faces_of(dataset, classifier, wanted)
-            _print(faces.sources[0], faces, classifier, min_px=0)
-            if 0 < (faces.side_px >= CLEAR_FACE_PX).sum() < len(faces):
-                _print(f"  {CLEAR_FACE_PX} px and more", faces, classifier, min_px=CLEAR_FACE_PX)
+            _print(faces.sources[0], faces.crops, faces.has_mask, classifier)
+            clear = faces.side_px >= CLEAR_FACE_PX
+            if 0 < clear.sum() < len(faces):
+                _print(f"  {CLEAR_FACE_PX} px and more", faces.crops[clear], faces.has_mask[clear], classifier)
+            for name, copy in COPIES.items():
+                _print(f"  {name} copies", copy(faces.crops), faces.has_mask, classifier)
     except (DatasetUnusable, ModelUnusable, ClassifierFailed, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -64,11 +72,10 @@ def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | N
     return cut_faces(found, classifier.card.size_px, classifier.card.margin)
 
 
-def _print(name: str, faces: EvaluationFaces, classifier: MaskClassifier, *, min_px: int) -> None:
-    chosen = faces.side_px >= min_px
-    shares = classification_figures(classifier.mask_probability(faces.crops[chosen]), faces.has_mask[chosen])
+def _print(name: str, crops: Image, has_mask: NDArray[np.bool_], classifier: MaskClassifier) -> None:
+    shares = classification_figures(classifier.mask_probability(crops), has_mask)
     cells = (f"{shares[column]:.2%}".rjust(16) if column in shares else "".rjust(16) for column in COLUMNS)
-    click.echo(name.ljust(36) + str(int(chosen.sum())).rjust(8) + "".join(cells))
+    click.echo(name.ljust(36) + str(len(crops)).rjust(8) + "".join(cells))
 
 
 if __name__ == "__main__":

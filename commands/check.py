@@ -35,16 +35,22 @@ def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]
     """Return the parts of a working installation, each with a function that describes what it finds, or raises."""
 
     def detector() -> str:
-        from models.detector import face_detector
+        from models.detector.card import read_detector_card
+        from models.detector.self_test import load_with_self_test
+        from models.registry.kinds import DETECTOR
+        from models.registry.resolve import current_folder
 
-        face_detector.load_detector(settings.detector)
-        return settings.detector
+        folder = current_folder(None if settings.detector == "haar" else settings.models, DETECTOR)
+        load_with_self_test(settings.detector, folder=folder)
+        version = "" if settings.detector == "haar" else f", version {read_detector_card(folder).version}"
+        return f"{settings.detector}{version}"
 
     def classifier() -> str:
         from models.classifier.self_test import load_with_self_test
+        from models.registry.kinds import CLASSIFIER
         from models.registry.resolve import current_folder
 
-        return load_with_self_test(current_folder(settings.models)).card.version
+        return load_with_self_test(current_folder(settings.models, CLASSIFIER)).card.version
 
     def photograph() -> str:
         parsed_source("demo").open().close()
@@ -74,10 +80,12 @@ def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]
             return f"{settings.host}:{settings.port} is free"
 
     def training() -> str:
+        from trainer.data.published_detector import read_published
         from trainer.networks.imagenet_weights import read_imagenet_weights
 
         if find_spec("tensorflow") is None:
             return "not installed, needed only to train: run `make setup-dev`"
+        read_published()  # every training needs it
         read_imagenet_weights()
         return "TensorFlow is installed, and the weights to start from are there"
 

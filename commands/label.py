@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from commands.shared import (
     COMMON,
     PIPELINE,
-    check_model,
+    check_models,
     fail,
     parsed_source,
     prepare_process,
@@ -104,7 +104,7 @@ def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[
     if settings.redis_url:
         with redis_server(settings):
             return process.main(settings, source, outputs, own_workers=False)
-    check_model(settings)
+    check_models(settings)
     with redis_server(settings) as server, Children() as children:
         environment = environment_of(settings, server.url)
         detectors, classifiers = worker_counts(available_cores(), source.total)

@@ -1,7 +1,8 @@
-"""`maskwatch models`: the versions in a registry, which one is current, and their measured figures."""
+"""`maskwatch models`: the versions in a registry, which ones are current, and their measured figures."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,48 +10,75 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import checked_settings, fail, run_process
+from commands.shared import checked_settings, fail, report_failure, run_process
 from pipeline.runtime.settings import setting_options
 
 if TYPE_CHECKING:
     from models.registry.promotion import PromotionResult
     from models.registry.registry import Registry
+    from models.registry.version_table import VersionRow
+
+
+of_detector = click.option("--detector", "of_detector", is_flag=True, help="The detector's: for rollback and built-in.")
 
 
 @click.group()
 def models() -> None:
-    """List the versions of a model registry and choose the one that serves."""
+    """List the versions of a model registry and choose those that serve."""
 
 
 @models.command("list")
 @setting_options("models")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool, **values: Any) -> None:
-    """List the versions; * marks the current one."""
+    """List the versions of classifier and detector; * marks the current ones.
+
+    What cannot be listed is one line on stderr; the exit status is 1 then.
+    """
+    from models.files import ModelUnusable
+    from models.registry.kinds import KINDS
     from models.registry.version_table import version_rows, version_table
 
-    def show(registry: Registry) -> None:
-        found = version_rows(registry)
-        click.echo(msgspec.json.encode(found).decode() if as_json else version_table(found, registry.current()))
+    def show(registry: Registry[Any]) -> None:
+        rows: list[VersionRow] = []
+        tables: list[str] = []
+        faults: list[str] = []
+        for kind in KINDS:
+            try:
+                found = version_rows(registry.of_kind(kind))
+                tables.append(version_table(found, registry.of_kind(kind).current(), kind))
+                rows += found
+            except ModelUnusable as error:  # the other kind may be listed
+                faults.append(str(error))
+        if as_json or tables:
+            click.echo(msgspec.json.encode(rows).decode() if as_json else "\n\n".join(tables))
+        for fault in faults:
+            report_failure(fault)
+        if faults:
+            sys.exit(1)
 
     with_registry(values, show)
 
 
 @models.command("show")
 @click.argument("version")
+@of_detector
 @setting_options("models")
-def models_show(version: str, **values: Any) -> None:
+def models_show(version: str, of_detector: bool, **values: Any) -> None:
     """Show a version's card as JSON."""
     from models.files import indented_json
 
-    with_registry(values, lambda registry: click.echo(indented_json(registry.card(registry.known(version))), nl=False))
+    def show(registry: Registry[Any]) -> None:
+        click.echo(indented_json(registry.card(registry.known(version))), nl=False)
+
+    with_registry(values, show, of_detector=of_detector, version=version)
 
 
 @models.command("register")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @setting_options("models")
 def models_register(run_folder: Path, **values: Any) -> None:
-    """Add a run folder of training as a version; create the registry if there is none yet."""
+    """Add a run folder of training, of a classifier or detector, as a version; create the registry if need be."""
     from models.files import ModelUnusable
     from models.registry.registry import RegistryError, register
 
@@ -67,23 +95,31 @@ def models_register(run_folder: Path, **values: Any) -> None:
 @models.command("promote")
 @click.argument("version")
 @click.option("--force", is_flag=True, help="Even if it is worse than the current one, or cannot be compared with it.")
+@of_detector
 @setting_options("models")
-def models_promote(version: str, force: bool, **values: Any) -> None:
-    """Make a version current unless it is worse; running classifiers change to it."""
+def models_promote(version: str, force: bool, of_detector: bool, **values: Any) -> None:
+    """Make a version current unless it is worse; running workers change to it."""
     from models.registry.current_version import user_and_host
     from models.registry.promotion import promote
 
-    with_registry(values, lambda registry: print_promotion(promote(registry, version, by=user_and_host(), force=force)))
+    def start(registry: Registry[Any]) -> None:
+        print_promotion(promote(registry, version, by=user_and_host(), force=force))
+
+    with_registry(values, start, of_detector=of_detector, version=version)
 
 
 @models.command("rollback")
+@of_detector
 @setting_options("models")
-def models_rollback(**values: Any) -> None:
-    """Go back to the version that was current before."""
+def models_rollback(of_detector: bool, **values: Any) -> None:
+    """Go back to the version of the classifier that was current before, or of the detector."""
     from models.registry.current_version import user_and_host
     from models.registry.promotion import rollback
 
-    with_registry(values, lambda registry: print_promotion(rollback(registry, by=user_and_host())))
+    def start(registry: Registry[Any]) -> None:
+        print_promotion(rollback(registry, by=user_and_host()))
+
+    with_registry(values, start, of_detector=of_detector)
 
 
 def registry_location(values: dict[str, Any]) -> str:
@@ -93,21 +129,36 @@ def registry_location(values: dict[str, Any]) -> str:
     )
 
 
-def with_registry(values: dict[str, Any], act: Callable[[Registry], None]) -> None:
-    """Call a function with the registry that the settings name; end with one line when that fails."""
+def with_registry(
+    values: dict[str, Any],
+    act: Callable[[Registry[Any]], None],
+    *,
+    of_detector: bool = False,
+    version: str | None = None,
+) -> None:
+    """Call a function with the registry that the settings name; end with one line when that fails.
+
+    Args:
+        of_detector: with the detectors' registry; otherwise that of the kind that has `version`.
+        version: None means the classifiers' registry.
+    """
     from models.files import ModelUnusable
-    from models.registry.registry import Registry, RegistryError
+    from models.registry.kinds import CLASSIFIER, DETECTOR
+    from models.registry.registry import Registry, RegistryError, registry_with
     from models.registry.resolve import resolve_models
 
     location = registry_location(values)
 
     def start() -> int:
-        registry = resolve_models(location)
+        registry = resolve_models(location, CLASSIFIER)
         if not isinstance(registry, Registry):
             raise RegistryError(
                 f"{location} is a model's folder, not a registry: `maskwatch models register` adds it to one"
             )
-        act(registry)
+        if of_detector:
+            act(registry.of_kind(DETECTOR))
+        else:
+            act(registry if version is None else registry_with(version, registry))
         return 0
 
     run_process(start, ModelUnusable, RegistryError)

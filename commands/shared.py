@@ -123,16 +123,19 @@ def check_camera_name(camera: str, flag: str) -> None:
         fail(f"{flag} {camera}: names beginning with {FILE_PREFIX} are reserved for files that are labelled", 2)
 
 
-def check_model(settings: Settings) -> None:
-    """Check the classifier's files once, before several processes start that would each report the same fault.
+def check_models(settings: Settings) -> None:
+    """Check the models' files once, before several processes start that would each report the same fault.
+
+    The detector haar uses no version.
 
     Raises:
-        ModelUnusable: the model is incomplete, damaged, or its registry cannot be reached.
+        ModelUnusable: a model is incomplete, damaged, or its registry cannot be reached.
     """
-    from models.classifier.card import check_files
+    from models.registry.kinds import CLASSIFIER, KINDS
     from models.registry.resolve import current_folder
 
-    check_files(current_folder(settings.models))
+    for kind in (CLASSIFIER,) if settings.detector == "haar" else KINDS:
+        kind.check_files(current_folder(settings.models, kind))
 
 
 def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
@@ -155,12 +158,17 @@ def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoRetur
 
 def fail(text: str, exit_status: int) -> NoReturn:
     """End with one line on stderr."""
+    report_failure(text)
+    sys.exit(exit_status)
+
+
+def report_failure(text: str) -> None:
+    """Print one line on stderr."""
     line = " ".join(text.split())
     if is_json():
         log.error("%s", line)
     else:
         click.echo(f"maskwatch: {line}", err=True)
-    sys.exit(exit_status)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
 
 def resume_hint(out: Path) -> str:
     """Return what the same command does after a training was stopped."""
-    from models.classifier.card import CARD_NAME
+    from models.card import CARD_NAME
     from trainer.fitting.run_folder import CHECKPOINT_NAME
 
     if (out / CARD_NAME).exists():
@@ -180,7 +180,7 @@ def jobs_redis_url(settings: Settings) -> str:
 
 def check_is_registry(location: str | None) -> None:
     """End with status 2 when the registry that was named is a model's own folder."""
-    from models.classifier.card import CARD_NAME
+    from models.card import CARD_NAME
 
     if location is not None and (Path(location) / CARD_NAME).is_file():
         fail(f"--models {location} is a model's folder: models are added to a registry, another folder or a URL", 2)

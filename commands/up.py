@@ -76,7 +76,7 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     from models.files import ModelUnusable
 
     def start() -> int:
-        shared.check_model(settings)
+        shared.check_models(settings)
         with shared.redis_server(settings) as server, Children() as children:
             environment = environment_of(settings, server.url)
             start_workers(children, settings, environment, detectors=1, classifiers=1)

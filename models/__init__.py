@@ -1,4 +1,4 @@
-"""The networks: the face detector, the mask classifier, and the registry of classifier versions."""
+"""The networks: the face detector, the mask classifier, and the registry of their versions."""
 
 import os
 

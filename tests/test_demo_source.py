@@ -35,8 +35,6 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def detector() -> face_detector.FaceDetector:
-    if not face_detector.YUNET_FILE.is_file():
-        missing(f"{face_detector.YUNET_FILE} is missing: run `make setup`")
     return face_detector.load_detector()
 
 

@@ -183,15 +183,38 @@ def test_every_service_is_locked_down_and_only_loopback_is_published(environment
         assert all(mode == "ro" for source, mode in mounts(service) if "/" in source)
 
 
-def test_the_gpu_file_reserves_gpus_and_lets_memory_grow(environment: Path) -> None:
+def test_the_gpu_file_reserves_gpus_and_has_the_image_for_each(environment: Path) -> None:
     found, _ = services(environment, *FILES)
 
-    for name in ("classifier", "trainer"):
+    for name, image in (("classifier", "maskwatch-gpu"), ("trainer", "maskwatch-train-gpu")):
         (device,) = found[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] in (["gpu"], [["gpu"]])
-        assert found[name]["environment"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+        assert found[name]["image"] == image
+        assert found[name]["build"]["target"] == image.removeprefix("maskwatch-")
         assert found[name]["read_only"]
+    assert found["trainer"]["environment"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert found["classifier"]["tmpfs"] == found["detector"]["tmpfs"]
     assert "deploy" not in found["detector"]
+
+
+def locked_versions(name: str) -> dict[str, set[str]]:
+    """Return the versions of each package in a file of requirements."""
+    found: dict[str, set[str]] = {}
+    for line in (REPOSITORY / "requirements" / f"{name}.txt").read_text().splitlines():
+        if not line.startswith(" "):
+            package, _, version = line.partition(" ")[0].partition("==")
+            found.setdefault(package, set()).add(version)
+    return found
+
+
+def test_a_gpu_replaces_onnx_runtime_and_no_other_package() -> None:
+    gpu, run, train = locked_versions("gpu"), locked_versions("run"), locked_versions("train")
+    shared = set(gpu) & set(train)
+
+    assert "onnxruntime" in run and "onnxruntime" not in gpu, "both packages install the same module"
+    assert {"onnxruntime-gpu", "onnx", "nvidia-cudnn-cu13"} <= set(gpu)
+    assert not any("tensorflow" in package for package in gpu)
+    assert {package: gpu[package] for package in shared} == {package: train[package] for package in shared}
 
 
 def test_behind_the_proxy_only_the_proxy_is_published(environment: Path) -> None:

@@ -158,6 +158,7 @@ def outputs_and_targets(faces: Floats, ignored: Floats) -> tuple[dict[str, Float
     found = find_candidates(faces, SIZE)
     targets = {
         "boxes": faces[None],
+        "weights": np.ones((1, len(faces)), np.float32),
         "cells": found.cells[None],
         "is_valid": found.is_valid[None],
         "is_inside": found.is_inside[None],
@@ -183,6 +184,23 @@ def test_a_cell_in_an_ignored_region_costs_nothing_but_an_assigned_one_there_doe
     assert ignoring[0] == pytest.approx(ignoring[1])
     assert counting[0] < counting[1]
     assert ignoring[0] > 0
+
+
+def test_the_loss_is_a_mean_by_weight() -> None:
+    faces = np.array([[16, 16, 32, 32], [64, 64, 112, 112]], np.float32)
+    everywhere = np.array([[0, 0, SIZE, SIZE]], np.float32)
+    alone = [loss_of(face[None], everywhere) for face in faces]
+    outputs, targets = outputs_and_targets(faces, everywhere)
+
+    losses = []
+    for weights in ((1.0, 1.0), (3.0, 3.0), (1000.0, 1.0)):
+        targets["weights"] = np.array([weights], np.float32)
+        as_tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, (outputs, targets))
+        losses.append(float(detection_loss(*as_tensors, *cell_corners(SIZE))))
+
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[2] == pytest.approx(alone[0], rel=0.01)
+    assert min(alone) < losses[0] < max(alone)
 
 
 def test_a_canvas_without_faces_teaches_that_there_is_none() -> None:

@@ -11,21 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.detector.card import OutlineGeometry
 from models.files import sha256_of
 from pipeline.vision.arrays import Floats, Image
 from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.sources import read_source
 from trainer.detection import canvases
-from trainer.detection.batches import MAX_FACES, CanvasBatches, drawing_chances, targets_of
+from trainer.detection.batches import BARE_WEIGHT, MAX_FACES, CanvasBatches, drawing_chances, targets_of
 from trainer.detection.camera_effects import add_camera_effects
 from trainer.detection.canvases import MIN_FACE_PX, Canvas, draw_canvas
 from trainer.detection.cells import CANDIDATES
-from trainer.detection.geometry import MIN_PAIRS, BoxGeometry, measure_geometry, pair_boxes
+from trainer.detection.geometry import MIN_PAIRS, measure_geometry, pair_boxes
 from trainer.detection.pictures import DetectionData, TrainingPicture, prepare_pictures
 from trainer.detection.unannotated import label_picture
 
 SIZE = 320
 NONE = np.empty((0, 4), np.float32)
+ONE = np.array([[20, 30, 60, 80]], np.float32)
 FACE_COLOUR = (0, 0, 255)  # BGR
 
 
@@ -39,7 +41,8 @@ def picture_of(faces: Floats, ignored: Floats = NONE, *, has_bare: bool = False,
     for x1, y1, x2, y2 in faces.astype(int).tolist():
         image[y1:y2, x1:x2] = FACE_COLOUR
     _, content = cv2.imencode(".png", image)
-    return TrainingPicture(content=content.tobytes(), boxes=faces, ignored=ignored, has_bare=has_bare, source=source)
+    is_bare = np.full(len(faces), has_bare)
+    return TrainingPicture(content=content.tobytes(), boxes=faces, is_bare=is_bare, ignored=ignored, source=source)
 
 
 def street(pictures: Path, folder: Path, count: int) -> Path:
@@ -51,6 +54,18 @@ def street(pictures: Path, folder: Path, count: int) -> Path:
         shutil.copy(image, folder / "images")
         shutil.copy(whole / "annotations" / f"{image.stem}.xml", folder / "annotations")
     return folder
+
+
+def first_frames(clip: Path, count: int, out: Path) -> Path:
+    """A clip of the first frames of another."""
+    video = cv2.VideoCapture(str(clip))
+    frames = [video.read()[1] for _ in range(count)]
+    video.release()
+    writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"MJPG"), 10, frames[0].shape[1::-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +134,14 @@ def test_a_geometry_is_measured_from_pairs_and_converts_boxes_there_and_back() -
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 500, (MIN_PAIRS, 2))
     published = np.concatenate([corners, corners + rng.uniform(20, 90, (MIN_PAIRS, 2))], axis=1).astype(np.float32)
-    drawn = BoxGeometry(right=0.02, down=0.125, wider=1.05, higher=0.92)
+    drawn = OutlineGeometry(right=0.02, down=0.125, wider=1.05, higher=0.92)
 
-    measured = measure_geometry(published, drawn.from_published(published))
+    measured = measure_geometry(published, drawn.outlines_of(published))
 
     assert measured is not None
     assert (measured.right, measured.down) == pytest.approx((0.02, 0.125), abs=1e-4)
     assert (measured.wider, measured.higher) == pytest.approx((1.05, 0.92), abs=1e-4)
-    np.testing.assert_allclose(drawn.to_published(drawn.from_published(published)), published, atol=1e-3)
+    np.testing.assert_allclose(drawn.boxes_of(drawn.outlines_of(published)), published, atol=1e-3)
     assert measure_geometry(published[1:], published[1:]) is None
 
 
@@ -139,8 +154,8 @@ def test_boxes_are_paired_with_the_best_that_has_no_better_one() -> None:
 
 
 def test_each_data_set_is_drawn_by_half_for_its_pictures_with_bare_faces() -> None:
-    few, many = picture_of(NONE, has_bare=True, source="b"), picture_of(NONE, source="b")
-    pictures = [few, *[many] * 7, picture_of(NONE, has_bare=True, source="a"), picture_of(NONE, source="a")]
+    few, many = picture_of(ONE, has_bare=True, source="b"), picture_of(NONE, source="b")
+    pictures = [few, *[many] * 7, picture_of(ONE, has_bare=True, source="a"), picture_of(NONE, source="a")]
 
     chances = drawing_chances(pictures)
 
@@ -154,11 +169,15 @@ def test_more_faces_than_a_canvas_can_have_are_ignored() -> None:
     crowd = np.stack([x, x, x + 8, x + 8], axis=1)
     crowd[-1] = (200, 200, 300, 300)
 
-    targets = targets_of([Canvas(image=np.empty((SIZE, SIZE, 3), np.uint8), boxes=crowd, ignored=NONE)], SIZE)
+    is_bare = np.arange(len(crowd)) == len(crowd) - 1
+    canvas = Canvas(image=np.empty((SIZE, SIZE, 3), np.uint8), boxes=crowd, is_bare=is_bare, ignored=NONE)
+
+    targets = targets_of([canvas], SIZE)
 
     assert targets["boxes"].shape == (1, MAX_FACES, 4)
     assert targets["cells"].shape == (1, MAX_FACES, CANDIDATES)
     assert targets["boxes"][0, 0].tolist() == [200, 200, 300, 300]  # the largest first
+    assert targets["weights"][0, :2].tolist() == [BARE_WEIGHT, 1]
     assert targets["is_ignored"].any()
 
 
@@ -171,6 +190,35 @@ def test_batches_are_the_same_whenever_an_epoch_is_drawn(data: tuple[Path, Detec
 
     np.testing.assert_array_equal(straight[1][0], resumed[1][0])
     assert len(resumed) == -(-len(pictures) // 2)
+
+
+@pytest.mark.parametrize("label", ["mask", "no_mask"])
+def test_of_a_clip_sure_faces_are_learned_with_its_label(label: str, pictures: Path, tmp_path: Path) -> None:
+    clip, whole = first_frames(pictures / "hand-over-face" / "bird.mkv", 4, tmp_path / "bird.mkv"), tmp_path / "street"
+    street(pictures, whole, 32)
+    kept = tmp_path / "kept"
+    for part in ("images", "annotations"):
+        (kept / part).mkdir(parents=True)
+        for file in sorted((whole / part).iterdir())[:2]:
+            file.rename(kept / part / file.name)
+
+    data = prepare_pictures(
+        [read_source(f"{label}={clip}"), read_source(str(whole))], validation=read_source(str(kept))
+    )
+
+    frames = [picture for picture in data.training if picture.source == "bird.mkv"]
+    assert frames
+    assert all(len(frame.boxes) and (frame.is_bare == (label == "no_mask")).all() for frame in frames)
+    assert data.geometry.down == pytest.approx(0.125, abs=0.05)  # of the first data set with boxes
+
+
+def test_a_clip_that_is_kept_has_no_boxes_but_is_remembered(pictures: Path, tmp_path: Path) -> None:
+    clip, whole = first_frames(pictures / "hand-over-face" / "bird.mkv", 4, tmp_path / "bird.mkv"), tmp_path / "street"
+
+    data = prepare_pictures([read_source(str(street(pictures, whole, 32)))], tests=[read_source(f"no_mask={clip}")])
+
+    assert data.clips == {"bird.mkv": (clip,)}
+    assert data.tests == ()
 
 
 def test_street_boxes_are_an_eighth_lower_than_the_published_ones(data: tuple[Path, DetectionData]) -> None:

@@ -37,7 +37,7 @@ from documented import (
 )
 from feeding import REPOSITORY
 from processes import Processes, live, processes, wait_for_workers
-from versions import write_version
+from versions import write_detector, write_version
 
 import maskwatch
 from pipeline.bus import messages
@@ -65,7 +65,7 @@ MADE = frozenset(
 )
 USERS = frozenset(
     {
-        *("pictures/", "holiday.mp4", "registry/", "worker.env", "runs/mine/report/report.html"),
+        *("pictures/", "holiday.mp4", "registry/", "detectors/", "worker.env", "runs/mine/report/report.html"),
         *("faces/WithMask/", "faces/WithoutMask/", "street/images/", "street/annotations/"),
         *("card.json", "classifier.keras", "classifier.onnx", "classifier.int8.onnx", "run.lock", "detector.onnx"),
         *("face_detection_yunet_2023mar.onnx", "efficientnet-lite0-57934424.pth", ".keras"),
@@ -199,6 +199,8 @@ def test_the_commands_of_operating_do_what_the_page_says(
     assert (tmp_path / "labelled.mp4").stat().st_size > 0
     assert "in flight" in printed["maskwatch status"]
     assert printed["maskwatch models rollback"].startswith("built-in is current")
+    assert printed["maskwatch models register runs/detector"].startswith("yunet-")
+    assert printed["maskwatch models promote built-in --detector"] == "built-in is current already\n"
 
 
 def test_the_commands_of_training_do_what_the_page_says(
@@ -271,6 +273,7 @@ def prepare(folder: Path) -> None:
         video.write(np.full((240, 320, 3), 40 * level, np.uint8))
     video.release()
     write_version(folder / "runs" / "mine", "documented")
+    write_detector(folder / "runs" / "detector", "documented")
     (folder / "models").symlink_to(REPOSITORY / "models")
     (folder / "out.jsonl").touch()
     toml = next(content for language, content in blocks("docs/operating.md") if language == "toml")

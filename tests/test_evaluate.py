@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from random import Random
 
@@ -14,8 +15,11 @@ from models.classifier.card import DEFAULT_FOLDER, read_card
 from models.classifier.mask_classifier import MAX_BATCH
 from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import EvaluationFaces
+from trainer.reports.camera_copies import COPIES
 from trainer.reports.evaluate import ScoredTestSet, agreement, card_figures, classification_figures, score_test_set
 from trainer.reports.ranking import precision_recall, roc
+from trainer.reports.shares import wilson_share
+from trainer.reports.slices import slices
 
 
 def some_faces(has_mask: Sequence[bool], side_px: Sequence[float] | None = None) -> EvaluationFaces:
@@ -55,7 +59,7 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
 
     found = score_test_set({"int8": network, "float": by_index}, faces, "toy")
 
-    assert sizes == [MAX_BATCH, MAX_BATCH, 150 - 2 * MAX_BATCH]
+    assert sizes == [MAX_BATCH, MAX_BATCH, 150 - 2 * MAX_BATCH] * (1 + len(COPIES))
     assert list(found.probabilities) == ["int8", "float"]
     np.testing.assert_array_equal(found.served, np.arange(150, dtype=np.float32) / 255)
 
@@ -115,6 +119,35 @@ def test_figures_keep_the_names_of_earlier_cards() -> None:
     found = card_figures(score_test_set({"int8": by_index, "float": by_index}, faces, "toy"))
 
     assert read_card(DEFAULT_FOLDER).measured["face-mask-detection"].keys() <= found.keys()
+
+
+def test_copies_of_the_faces_are_measured_apart() -> None:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (4, 16, 16, 3), np.uint8)
+    faces = dataclasses.replace(some_faces([True, True, False, False]), crops=crops)
+
+    def is_coloured(seen: Image) -> Floats:
+        return (np.ptp(seen.astype(int), axis=3).max(axis=(1, 2)) > 0).astype(np.float32)
+
+    found = score_test_set({"int8": is_coloured}, faces, "toy")
+
+    assert card_figures(found)["accuracy_grey_int8"] == 0.5  # every grey copy is called bare
+    assert card_figures(found)["accuracy_dark_int8"] == 0.5  # and every coloured one masked
+    assert {one.name: one.no_mask_recall for one in slices([found]) if one.cut_by == "copies"} == {
+        "grey": wilson_share(2, 2), "dark": wilson_share(0, 2), "blurred": wilson_share(0, 2),
+    }  # fmt: skip
+
+
+def test_copies_are_worse_pictures_of_the_same_shape() -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+    made = {name: copy(crops) for name, copy in COPIES.items()}
+
+    assert all(one.shape == crops.shape and one.dtype == np.uint8 for one in made.values())
+    assert np.ptp(made["grey"].astype(int), axis=3).max() == 0
+    assert made["dark"].mean() < 0.25 * crops.mean()
+    assert made["blurred"].std() < 0.6 * crops.std()
+    np.testing.assert_array_equal(COPIES["dark"](crops), made["dark"])
 
 
 def test_where_nobody_wears_a_mask_false_masks_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.card import CARD_NAME
 from models.detector import face_detector
-from models.detector.face_detector import YUNET_FILE, YUNET_SHA256, Faces
+from models.detector.card import DEFAULT_FOLDER, DETECTOR_NAME, OutlineGeometry, read_detector_card
+from models.detector.face_detector import FaceDetector, Faces, yunet_candidates
 from models.detector.yunet_decode import OUTPUT_NAMES, decode_yunet
 from models.files import ModelUnusable, sha256_of
 from pipeline.vision.arrays import Image
 from pipeline.vision.faces import MAX_FACES
 from scripts import yunet_onnx
+from trainer.data import published_detector as published_detector_module
+from trainer.data.published_detector import YUNET_FILE, YUNET_SHA256, published_detector, read_published
 
 
 def photographs(pictures: Path, count: int) -> list[Image]:
@@ -84,7 +89,7 @@ def test_the_candidates_hold_every_box_of_opencv_for_the_same_network(pictures: 
 
 def test_one_look_finds_the_faces_that_opencv_finds(pictures: Path) -> None:
     frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in photographs(pictures, 20)]
-    detector = face_detector.load_detector("yunet", input_px=640, score_threshold=0.5)
+    detector = published_detector(640, score_threshold=0.5)
 
     pairs = [(detector.find(frame), opencv_faces(frame, 0.5)) for frame in frames]
 
@@ -104,7 +109,7 @@ def test_the_second_look_finds_distant_faces_too(pictures: Path) -> None:
         frame[300:320, 100 + 130 * column : 120 + 130 * column] = cv2.resize(
             portrait, (20, 20), interpolation=cv2.INTER_AREA
         )
-    once, twice = face_detector.load_detector(input_px=640), face_detector.load_detector(input_px=1280)
+    once, twice = published_detector(640), published_detector(1280)
 
     first, both = once.find(frame), twice.find(frame)
 
@@ -115,21 +120,32 @@ def test_the_second_look_finds_distant_faces_too(pictures: Path) -> None:
 
 def test_the_second_look_is_not_for_near_faces(pictures: Path) -> None:
     frame = one_face(pictures)
-    once, twice = face_detector.load_detector(input_px=640), face_detector.load_detector(input_px=960)
+    once, twice = published_detector(640), published_detector(960)
 
     first, both = once.find(frame), twice.find(frame)
 
     np.testing.assert_array_equal(both.boxes[0], first.boxes[0])
 
 
-def test_an_outline_is_the_box_an_eighth_of_its_height_lower(pictures: Path) -> None:
+def test_an_outline_of_the_published_detector_is_its_box_an_eighth_of_its_height_lower(pictures: Path) -> None:
     frame = one_face(pictures)
+
+    faces = published_detector().find(frame)
+
+    eighth = (faces.boxes[:, 3] - faces.boxes[:, 1]) / 8
+    np.testing.assert_allclose(faces.outlines[:, [0, 2]], faces.boxes[:, [0, 2]], atol=1e-3)
+    np.testing.assert_allclose(faces.outlines[0, [1, 3]], faces.boxes[0, [1, 3]] + eighth[0], rtol=1e-4)
+
+
+def test_the_outlines_are_what_the_network_finds_and_the_boxes_follow_from_the_card(pictures: Path) -> None:
+    frame, card = one_face(pictures), read_detector_card(DEFAULT_FOLDER)
+    candidates = yunet_candidates((DEFAULT_FOLDER / DETECTOR_NAME).read_bytes(), card.score_threshold)
 
     faces = face_detector.load_detector().find(frame)
 
-    eighth = (faces.boxes[:, 3] - faces.boxes[:, 1]) / 8
-    np.testing.assert_allclose(faces.outlines[:, [0, 2]], faces.boxes[:, [0, 2]])
-    np.testing.assert_allclose(faces.outlines[0, [1, 3]], faces.boxes[0, [1, 3]] + eighth[0], rtol=1e-4)
+    alone = FaceDetector(candidates, (card.input_px,)).find(frame)
+    np.testing.assert_allclose(faces.outlines, alone.outlines, atol=1e-3)
+    np.testing.assert_allclose(card.outlines.outlines_of(faces.boxes[:1]), faces.outlines[:1], atol=0.1)
 
 
 @pytest.mark.parametrize("kind", ["yunet", "dnn", "haar"])
@@ -176,6 +192,34 @@ def test_a_frame_of_any_shape_is_looked_at(kind: face_detector.Kind, size: tuple
     assert faces.left_out == 0
 
 
+@pytest.mark.parametrize("finds_outlines", [True, False])
+def test_a_face_at_the_edge_is_converted_before_it_is_cut(finds_outlines: bool) -> None:
+    geometry = OutlineGeometry(down=0.125)
+    box, outline = (np.array([[100.0, top, 180.0, top + 80]], np.float32) for top in (250, 260))
+    found = outline if finds_outlines else box
+
+    def find_candidates(_: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return found, np.ones(1, np.float32)
+
+    detector = FaceDetector(find_candidates, (320,), geometry=geometry, finds_outlines=finds_outlines)
+
+    faces = detector.find(np.zeros((320, 320, 3), np.uint8))
+
+    np.testing.assert_allclose(faces.boxes, [[100, 250, 180, 320]], atol=1e-3)
+    np.testing.assert_allclose(faces.outlines, [[100, 260, 180, 320]], atol=1e-3)
+
+
+def test_a_face_whose_box_is_outside_is_left_out() -> None:
+    above = np.array([[100.0, -95.0, 180.0, 5.0]], np.float32)
+    detector = FaceDetector(
+        lambda _: (above, np.ones(1, np.float32)), (320,), geometry=OutlineGeometry(down=0.125), finds_outlines=True
+    )
+
+    faces = detector.find(np.zeros((320, 320, 3), np.uint8))
+
+    assert len(faces.boxes) == len(faces.outlines) == len(faces.scores) == 0
+
+
 def test_no_face_gives_empty_arrays() -> None:
     frame = np.zeros((120, 160, 3), np.uint8)
 
@@ -197,20 +241,23 @@ def test_more_faces_than_allowed_are_counted(pictures: Path) -> None:
     assert_plausible(faces, frame)
 
 
-def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_detector, "YUNET_FILE", tmp_path / "face_detector.onnx")
-
-    with pytest.raises(ModelUnusable, match=r"face_detector\.onnx is missing: run `make setup`"):
-        face_detector.load_detector()
+def test_a_missing_card_or_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match=r"card\.json cannot be read"):
+        face_detector.load_detector(folder=tmp_path)
+    shutil.copy(DEFAULT_FOLDER / CARD_NAME, tmp_path)
+    with pytest.raises(ModelUnusable, match=r"detector\.onnx is missing: restore it"):
+        face_detector.load_detector(folder=tmp_path)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    damaged = tmp_path / "face_detector.onnx"
-    damaged.write_bytes(YUNET_FILE.read_bytes()[:-1])
-    monkeypatch.setattr(face_detector, "YUNET_FILE", damaged)
+    shutil.copy(DEFAULT_FOLDER / CARD_NAME, tmp_path)
+    (tmp_path / DETECTOR_NAME).write_bytes((DEFAULT_FOLDER / DETECTOR_NAME).read_bytes()[:-1])
+    monkeypatch.setattr(published_detector_module, "YUNET_FILE", tmp_path / DETECTOR_NAME)
 
     with pytest.raises(ModelUnusable, match="is damaged"):
-        face_detector.load_detector("dnn")
+        face_detector.load_detector("dnn", folder=tmp_path)
+    with pytest.raises(ModelUnusable, match=r"is damaged.*make setup"):
+        read_published()
 
 
 def test_unknown_detectors_and_tiny_inputs_are_refused() -> None:

@@ -55,7 +55,7 @@ def test_only_the_listed_files_count(folder: Path, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1].split()[:3] == [folder.name, "3", "100.00%"]
 
 
-def test_faces_of_16_px_and_more_are_also_measured_separately(tmp_path: Path, folder: Path) -> None:
+def test_faces_of_16_px_and_more_and_copies_are_also_measured_separately(tmp_path: Path, folder: Path) -> None:
     for path in sorted((folder / "WithoutMask").iterdir())[:2]:
         shutil.copy(path, tmp_path)
     picture = np.asarray(cv2.imread(str(path)), np.uint8)
@@ -63,7 +63,9 @@ def test_faces_of_16_px_and_more_are_also_measured_separately(tmp_path: Path, fo
 
     result = measured(f"no_mask={tmp_path}")
 
-    assert [row.split()[-3] for row in result.stdout.splitlines()[1:]] == ["3", "2"]
+    rows = result.stdout.splitlines()[1:]
+    assert [row.split()[-3] for row in rows] == ["3", "2", "3", "3", "3"]
+    assert [row.split()[0] for row in rows[2:]] == ["grey", "dark", "blurred"]
 
 
 def test_nothing_to_measure_is_an_error(folder: Path, tmp_path: Path) -> None:

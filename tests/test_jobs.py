@@ -11,18 +11,22 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 from conftest import Server
 from rq.job import JobStatus
-from versions import write_version
+from versions import write_detector, write_version
 
 from maskwatch import cli
-from models.classifier.card import DEFAULT_FOLDER
+from models.classifier.card import DEFAULT_FOLDER, Card
+from models.detector.card import DetectorCard
+from models.registry.kinds import CLASSIFIER, DETECTOR, ModelKind
 from models.registry.registry import RegistryError, register, registry_at
 from models.registry.store import StoreFailed
 from trainer.jobs.device import CPU, Device, DeviceLock, devices
@@ -231,14 +235,17 @@ def taken(server: Server, id_: str) -> TrainingJob:
     return job
 
 
-def test_a_model_that_an_earlier_attempt_has_finished_is_registered_without_training(tmp_path: Path) -> None:
-    card = write_version(tmp_path / "run", "a", job="0123abcd")
+@pytest.mark.parametrize(("write", "kind"), [(write_version, CLASSIFIER), (write_detector, DETECTOR)])
+def test_a_model_that_an_earlier_attempt_has_finished_is_registered_without_training(
+    tmp_path: Path, write: Callable[..., Card | DetectorCard], kind: ModelKind[Any]
+) -> None:
+    card = write(tmp_path / "run", "a", job="0123abcd")
     settings = TrainSettings(datasets=("nowhere",), out=str(tmp_path / "run"))
 
     outcome = train_and_register(settings, str(tmp_path / "registry"), lambda _: None, job="0123abcd")
 
     assert (outcome.version, outcome.registered_at) == (card.version, str(tmp_path / "registry"))
-    assert registry_at(str(tmp_path / "registry")).versions() == [card.version]
+    assert registry_at(str(tmp_path / "registry")).of_kind(kind).versions() == [card.version]
 
 
 @pytest.mark.parametrize("trained_for", ["", "4567cdef"])

@@ -29,7 +29,7 @@ CLUSTER = "overlays/redis-cluster"
 FOLDERS = ["base", "overlays/cluster", EVERYTHING, CLUSTER, "examples/door-camera"]
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 README = (KUBERNETES / "README.md").read_text()
-OURS = ("maskwatch", "maskwatch-train", "maskwatch-gpu")
+OURS = ("maskwatch", "maskwatch-train", "maskwatch-gpu", "maskwatch-train-gpu")
 WORKERS = ("camera", "detector", "classifier", "viewer")
 LIVENESS = KUBERNETES / "base" / "liveness.py"
 TOKEN = "only-probes-know-this-one"  # noqa: S105 -- it opens nothing but these tests
@@ -134,6 +134,18 @@ def test_every_volume_that_is_mounted_is_there() -> None:
         assert {one["configMap"]["name"] for one in volumes.values() if "configMap" in one} <= set(settings)
 
 
+@pytest.mark.parametrize("name", ["detector", "classifier"])
+def test_workers_use_the_registry_that_they_mount_and_cannot_write_it(name: str) -> None:
+    (workload,) = [one for one in built(EVERYTHING).workloads() if one["metadata"]["name"] == name]
+    pod = workload["spec"]["template"]["spec"]
+
+    (container,) = pod["containers"]
+    assert {"name": "MASKWATCH_MODELS", "value": "/models"} in container["env"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+    claim = {"claimName": "models", "readOnly": True}
+    assert {"name": "models", "persistentVolumeClaim": claim} in pod["volumes"]
+
+
 def test_redis_and_probes_start_from_files_that_are_mounted() -> None:
     objects = built(EVERYTHING)
     files = {name for one in objects.of("ConfigMap") for name in one["data"]}
@@ -157,7 +169,12 @@ def test_classifiers_and_trainer_on_gpus_have_one_each_and_the_image_for_it() ->
         on_gpu = name in ("classifier", "trainer")
         waits = container["name"] == "registry"  # what prepares a pod works on files alone
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (on_gpu and not waits)
-        assert (container["image"] == "maskwatch-gpu") == (name == "trainer" or (on_gpu and not waits))
+        assert (container["image"] == "maskwatch-train-gpu") == (name == "trainer")
+        assert (container["image"] == "maskwatch-gpu") == (name == "classifier" and not waits)
+    classifier, detector = (
+        objects.named("Deployment", name)["spec"]["template"]["spec"]["volumes"] for name in ("classifier", "detector")
+    )
+    assert [one for one in classifier if one["name"] == "tmp"] == [one for one in detector if one["name"] == "tmp"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -350,7 +367,7 @@ def test_a_redis_cluster_has_the_nodes_that_it_and_all_programs_name(tmp_path: P
 
 
 def test_each_stage_of_an_image_that_pods_use_is_in_the_dockerfile() -> None:
-    stages = set(re.findall(r"^FROM .* AS (\w+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE))
+    stages = set(re.findall(r"^FROM .* AS ([\w-]+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE))
     images = {container["image"] for folder in FOLDERS for _, container in built(folder).containers()}
 
     ours = {image.removeprefix("maskwatch-") if image != "maskwatch" else "run" for image in images & set(OURS)}

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.card import CARD_NAME
 from models.classifier import mask_classifier
-from models.classifier.card import CARD_NAME, INT8_NAME, read_card
+from models.classifier.card import INT8_NAME, read_card
 from models.classifier.mask_classifier import DEFAULT_FOLDER, MAX_BATCH, crop_faces, label_of
 from models.files import ModelUnusable
 

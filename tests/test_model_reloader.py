@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +17,19 @@ from fsspec.implementations.memory import MemoryFileSystem
 from processes import Processes, processes, wait_for_workers
 from versions import flip_a_byte, network_that_fails_on_more_than, write_model, write_version
 
-from models.classifier.card import CARD_NAME, DEFAULT_FOLDER, INT8_NAME, read_card
+from models.card import CARD_NAME
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card
 from models.files import ModelUnusable
+from models.registry.kinds import CLASSIFIER
 from models.registry.promotion import promote, rollback
 from models.registry.registry import BUILT_IN, Registry, register, registry_at
+from models.registry.resolve import resolve_models
 from pipeline.bus import keys, messages
 from pipeline.bus.messages import FrameResult, decode
 from pipeline.bus.status import read_heartbeats, read_ledgers, read_status, status_table
 from pipeline.runtime.settings import Settings
-from workers.model_reloader import RUNNING, ModelReloader
+from workers.model_reloader import RETRY_INTERVAL_S, RUNNING, ModelReloader
+from workers.warm_classifier import WarmClassifier, load_warm
 
 __all__ = ["processes"]
 
@@ -55,7 +60,7 @@ class Unsteady(MemoryFileSystem):
 class Versions:
     """A registry with two versions that are equally good; the first is current."""
 
-    registry: Registry
+    registry: Registry[Card]
     first: str
     second: str
 
@@ -207,8 +212,8 @@ def test_a_version_damaged_after_its_registration_is_rejected_until_it_is_repair
     assert read_ledgers(watched.server.bus, [CAMERA])[CAMERA].dropped.keys() <= FRESH_ONLY
 
 
-def reloader_at(registry: Registry) -> ModelReloader:
-    return ModelReloader(Settings(models=registry.location, runtime="onnx"))
+def reloader_at(registry: Registry[Card]) -> ModelReloader[WarmClassifier]:
+    return ModelReloader(registry, partial(load_warm, Settings(runtime="onnx")))
 
 
 @pytest.mark.parametrize("versions", ["folder", "memory", "unsteady"], indirect=True)
@@ -226,8 +231,8 @@ def test_a_new_version_is_returned_once_and_the_loaded_old_one_after_going_back(
 
     assert nothing_new is none is None
     assert newer is not None
-    assert newer.classifier.card.version == versions.second
-    assert newer.batcher.limit > 1
+    assert newer.version == newer.model.classifier.card.version == versions.second
+    assert newer.model.batcher.limit > 1
     assert older is reloader.first
     assert reloader.state == RUNNING
 
@@ -242,7 +247,7 @@ def test_the_model_in_use_labels_while_another_version_is_being_loaded(versions:
     with reloader.polling():
         wait_until(Unsteady.asked.is_set, 10, "the new version is being loaded")
         meanwhile = reloader.take()
-        labelled = reloader.first.classifier.mask_probability(np.zeros((2, 112, 112, 3), np.uint8))
+        labelled = reloader.first.model.classifier.mask_probability(np.zeros((2, 112, 112, 3), np.uint8))
         state = reloader.state
         Unsteady.fast.set()
         newer = wait_until(reloader.take, 30, "the new version is ready")
@@ -260,7 +265,8 @@ def test_only_the_newest_of_several_promotions_is_returned(versions: Versions) -
 
     taken = reloader.take()
     assert taken is not None
-    assert taken.version == BUILT_IN
+    assert taken.name == BUILT_IN
+    assert taken.version == read_card(DEFAULT_FOLDER).version
     assert reloader.take() is None
 
 
@@ -285,6 +291,39 @@ def test_a_rejected_version_is_not_tried_again_until_one_of_its_files_changes(
     assert taken is not None
     assert taken.version == versions.second
     assert reloader.state == RUNNING
+
+
+def test_a_rejected_version_is_tried_again_after_a_pause_although_its_files_are_the_same(versions: Versions) -> None:
+    now_s, short_of_memory, tried = 1000.0, True, 0
+
+    def load(folder: Path) -> str:
+        nonlocal tried
+        tried += folder.name == versions.second
+        if folder.name == versions.second and short_of_memory:
+            raise ModelUnusable(f"attempt {tried}: the GPU is full")
+        return folder.name
+
+    reloader = ModelReloader(versions.registry, load, clock=lambda: now_s)
+    versions.registry.set_current(versions.second, BY, [])
+    states = []
+    for _ in range(2):
+        for wait_s in (0.0, RETRY_INTERVAL_S - 0.1, 0.1):
+            now_s += wait_s
+            reloader.poll(versions.registry)
+            states.append((tried, reloader.state.rpartition(": ")[0]))
+
+    short_of_memory = False
+    reloader.poll(versions.registry)
+    too_early = reloader.take()
+    now_s += RETRY_INTERVAL_S
+    reloader.poll(versions.registry)
+
+    refused = [(attempt, f"refused {versions.second}: attempt {attempt}") for attempt in (1, 2, 3)]
+    assert states == [refused[0], refused[0], refused[1], refused[1], refused[1], refused[2]]
+    assert too_early is None
+    taken = reloader.take()
+    assert taken is not None
+    assert (taken.model, reloader.state) == (versions.second, RUNNING)
 
 
 def test_going_back_from_a_rejected_version_changes_nothing(versions: Versions) -> None:
@@ -388,13 +427,13 @@ def test_a_registry_that_is_away_is_reported_and_polled_again(versions: Versions
 def test_a_plain_model_folder_is_used_as_it_is(tmp_path: Path) -> None:
     version = write_version(tmp_path / "run", "a").version
 
-    reloader = ModelReloader(Settings(models=str(tmp_path / "run")))
+    reloader = ModelReloader(resolve_models(str(tmp_path / "run"), CLASSIFIER), partial(load_warm, Settings()))
 
     with reloader.polling():
         crops = np.zeros((2, 112, 112, 3), np.uint8)
-        assert reloader.first.classifier.mask_probability(crops).shape == (2,)
-    assert reloader.first.classifier.card == read_card(tmp_path / "run")
-    assert reloader.first.classifier.card.version == version
+        assert reloader.first.model.classifier.mask_probability(crops).shape == (2,)
+    assert reloader.first.model.classifier.card == read_card(tmp_path / "run")
+    assert reloader.first.model.classifier.card.version == version
     assert reloader.take() is None
 
 

@@ -152,7 +152,8 @@ def test_what_the_processes_counted_adds_up(pipeline: Pipeline) -> None:
     assert published >= labelled
     assert sample(detector, "maskwatch_busy_seconds_total", role="detector") > 0
     assert sample(classifier, "maskwatch_classify_seconds_count") >= labelled
-    assert sample(classifier, "maskwatch_model_refused") == 0
+    assert sample(classifier, "maskwatch_model_refused") == sample(detector, "maskwatch_model_refused") == 0
+    assert 'maskwatch_model_info{version="yunet-' in detector
 
 
 def test_every_panel_shows_something_on_a_running_pipeline(prometheus: str) -> None:

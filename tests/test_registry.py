@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -16,19 +17,12 @@ from click.testing import CliRunner, Result
 from versions import flip_a_byte, network, write_model, write_version
 
 import maskwatch
-from models.classifier.card import (
-    CARD_NAME,
-    DEFAULT_FOLDER,
-    FLOAT_NAME,
-    INT8_NAME,
-    KERAS_NAME,
-    Card,
-    parse_card,
-    read_card,
-    write_card,
-)
+from models.card import CARD_NAME, parse_card_as
+from models.classifier import self_test
+from models.classifier.card import DEFAULT_FOLDER, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card, write_card
 from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable, sha256_of
+from models.registry.kinds import CLASSIFIER
 from models.registry.promotion import Comparison, compare, promote, rollback
 from models.registry.registry import BUILT_IN, CURRENT_NAME, Registry, RegistryError, register, registry_at
 from models.registry.resolve import current_card, current_folder
@@ -51,7 +45,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> Registry[Card]:
     """A registry in a folder, with two versions that were measured alike; the first is current."""
     place = str(tmp_path / "registry")
     first = write_version(tmp_path / "first", "first", **measured(balanced_accuracy=0.9))
@@ -90,7 +84,7 @@ def test_a_registered_version_is_there_whole_and_not_yet_current(place: str, tmp
     assert read_card(folder) == card
     assert load_with_self_test(folder).card == card
     assert found.current().version == BUILT_IN
-    assert current_folder(place) == DEFAULT_FOLDER
+    assert current_folder(place, CLASSIFIER) == DEFAULT_FOLDER
     assert not any(path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -102,7 +96,7 @@ def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path:
 
     promote(registry, first.version, by=BY, force=True)
     step = promote(registry, second.version, by=BY, force=True)
-    seen = [current_card(place).version]
+    seen = [current_card(place, CLASSIFIER).version]
     for _ in range(2):
         rollback(registry, by=BY)
         seen.append(registry.current().version)
@@ -149,7 +143,7 @@ def umask() -> int:
     return found
 
 
-def test_the_same_version_may_come_again_and_mends_what_was_damaged(registry: Registry, tmp_path: Path) -> None:
+def test_the_same_version_may_come_again_and_mends_what_was_damaged(registry: Registry[Card], tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
     before = registry.card(first)
     flip_a_byte(registry.folder(first) / INT8_NAME)
@@ -160,7 +154,7 @@ def test_the_same_version_may_come_again_and_mends_what_was_damaged(registry: Re
     assert registry.current().version == first
 
 
-def test_another_model_under_the_same_version_is_refused(registry: Registry, tmp_path: Path) -> None:
+def test_another_model_under_the_same_version_is_refused(registry: Registry[Card], tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
     write_version(tmp_path / "other", "other", version=first, **measured(balanced_accuracy=0.9))
 
@@ -201,7 +195,7 @@ def test_versions_are_compared_by_the_figure_that_both_have(
 ) -> None:
     cards = [write_version(tmp_path / str(n), str(n), **measured(**shares)) for n, shares in enumerate((new, current))]
 
-    comparison = compare(*cards)
+    comparison = compare(*cards, CLASSIFIER.figures)
 
     assert comparison == (found and Comparison(tests=("street",), new=found[0], current=found[1]))
 
@@ -212,12 +206,12 @@ def test_only_tests_with_the_same_pictures_count(tmp_path: Path) -> None:
     new = write_version(tmp_path / "1", "1", measured=both, tests={"street": "1", "hall": "2"})
     current = write_version(tmp_path / "2", "2", measured=other, tests={"street": "1", "hall": "3"})
 
-    comparison = compare(new, current)
+    comparison = compare(new, current, CLASSIFIER.figures)
 
     assert comparison == Comparison(tests=("street",), new=0.9, current=0.7)
 
 
-def test_a_worse_version_is_refused_and_can_be_forced(registry: Registry, tmp_path: Path) -> None:
+def test_a_worse_version_is_refused_and_can_be_forced(registry: Registry[Card], tmp_path: Path) -> None:
     current = registry.current().version
     worse = write_version(tmp_path / "worse", "worse", **measured(balanced_accuracy=0.85)).version
     register(registry.location, tmp_path / "worse")
@@ -235,7 +229,7 @@ def test_a_worse_version_is_refused_and_can_be_forced(registry: Registry, tmp_pa
     assert registry.current().by.startswith(f"{getpass.getuser()}@")
 
 
-def test_a_version_that_is_as_good_becomes_current(registry: Registry, tmp_path: Path) -> None:
+def test_a_version_that_is_as_good_becomes_current(registry: Registry[Card], tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
 
     result = ask("promote", second, "--models", registry.location)
@@ -244,7 +238,9 @@ def test_a_version_that_is_as_good_becomes_current(registry: Registry, tmp_path:
     assert registry.current().version == second
 
 
-def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(registry: Registry, tmp_path: Path) -> None:
+def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(
+    registry: Registry[Card], tmp_path: Path
+) -> None:
     unknown = write_version(tmp_path / "unknown", "unknown", tests={}).version
     register(registry.location, tmp_path / "unknown")
 
@@ -267,7 +263,7 @@ def test_without_a_common_test_nobody_knows_and_the_line_says_what_to_do(registr
     ],
 )
 def test_a_version_that_cannot_serve_is_refused_whatever_it_says_of_itself(
-    registry: Registry, tmp_path: Path, content: bytes, says: str
+    registry: Registry[Card], tmp_path: Path, content: bytes, says: str
 ) -> None:
     current = registry.current()
     broken = write_model(tmp_path / "broken", content, **measured(balanced_accuracy=1)).version
@@ -287,7 +283,7 @@ def test_a_network_that_answers_probabilities_is_taken(tmp_path: Path) -> None:
     assert classifier.card.size_px == 112
 
 
-def test_a_damaged_version_is_refused_even_by_force_and_by_going_back(registry: Registry, tmp_path: Path) -> None:
+def test_a_damaged_version_is_refused_even_by_force_and_by_going_back(registry: Registry[Card], tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
     promote(registry, second, by=BY)
     flip_a_byte(registry.folder(first) / INT8_NAME)
@@ -300,7 +296,7 @@ def test_a_damaged_version_is_refused_even_by_force_and_by_going_back(registry: 
     assert registry.current().version == second
 
 
-def test_a_way_on_is_named_when_the_version_before_is_damaged(registry: Registry, tmp_path: Path) -> None:
+def test_a_way_on_is_named_when_the_version_before_is_damaged(registry: Registry[Card], tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
     third = write_version(tmp_path / "third", "third").version
     register(registry.location, tmp_path / "third")
@@ -327,7 +323,25 @@ def test_every_file_that_serves_is_looked_at(tmp_path: Path) -> None:
         promote(registry, card.version, by=BY, force=True)
 
 
-def test_a_card_in_a_foreign_folder_is_refused(registry: Registry, tmp_path: Path) -> None:
+def test_a_network_that_a_gpu_could_not_run_is_refused_where_that_can_be_checked(
+    registry: Registry[Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = versions_of(tmp_path)
+    other = write_model(tmp_path / "other", network(112, [0.5])).version
+    register(registry.location, tmp_path / "other")
+
+    line = one_line(ask("promote", other, "--force", "--models", registry.location))
+    after_refusal = registry.current().version
+    without_onnx = replace(self_test.this_machine(), has_onnx=False)
+    monkeypatch.setattr(self_test, "this_machine", lambda: without_onnx)
+    promote(registry, other, by=BY, force=True)
+
+    assert "cannot be turned into a float network: it has the operator ReduceMax" in line
+    assert after_refusal == first
+    assert registry.current().version == other
+
+
+def test_a_card_in_a_foreign_folder_is_refused(registry: Registry[Card], tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
     write_card(registry.folder(second), read_card(tmp_path / "first"))
 
@@ -336,18 +350,19 @@ def test_a_card_in_a_foreign_folder_is_refused(registry: Registry, tmp_path: Pat
 
 
 @pytest.mark.parametrize("version", ["lite-none", "../first", ""])
-def test_a_version_that_is_not_there_is_one_line_with_those_that_are(registry: Registry, version: str) -> None:
+def test_a_version_that_is_not_there_is_one_line_with_those_that_are(registry: Registry[Card], version: str) -> None:
     lines = [one_line(ask(command, version, "--models", registry.location)) for command in ("promote", "show")]
 
     assert all(f"has no version {version}" in line and "built-in, lite-" in line for line in lines)
 
 
-def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registry, tmp_path: Path) -> None:
+def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registry[Card], tmp_path: Path) -> None:
     first, second = versions_of(tmp_path)
     (registry.folder(second) / CARD_NAME).write_text("junk")
 
-    table = ask("list", "--models", registry.location).output.splitlines()
-    rows = {row["version"]: row for row in json.loads(ask("list", "--json", "--models", registry.location).output)}
+    table = ask("list", "--models", registry.location).output.partition("\n\n  DETECTOR")[0].splitlines()
+    listed = json.loads(ask("list", "--json", "--models", registry.location).output)
+    rows = {row["version"]: row for row in listed if row["kind"] == "classifier"}
 
     (current,) = [line for line in table if line.startswith("* lite")]
     assert first in current
@@ -360,14 +375,14 @@ def test_the_list_tells_which_is_current_and_what_was_measured(registry: Registr
     assert "card.json is damaged" in rows[second]["damaged"]
 
 
-def test_show_prints_the_whole_card(registry: Registry, tmp_path: Path) -> None:
+def test_show_prints_the_whole_card(registry: Registry[Card], tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
 
     shown = ask("show", first, "--models", registry.location).output
     built_in = ask("show", BUILT_IN, "--models", registry.location).output.encode()
 
     assert shown == (tmp_path / "first" / CARD_NAME).read_text()
-    assert parse_card(built_in, "what is shown") == read_card(DEFAULT_FOLDER)
+    assert parse_card_as(Card, built_in, "what is shown") == read_card(DEFAULT_FOLDER)
 
 
 def test_a_run_folder_is_registered_from_the_command_line(tmp_path: Path) -> None:
@@ -379,7 +394,7 @@ def test_a_run_folder_is_registered_from_the_command_line(tmp_path: Path) -> Non
     assert registry_at(str(tmp_path / "registry")).card(card.version) == card
 
 
-def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry, tmp_path: Path) -> None:
+def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry[Card], tmp_path: Path) -> None:
     first, _ = versions_of(tmp_path)
     pointer = Path(registry.location) / CURRENT_NAME
     said = []
@@ -422,7 +437,7 @@ def test_versions_promoted_at_once_are_all_in_the_history(tmp_path: Path) -> Non
     assert sorted(history) == sorted(str(before) for before in befores)
 
 
-class Slow(Registry):
+class Slow(Registry[Card]):
     """A registry in which somebody else promotes a version while ours is being tried."""
 
     meanwhile = BUILT_IN
@@ -440,7 +455,7 @@ def test_behind_a_url_a_version_is_not_promoted_over_what_somebody_else_has_just
     ours, theirs = (write_version(tmp_path / word, word).version for word in ("ours", "theirs"))
     for word in ("ours", "theirs"):
         register(place, tmp_path / word)
-    registry = Slow(open_store(place))
+    registry = Slow(open_store(place), CLASSIFIER)
     registry.meanwhile = theirs
 
     with pytest.raises(RegistryError, match=f"somebody@there made {theirs} current meanwhile"):
@@ -475,7 +490,9 @@ def test_a_registry_that_is_a_file_is_told_and_not_the_run_that_was_to_be_added(
     assert line == f"maskwatch: {tmp_path / 'file'} cannot be made: choose another folder"
 
 
-def test_a_run_that_was_trained_for_another_job_too_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
+def test_a_run_that_was_trained_for_another_job_too_is_the_same_version(
+    registry: Registry[Card], tmp_path: Path
+) -> None:
     first, _ = versions_of(tmp_path)
     card = read_card(tmp_path / "first")
     write_card(tmp_path / "first", msgspec.structs.replace(card, job="0123abcd", created="2026-01-01T00:00:00+00:00"))
@@ -515,7 +532,7 @@ def test_a_model_folder_may_lie_behind_a_url(tmp_path: Path, monkeypatch: pytest
     card = write_version(tmp_path / "run", "a")
     fsspec.filesystem("memory").put(str(tmp_path / "run"), f"{tmp_path}/models/a", recursive=True)
 
-    folder = current_folder(f"memory:/{tmp_path}/models/a")
+    folder = current_folder(f"memory:/{tmp_path}/models/a", CLASSIFIER)
 
     assert load_with_self_test(folder).card == card
 

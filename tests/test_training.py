@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from toy_faces import write_faces
 
+from models.card import CARD_NAME
 from models.classifier import mask_classifier
-from models.classifier.card import CARD_NAME, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card
+from models.classifier.float_graph import to_float
 from models.classifier.mask_classifier import crop_faces
+from models.classifier.onnx_runtime import load_onnx
 from models.files import sha256_of
 from trainer import model_folder
 from trainer.checks import TrainingPlan, plan_training
@@ -155,6 +158,20 @@ def test_both_runtimes_give_nearly_the_same_probabilities(run: Run) -> None:
     np.testing.assert_allclose(by_onnx, by_keras, atol=0.1)
 
 
+def test_on_a_gpu_the_int8_network_gives_nearly_the_probabilities_of_the_float_network(run: Run) -> None:
+    crops = np.concatenate(
+        [
+            crop_faces(cv2.imread(str(path)), np.array([[0, 0, 40, 40]], np.float32), SIDE, 0.0)
+            for path in sorted(Path(run.plan.settings.tests[0]).rglob("*.png"))
+        ]
+    )
+
+    in_float16 = load_onnx(to_float((run.folder / INT8_NAME).read_bytes(), INT8_NAME, np.float16), threads=1)
+    in_float = load_onnx((run.folder / FLOAT_NAME).read_bytes(), threads=1)
+
+    np.testing.assert_allclose(in_float16(crops), in_float(crops), atol=0.1)
+
+
 def test_the_same_network_gives_the_same_files_whatever_the_process_has_done_before(run: Run, tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
 
@@ -285,6 +302,8 @@ def test_resnet50_is_trained_by_its_recipe_on_real_pictures(pictures: Path, tmp_
     assert card.settings["weights"] == "body.weights.h5"
     assert (folder / "report" / "report.html").stat().st_size > 10_000
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    in_float16 = load_onnx(to_float((folder / INT8_NAME).read_bytes(), INT8_NAME, np.float16), threads=1)
+    np.testing.assert_allclose(in_float16(np.zeros((3, 32, 32, 3), np.uint8)), probabilities, atol=0.1)
 
 
 def test_keras_is_set_up_for_tensorflow() -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from models.detector.yunet_decode import STRIDES
 from models.files import ModelUnusable
 from pipeline.vision.arrays import Image
-from trainer.networks.yunet import HEADS, build_yunet, load_weights, read_published, with_weights
+from trainer.data.published_detector import read_published
+from trainer.networks.yunet import HEADS, blend, build_yunet, load_weights, with_weights
 
 NAMES = [f"{kind}_{stride}" for kind, _ in HEADS for stride in STRIDES]
 # Height and width of the network's input.
@@ -91,6 +92,21 @@ def test_trained_weights_give_the_same_outputs_in_the_file_as_in_keras(pictures:
     outputs = by_onnx(content, images)
     assert_equal(outputs, by_keras(network, images))
     assert not np.allclose(outputs["bbox_8"], by_onnx(read_published(), images)["bbox_8"], atol=1e-2)
+
+
+def test_a_blend_lies_between_the_two_files() -> None:
+    network, before = published(), read_published()
+    rng = np.random.default_rng(0)
+    network.set_weights([weight + rng.normal(0, 0.02, weight.shape) for weight in network.get_weights()])
+    trained = with_weights(before, network)
+
+    quarter = build_yunet()
+    load_weights(quarter, blend(trained, before, 0.25))
+
+    for mean, new, old in zip(quarter.get_weights(), network.get_weights(), published().get_weights(), strict=True):
+        np.testing.assert_allclose(mean, 0.75 * new + 0.25 * old, atol=1e-6)
+    assert blend(trained, before, 0.0) == trained
+    assert blend(trained, before, 1.0) == before
 
 
 def test_the_weights_of_every_layer_are_large_enough_for_one_learning_rate() -> None:

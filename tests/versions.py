@@ -1,7 +1,8 @@
-"""Versions of the classifier without training: the built-in network under other names, and networks that are broken."""
+"""Versions without training: the built-in networks under other names, and networks that are broken."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, Card, read_card, write_card
+from models.detector import card as detectors
+from models.detector.card import DETECTOR_NAME, DetectorCard, read_detector_card, write_detector_card
 from models.files import sha256_of
 
 
@@ -29,6 +32,33 @@ def write_model(folder: Path, network: bytes, **changes: Any) -> Card:
     named = {"version": f"lite-{sha256[:8]}", "files": {INT8_NAME: sha256}}
     card = msgspec.structs.replace(read_card(DEFAULT_FOLDER), **(named | changes))
     write_card(folder, card)
+    return card
+
+
+def write_detector(folder: Path, word: str, **changes: Any) -> DetectorCard:
+    """Write a model folder with the built-in detector, which another note in its file makes another version."""
+
+    def note(network: onnx.ModelProto) -> None:
+        network.doc_string = word
+
+    return write_changed_detector(folder, note, **changes)
+
+
+def write_changed_detector(folder: Path, change: Callable[[onnx.ModelProto], None], **changes: Any) -> DetectorCard:
+    """Write a model folder with a network made of the built-in detector, and the card that belongs to it."""
+    network = onnx.load_from_string((detectors.DEFAULT_FOLDER / DETECTOR_NAME).read_bytes())
+    change(network)
+    return write_detector_model(folder, network.SerializeToString(), **changes)
+
+
+def write_detector_model(folder: Path, network: bytes, **changes: Any) -> DetectorCard:
+    """Write a model folder with any network as a detector, and the card that belongs to it."""
+    folder.mkdir(parents=True)
+    (folder / DETECTOR_NAME).write_bytes(network)
+    sha256 = sha256_of(network)
+    named = {"version": f"yunet-{sha256[:8]}", "files": {DETECTOR_NAME: sha256}}
+    card = msgspec.structs.replace(read_detector_card(detectors.DEFAULT_FOLDER), **(named | changes))
+    write_detector_card(folder, card)
     return card
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from models.classifier.card import CARD_NAME
+from models.card import CARD_NAME
 from models.registry.registry import registry_at
 from models.registry.store import open_store
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.file_listing import is_utf8, printable
 from trainer.data.hash_list import read_hashes
-from trainer.data.sources import DatasetSource, read_source
+from trainer.data.sources import DatasetSource, is_clip, read_source
 from trainer.fitting.run_folder import FolderInUse, locked_folder
 from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
 
@@ -79,6 +79,9 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
     )
     if is_detector(settings.arch):
         check_has_boxes([*plan.training, *plan.tests, *((plan.validation,) if plan.validation else ())])
+        _check_not_clips_alone("train on", plan.training)
+        if plan.validation:
+            _check_not_clips_alone("validate on", [plan.validation])
     _check_roles(
         [
             *((source, "trained on") for source in plan.training),
@@ -105,20 +108,17 @@ def check_can_be_written(folder: Path) -> None:
         pass
 
 
-def check_registry(models: str, out: str, arch: str) -> None:
+def check_registry(models: str, out: str) -> None:
     """Check that a run's model can be added to a registry, hours before that happens.
 
     Args:
         models: the registry, a folder or URL; a small file is written there and removed again.
         out: the folder that the run writes.
-        arch: of the run.
 
     Raises:
-        ValueError: the registry's name is not UTF-8, it is the run's own folder, or the model is not a classifier.
+        ValueError: the registry's name is not UTF-8, or it is the run's own folder.
         ModelUnusable: it cannot be reached or written.
     """
-    if is_detector(arch):
-        raise ValueError(f"a registry holds classifiers, not {arch}: train without --models")
     check_path_is_utf8("--models", models)
     folder = open_store(models).folder
     if folder is not None and folder.resolve() == Path(out).resolve():
@@ -133,12 +133,19 @@ def check_path_is_utf8(option: str, path: str) -> None:
 
 
 def check_has_boxes(sources: Sequence[DatasetSource]) -> None:
-    """Raise DatasetUnusable if a data set has no boxes."""
+    """Raise DatasetUnusable if a data set has pictures without boxes; clips have none, and are searched."""
     for source in sources:
-        if any(item.label is not None for item in source.items):
+        if any(item.label is not None and not is_clip(item.path) for item in source.items):
             raise DatasetUnusable(
-                f"{source.name} has no boxes to train a detector on: name folders with `annotations` and `images`"
+                f"{source.name} has no boxes to train a detector on: name folders with `annotations` and `images`, or "
+                "clips"
             )
+
+
+def _check_not_clips_alone(purpose: str, sources: Sequence[DatasetSource]) -> None:
+    if all(item.label is not None for source in sources for item in source.items):
+        named = ", ".join(source.name for source in sources)
+        raise DatasetUnusable(f"{named}: clips alone have no boxes to {purpose}: name a data set with boxes, too")
 
 
 def _left_out(path: str | None) -> frozenset[str]:

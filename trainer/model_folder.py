@@ -16,7 +16,7 @@ import keras
 import msgspec
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, write_card
-from models.classifier.mask_classifier import load_onnx
+from models.classifier.onnx_runtime import load_onnx
 from models.files import sha256_of
 from pipeline.vision.arrays import Floats, Image
 from trainer.checks import TrainingPlan

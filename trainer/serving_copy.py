@@ -1,9 +1,10 @@
-"""Publish a run: a run folder in, a small model folder out that CPUs serve.
+"""Publish a run: a run folder in, a small model folder out that serves.
 
     python -m trainer.serving_copy runs/mine models/default
 
-It holds the int8 file, the card, and held_back.txt, which lists the files that were kept for reporting by the first
-digits of their SHA-256, so that a user who has the data can measure on these alone. A damaged run raises ModelUnusable.
+It holds the network that serves (a classifier's int8 file, a detector's file), the card, and held_back.txt, which lists
+the files that were kept for reporting by the first digits of their SHA-256, so that a user who has the data can measure
+on these alone. A damaged run raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from models.classifier.card import INT8_NAME, Card, read_card, write_card
-from models.files import ModelUnusable, decode_json, read_checked
+from models.card import CARD_NAME, read_card_as, read_card_header
+from models.classifier.card import Card
+from models.detector.card import DetectorCard
+from models.files import ModelUnusable, decode_json, indented_json, read_checked
+from models.registry.kinds import kind_of
 from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.prepare import MANIFEST_NAME, ManifestRow
 
@@ -22,15 +26,16 @@ HELD_BACK_NAME = "held_back.txt"
 REMEDY = "train again"
 
 
-def copy_for_serving(run: Path, folder: Path) -> Card:
-    """Copy the files that CPUs serve from a run folder to a model folder; return its card."""
-    card = read_card(run)
-    content = read_checked(run / INT8_NAME, card.files[INT8_NAME], remedy=REMEDY)
-    served = msgspec.structs.replace(card, files={INT8_NAME: card.files[INT8_NAME]})
+def copy_for_serving(run: Path, folder: Path) -> Card | DetectorCard:
+    """Copy what serves from a run folder to a model folder; return its card."""
+    kind = kind_of(read_card_header(run))
+    card: Card | DetectorCard = read_card_as(kind.card_type, run)
+    content = read_checked(run / kind.network, card.files[kind.network], remedy=REMEDY)
+    served = msgspec.structs.replace(card, files={kind.network: card.files[kind.network]})
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INT8_NAME).write_bytes(content)
+    (folder / kind.network).write_bytes(content)
     (folder / HELD_BACK_NAME).write_text("".join(f"{digits}\n" for digits in _held_back(run)))
-    write_card(folder, served)
+    (folder / CARD_NAME).write_bytes(indented_json(served))
     return served
 
 

@@ -26,7 +26,7 @@ class Batcher:
     """Measure how fast the model is, and size batches accordingly.
 
     Args:
-        max_crops: maximum number of crops in one call; the classifier splits a call of more than its MAX_BATCH.
+        max_crops: maximum number of crops in one call; the classifier splits a call of more than its own maximum.
         max_wait_s: how long a batch that is not full may wait for more crops.
     """
 

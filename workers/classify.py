@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier
+from models.registry.kinds import CLASSIFIER
+from models.registry.resolve import resolve_models
 from pipeline.bus import messages
 from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
@@ -31,7 +34,8 @@ from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import unpack_crops
 from workers.batcher import Batcher
-from workers.model_reloader import RUNNING, LoadedModel, ModelReloader
+from workers.model_reloader import ModelReloader, report_model, report_state
+from workers.warm_classifier import WarmClassifier, load_warm
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +48,17 @@ Work = tuple[Entry[FaceCrops], Image]
 def main(settings: Settings) -> int:
     """Run one classification worker until it is asked to stop."""
     cv2.setNumThreads(settings.threads)
-    reloader = ModelReloader(settings)
-    model = reloader.first
+    reloader = ModelReloader(resolve_models(settings.models, CLASSIFIER), partial(load_warm, settings))
+    model = reloader.first.model
     with worker_context("classifier", settings) as context, reloader.polling():
-        report_model(context, model.classifier)
+        report_model(context, reloader.first.version)
         reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id)
         metrics.settled.add_reader("faces", reader.outcomes)
         announce_at = 0.0
         while context.should_run():
             if (newer := reloader.take()) is not None:
-                model, announce_at = newer, 0.0
-                report_model(context, model.classifier)
+                model, announce_at = newer.model, 0.0
+                report_model(context, newer.version)
                 log.info("%s labels with %s from now on", context.id, context.model)
             report_state(context, reloader.state)
             with context.reconnecting():
@@ -68,21 +72,6 @@ def main(settings: Settings) -> int:
         with context.reconnecting():
             reader.leave_group()
     return 0
-
-
-def report_model(context: WorkerContext, classifier: MaskClassifier) -> None:
-    """Report in heartbeat and metrics which version labels."""
-    context.model = classifier.card.version
-    metrics.report_model(classifier.card.version)
-
-
-def report_state(context: WorkerContext, state: str) -> None:
-    """Report the reloader's state in heartbeat and metrics; log it when it changes in kind."""
-    if state.partition(":")[0] != context.state.partition(":")[0]:
-        level = logging.INFO if state == RUNNING else logging.WARNING
-        log.log(level, "%s with %s: %s", context.id, context.model, state)
-    context.state = state
-    metrics.model_rejected.set(state != RUNNING)
 
 
 def announce(context: WorkerContext, classifier: MaskClassifier) -> bool:
@@ -115,7 +104,7 @@ def read_batch(reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCr
 
 
 def classify(
-    context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, entries: Sequence[Entry[FaceCrops]]
+    context: WorkerContext, reader: Reader[FaceCrops], model: WarmClassifier, entries: Sequence[Entry[FaceCrops]]
 ) -> None:
     """Label the faces of some frames and settle each of them."""
     started = time.monotonic()
@@ -138,7 +127,7 @@ def classify(
 
 
 def _classify_all(
-    context: WorkerContext, reader: Reader[FaceCrops], model: LoadedModel, work: list[Work], started: float
+    context: WorkerContext, reader: Reader[FaceCrops], model: WarmClassifier, work: list[Work], started: float
 ) -> None:
     """Call the model as often as needed; settle each frame as soon as its last crop is labelled.
 

@@ -1,22 +1,25 @@
 """Detect faces: frames in; faces with their crops out, or a result at once for a frame without faces.
 
-A frame whose image cannot be decoded is dead-lettered with the reason; one whose pixels are gone is dropped. A lost
-Redis is waited for.
+The detector is that of `--models`. If that is a registry, its current version is used, and replaced between two frames
+(model_reloader.py). A frame whose image cannot be decoded is dead-lettered with the reason; one whose pixels are gone
+is dropped. A lost Redis is waited for.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import cast
 
 import cv2
 import redis
 
 from models.classifier import mask_classifier
-from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
-from models.registry.resolve import current_card
+from models.detector.self_test import load_with_self_test
+from models.registry.kinds import CLASSIFIER, DETECTOR
+from models.registry.resolve import current_card, resolve_models
 from pipeline.bus import messages
 from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
@@ -27,6 +30,7 @@ from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.arrays import Image
 from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
+from workers.model_reloader import ModelReloader, report_model, report_state
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +41,46 @@ REDUCE_FROM = 4  # an image this many times larger than the detector's input is 
 def main(settings: Settings) -> int:
     """Run one detection worker until it is asked to stop."""
     cv2.setNumThreads(settings.threads)
-    threshold = {} if settings.score_threshold is None else {"score_threshold": settings.score_threshold}
-    detector = face_detector.load_detector(
-        settings.detector, input_px=settings.detector_px, threads=settings.threads, **threshold
-    )
-    card = current_card(settings.models)  # its crops are cut until a classifier announces its model
+    reloader = reloader_for(settings)
+    detector = reloader.first.model
+    card = current_card(settings.models, CLASSIFIER)  # its crops are cut until a classifier announces its model
     active_model = ActiveModelCache(AnnouncedModel(version=card.version, crop_px=card.size_px, margin=card.margin))
-    with worker_context("detector", settings) as context:
+    with worker_context("detector", settings) as context, reloader.polling():
+        if settings.detector != "haar":
+            report_model(context, reloader.first.version)
         reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id)
         metrics.settled.add_reader("frames", reader.outcomes)
         while context.should_run():
+            if (newer := reloader.take()) is not None:
+                detector = newer.model
+                report_model(context, newer.version)
+                log.info("%s finds faces with %s from now on", context.id, context.model)
+            report_state(context, reloader.state)
             with context.reconnecting():
                 model = active_model.get(context)
                 for entry in reader.read(1):
                     with context.busy(), reader.guard(entry):
-                        detect(context, reader, entry, detector, model, settings.detector_px)
+                        detect(context, reader, entry, detector, model)
         with context.reconnecting():
             reader.leave_group()
     return 0
+
+
+def reloader_for(settings: Settings) -> ModelReloader[FaceDetector]:
+    """Return what loads the detector that the settings name, and its next versions; haar has none."""
+
+    def load(folder: Path) -> FaceDetector:
+        return load_with_self_test(
+            settings.detector,
+            folder=folder,
+            input_px=settings.detector_px,
+            score_threshold=settings.score_threshold,
+            threads=settings.threads,
+        )
+
+    if settings.detector == "haar":
+        return ModelReloader(DETECTOR.built_in, load)
+    return ModelReloader(resolve_models(settings.models, DETECTOR), load)
 
 
 def detect(
@@ -63,7 +89,6 @@ def detect(
     entry: Entry[Frame],
     detector: FaceDetector,
     model: AnnouncedModel,
-    input_px: int,
 ) -> None:
     """Detect the faces of one frame and settle it.
 
@@ -77,7 +102,7 @@ def detect(
     size = jpeg_size(jpeg)
     if size != (frame.width, frame.height):
         raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
-    image, scale = _decode_for(jpeg, input_px, max(size))
+    image, scale = _decode_for(jpeg, detector.input_px, max(size))
     faces = detector.find(image)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])

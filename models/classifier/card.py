@@ -1,7 +1,8 @@
 """The card of a trained classifier: card.json beside its files, read and checked.
 
 It describes the network's input (crop size and margin), the training data and settings, the measured figures, and the
-hash of each file. A card that is missing or invalid raises ModelUnusable.
+hash of each file. A card that is missing or invalid raises ModelUnusable. What the cards of all kinds have in common is
+in models/card.py.
 """
 
 from __future__ import annotations
@@ -11,21 +12,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from models.files import ModelUnusable, decode_json, indented_json, read_checked
+from models.card import CARD_NAME, FileName, Sha256, Share, Version, read_card_as
+from models.files import indented_json
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
-CARD_NAME = "card.json"
 INT8_NAME = "classifier.int8.onnx"
 FLOAT_NAME = "classifier.onnx"
 KERAS_NAME = "classifier.keras"
-
-RESTORE = "restore it, train again or take another model"
-
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Version = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{0,63}\Z")]
-# A card may come from another machine: the files that it names must be in its own folder.
-FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,39 +52,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card of a model folder."""
-    path = folder / CARD_NAME
-    try:
-        return parse_card(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is not a model folder") from error
-
-
-class CardHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cards of all kinds of models have."""
-
-    version: Version
-    job: str = ""
-
-
-def read_card_header(folder: Path) -> CardHeader:
-    """Read version and job from the card of a classifier or detector."""
-    path = folder / CARD_NAME
-    try:
-        return decode_json(path.read_bytes(), CardHeader, str(path), remedy="train again or take another model")
-    except OSError as error:
-        raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {folder} is not a model folder") from error
-
-
-def parse_card(content: bytes, where: str) -> Card:
-    """Return the card in a file's bytes; `where` names the file in the error."""
-    return decode_json(content, Card, where, remedy="train again or take another model")
-
-
-def check_files(folder: Path) -> None:
-    """Check every file that a model folder's card names."""
-    for name, sha256 in read_card(folder).files.items():
-        read_checked(folder / name, sha256, remedy=RESTORE)
+    """Read the card of a classifier's folder."""
+    return read_card_as(Card, folder)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -1,36 +1,33 @@
 """Classify faces as masked or not: crops in, probabilities of a mask out.
 
-A model is a folder with card.json (see card.py) and the files it names. There are two runtimes with the same results:
-`onnx`, the int8 network on ONNX Runtime's CPU provider, and `keras`, the float network on TensorFlow, for GPUs. An
-incomplete or damaged folder raises ModelUnusable, and any failure of a runtime ClassifierFailed. Training and serving
-both cut crops with crop_faces().
+A model is a folder with card.json (see card.py) and the files it names. There are three runtimes with nearly the same
+results: `onnx`, the int8 network on the CPU; `cuda`, the same network in float16 on an NVIDIA GPU; and `keras`, the
+float network on TensorFlow. An incomplete or damaged folder raises ModelUnusable, and any failure of a runtime
+ClassifierFailed. Training and serving both cut crops with crop_faces().
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
-from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, RESTORE, Card, read_card
+from models.card import RESTORE
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, KERAS_NAME, Card, read_card
+from models.classifier.onnx_runtime import CUDA_BATCHES, Classify, load_cuda, load_onnx
+from models.classifier.runtime_choice import Runtime, choose_runtime, this_machine
 from models.files import ModelUnusable, read_checked
 from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import Label
 
-Runtime = Literal["auto", "onnx", "keras"]
-# From uint8 n x S x S x 3 RGB, 1 <= n <= MAX_BATCH, to the probabilities float32 n.
-Classify = Callable[[Image], Floats]
+log = logging.getLogger(__name__)
 
 # More crops are classified in several calls, which bounds the time and memory of a call.
 MAX_BATCH = 64
-# It exists when NVIDIA's driver is loaded.
-GPU_DEVICE = Path("/dev/nvidiactl")
 
 
 class ClassifierFailed(Exception):
@@ -38,10 +35,15 @@ class ClassifierFailed(Exception):
 
 
 class MaskClassifier:
-    """A loaded classifier. One thread at a time may use it."""
+    """A loaded classifier. One thread at a time may use it.
 
-    def __init__(self, card: Card, classify: Classify) -> None:
+    Args:
+        max_batch: maximum number of crops in one call of `classify`.
+    """
+
+    def __init__(self, card: Card, classify: Classify, max_batch: int = MAX_BATCH) -> None:
         self.card = card
+        self.max_batch = max_batch
         self._classify = classify
 
     def mask_probability(self, crops: Image) -> Floats:
@@ -54,11 +56,22 @@ class MaskClassifier:
         """
         if len(crops) == 0:
             return np.empty(0, np.float32)
-        with _converted_failures():
+        with converted_failures():
             if crops.shape[1] != self.card.size_px:
                 crops = _resized(crops, self.card.size_px)
-            parts = [self._classify(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
-            return np.concatenate(parts)
+            starts = range(0, len(crops), self.max_batch)
+            return np.concatenate([self._classify(crops[start : start + self.max_batch]) for start in starts])
+
+
+@contextmanager
+def converted_failures() -> Iterator[None]:
+    """Convert every error of a runtime in a block into ClassifierFailed; ModelUnusable stays."""
+    try:
+        yield
+    except ModelUnusable:
+        raise
+    except Exception as error:  # the classes of ONNX Runtime, TensorFlow and OpenCV have no other base in common
+        raise ClassifierFailed(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", threads: int = 1) -> MaskClassifier:
@@ -66,30 +79,40 @@ def load_classifier(folder: Path = DEFAULT_FOLDER, runtime: Runtime = "auto", th
 
     Args:
         folder: the model folder.
-        runtime: onnx, keras, or auto: keras if there are a GPU, TensorFlow and the model's .keras file, else onnx.
+        runtime: onnx, cuda, keras, or auto: cuda if this machine can run the model on a GPU, else onnx, with a line in
+            the log when there is a GPU.
         threads: for one batch. For TensorFlow it applies to the whole process, if set before its first use.
 
     Raises:
-        ModelUnusable: a file is missing or damaged, or the model has none for this runtime.
+        ModelUnusable: a file is missing or damaged, or the model or this machine lacks what this runtime needs.
         ClassifierFailed: the runtime cannot load the network.
         ValueError: an unknown runtime.
     """
-    if runtime not in get_args(Runtime):
-        raise ValueError(f"unknown runtime {runtime!r}: choose one of {', '.join(get_args(Runtime))}")
+    choice = choose_runtime(runtime, this_machine())
     card = read_card(folder)
-    if runtime == "auto":
-        use_gpu = GPU_DEVICE.exists() and KERAS_NAME in card.files and find_spec("tensorflow") is not None
-        runtime = "keras" if use_gpu else "onnx"
-    name = KERAS_NAME if runtime == "keras" else INT8_NAME
+    name = KERAS_NAME if choice.runtime == "keras" else INT8_NAME
     if name not in card.files:
-        raise ModelUnusable(f"{folder} has no {name}, which runtime {runtime} needs: choose a run folder of training")
+        raise ModelUnusable(
+            f"{folder} has no {name}, which runtime {choice.runtime} needs: choose a run folder of training"
+        )
     content = read_checked(folder / name, card.files[name], remedy=RESTORE)
-    with _converted_failures():
-        if runtime == "onnx":
-            return MaskClassifier(card, load_onnx(content, threads))
+    if choice.runtime == "keras":
         from models.classifier.keras_runtime import load_compiled  # here: importing TensorFlow takes seconds
 
-        return MaskClassifier(card, load_compiled(folder / name, threads))
+        with converted_failures():
+            return MaskClassifier(card, load_compiled(folder / name, threads))
+    warning = choice.warning
+    if choice.runtime == "cuda":
+        try:
+            return _on_gpu(card, content, str(folder / name), threads)
+        except ModelUnusable as error:
+            if runtime == "cuda":
+                raise
+            warning = str(error)
+    if warning:
+        log.warning("%s runs on the CPU: %s", card.version, warning)
+    with converted_failures():
+        return MaskClassifier(card, load_onnx(content, threads))
 
 
 def label_of(probability: Floats, threshold: float = 0.5) -> tuple[list[Label], Floats]:
@@ -132,29 +155,13 @@ def crop_faces(image: Image, boxes: Floats, size_px: int, margin: float) -> Imag
     return crops
 
 
-def load_onnx(content: bytes, threads: int) -> Classify:
-    """Open an ONNX classifier (a file's bytes) on the CPU and return its function."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin between two batches would take the cores from other workers on the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def classify(crops: Image) -> Floats:
-        probability: Floats = session.run(None, {name: crops})[0]
-        return probability.reshape(-1)
-
-    return classify
-
-
-@contextmanager
-def _converted_failures() -> Iterator[None]:
+def _on_gpu(card: Card, content: bytes, where: str, threads: int) -> MaskClassifier:
     try:
-        yield
-    except Exception as error:  # the classes of ONNX Runtime, TensorFlow and OpenCV have no other base in common
-        raise ClassifierFailed(" ".join(str(error).split()) or type(error).__name__) from error
+        with converted_failures():
+            classify = load_cuda(content, where, card.size_px, threads)
+    except (ModelUnusable, ClassifierFailed) as error:
+        raise ModelUnusable(f"the GPU cannot be used: {str(error)[:200]}") from error
+    return MaskClassifier(card, classify, max_batch=CUDA_BATCHES[-1])
 
 
 def _square(image: Image, box: Sequence[float], margin: float) -> Image:

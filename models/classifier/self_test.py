@@ -1,7 +1,7 @@
 """Load a classifier and run it on a few crops before it serves: a model folder in, a working classifier out.
 
 A file with the right hash may still be something else than a classifier: a network that does not return one probability
-for each crop raises ModelUnusable.
+for each crop raises ModelUnusable. So does one that no GPU could run, when it is to become current.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from models.card import RESTORE
 from models.classifier import mask_classifier
-from models.classifier.card import RESTORE
-from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, Runtime
+from models.classifier.card import INT8_NAME
+from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, converted_failures
+from models.classifier.runtime_choice import Runtime, this_machine
 from models.files import ModelUnusable
 from pipeline.vision.arrays import Floats
 
@@ -34,6 +36,23 @@ def load_with_self_test(folder: Path, runtime: Runtime = "auto", threads: int = 
         if fault := _fault(answer, count):
             raise ModelUnusable(f"{folder} holds no classifier of masks: {fault}; {RESTORE}")
     return classifier
+
+
+def check_for_gpu(folder: Path) -> None:
+    """Raise ModelUnusable if a classifier's network cannot be turned into the one that runs on a GPU.
+
+    This needs the package onnx; where it is not installed, nothing is checked.
+    """
+    if not this_machine().has_onnx:
+        return
+    from models.classifier.float_graph import to_float
+
+    path = folder / INT8_NAME
+    try:
+        with converted_failures():
+            to_float(path.read_bytes(), str(path), np.float16)
+    except ClassifierFailed as error:
+        raise ModelUnusable(f"{path} cannot be turned into a float network ({str(error)[:200]}): {RESTORE}") from error
 
 
 def _fault(answer: Floats, count: int) -> str | None:

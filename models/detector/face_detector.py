@@ -1,9 +1,10 @@
-"""Find the faces in a frame: BGR image in, boxes and scores out.
+"""Find the faces in a frame: BGR image in, boxes, outlines and scores out.
 
 There are three detectors with one interface: `yunet` (YuNet on ONNX Runtime, the default), `dnn` (the same network on
 OpenCV, where ONNX Runtime is not available) and `haar` (OpenCV's cascade of 2001, for comparison). A frame of any size
-is scaled, up or down, and searched in two passes: with a long side of FIRST_PX for every face, then of input_px for the
-distant ones. A model file that is missing or damaged raises ModelUnusable.
+is scaled, up or down, to the long side that the network was trained for, and searched once; only the published
+detector, with which training prepares its data, needs two passes. The network is a model folder's
+(models/detector/card.py), by default the one in models/yunet. A file that is missing or damaged raises ModelUnusable.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Literal, cast, get_args
 import cv2
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
+from models.card import RESTORE
 from models.detector import haar
+from models.detector.card import DEFAULT_FOLDER, DETECTOR_NAME, MIN_INPUT_PX, OutlineGeometry, read_detector_card
 from models.detector.merge import merge_candidates
 from models.detector.yunet_decode import OUTPUT_NAMES, SIZE_MULTIPLE, decode_yunet
-from models.files import read_checked
+from models.files import ModelUnusable, read_checked
 from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.faces import MAX_FACES
 
@@ -30,24 +34,13 @@ FindCandidates = Callable[[Image], tuple[Floats, Floats]]
 # From such an image to YuNet's outputs, in the order of OUTPUT_NAMES.
 RunYunet = Callable[[Image], Sequence[Floats]]
 
-YUNET_FILE = Path(__file__).parent.parent / "assets" / "face_detector.onnx"
-# Of the file that scripts/yunet_onnx.py converts the published one to; scripts/fetch_assets.py checks it too.
-YUNET_SHA256 = "bf45cf3917455c903409b0e621a3bf6c3b379a6427672482f7a3eed437dde185"
-
-# Long sides of the image in the two passes; models/README.md has the accuracy and cost of other sizes.
-FIRST_PX = 640
-INPUT_PX = 960
-# The second pass is for faces up to this share of the frame's long side. It splits larger faces into parts and takes
-# hands for faces; the first pass finds all of them.
+# A second pass is for faces up to this share of the frame's long side: it splits larger ones into parts.
 DISTANT_SHARE = 0.1
-# OpenCV's demos of YuNet use 0.6 to 0.9, for bare faces at arm's length. Masked and distant faces score 0.3 to 0.6, but
-# below 0.5 hands are found as faces, too (models/README.md).
-SCORE_THRESHOLD = 0.5
 # A candidate with a shorter side inside the frame is in the padding, or at the frame's edge.
 MIN_SIDE_PX = 1.0
-# YuNet's boxes reach from the forehead to the chin, as in WIDER FACE. The annotations of face-mask-detection are lower
-# by about this share of the height, for faces of every size (models/README.md).
-YUNET_LOWER = 0.125
+# Up to this factor an image is scaled down by averaging. Above it, interpolating gives the same boxes within 0.2 px in
+# a fifth of the time.
+AVERAGED_FACTOR = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,79 +60,96 @@ class Faces:
 
 
 class FaceDetector:
-    """A loaded detector, see load_detector(). One thread at a time may use it.
+    """A detector that is ready to use. One thread at a time may use it.
 
-    passes_px: the long side of the image in each pass.
-    lower: how far an outline is below its box, as a share of the box's height.
+    passes_px: the long side to which a frame is scaled, in each pass; later passes are for distant faces.
+    geometry: from boxes, by which crops are cut, to outlines. finds_outlines: whether its candidates are outlines.
     """
 
-    def __init__(self, find_candidates: FindCandidates, passes_px: tuple[int, ...], lower: float) -> None:
+    def __init__(
+        self,
+        find_candidates: FindCandidates,
+        passes_px: tuple[int, ...],
+        *,
+        geometry: OutlineGeometry = OutlineGeometry(),  # noqa: B008 -- it is frozen
+        finds_outlines: bool = False,
+    ) -> None:
         self._find_candidates = find_candidates
         self._passes_px = passes_px
-        self._lower = lower
+        self._geometry = geometry
+        self._finds_outlines = finds_outlines
+
+    @property
+    def input_px(self) -> int:
+        """The long side of the largest image that it looks at."""
+        return self._passes_px[-1]
 
     def find(self, image: Image) -> Faces:
         """Find the faces in an image (uint8 H x W x 3, BGR), of at least 1 x 1 pixel."""
-        boxes, scores = self._search(image, self._passes_px[0])
+        found, scores = self._search(image, self._passes_px[0])
         for long_side in self._passes_px[1:]:
-            more_boxes, more_scores = _distant(*self._search(image, long_side), max(image.shape[:2]))
-            boxes, scores = np.concatenate([boxes, more_boxes]), np.concatenate([scores, more_scores])
-        boxes, scores, left_out = merge_candidates(boxes, scores, MAX_FACES)
-        boxes = _inside(boxes, image)
-        outlines = boxes.copy()
-        outlines[:, [1, 3]] += self._lower * (boxes[:, 3:] - boxes[:, 1:2])
-        return Faces(boxes=boxes, outlines=_inside(outlines, image), scores=scores, left_out=left_out)
+            more, more_scores = _distant(*self._search(image, long_side), max(image.shape[:2]))
+            found, scores = np.concatenate([found, more]), np.concatenate([scores, more_scores])
+        found, scores, left_out = merge_candidates(found, scores, MAX_FACES)
+        boxes = _inside(self._geometry.boxes_of(found) if self._finds_outlines else found, image)
+        outlines = _inside(found if self._finds_outlines else self._geometry.outlines_of(found), image)
+        seen = _is_visible(boxes) & _is_visible(outlines)  # at an edge, the other one may be outside
+        return Faces(boxes=boxes[seen], outlines=outlines[seen], scores=scores[seen], left_out=left_out)
 
     def _search(self, image: Image, long_side: int) -> tuple[Floats, Floats]:
-        """Return the candidates of one pass, their boxes in pixels of the image and inside it."""
+        """Return the candidates of one pass that the image shows; boxes in its pixels, partly outside at its edges."""
         height, width = image.shape[:2]
         scaled = _scaled(image, long_side)
         boxes, scores = self._find_candidates(_padded(scaled))
         boxes = boxes * np.tile([width / scaled.shape[1], height / scaled.shape[0]], 2).astype(np.float32)
-        boxes = _inside(boxes, image)
-        visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
-        return boxes[visible], scores[visible]
+        seen = _is_visible(_inside(boxes, image))
+        return boxes[seen], scores[seen]
 
 
 def load_detector(
     kind: Kind = "yunet",
     *,
-    input_px: int = INPUT_PX,
-    score_threshold: float = SCORE_THRESHOLD,
+    folder: Path = DEFAULT_FOLDER,
+    input_px: int | None = None,
+    score_threshold: float | None = None,
     threads: int = 1,
 ) -> FaceDetector:
     """Load a detector.
 
     Args:
         kind: yunet, dnn or haar.
-        input_px: the long side a frame is scaled to; more finds smaller faces and takes longer. Up to FIRST_PX, and
-            for haar, which searches all sizes by itself, there is one pass only.
-        score_threshold: 0..1; faces below are left out.
+        folder: the model folder of yunet or dnn. haar takes only the default of the next two from it.
+        input_px: the long side a frame is scaled to; more finds smaller faces and takes longer. None: the card's.
+        score_threshold: 0..1; faces below are left out. None: the card's.
         threads: for one frame. For dnn and haar it is OpenCV's setting, which applies to the whole process.
 
     Raises:
-        ModelUnusable: the model file is missing or damaged.
+        ModelUnusable: the card or the model file is missing or damaged.
         ValueError: an unknown kind, or a size that is too small.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"unknown detector {kind!r}: choose one of {', '.join(get_args(Kind))}")
-    if input_px < SIZE_MULTIPLE:
-        raise ValueError(f"a detector input of {input_px} px is too small: at least {SIZE_MULTIPLE}")
-    passes_px = (FIRST_PX, input_px) if input_px > FIRST_PX else (input_px,)
+    if input_px is not None and input_px < MIN_INPUT_PX:
+        raise ValueError(f"a detector input of {input_px} px is too small: at least {MIN_INPUT_PX}")
+    card = read_detector_card(folder)
+    input_px = card.input_px if input_px is None else input_px
+    score_threshold = card.score_threshold if score_threshold is None else score_threshold
     if kind == "haar":
         cv2.setNumThreads(threads)
-        return FaceDetector(haar.load_haar(score_threshold), (input_px,), lower=0)
-    weights = read_checked(YUNET_FILE, YUNET_SHA256, remedy="run `make setup` to fetch it")
-    run = _yunet_on_onnxruntime(weights, threads) if kind == "yunet" else _yunet_on_opencv(weights, threads)
-    return FaceDetector(_finder(run, score_threshold), passes_px, YUNET_LOWER)
+        return FaceDetector(haar.load_haar(score_threshold), (input_px,))
+    if DETECTOR_NAME not in card.files:
+        raise ModelUnusable(f"the card of {folder} names no {DETECTOR_NAME}: {RESTORE}")
+    weights = read_checked(folder / DETECTOR_NAME, card.files[DETECTOR_NAME], remedy=RESTORE)
+    find_candidates = yunet_candidates(weights, score_threshold, threads, on_opencv=kind == "dnn")
+    return FaceDetector(find_candidates, (input_px,), geometry=card.outlines, finds_outlines=True)
 
 
-def trained_detector(weights: bytes, *, input_px: int, score_threshold: float, threads: int = 1) -> FaceDetector:
-    """Return a detector with one pass from an ONNX file of YuNet that was trained on; its boxes are its outlines."""
-    return FaceDetector(_finder(_yunet_on_onnxruntime(weights, threads), score_threshold), (input_px,), lower=0)
+def yunet_candidates(
+    weights: bytes, score_threshold: float, threads: int = 1, *, on_opencv: bool = False
+) -> FindCandidates:
+    """Return how a YuNet finds candidates. weights: an ONNX file's content; the others as for load_detector()."""
+    run = _yunet_on_opencv(weights, threads) if on_opencv else _yunet_on_onnxruntime(weights, threads)
 
-
-def _finder(run: RunYunet, score_threshold: float) -> FindCandidates:
     def find_candidates(image: Image) -> tuple[Floats, Floats]:
         return decode_yunet(dict(zip(OUTPUT_NAMES, run(image), strict=True)), image.shape[1], score_threshold)
 
@@ -185,6 +195,10 @@ def _distant(boxes: Floats, scores: Floats, long_side: int) -> tuple[Floats, Flo
     return boxes[small], scores[small]
 
 
+def _is_visible(boxes: Floats) -> NDArray[np.bool_]:
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE_PX)
+
+
 def _inside(boxes: Floats, image: Image) -> Floats:
     height, width = image.shape[:2]
     clipped: Floats = boxes.clip(0, np.array([width, height, width, height], np.float32))
@@ -195,7 +209,7 @@ def _scaled(image: Image, long_side: int) -> Image:
     height, width = image.shape[:2]
     factor = long_side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if factor <= AVERAGED_FACTOR else cv2.INTER_LINEAR
     scaled: Image = cv2.resize(image, size, interpolation=how)
     return scaled
 

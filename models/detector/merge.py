@@ -1,7 +1,8 @@
 """Merge a detector's candidates into one box for each face. Pure; no candidates in, no faces out.
 
-A detector finds each face several times, in neighbouring cells and in both passes. The best of those that overlap gives
-the score; the box is the mean of those that agree with it, which is more accurate than any single one.
+A detector finds each face several times, in neighbouring cells, and in each pass if it has several. The best of those
+that overlap gives the score; the box is the mean of those that agree with it, which is more accurate than any single
+one.
 """
 
 from __future__ import annotations

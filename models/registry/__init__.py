@@ -1,1 +1,1 @@
-"""The model registry: versions of the classifier in a folder or behind a URL, and which of them is current."""
+"""The model registry: versions of classifier and detector in a folder or behind a URL, and which are current."""

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from models.classifier.card import Version
+from models.card import Version
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """When a version became current, and who made it so. since: UTC, ISO 8601. by: user@host."""
+    """When a version became current, and who made it so.
+
+    since: UTC, ISO 8601. by: user@host. Both are empty for the built-in version of a registry that holds no other one.
+    """
 
     version: Version
     since: str

@@ -12,8 +12,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from models.classifier.card import CARD_NAME, RESTORE, parse_card
-from models.files import ModelUnusable, indented_json, read_checked, verify_sha256
+from models.card import CARD_NAME, RESTORE, CardHeader, parse_card_as
+from models.files import ModelUnusable, read_checked, verify_sha256
 from models.registry.store import Store, StoreFailed, replace_file
 
 
@@ -21,16 +21,16 @@ def fetch_model(store: Store, folder: str) -> Path:
     """Return a local folder with a model's card and files. folder: in the store; "" for the store itself."""
     where = f"{store.location}/{folder}".rstrip("/")
     try:
-        card = parse_card(store.read(f"{folder}/{CARD_NAME}".lstrip("/")), f"{where}/{CARD_NAME}")
+        card = store.read(f"{folder}/{CARD_NAME}".lstrip("/"))
     except FileNotFoundError as error:
         raise ModelUnusable(f"{where} has no {CARD_NAME}: it is not a model") from error
     here = cache_folder() / hashlib.sha256(where.encode()).hexdigest()[:16]
-    for name, sha256 in card.files.items():
+    for name, sha256 in parse_card_as(CardHeader, card, f"{where}/{CARD_NAME}").files.items():
         try:
             read_checked(here / name, sha256, remedy=RESTORE)
         except ModelUnusable:  # it is missing or damaged
             _write(here / name, _read(store, f"{folder}/{name}".lstrip("/"), sha256, f"{where}/{name}"))
-    _write(here / CARD_NAME, indented_json(card))
+    _write(here / CARD_NAME, card)
     return here
 
 

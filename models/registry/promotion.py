@@ -1,7 +1,7 @@
 """Change which version of a registry is current: promote() one that is no worse, or rollback() to the previous one.
 
 Two versions are compared on the tests that both were measured on: the same name and the same digest on both cards.
-Before a version becomes current, its files are checked and it classifies a few crops. A rejected version raises
+Before a version becomes current, its files are checked and it runs on a few pictures. A rejected version raises
 RegistryError (worse, not comparable, unknown, or changed by another process meanwhile) or ModelUnusable (damaged).
 current.json is written last and atomically. A folder is locked meanwhile. A URL cannot be locked: current.json is read
 again just before it is written, and when two processes write at the same moment, one change is lost.
@@ -9,19 +9,16 @@ again just before it is written, and when two processes write at the same moment
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from models.classifier.card import Card, check_files
-from models.classifier.self_test import load_with_self_test
 from models.files import ModelUnusable
 from models.registry.current_version import CurrentVersion, Promotion
+from models.registry.kinds import AnyCard
 from models.registry.registry import BUILT_IN, Registry, RegistryError
 from models.registry.store import StoreFailed
 
-# Versions are compared by the first of these that both cards have for a test. A test without masks has no balanced
-# accuracy.
-FIGURES = ("balanced_accuracy_int8", "no_mask_recall_int8")
 # Number of previous versions kept for rollback.
 MAX_HISTORY = 100
 
@@ -44,8 +41,8 @@ class PromotionResult:
     comparison: Comparison | None = None
 
 
-def promote(registry: Registry, version: str, *, by: str, force: bool = False) -> PromotionResult:
-    """Make a version current. Running classifiers load it and use it from one of their next batches on.
+def promote(registry: Registry[AnyCard], version: str, *, by: str, force: bool = False) -> PromotionResult:
+    """Make a version current. Running workers load it and use it from one of their next batches or frames on.
 
     Args:
         version: one of the registry's versions, or "built-in".
@@ -68,7 +65,7 @@ def promote(registry: Registry, version: str, *, by: str, force: bool = False) -
     return PromotionResult(version=version, before=before, comparison=comparison)
 
 
-def rollback(registry: Registry, *, by: str) -> PromotionResult:
+def rollback(registry: Registry[AnyCard], *, by: str) -> PromotionResult:
     """Make the previous version current again."""
     with registry.locked():
         current = registry.current()
@@ -84,28 +81,28 @@ def rollback(registry: Registry, *, by: str) -> PromotionResult:
         except ModelUnusable as error:
             others = [one for one in (BUILT_IN, *registry.versions()) if one not in (previous, current.version)]
             raise ModelUnusable(
-                f"{error}; or make another version current, with `maskwatch models promote`: {', '.join(others)}"
+                f"{error}; or make another version current, with `{registry.kind.promote}`: {', '.join(others)}"
             ) from error
         _check_unchanged(registry, current)
         registry.set_current(previous, by, current.history[:-1])
     return PromotionResult(version=previous, before=current.version)
 
 
-def compare(new: Card, current: Card) -> Comparison | None:
-    """Compare two versions by their cards; None when they have no test in common."""
+def compare(new: AnyCard, current: AnyCard, figures: Sequence[str]) -> Comparison | None:
+    """Compare two versions by their cards; None when they have no test in common. figures: see ModelKind."""
     pairs: dict[str, tuple[float, float]] = {}
     for test in sorted(new.tests):
         ours, theirs = new.measured.get(test, {}), current.measured.get(test, {})
-        figure = next((name for name in FIGURES if name in ours and name in theirs), None)
+        figure = next((name for name in figures if name in ours and name in theirs), None)
         if figure and new.tests[test] == current.tests.get(test):
             pairs[test] = ours[figure], theirs[figure]
     if not pairs:
         return None
-    means = [fmean(figures) for figures in zip(*pairs.values(), strict=True)]
+    means = [fmean(shares) for shares in zip(*pairs.values(), strict=True)]
     return Comparison(tests=tuple(pairs), new=means[0], current=means[1])
 
 
-def _current(registry: Registry, force: bool) -> CurrentVersion | None:
+def _current(registry: Registry[AnyCard], force: bool) -> CurrentVersion | None:
     """Return which version is current; None when current.json is lost or damaged and `force` is to rewrite it."""
     try:
         return registry.current()
@@ -115,7 +112,7 @@ def _current(registry: Registry, force: bool) -> CurrentVersion | None:
         return None
 
 
-def _check_unchanged(registry: Registry, before: CurrentVersion | None) -> None:
+def _check_unchanged(registry: Registry[AnyCard], before: CurrentVersion | None) -> None:
     """Raise RegistryError if another process has changed which version is current since `before` was read."""
     if before is None:  # it could not be read, and force rewrites it
         return
@@ -124,16 +121,16 @@ def _check_unchanged(registry: Registry, before: CurrentVersion | None) -> None:
         raise RegistryError(f"{now.by} made {now.version} current meanwhile: check that before you try again")
 
 
-def _check_works(registry: Registry, version: str) -> None:
-    """Raise ModelUnusable unless a version's files have the hashes on its card and it classifies crops."""
+def _check_works(registry: Registry[AnyCard], version: str) -> None:
+    """Raise ModelUnusable unless a version's files have the hashes on its card and it passes the self-test."""
     folder = registry.folder(version)
-    check_files(folder)
-    load_with_self_test(folder, "onnx")
+    registry.kind.check_files(folder)
+    registry.kind.self_test(folder)
 
 
-def _check_no_worse(registry: Registry, version: str, current: str) -> Comparison:
+def _check_no_worse(registry: Registry[AnyCard], version: str, current: str) -> Comparison:
     try:
-        found = compare(registry.card(version), registry.card(current))
+        found = compare(registry.card(version), registry.card(current), registry.kind.figures)
     except StoreFailed:
         raise
     except ModelUnusable as error:

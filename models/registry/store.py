@@ -101,7 +101,7 @@ class LocalStore:
         """Translate OSError into FileNotFoundError or StoreFailed. done: what failed, "read", "written" or "locked"."""
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:  # the last: a file is in the way
             if done == "read":
                 raise FileNotFoundError(f"{self.folder / name} does not exist") from error
             raise StoreFailed(f"{self.folder} cannot be made: choose another folder") from error

@@ -20,6 +20,7 @@ from pipeline.bus.messages import CameraName
 RedisUrl = Annotated[str, Meta(pattern=r"\A(rediss?(-cluster)?|unix)://.+\Z")]
 Shards = Annotated[int, Meta(ge=1, le=36)]  # as many as pipeline.bus.shards has tags
 Workers = Annotated[int, Meta(ge=1, le=64)]
+MaxBatch = Annotated[int, Meta(ge=1, le=512)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
 Score = Annotated[float, Meta(gt=0, lt=1)]
@@ -61,7 +62,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, description="seed of all random numbers")] = 0
 
     detector: Annotated[Literal["yunet", "dnn", "haar"], Meta(description="how faces are detected")] = "yunet"
-    detector_px: Annotated[InputPx, Meta(description="longer side of scaled frames; larger for distant faces")] = 960
+    detector_px: Annotated[
+        InputPx | None,
+        Meta(description="longer side of scaled frames, larger for distant faces; default: the detector's"),
+    ] = None
     score_threshold: Annotated[Score | None, Meta(description="minimum score of a face; default: the detector's")] = (
         None
     )
@@ -69,12 +73,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     models: Annotated[
         str | None,
-        Meta(description="the classifier: a model's folder, or a registry's folder or URL; default: built in"),
+        Meta(description="a registry of models, or a model's folder; a folder or URL; default: built in"),
     ] = None
-    runtime: Annotated[Literal["auto", "onnx", "keras"], Meta(description="runtime of the classifier")] = "auto"
+    runtime: Annotated[
+        Literal["auto", "onnx", "cuda", "keras"],
+        Meta(description="runtime of the classifier; auto: cuda on an NVIDIA GPU, else onnx, on the CPU"),
+    ] = "auto"
     max_batch: Annotated[
-        int, Meta(ge=1, le=512, description="maximum crops in a batch; a model call takes at most 64")
-    ] = 64
+        MaxBatch | None,
+        Meta(description="maximum crops in a batch; default: what one model call takes, 64, on a GPU 128"),
+    ] = None
     max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="how long to wait for a fuller batch")] = 0.0
 
     host: Annotated[str, Meta(description="address the viewer listens on")] = "127.0.0.1"

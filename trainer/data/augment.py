@@ -34,7 +34,9 @@ HAND_CHANCE = 0.15
 BLUR_CHANCE = 0.25
 NOISE_CHANCE = 0.25
 JPEG_CHANCE = 0.5
-GREY_CHANCE = 0.1
+GREY_CHANCE = 0.25
+NIGHT_CHANCE = 0.1
+NIGHT_LEVELS = 0.12, 0.5  # the range of the light that is left
 
 _BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
 _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
@@ -117,12 +119,15 @@ def _hand_centre(has_mask: bool, rng: np.random.Generator) -> tuple[float, float
 
 
 def _relight(picture: Image, rng: np.random.Generator) -> Image:
-    """Change brightness, contrast, gamma and the colour of the light; make some pictures grey."""
-    if rng.random() < GREY_CHANCE:
-        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    """Change brightness, contrast, gamma and the colour of the light; make some pictures grey, and some dark."""
+    if rng.random() < GREY_CHANCE:  # by any mix of the colours: to an infrared camera, cloth and skin differ otherwise
+        grey = np.clip(picture @ rng.dirichlet(np.ones(3)), 0, 255).astype(np.uint8)
+        picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.uniform(-0.4, 0.4))
     levels = (levels - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.2, 0.2)
     levels = levels * rng.uniform(0.85, 1.15, 3)
+    if rng.random() < NIGHT_CHANCE:
+        levels = levels * rng.uniform(*NIGHT_LEVELS)
     table = np.clip(levels * 255, 0, 255).astype(np.uint8).reshape(256, 1, 3)
     relit: Image = cv2.LUT(picture, table)
     return relit

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier.mask_classifier import crop_faces
-from models.detector import face_detector
 from models.detector.face_detector import FaceDetector
 from models.files import sha256_of
 from pipeline.vision.arrays import Image
@@ -29,6 +28,7 @@ from trainer.data.annotations import DatasetUnusable
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
 from trainer.data.decoding import PictureUnusable, clip_frames, decode_picture
 from trainer.data.file_listing import printable
+from trainer.data.published_detector import SECOND_PX, published_detector
 from trainer.data.sources import DatasetFile, is_clip
 
 # Pictures of class folders are often cut so tightly that the detector needs a border around them; a share of the side.
@@ -201,7 +201,7 @@ def _faces_in(item: DatasetFile, picture: Image, incorrect: Label | None) -> Ite
             if label is not None:
                 yield label, _inside(face.box, picture), False
     elif is_clip(item.path):
-        yield from ((item.label, _as_box(box), False) for box in _detector(face_detector.INPUT_PX).find(picture).boxes)
+        yield from ((item.label, _as_box(box), False) for box in _detector(SECOND_PX).find(picture).boxes)
     else:
         box = _main_face(picture)
         longer = max(picture.shape[:2])
@@ -257,7 +257,7 @@ def _detector(input_px: int) -> FaceDetector:
     """Return this thread's detector."""
     loaded: dict[int, FaceDetector] = _local.__dict__.setdefault("detectors", {})
     if input_px not in loaded:
-        loaded[input_px] = face_detector.load_detector(input_px=input_px)
+        loaded[input_px] = published_detector(input_px)
     return loaded[input_px]
 
 

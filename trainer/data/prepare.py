@@ -301,7 +301,7 @@ def _cut(
 
 def content_digest(rows: Sequence[ManifestRow]) -> str:
     """Return the hash of a set's faces and labels; it does not depend on what else was trained on."""
-    return _hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
+    return hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
@@ -311,8 +311,9 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 def digest_of(manifest: Iterable[ManifestRow]) -> str:
     """Return the hash of a manifest."""
-    return _hash_of(manifest)
+    return hash_of(manifest)
 
 
-def _hash_of(things: Iterable[object]) -> str:
+def hash_of(things: Iterable[object]) -> str:
+    """Return the hash of some things, in any order, that JSON can represent."""
     return hashlib.sha256(b"".join(sorted(msgspec.json.encode(thing) for thing in things))).hexdigest()

@@ -34,10 +34,14 @@ MIN_VISIBLE_SHARE = 0.7  # of a face's box, below which it is ignored
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canvas:
-    """An image (uint8 S x S x 3, BGR) with faces and ignored regions (float32 n x 4, x1, y1, x2, y2, inside it)."""
+    """An image (uint8 S x S x 3, BGR) with faces and ignored regions (float32 n x 4, x1, y1, x2, y2, inside it).
+
+    is_bare: bool n, as TrainingPicture.
+    """
 
     image: Image
     boxes: Floats
+    is_bare: NDArray[np.bool_]
     ignored: Floats
 
 
@@ -46,13 +50,12 @@ def draw_canvas(pictures: Sequence[TrainingPicture], size_px: int, rng: np.rando
     image = np.full((size_px, size_px, 3), rng.integers(0, 256), np.uint8)
     tiles = _tiles(size_px, rng)
     scales = MOSAIC_SCALES if len(tiles) > 1 else SINGLE_SCALES
-    boxes, ignored = [np.empty((0, 4), np.float32)], [np.empty((0, 4), np.float32)]
+    placed = []
     for tile, picture in zip(tiles, pictures, strict=False):
         scale = float(np.exp(rng.uniform(*np.log(scales)))) * SERVED_PX
-        faces, regions = _place(image, tile, picture, scale, rng)
-        boxes.append(faces)
-        ignored.append(regions)
-    return Canvas(image=add_camera_effects(image, rng), boxes=np.concatenate(boxes), ignored=np.concatenate(ignored))
+        placed.append(_place(image, tile, picture, scale, rng))
+    boxes, is_bare, ignored = (np.concatenate(part) for part in zip(*placed, strict=True))
+    return Canvas(image=add_camera_effects(image, rng), boxes=boxes, is_bare=is_bare, ignored=ignored)
 
 
 def _tiles(size_px: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
@@ -65,8 +68,12 @@ def _tiles(size_px: int, rng: np.random.Generator) -> list[tuple[int, int, int, 
 
 def _place(
     canvas: Image, tile: tuple[int, int, int, int], picture: TrainingPicture, long_side: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Draw a picture, scaled to a long side and perhaps mirrored, into a tile; return its faces and ignored regions."""
+) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Draw a picture, scaled to a long side and perhaps mirrored, into a tile.
+
+    Returns:
+        Its faces, which of them are bare, and ignored regions.
+    """
     image, boxes, ignored = decode_picture(picture.content), picture.boxes, picture.ignored
     height, width = image.shape[:2]
     if rng.random() < 0.5:
@@ -82,7 +89,7 @@ def _place(
     x, y = np.array(tile[:2]) + rng.integers(0, room - sides + 1)
     canvas[y : y + sides[1], x : x + sides[0]] = cv2.resize(part, tuple(sides.tolist()), interpolation=how)
     boxes, ignored = (_moved(one, (left, top), sides / shown, (int(x), int(y))) for one in (boxes, ignored))
-    return _visible(boxes, ignored, np.array([x, y, x + sides[0], y + sides[1]], np.float32))
+    return _visible(boxes, picture.is_bare, ignored, np.array([x, y, x + sides[0], y + sides[1]], np.float32))
 
 
 def _corner(shown: NDArray[np.intp], size: tuple[int, int], boxes: Floats, rng: np.random.Generator) -> tuple[int, int]:
@@ -108,11 +115,13 @@ def _mirrored(boxes: Floats, width: int) -> Floats:
     return np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
-def _visible(boxes: Floats, ignored: Floats, part: Floats) -> tuple[Floats, Floats]:
+def _visible(
+    boxes: Floats, is_bare: NDArray[np.bool_], ignored: Floats, part: Floats
+) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Clip boxes to the visible part; return faces to learn, and what to ignore, cut and small faces included."""
     clipped = boxes.clip(np.tile(part[:2], 2), np.tile(part[2:], 2))
     sides = clipped[:, 2:] - clipped[:, :2]
     share = sides.prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     is_face = (share >= MIN_VISIBLE_SHARE) & (sides.min(axis=1, initial=np.inf) >= MIN_FACE_PX)
     regions = np.concatenate([ignored.clip(np.tile(part[:2], 2), np.tile(part[2:], 2)), clipped[~is_face]])
-    return clipped[is_face], regions[(regions[:, :2] < regions[:, 2:]).all(axis=1)]
+    return clipped[is_face], is_bare[is_face], regions[(regions[:, :2] < regions[:, 2:]).all(axis=1)]

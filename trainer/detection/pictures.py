@@ -3,36 +3,40 @@
 The split is that of classifiers (trainer/data/prepare.py): copies stay on one side. A face whose mask is worn
 incorrectly is a face like any other. No data set has a box for every face, and a network learns a face without a box as
 background. So the published detector searches each picture at a large size: what it is sure of and nobody has annotated
-becomes a label, so that nothing is forgotten that it knew, and what it only suspects is ignored. All boxes are
-converted to the geometry of the first data set (geometry.py). Data sets without boxes are refused before
-(trainer/checks.py).
+becomes a label, so that nothing is forgotten that it knew, and what it only suspects is ignored. Clips have no boxes:
+all that is learned from their frames is what it is sure of. All boxes are converted to the geometry of the first data
+set with boxes (geometry.py). Pictures without boxes are refused before (trainer/checks.py).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector.face_detector import FaceDetector, load_detector
+from models.detector.card import OutlineGeometry
+from models.detector.face_detector import FaceDetector
 from pipeline.vision.arrays import Floats, Image
-from pipeline.vision.faces import Box
+from pipeline.vision.faces import Label
+from pipeline.vision.jpeg import encode_jpeg
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable
 from trainer.data.dataset import Dataset
-from trainer.data.decoding import decode_picture
+from trainer.data.decoding import clip_frames, decode_picture
 from trainer.data.prepare import ManifestRow, digest_of, split_faces
-from trainer.data.sources import DatasetFile, DatasetSource
+from trainer.data.published_detector import published_detector
+from trainer.data.sources import DatasetFile, DatasetSource, is_clip
 from trainer.data.split import Split
-from trainer.detection.geometry import BoxGeometry, measure_geometry, pair_boxes
-from trainer.detection.unannotated import SUSPECTED_SCORE, label_picture
+from trainer.detection.geometry import measure_geometry, pair_boxes
+from trainer.detection.unannotated import SURE_SCORE, SUSPECTED_SCORE, label_picture
 
 # The long side at which the published detector searches for what is not annotated.
 SEARCH_PX = 1280
+FRAME_QUALITY = 95  # of the JPEG that a clip's frame is kept as
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +46,13 @@ class TrainingPicture:
     """A picture to draw canvases from.
 
     content: the file's bytes. boxes, ignored: float32 n x 4, x1, y1, x2, y2 in pixels: faces, and regions that may hold
-    a face. has_bare: whether an annotated face is without a mask. source: short name of its data set.
+    a face. is_bare: bool n, false for faces with a mask. source: short name of its data set.
     """
 
     content: bytes
     boxes: Floats
+    is_bare: NDArray[np.bool_]
     ignored: Floats
-    has_bare: bool
     source: str
 
 
@@ -72,13 +76,15 @@ class DetectionData:
     """All that training a detector needs.
 
     validation: what was kept of the data sets trained on, or the validation data set. tests: of each test set.
-    geometry: of the outlines that the network learns. counts: pictures by data set and split, and boxes by their use.
+    clips: those kept for either, which have no boxes, by data set. geometry: of the outlines that the network learns.
+    counts: pictures by data set and split, and boxes by their use.
     """
 
     training: tuple[TrainingPicture, ...]
     validation: tuple[MeasuredPicture, ...]
     tests: tuple[MeasuredPicture, ...]
-    geometry: BoxGeometry
+    clips: dict[str, tuple[Path, ...]]
+    geometry: OutlineGeometry
     counts: dict[str, int]
     manifest: tuple[ManifestRow, ...]
 
@@ -116,8 +122,8 @@ def prepare_pictures(
             chosen[by_file.get(item.path, "out")].append((source.name, item))
     counts = Counter(f"{name}: {split}" for split, items in chosen.items() for name, _ in items)
     # The few that calibrate a classifier are trained on: a detector has no temperature.
-    detector = load_detector(input_px=SEARCH_PX, score_threshold=SUSPECTED_SCORE)
-    searched = [_searched(detector, *one) for one in chosen["training"] + chosen["calibration"]]
+    detector = published_detector(SEARCH_PX, score_threshold=SUSPECTED_SCORE)
+    searched = [one for item in chosen["training"] + chosen["calibration"] for one in _searched(detector, *item)]
     geometries = _geometries(searched)
     if not geometries:
         raise DatasetUnusable("too few of the annotated faces are found by the published detector to train on")
@@ -128,8 +134,9 @@ def prepare_pictures(
     counts["boxes: ignored"] = sum(len(picture.ignored) for picture in pictures)
     return DetectionData(
         training=pictures,
-        validation=tuple(measured_picture(name, item.path, item.faces) for name, item in chosen["validation"]),
-        tests=tuple(measured_picture(name, item.path, item.faces) for name, item in chosen["test"]),
+        validation=tuple(_measured(chosen["validation"])),
+        tests=tuple(_measured(chosen["test"])),
+        clips=_clips(chosen["validation"] + chosen["test"]),
         geometry=reference,
         counts=dict(sorted((counts + dataset.counts).items())),
         manifest=rows,
@@ -138,31 +145,50 @@ def prepare_pictures(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Searched:
-    """A picture with its annotated boxes, and the published detector's boxes and scores."""
+    """A picture with its annotated boxes, which of them are bare, and the published detector's boxes and scores.
+
+    label: of all faces of a clip; None for an annotated picture.
+    """
 
     source: str
     content: bytes
+    label: Label | None
     annotated: Floats
-    has_bare: bool
+    is_bare: NDArray[np.bool_]
     found: Floats
     scores: Floats
 
 
-def _searched(detector: FaceDetector, source: str, item: DatasetFile) -> _Searched:
-    content = item.path.read_bytes()
-    picture = decode_picture(content)
-    faces = detector.find(picture)
-    return _Searched(
-        source=source,
-        content=content,
-        annotated=_inside([face.box for face in item.faces], picture),
-        has_bare=any(face.worn == "no_mask" for face in item.faces),
-        found=faces.boxes,
-        scores=faces.scores,
-    )
+def _searched(detector: FaceDetector, source: str, item: DatasetFile) -> Iterator[_Searched]:
+    """Yield a picture, or the frames of a clip in which the published detector is sure of a face."""
+    for content, picture in _pictures(item):
+        faces = detector.find(picture)
+        if is_clip(item.path) and faces.scores.max(initial=0) < SURE_SCORE:
+            continue
+        annotated = np.array([face.box for face in item.faces], np.float32).reshape(-1, 4)
+        annotated = annotated.clip(0, np.tile(picture.shape[1::-1], 2))
+        is_inside = (annotated[:, :2] < annotated[:, 2:]).all(axis=1)
+        yield _Searched(
+            source=source,
+            content=content,
+            label=item.label,
+            annotated=annotated[is_inside],
+            is_bare=np.array([face.worn == "no_mask" for face in item.faces], bool)[is_inside],
+            found=faces.boxes,
+            scores=faces.scores,
+        )
 
 
-def _geometries(searched: Sequence[_Searched]) -> dict[str, BoxGeometry]:
+def _pictures(item: DatasetFile) -> Iterator[tuple[bytes, Image]]:
+    if not is_clip(item.path):
+        content = item.path.read_bytes()
+        yield content, decode_picture(content)
+        return
+    for _, frame in clip_frames(item.path):
+        yield encode_jpeg(frame, FRAME_QUALITY), frame
+
+
+def _geometries(searched: Sequence[_Searched]) -> dict[str, OutlineGeometry]:
     """Return the geometry of each data set in which enough faces are found, in the order of the data sets."""
     pairs: dict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
     for one in searched:
@@ -175,15 +201,32 @@ def _geometries(searched: Sequence[_Searched]) -> dict[str, BoxGeometry]:
     return {source: geometry for source, geometry in measured.items() if geometry}
 
 
-def _labelled(one: _Searched, own: BoxGeometry, reference: BoxGeometry) -> TrainingPicture:
-    boxes, ignored = label_picture(own.to_published(one.annotated), one.found, one.scores)
+def _labelled(one: _Searched, own: OutlineGeometry, reference: OutlineGeometry) -> TrainingPicture:
+    boxes, ignored = label_picture(own.boxes_of(one.annotated), one.found, one.scores)
+    # Of what nobody has annotated it is not known; the published detector is rarely sure of a masked face.
+    unknown = np.full(len(boxes) - len(one.annotated), one.label != "mask")
     return TrainingPicture(
         content=one.content,
-        boxes=reference.from_published(boxes),
-        ignored=reference.from_published(ignored),
-        has_bare=one.has_bare,
+        boxes=reference.outlines_of(boxes),
+        is_bare=np.concatenate([one.is_bare, unknown]),
+        ignored=reference.outlines_of(ignored),
         source=one.source,
     )
+
+
+def _measured(items: Sequence[tuple[str, DatasetFile]]) -> Iterator[MeasuredPicture]:
+    """Yield the pictures that have boxes."""
+    for name, item in items:
+        if not is_clip(item.path):
+            yield measured_picture(name, item.path, item.faces)
+
+
+def _clips(items: Sequence[tuple[str, DatasetFile]]) -> dict[str, tuple[Path, ...]]:
+    clips: dict[str, tuple[Path, ...]] = {}
+    for name, item in items:
+        if is_clip(item.path):
+            clips[name] = (*clips.get(name, ()), item.path)
+    return clips
 
 
 def measured_picture(source: str, path: Path, faces: Sequence[AnnotatedFace]) -> MeasuredPicture:
@@ -194,11 +237,3 @@ def measured_picture(source: str, path: Path, faces: Sequence[AnnotatedFace]) ->
     return MeasuredPicture(
         path=path, boxes=boxes[is_face], is_bare=worn[is_face] == "no_mask", neither=boxes[~is_face], source=source
     )
-
-
-def _inside(boxes: Sequence[Box], picture: Image) -> Floats:
-    """Clip boxes to the picture; leave out those that become empty."""
-    height, width = picture.shape[:2]
-    clipped = np.array(boxes, np.float32).reshape(-1, 4).clip(0, np.array([width, height, width, height]))
-    kept: Floats = clipped[(clipped[:, :2] < clipped[:, 2:]).all(axis=1)]
-    return kept

@@ -17,7 +17,7 @@ from pipeline.vision.boxes import iou
 from trainer.detection.pictures import MeasuredPicture
 
 MIN_IOU = 0.5
-SERVED_SCORE = 0.5  # from which on a worker takes a box for a face
+SERVED_SCORE = 0.4  # from which on a worker takes a box for a face
 GOOD_PRECISION = 0.95
 # Ranges of the shorter side of a face's box in pixels of its picture, by name.
 SIZES = {

@@ -20,12 +20,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.detector.card import DetectorCard
-from models.detector.face_detector import trained_detector
 from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.boxes import iou
 from trainer.data.decoding import decode_picture
 from trainer.data.file_listing import printable
-from trainer.detection.fit import DetectorEpoch
+from trainer.detection.fit import DetectorEpoch, trained_detector
 from trainer.detection.pictures import MeasuredPicture
 from trainer.detection.precision import MIN_IOU, SERVED_SCORE, SIZES, FoundBoxes
 from trainer.reports.report import NUMBERS_NAME, PAGE_NAME, REPORT_FOLDER

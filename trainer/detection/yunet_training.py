@@ -1,8 +1,8 @@
 """YuNet with the loss that it is trained by: batches of canvases and their faces in, one number out.
 
-The loss of a batch is the sum of three, each divided by the number of cells that shall find a face: of the score, whose
-target is the overlap of the predicted box with the face; of the objectness, 1 where a face is assigned, over all cells
-but the ignored ones; and of the box (EIoU), which counts BOX_WEIGHT times.
+The loss of a batch is the sum of three, each divided by the weight of the cells that shall find a face: of the score,
+whose target is the overlap of the predicted box with the face; of the objectness, 1 where a face is assigned, over all
+cells but the ignored ones; and of the box (EIoU), which counts BOX_WEIGHT times.
 """
 
 from __future__ import annotations
@@ -53,25 +53,26 @@ def detection_loss(outputs: Any, targets: Any, corners: Any, strides: Any) -> An
 
     Args:
         outputs: by name, as YuNet returns them with logits.
-        targets: by name, boxes (float32 b x m x 4, padded with zeros), cells, is_valid and is_inside (b x m x c, see
-            cells.Candidates) and is_ignored (bool b x n).
+        targets: by name, boxes (float32 b x m x 4, padded with zeros), their weights (float32 b x m), cells, is_valid
+            and is_inside (b x m x c, see cells.Candidates) and is_ignored (bool b x n).
         corners, strides: of the cells, see cells.cell_corners().
     """
     score, objectness = (_joined(outputs, kind)[..., 0] for kind in ("cls", "obj"))
     boxes = decode_boxes(_joined(outputs, "bbox"), corners, strides)
     assigned = _assigned(score, objectness, boxes, targets)
     is_face = ops.cast(assigned != NO_FACE, "float32")
+    weights = is_face * ops.take_along_axis(targets["weights"], ops.maximum(assigned, 0), axis=1)
     faces = ops.take_along_axis(targets["boxes"], ops.maximum(assigned, 0)[..., None], axis=1)
     # A cell without a face is compared with its own box: 0 / 0 would otherwise spoil the gradient of all others.
     faces = ops.where(is_face[..., None] > 0, faces, ops.stop_gradient(boxes))
     fits = ops.stop_gradient(overlap(boxes, faces))
-    counts = ops.where(targets["is_ignored"], is_face, 1.0)
+    background = ops.where(targets["is_ignored"], 0.0, 1.0 - is_face)
     total = (
-        ops.sum(is_face * log_loss(score, fits))
-        + ops.sum(counts * log_loss(objectness, is_face))
-        + BOX_WEIGHT * ops.sum(is_face * box_loss(boxes, faces))
+        ops.sum(weights * log_loss(score, fits))
+        + ops.sum((weights + background) * log_loss(objectness, is_face))
+        + BOX_WEIGHT * ops.sum(weights * box_loss(boxes, faces))
     )
-    return total / ops.maximum(ops.sum(is_face), 1.0)
+    return total / ops.maximum(ops.sum(weights), 1.0)
 
 
 def _assigned(score: Any, objectness: Any, boxes: Any, targets: Any) -> Any:

@@ -36,7 +36,7 @@ def checked_spec(settings: TrainSettings, models: str | None) -> JobSpec:
     plan = plan_training(settings)
     check_can_be_written(plan.out)
     if models is not None:
-        check_registry(models, settings.out, settings.arch)
+        check_registry(models, settings.out)
     location = models if models is None or "://" in models else str(Path(models).absolute())
     return JobSpec(settings=plan.absolute_settings(), models=location)
 

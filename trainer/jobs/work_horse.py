@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import redis
 
-from models.classifier.card import CARD_NAME, read_card_header
+from models.card import CARD_NAME, read_card_header
 from models.files import ModelUnusable
 from models.registry.registry import RegistryError, register, register_command
 from pipeline.bus.clock import Clock
@@ -61,7 +61,7 @@ def train_and_register(
     out = Path(settings.out)
     if not (job and _is_finished(out, job)):
         if models is not None:
-            check_registry(models, settings.out, settings.arch)
+            check_registry(models, settings.out)
         plan = plan_training(settings)
         from trainer.train import train  # after the checks, because TensorFlow takes seconds to import
 

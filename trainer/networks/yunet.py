@@ -17,9 +17,8 @@ import onnx
 from keras import layers
 from onnx import numpy_helper
 
-from models.detector.face_detector import YUNET_FILE, YUNET_SHA256
 from models.detector.yunet_decode import STRIDES
-from models.files import ModelUnusable, read_checked
+from models.files import ModelUnusable
 from pipeline.vision.arrays import Floats
 
 # The published first convolution takes 0..255, so its weights are 0.001 on average, less than a step of training
@@ -40,7 +39,6 @@ NECK_CHANNELS = 64
 HEADS = (("cls", 1), ("bbox", 4), ("obj", 1), ("kps", 10))
 PROBABILITIES = ("cls", "obj")
 LANDMARKS = "kps"
-REMEDY = "run `make setup` to fetch it"
 
 
 def build_yunet(*, as_logits: bool = False) -> keras.Model:
@@ -76,11 +74,6 @@ def build_yunet(*, as_logits: bool = False) -> keras.Model:
     return keras.Model(picture, outputs, name="yunet")
 
 
-def read_published() -> bytes:
-    """Return the published ONNX file that set-up installs; raise ModelUnusable if it is missing or damaged."""
-    return read_checked(YUNET_FILE, YUNET_SHA256, remedy=REMEDY)
-
-
 def load_weights(network: keras.Model, onnx_bytes: bytes) -> None:
     """Load the weights of an ONNX file of YuNet."""
     model = _parsed(onnx_bytes)
@@ -98,6 +91,22 @@ def with_weights(onnx_bytes: bytes, network: keras.Model) -> bytes:
         _replace(bias, values[1])
     changed: bytes = model.SerializeToString(deterministic=True)
     return changed
+
+
+def blend(trained: bytes, published: bytes, kept_share: float) -> bytes:
+    """Return an ONNX file of YuNet whose weights are means of two files'; kept_share: of the published ones, 0..1.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models": weights that were trained on from others can be averaged
+    with them, and keep much of what was learned and of what was known before.
+    """
+    model = _parsed(trained)
+    before = {constant.name: numpy_helper.to_array(constant) for constant in _parsed(published).graph.initializer}
+    for constant in model.graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.dtype == np.float32:
+            _replace(constant, (1 - kept_share) * values + kept_share * before[constant.name])
+    blended: bytes = model.SerializeToString(deterministic=True)
+    return blended
 
 
 def _unit(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:

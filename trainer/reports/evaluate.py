@@ -7,20 +7,23 @@ that does not give one probability per face raises ValueError.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier.mask_classifier import MAX_BATCH, Classify
+from models.classifier.mask_classifier import MAX_BATCH
+from models.classifier.onnx_runtime import Classify
 from pipeline.vision.arrays import Floats, Image
 from trainer.data.prepare import EvaluationFaces
 from trainer.reports.calibrate import log_loss, reliability
+from trainer.reports.camera_copies import COPIES
 from trainer.reports.ranking import precision_recall, roc
 
 Truth = NDArray[np.bool_]
 
 CLEAR_FACE_PX = 16  # faces whose shorter side is at least this are also counted apart: below it people disagree too
+SHARES = ("accuracy", "mask_recall", "no_mask_recall")  # of copies, which are measured by nothing else
 THRESHOLD = 0.5  # the probability of a mask from which on a face is labelled mask
 
 
@@ -30,11 +33,13 @@ class ScoredTestSet:
 
     set_name: "face-mask-12k/Test". faces: one or more.
     probabilities: float32 n of a mask, by network; the first network is the one that serves.
+    of_copies: float32 n of the network that serves, by the name of the copy (camera_copies.py); may be empty.
     """
 
     set_name: str
     faces: EvaluationFaces
     probabilities: Mapping[str, Floats]
+    of_copies: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def served(self) -> Floats:
@@ -66,7 +71,13 @@ def score_test_set(networks: Mapping[str, Classify], faces: EvaluationFaces, set
     for name, answers in probabilities.items():
         if answers.shape != (len(faces),) or not np.all((answers >= 0) & (answers <= 1)):
             raise ValueError(f"network {name} does not give one probability per face on {set_name}: train it again")
-    return ScoredTestSet(set_name=set_name, faces=faces, probabilities=probabilities)
+    serving = next(iter(networks.values()))
+    return ScoredTestSet(
+        set_name=set_name,
+        faces=faces,
+        probabilities=probabilities,
+        of_copies={name: _run(serving, copy(faces.crops)) for name, copy in COPIES.items()},
+    )
 
 
 def card_figures(scored: ScoredTestSet) -> dict[str, float]:
@@ -74,7 +85,8 @@ def card_figures(scored: ScoredTestSet) -> dict[str, float]:
 
     Returns:
         By name, counts and shares 0..1 (log_loss: nats): faces, and per network accuracy_int8, mask_recall_int8 and so
-        on. When the faces' sizes differ, also for faces of CLEAR_FACE_PX and more: faces_16px, accuracy_16px_int8.
+        on. When the faces' sizes differ, also for faces of CLEAR_FACE_PX and more: faces_16px, accuracy_16px_int8. Of
+        grey, dark and blurred copies the shares that the serving network gets right: accuracy_grey_int8.
     """
     sides = scored.faces.side_px
     groups = {"": np.ones(len(sides), bool)}
@@ -85,6 +97,10 @@ def card_figures(scored: ScoredTestSet) -> dict[str, float]:
         for group, chosen in groups.items():
             for name, value in classification_figures(probabilities[chosen], scored.faces.has_mask[chosen]).items():
                 found[f"{name}{group}_{network}"] = round(value, 4)
+    serving = next(iter(scored.probabilities))
+    for copy, probabilities in scored.of_copies.items():
+        figures = classification_figures(probabilities, scored.faces.has_mask)
+        found |= {f"{name}_{copy}_{serving}": round(figures[name], 4) for name in SHARES if name in figures}
     return found
 
 

@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from models.classifier.card import FLOAT_NAME, INT8_NAME, KERAS_NAME
-from models.classifier.mask_classifier import Classify, load_onnx
+from models.classifier.onnx_runtime import Classify, load_onnx
 
 BATCHES = (1, 8, 32)
 WARM_UP_CALLS = 3

@@ -1,12 +1,12 @@
 """Slice test results by data set and face size: scored test sets in, shares by slice and the worst mistakes out.
 
-Pure. All sets are joined, then sliced by source and by face size. Each share has its Wilson interval, because many
-slices are small. A share of no faces is None.
+Pure. All sets are joined, then sliced by source, by face size, and by copies as worse cameras show them. Each share has
+its Wilson interval, because many slices are small. A share of no faces is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -54,24 +54,36 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def slices(tests: Sequence[ScoredTestSet]) -> tuple[FaceSlice, ...]:
-    """Slice the faces of all test sets by source and by size; leave out empty slices."""
+    """Slice the faces of all test sets by source, by size and by copy; leave out empty slices."""
     has_mask = np.concatenate([test.faces.has_mask for test in tests])
     right = (np.concatenate([test.served for test in tests]) >= THRESHOLD) == has_mask
+    all_faces = np.ones(len(has_mask), bool)
     sides = np.concatenate([test.faces.side_px for test in tests])
     sources = np.array([source for test in tests for source in test.faces.sources])
     by_source = (("source", str(source), sources == source) for source in np.unique(sources))
     by_size = (("face size", _size(low, high), (sides >= low) & (sides < high)) for low, high in SIZES_PX)
+    cuts = [(cut_by, name, right, chosen) for cut_by, name, chosen in (*by_source, *by_size)]
+    cuts += [
+        ("copies", name, right_on_copies, all_faces) for name, right_on_copies in _right_on_copies(tests, has_mask)
+    ]
     return tuple(
         FaceSlice(
             cut_by=cut_by,
             name=name,
-            accuracy=_share(right[chosen]),
-            mask_recall=_share(right[chosen & has_mask]),
-            no_mask_recall=_share(right[chosen & ~has_mask]),
+            accuracy=_share(is_right[chosen]),
+            mask_recall=_share(is_right[chosen & has_mask]),
+            no_mask_recall=_share(is_right[chosen & ~has_mask]),
         )
-        for cut_by, name, chosen in (*by_source, *by_size)
+        for cut_by, name, is_right, chosen in cuts
         if chosen.any()
     )
+
+
+def _right_on_copies(tests: Sequence[ScoredTestSet], has_mask: Truth) -> Iterator[tuple[str, Truth]]:
+    """Yield each kind of copy that all sets have, and which of them get the right label."""
+    for name in tests[0].of_copies:
+        if all(name in test.of_copies for test in tests):
+            yield name, (np.concatenate([test.of_copies[name] for test in tests]) >= THRESHOLD) == has_mask
 
 
 def worst_mistakes(tests: Sequence[ScoredTestSet], count: int) -> tuple[Mistake, ...]:
