@@ -184,17 +184,32 @@ def test_cameras_that_are_gone_are_no_longer_exported() -> None:
     cameras = [camera(name, at if name != "ghost" else None) for name, at in seen.items() if name != "file-1"]
 
     told = metric_samples(
-        Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None), seen, now
+        Status(cameras=cameras, files=[camera("file-1", now)], processes=[], streams={}, model=None),
+        seen,
+        lambda _: now,
     )
 
     assert [labels[0] for labels, _ in told[metrics.produced]] == ["now", "ghost", "yesterday"]
+
+
+def test_the_age_of_a_picture_is_measured_on_the_clock_of_its_node() -> None:
+    newest = {"slow": 1000.0, "fast": 5000.0}  # their nodes' clocks differ by more than an hour
+    cameras = [camera(name, at) for name, at in newest.items()]
+
+    told = metric_samples(
+        Status(cameras=cameras, files=[], processes=[], streams={}, model=None), newest, lambda name: newest[name] + 0.5
+    )
+
+    assert dict(told[metrics.camera_age_s]) == {("slow",): 0.5, ("fast",): 0.5}
 
 
 def test_with_too_many_cameras_the_newest_are_exported() -> None:
     cameras = [camera(f"c{number}", float(number)) for number in range(MAX_CAMERAS + 10)]
 
     seen = {camera.name: float(camera.newest_at or 0) for camera in cameras}
-    told = metric_samples(Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, 1000.0)
+    told = metric_samples(
+        Status(cameras=cameras, files=[], processes=[], streams={}, model=None), seen, lambda _: 1000.0
+    )
 
     names = {labels[0] for labels, _ in told[metrics.camera_up]}
     assert (len(names), "c9" in names, "c10" in names) == (MAX_CAMERAS, False, True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -54,11 +54,16 @@ def add_metrics(app: Flask, context: WorkerContext, token: str | None) -> None:
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-def metric_samples(found: Status, seen: Mapping[str, float], now: float) -> dict[RedisMetric, Samples]:
-    """Return the samples of a status. seen: when each camera's producer was last seen; as now, on Redis' clock."""
+def metric_samples(found: Status, seen: Mapping[str, float], now: Callable[[str], float]) -> dict[RedisMetric, Samples]:
+    """Return the samples of a status.
+
+    Args:
+        seen: when each camera's producer was last seen, on the clock of the node that holds the camera.
+        now: the time on that clock, from a camera's name.
+    """
     result: dict[RedisMetric, Samples] = {metric: [] for metric in metrics.REDIS_METRICS}
     for camera in _listed(found.cameras, seen, now):
-        for metric, labels, value in _of_camera(camera, now):
+        for metric, labels, value in _of_camera(camera, now(camera.name)):
             result[metric].append(((camera.name, *labels), value))
     for name, stream in found.streams.items():
         result[metrics.stream_length].append(((name,), stream.length))
@@ -84,13 +89,13 @@ def _of_camera(camera: Camera, now: float) -> Iterator[tuple[RedisMetric, tuple[
         yield metrics.camera_latency_s, (), camera.latency_ms / 1000
 
 
-def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: float) -> list[Camera]:
+def _listed(cameras: Sequence[Camera], seen: Mapping[str, float], now: Callable[[str], float]) -> list[Camera]:
     """Return the cameras to report, at most MAX_CAMERAS of those seen within a day.
 
     A camera that has never delivered a frame is included: its producer is seen nevertheless.
     """
     last = sorted(cameras, key=lambda camera: seen.get(camera.name, 0.0), reverse=True)
-    return [camera for camera in last[:MAX_CAMERAS] if now - seen.get(camera.name, 0.0) < CAMERA_RETENTION_S]
+    return [one for one in last[:MAX_CAMERAS] if now(one.name) - seen.get(one.name, 0.0) < CAMERA_RETENTION_S]
 
 
 class _ViewerCollector(Collector):
@@ -102,8 +107,10 @@ class _ViewerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the present metrics; without those from Redis when it fails."""
         try:
-            found = status.read_status(self._context.bus)
-            values = metric_samples(found, _seen(self._context), self._context.clock.now()) | _memory(self._context)
+            bus = self._context.bus
+            found = status.read_status(bus)
+            values = metric_samples(found, _seen(self._context), lambda camera: bus.shard_of(camera).clock.now())
+            values |= _memory(self._context)
         except redis.RedisError as error:
             log.debug("metrics without those in Redis: %s", error)
             metrics.redis_up.set(0)
