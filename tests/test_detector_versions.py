@@ -28,9 +28,9 @@ from models.detector.card import (
 from models.detector.self_test import load_with_self_test
 from models.files import ModelUnusable
 from models.registry.kinds import CLASSIFIER, DETECTOR
-from models.registry.promotion import Comparison, compare, promote, rollback
-from models.registry.registry import BUILT_IN, Registry, RegistryError, register, registry_at
-from models.registry.resolve import current_card, current_folder
+from models.registry.promotion import Comparison, compare, promote
+from models.registry.registry import BUILT_IN, Registry, register, registry_at
+from models.registry.resolve import current_folder
 from models.registry.store import open_store
 from pipeline.runtime.settings import Settings
 
@@ -78,27 +78,6 @@ def test_a_registered_detector_is_beside_the_classifiers_and_not_yet_current(pla
     assert read_detector_card(folder) == detector
     assert load_with_self_test(folder=folder).input_px == detector.input_px
     assert current_folder(place, DETECTOR) == DEFAULT_FOLDER
-
-
-def test_promoting_and_going_back_leaves_the_other_kind_alone(place: str, tmp_path: Path) -> None:
-    first, second = write_detector(tmp_path / "1", "first"), write_detector(tmp_path / "2", "second")
-    for run in ("1", "2"):
-        register(place, tmp_path / run)
-    detectors = registry_at(place).of_kind(DETECTOR)
-
-    promote(detectors, first.version, by=BY, force=True)
-    step = promote(detectors, second.version, by=BY, force=True)
-    seen = [current_card(place, DETECTOR).version]
-    for _ in range(2):
-        rollback(detectors, by=BY)
-        seen.append(detectors.current().version)
-
-    assert (step.version, step.before) == (second.version, first.version)
-    assert seen == [second.version, first.version, BUILT_IN]
-    with pytest.raises(RegistryError, match="there is no previous version"):
-        rollback(detectors, by=BY)
-    assert registry_at(place).current().version == BUILT_IN
-    assert registry_at(place).current().history == []
 
 
 def test_a_registry_made_before_there_were_versions_of_detectors_uses_the_built_in_one(

@@ -5,24 +5,27 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import fsspec
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from versions import flip_a_byte, network, write_model, write_version
+from versions import flip_a_byte, network, write_detector, write_model, write_version
 
 import maskwatch
 from models.card import CARD_NAME, parse_card_as
 from models.classifier import self_test
 from models.classifier.card import DEFAULT_FOLDER, FLOAT_NAME, INT8_NAME, KERAS_NAME, Card, read_card, write_card
 from models.classifier.self_test import load_with_self_test
+from models.detector.card import DetectorCard
 from models.files import ModelUnusable, sha256_of
-from models.registry.kinds import CLASSIFIER
+from models.registry.kinds import CLASSIFIER, DETECTOR, ModelKind
 from models.registry.promotion import Comparison, compare, promote, rollback
 from models.registry.registry import BUILT_IN, CURRENT_NAME, Registry, RegistryError, register, registry_at
 from models.registry.resolve import current_card, current_folder
@@ -88,15 +91,24 @@ def test_a_registered_version_is_there_whole_and_not_yet_current(place: str, tmp
     assert not any(path.name.startswith(".") for path in folder.iterdir())
 
 
-def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path: Path) -> None:
-    first, second = write_version(tmp_path / "1", "first"), write_version(tmp_path / "2", "second")
+@pytest.mark.parametrize(
+    ("kind", "other", "write"), [(CLASSIFIER, DETECTOR, write_version), (DETECTOR, CLASSIFIER, write_detector)]
+)
+def test_promoting_and_going_back_walks_along_the_versions_of_one_kind(
+    place: str,
+    tmp_path: Path,
+    kind: ModelKind[Any],
+    other: ModelKind[Any],
+    write: Callable[[Path, str], Card | DetectorCard],
+) -> None:
+    first, second = write(tmp_path / "1", "first"), write(tmp_path / "2", "second")
     for run in ("1", "2"):
         register(place, tmp_path / run)
-    registry = registry_at(place)
+    registry = registry_at(place).of_kind(kind)
 
     promote(registry, first.version, by=BY, force=True)
     step = promote(registry, second.version, by=BY, force=True)
-    seen = [current_card(place, CLASSIFIER).version]
+    seen = [current_card(place, kind).version]
     for _ in range(2):
         rollback(registry, by=BY)
         seen.append(registry.current().version)
@@ -106,6 +118,8 @@ def test_promoting_and_going_back_walks_along_the_versions(place: str, tmp_path:
     assert registry.current().by == BY
     with pytest.raises(RegistryError, match="there is no previous version"):
         rollback(registry, by=BY)
+    untouched = registry_at(place).of_kind(other).current()
+    assert (untouched.version, untouched.history) == (BUILT_IN, [])
 
 
 def test_what_serves_and_the_report_are_copied(tmp_path: Path) -> None:
