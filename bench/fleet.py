@@ -7,6 +7,7 @@ follows and tracks all results, each per frame; and how long a status takes. Exi
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import msgspec
 from bench.clip import OUT
 from bench.pretend import cpu_s, run_cameras, run_classifiers, run_detectors, running
 from pipeline.bus.connection import Redis, connect
-from pipeline.bus.result_consumer import ResultConsumer
+from pipeline.bus.result_consumer import FOLLOW_INTERVAL_S, ResultConsumer
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_ledgers, read_status
 from pipeline.runtime.embedded_server import embedded_server
@@ -29,6 +30,7 @@ FLEETS = (3, 10, 100, 300)
 FRAMES_PER_S = 300.0  # of all cameras together
 WORKERS = 4
 WARM_UP_S = 6.0  # rates of the status need five seconds
+SLICES = 5  # of the time of a fleet; the median is reported, since other programs come and go
 STATUS_CALLS = 20
 MAX_GROWTH = 1.2  # of Redis' CPU a frame, from the smallest fleet to the largest
 MAX_STATUS_MS = 30.0
@@ -56,20 +58,29 @@ def measure_fleet(cameras: int, seconds: float, jpeg_bytes: int) -> dict[str, fl
             _wait_for_labels(bus, list(rates))
             time.sleep(WARM_UP_S)
             pids = {"cameras": producers, "detectors": detectors, "classifiers": classifiers, "viewer": viewer.pid}
-            before = {name: cpu_s(pid) for name, pid in pids.items()} | _others(client, recorder)
-            produced = _produced(bus, list(rates))
-            time.sleep(seconds)
-            after = {name: cpu_s(pid) for name, pid in pids.items()} | _others(client, recorder)
-            frames = _produced(bus, list(rates)) - produced
+
+            def spent() -> dict[str, float]:
+                cpu = {name: cpu_s(pid) for name, pid in pids.items()} | _others(client, recorder)
+                return cpu | {"frames": float(_produced(bus, list(rates)))}
+
+            spent_at = [spent()]
+            for _ in range(SLICES):
+                time.sleep(seconds / SLICES)
+                spent_at.append(spent())
             status_ms = [_timed_ms(bus) for _ in range(STATUS_CALLS)]
             balanced = all(ledger.balances for ledger in read_ledgers(bus, list(rates)).values())
         recorder.stop()
         viewer.terminate()
         viewer.wait()
-    costs = {f"{name}_ms": 1000 * (after[name] - before[name]) / frames for name in after}
+    slices = [{name: after[name] - before[name] for name in after} for before, after in itertools.pairwise(spent_at)]
+    costs = {
+        f"{name}_ms": statistics.median(1000 * one[name] / one["frames"] for one in slices)
+        for name in spent_at[0]
+        if name != "frames"
+    }
     return costs | {
         "cameras": cameras,
-        "frames_per_s": frames / seconds,
+        "frames_per_s": sum(one["frames"] for one in slices) / seconds,
         "status_ms": statistics.median(status_ms),
         "balanced": float(balanced),
     }
@@ -119,7 +130,7 @@ class _Recorder:
     def _follow(self) -> None:
         trackers: dict[str, FaceTracker] = {}
         with connect(self._url) as client:
-            consumer = ResultConsumer(Bus(client).shards)
+            consumer = ResultConsumer(Bus(client).shards, interval_s=FOLLOW_INTERVAL_S)
             while not self._ended.is_set():
                 for result in consumer.read():
                     trackers.setdefault(result.camera, FaceTracker()).update(result.faces, result.captured_at)

@@ -22,7 +22,7 @@ from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, frame_id
 from pipeline.bus.reader import Reader
-from pipeline.bus.shards import Bus
+from pipeline.bus.shards import Bus, Stage
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.faces import Face
@@ -67,12 +67,14 @@ def run_detectors(url: str, count: int, wait_s: float, stop: Event, shards: int 
     """Take frames, wait, and forward one face of each, in `count` threads."""
 
     def work(reader: Reader[Frame]) -> None:
-        for entry in reader.read(1):
-            time.sleep(wait_s)
+        entries = reader.read(1)
+        for number, entry in enumerate(entries, start=1):
+            _work_for(wait_s)
             faces = FaceCrops.for_frame(
                 entry.record, boxes=[FACE.box], scores=[FACE.score], crop_px=CROP_PX, seconds={"detect": wait_s}
             )
             reader.forward(entry, faces, bytes(3 * CROP_PX**2))
+            reader.renew(entries[number:])
 
     _run_threads(count, lambda: _loop(url, "detector", work, stop, shards))
 
@@ -82,7 +84,7 @@ def run_classifiers(url: str, count: int, wait_s: float, stop: Event, shards: in
 
     def work(reader: Reader[FaceCrops]) -> None:
         for entry in reader.read(1):
-            time.sleep(wait_s)
+            _work_for(wait_s)
             result = FrameResult.for_frame(entry.record, faces=[FACE], model="pretend", seconds=entry.record.seconds)
             reader.finish(entry, result)
 
@@ -112,6 +114,11 @@ def cpu_s(pid: int) -> float:
     return own_s + sum(cpu_s(int(child)) for child in children)
 
 
+def _work_for(seconds: float) -> None:
+    if seconds:  # a sleep of 0 s gives the processor away, too
+        time.sleep(seconds)
+
+
 def _frame(bus: Bus, camera: str, start: int, seq: int) -> Frame:
     identity, shard = frame_id(camera, start, seq), bus.shard_of(camera)
     captured_at = shard.clock.now()
@@ -133,9 +140,8 @@ def _loop(url: str, role: str, work: Callable[[Any], None], stop: Event, shards:
     heartbeats = threading.Thread(target=context.send_heartbeats, daemon=True)
     heartbeats.start()
     record: Any = Frame if role == "detector" else FaceCrops
-    reader: Reader[Any] = Reader(
-        context.bus, stage="frames" if role == "detector" else "faces", record_type=record, consumer=context.id
-    )
+    stage: Stage = "frames" if role == "detector" else "faces"
+    reader: Reader[Any] = Reader(context.bus, stage=stage, record_type=record, consumer=context.id, pipelined=True)
     while not stop.is_set():
         context.watchdog.kick()
         work(reader)

@@ -70,3 +70,49 @@ def test_an_answer_that_came_too_late_is_not_that_of_the_next_command(server: Se
 
     assert connection.execute_command("ECHO", "next") == b"next"
     client.close()
+
+
+def test_a_deferred_command_is_sent_with_the_next_one_and_before_it(server: Server) -> None:
+    connection, answers = DedicatedConnection(server.client), []
+
+    connection.defer(("INCR", "a"), answers.append)
+    before = server.client.get("a")
+
+    assert connection.execute_command("INCR", "a") == 2
+    assert (before, answers) == (None, [1])
+
+
+def test_a_deferred_command_is_sent_by_a_flush_once(server: Server) -> None:
+    connection, answers = DedicatedConnection(server.client), []
+
+    connection.defer(("INCR", "a"), answers.append)
+    connection.flush()
+    connection.flush()
+
+    assert answers == [1]
+
+
+def test_a_deferred_command_survives_a_lost_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.bus.dedicated_connection.CHECK_AFTER_S", float("inf"))
+    connection, answers = DedicatedConnection(server.client), []
+    server.client.client_kill_filter(_id=connection.execute_command("CLIENT", "ID"))
+    connection.defer(("INCR", "a"), answers.append)
+
+    with pytest.raises(redis.ConnectionError):
+        connection.flush()
+
+    assert connection.execute_command("GET", "a") == b"1"
+    assert answers == [1]
+
+
+def test_an_error_of_a_deferred_command_is_raised_by_the_next_one_and_costs_no_other_answer(server: Server) -> None:
+    connection, answers = DedicatedConnection(server.client), []
+    server.client.set("text", "text")
+    connection.defer(("INCR", "text"), lambda answer: answer)
+    connection.defer(("INCR", "a"), answers.append)
+
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        connection.execute_command("PING")
+
+    assert answers == [1]
+    assert connection.execute_command("PING") == b"PONG"

@@ -107,6 +107,28 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     assert server.client.xlen("{s0}:frames") == server.client.xlen("{s0}:faces") == 0
 
 
+def test_a_pipelined_reader_settles_with_its_next_call(server: Server) -> None:
+    for seq in range(3):
+        writer(server).publish(frame(server, seq, live=False), b"jpeg")
+    reader = Reader(server.bus, stage="frames", record_type=Frame, consumer="detector-1", pipelined=True)
+    first, second = read(reader, 2)
+
+    reader.drop(first, "pixels_gone")
+    frames_reader(server).drop(second, "pixels_gone")
+    reader.drop(second, "pixels_gone")
+    before = ledger(server)
+    server.client.script_flush()
+    (third,) = reader.read(1)
+    after = ledger(server)
+    reader.drop(third, "pixels_gone")
+    reader.leave_group()
+
+    assert before == Ledger(produced=3, dropped={"pixels_gone": 1}, in_flight=2)
+    assert after == Ledger(produced=3, dropped={"pixels_gone": 2}, in_flight=1)
+    assert ledger(server) == Ledger(produced=3, dropped={"pixels_gone": 3})
+    assert reader.outcomes == {"dropped:pixels_gone": 2}  # the second one was settled by another process
+
+
 def test_publishing_again_after_a_lost_answer_changes_nothing(server: Server) -> None:
     one, sent = writer(server), frame(server, 0)
 

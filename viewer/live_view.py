@@ -15,7 +15,7 @@ from typing import cast
 
 from pipeline.bus.messages import FILE_PREFIX, PIXELS_PATTERN, FrameResult, frame_id
 from pipeline.bus.pixel_reader import fetch_many_pixels
-from pipeline.bus.result_consumer import READ_BLOCK_MS, ResultConsumer
+from pipeline.bus.result_consumer import FOLLOW_INTERVAL_S, READ_BLOCK_MS, ResultConsumer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import BadImage, jpeg_size
 from pipeline.vision.tracks import FaceTracker, TrackedFace
@@ -68,7 +68,7 @@ class LiveView:
                 if consumer is None or consumer.shards is not shards:
                     if consumer is not None:
                         consumer.close()
-                    consumer = ResultConsumer(shards)
+                    consumer = ResultConsumer(shards, interval_s=FOLLOW_INTERVAL_S)
                 results = consumer.read(self._block_ms())
                 with self._context.busy():
                     for result in results:

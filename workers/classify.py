@@ -52,7 +52,7 @@ def main(settings: Settings) -> int:
     model = reloader.first.model
     with worker_context("classifier", settings) as context, reloader.polling():
         report_model(context, reloader.first.version)
-        reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id)
+        reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id, pipelined=True)
         metrics.settled.add_reader("faces", reader.outcomes)
         announce_at = 0.0
         while context.should_run():

@@ -48,7 +48,7 @@ def main(settings: Settings) -> int:
     with worker_context("detector", settings) as context, reloader.polling():
         if settings.detector != "haar":
             report_model(context, reloader.first.version)
-        reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id)
+        reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id, pipelined=True)
         metrics.settled.add_reader("frames", reader.outcomes)
         while context.should_run():
             if (newer := reloader.take()) is not None:
@@ -58,9 +58,11 @@ def main(settings: Settings) -> int:
             report_state(context, reloader.state)
             with context.reconnecting():
                 model = active_model.get(context)
-                for entry in reader.read(1):
+                entries = reader.read(1)
+                for number, entry in enumerate(entries, start=1):
                     with context.busy(), reader.guard(entry):
                         detect(context, reader, entry, detector, model)
+                    reader.renew(entries[number:])
         with context.reconnecting():
             reader.leave_group()
     return 0

@@ -7,6 +7,7 @@ x1, y1, x2, y2 in pixels of the full frame.
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -58,12 +59,15 @@ class FrameIdentity(Struct, frozen=True, kw_only=True):
 
     def identity(self) -> dict[str, Any]:
         """Return these fields, to make another record of the same frame."""
-        return {name: getattr(self, name) for name in FrameIdentity.__struct_fields__}
+        return dict(zip(FrameIdentity.__struct_fields__, _identity_of(self), strict=True))
 
     @property
     def crops_key(self) -> str:
         """The key that holds the frame's crops between detection and classification."""
         return self.pixels_key.replace(":pixels:", ":crops:", 1)
+
+
+_identity_of = operator.attrgetter(*FrameIdentity.__struct_fields__)
 
 
 class Frame(FrameIdentity, frozen=True, kw_only=True):

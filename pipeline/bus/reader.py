@@ -51,17 +51,22 @@ class Entry(Generic[Record]):
 class Reader(Generic[Record]):
     """Read a stage as one consumer of its groups, and settle what was read, in one thread.
 
-    consumer: this process' ID.
+    Args:
+        consumer: this process' ID.
+        pipelined: settlements are sent with the next call of read, read_new or renew, in one round trip. Each is taken
+            for settled until then; an error of Redis is raised by that call.
     """
 
-    def __init__(self, bus: Bus, *, stage: Stage, record_type: type[Record], consumer: str) -> None:
+    def __init__(
+        self, bus: Bus, *, stage: Stage, record_type: type[Record], consumer: str, pipelined: bool = False
+    ) -> None:
         self._client = bus.client
         self._stage: Stage = stage
         self._record_type = record_type
         self._process_id = consumer
-        connection = DedicatedConnection(bus.client)
-        self._consumer = GroupConsumer(bus, connection, stage, consumer)
-        self._settler = Settler(connection, stage)
+        self._connection = DedicatedConnection(bus.client)
+        self._consumer = GroupConsumer(bus, self._connection, stage, consumer)
+        self._settler = Settler(self._connection, stage, pipelined=pipelined)
         self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
 
     def read(self, count: int) -> list[Entry[Record]]:
@@ -98,10 +103,10 @@ class Reader(Generic[Record]):
                 now.setdefault(shard.number, shard.clock.now())
                 if deadline_at < now[shard.number]:
                     expired.append(entry)
-        self._settler.settle_all(
-            [settlement(entry.at, FrameResult.dropped(entry.record, "expired")) for entry in expired]
-        )
-        return [entry for entry in entries if entry not in expired] if expired else list(entries)
+        if not expired:
+            return list(entries)
+        self._settler.settle(*(settlement(one.at, FrameResult.dropped(one.record, "expired")) for one in expired))
+        return [entry for entry in entries if entry not in expired]
 
     def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes) -> bool:
         """Settle a frame by passing its faces on; return False when another process had settled it."""
@@ -138,6 +143,7 @@ class Reader(Generic[Record]):
 
     def leave_group(self) -> None:
         """Leave the groups in which this process holds nothing; entries that it holds are reclaimed by others."""
+        self._connection.flush()
         self._consumer.leave_group()
 
     def _usable(self, raw: list[RawEntry]) -> list[Entry[Record]]:

@@ -21,6 +21,7 @@ MAX_RESULTS = 256  # of one call and shard
 READ_BLOCK_MS = 250  # a process that is asked to stop notices within this time
 MAX_BATCHES = 16  # answers of Redis that wait for the reader; a thread with another one waits
 ERROR_PAUSE_S = 0.2  # between tries of a thread while Redis fails
+FOLLOW_INTERVAL_S = 0.01  # between two reads of a process that follows every camera: waking it costs more than a result
 CHECK_INTERVAL_S = 1.0  # without results for this long, check that the stream still goes on from where we are
 
 log = logging.getLogger(__name__)
@@ -29,17 +30,22 @@ Fields = dict[bytes, bytes]
 
 
 class ResultConsumer:
-    """Read the results of some shards from now on; in a cluster each of several by a thread of its own."""
+    """Read the results of some shards from now on; in a cluster each of several by a thread of its own.
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    Args:
+        interval_s: from an answer of Redis with results to the next question, so that those of many cameras come
+            together.
+    """
+
+    def __init__(self, shards: Sequence[Shard], *, interval_s: float = 0.0) -> None:
         self.shards = shards
         self._follower: _Follower | None = None
         self._threads: list[_FollowerThread] = []
         self._found: queue.Queue[list[FrameResult] | redis.RedisError] = queue.Queue(MAX_BATCHES)
         if len(shards) > 1 and isinstance(shards[0].client, Cluster):
-            self._threads = [_FollowerThread(shard, self._found) for shard in shards]
+            self._threads = [_FollowerThread(shard, self._found, interval_s) for shard in shards]
         else:
-            self._follower = _Follower(shards)
+            self._follower = _Follower(shards, interval_s)
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first.
@@ -69,14 +75,19 @@ class ResultConsumer:
 class _Follower:
     """Follow the results of shards that one call can read."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], interval_s: float) -> None:
         self._client = shards[0].client
+        self._interval_s = interval_s
+        self._read_again_at = 0.0
         self._last_ids = {shard.key("results"): self._newest_id(shard.key("results")) for shard in shards}
         self._checked_at = time.monotonic()
 
     def read(self, block_ms: int) -> list[FrameResult]:
+        time.sleep(max(0.0, self._read_again_at - time.monotonic()))
         rows = entries_by_stream(self._client.xread(cast(Any, self._last_ids), count=MAX_RESULTS, block=block_ms))
-        if not rows:
+        if rows:
+            self._read_again_at = time.monotonic() + self._interval_s
+        else:
             self._check_ids()
         results = []
         for stream, entries in rows.items():
@@ -105,11 +116,13 @@ class _Follower:
 class _FollowerThread(threading.Thread):
     """Follow the results of one shard; put them, and the errors of Redis, into a queue."""
 
-    def __init__(self, shard: Shard, found: queue.Queue[list[FrameResult] | redis.RedisError]) -> None:
+    def __init__(
+        self, shard: Shard, found: queue.Queue[list[FrameResult] | redis.RedisError], interval_s: float
+    ) -> None:
         super().__init__(name=f"results-{shard.tag}", daemon=True)
         self.ended = threading.Event()
         self.has_failed = False  # the last time that it asked
-        self._follower = _Follower([shard])
+        self._follower = _Follower([shard], interval_s)
         self._results = found
         self.start()
 

@@ -8,10 +8,11 @@ primary without knowing it. A deployed Redis lets no user load scripts; it loads
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import redis
 from redis.client import Pipeline
 from redis.commands.core import Script as RedisScript
 from redis.exceptions import NoPermissionError, NoScriptError
@@ -19,6 +20,7 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from pipeline.bus import messages
 from pipeline.bus.cluster import run_at
 from pipeline.bus.connection import Redis
+from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.messages import FrameIdentity, FrameResult
 
 SCRIPTS_MISSING = "it has not loaded this version's scripts, which it does at its start: restart Redis"
@@ -44,13 +46,32 @@ class Script(RedisScript):
             client: a pipeline, or a dedicated connection; None for the client of this script.
         """
         client, command = client or self.registered_client, self.command(keys or [], args or [])
-        if isinstance(client, Pipeline):
+        if not isinstance(client, DedicatedConnection) and isinstance(client, Pipeline):
             client.scripts.add(self)  # which loads it first if it has to
         try:
             return client.execute_command(*command)
         except NoScriptError:
             self._load(command[3])
             return client.execute_command(*command)
+
+    def defer(
+        self, keys: Sequence[str], args: Sequence[Any], connection: DedicatedConnection, note: Callable[[Any], None]
+    ) -> None:
+        """Run the script with the next command on a connection; `note` is called with its answer unless it fails."""
+        command = self.command(keys, args)
+
+        def answered(answer: Any) -> redis.RedisError | None:
+            try:
+                if isinstance(answer, NoScriptError):
+                    answer = self(keys, args, connection)
+            except redis.RedisError as error:
+                answer = error
+            if isinstance(answer, redis.RedisError):
+                return answer
+            note(answer)
+            return None
+
+        connection.defer(command, answered)
 
     def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
         """Return the command that runs the script, which fails with NoScriptError if Redis does not know it."""

@@ -6,7 +6,6 @@ at any time and the ledger still balances. Only the first process that settles a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline.bus import messages
@@ -45,29 +44,27 @@ class Settlement(NamedTuple):
 
 
 class Settler:
-    """Settle the entries of one stage. counts: what this process settled, by ledger field or "forwarded"."""
+    """Settle the entries of one stage.
 
-    def __init__(self, connection: DedicatedConnection, stage: Stage) -> None:
+    counts: what this process settled, by ledger field or "forwarded".
+
+    Args:
+        pipelined: settlements are sent with the next command on the connection, in one round trip. Each is taken for
+            settled until then; an error of Redis is raised by that command.
+    """
+
+    def __init__(self, connection: DedicatedConnection, stage: Stage, *, pipelined: bool = False) -> None:
         self.counts: dict[str, int] = {}
         self._connection = connection
         self._stage: Stage = stage
+        self._pipelined = pipelined
         self._settle_script = Script(connection.client, "settle")
         self._forward_script = Script(connection.client, "forward")
 
-    def settle(self, settlement: Settlement) -> bool:
-        """Settle one entry; return False when another process had settled it before."""
-        return self._count(settlement.field, self._run(settlement))
-
-    def settle_all(self, settlements: Sequence[Settlement]) -> None:
-        """Settle several entries in a pipeline."""
-        if len(settlements) == 1:  # a pipeline would take a second round trip, to ask whether Redis knows the script
-            self.settle(settlements[0])
-            return
-        with self._connection.client.pipeline(transaction=False) as pipe:
-            for settlement in settlements:
-                self._run(settlement, pipe)
-            for settlement, settled in zip(settlements, pipe.execute(), strict=True):
-                self._count(settlement.field, settled)
+    def settle(self, *settlements: Settlement) -> bool:
+        """Settle entries in one round trip; return False when another process had settled one of them before."""
+        outcomes = [self._settle(settlement) for settlement in settlements]
+        return self._sent(outcomes)
 
     def forward(self, at: StreamEntry, faces: FaceCrops, crops: bytes) -> bool:
         """Settle a frame by bringing its faces to the next stage; return False when another process had settled it."""
@@ -77,21 +74,32 @@ class Settler:
         keys += [*stage_keys[-2:], faces.crops_key]
         args = [*frame_arguments(faces, data_key=faces.crops_key, other_key=faces.pixels_key), mode_of(faces)]
         args += [GROUP, at.id, crops, LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS]
-        return self._count("", self._forward_script(keys, args, self._connection))
+        return self._sent([self._defer(self._forward_script, keys, args, "forwarded")])
 
-    def _run(self, end: Settlement, client: Any = None) -> Any:
+    def _settle(self, end: Settlement) -> list[bool]:
         shard, frame_id = end.at.shard, end.frame_id
         keys = [*shard.stage_keys(self._stage), *shard.camera_keys(end.camera), shard.key(end.at.stream)]
         keys += [shard.key("crops", frame_id or "-"), shard.key("dead")]
         captured_at = "" if end.captured_at is None else f"{end.captured_at:.6f}"
         args: list[Any] = [end.camera, frame_id, end.field, end.result, end.letter]
         args += ["complete" if end.complete else "live", captured_at, GROUP, end.at.id, MAX_DEAD_LETTERS]
-        return self._settle_script(keys, args, client or self._connection)
+        return self._defer(self._settle_script, keys, args, end.field or "forwarded")
 
-    def _count(self, field: str, settled: int) -> bool:
-        field = field or "forwarded"
-        self.counts[field] = self.counts.get(field, 0) + settled
-        return bool(settled)
+    def _defer(self, script: Script, keys: list[str], args: list[Any], field: str) -> list[bool]:
+        """Send a settlement with the next command; return a list that will hold whether it had an effect."""
+        settled: list[bool] = []
+
+        def note(answer: int) -> None:
+            self.counts[field] = self.counts.get(field, 0) + answer
+            settled.append(bool(answer))
+
+        script.defer(keys, args, self._connection, note)
+        return settled
+
+    def _sent(self, outcomes: list[list[bool]]) -> bool:
+        if not self._pipelined:
+            self._connection.flush()
+        return all(settled for outcome in outcomes for settled in outcome)
 
 
 def settlement(at: StreamEntry, result: FrameResult, letter: DeadLetter | None = None) -> Settlement:

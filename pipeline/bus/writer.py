@@ -44,6 +44,9 @@ class Writer:
         self._pixels_ms = pixels_ms
         self._connection = connection or DedicatedConnection(shard.client)
         self._publish = Script(shard.client, "publish")
+        self._keys = [*shard.stage_keys("frames"), *shard.camera_keys(camera), shard.key("newest:frames", camera)]
+        self._keys += [shard.key("lease", camera)]
+        self._cameras_key = shard.key("cameras")
 
     def publish(self, frame: Frame, jpeg: bytes) -> Published:
         """Publish a frame with its JPEG. Calling it again with the same frame changes nothing.
@@ -55,9 +58,8 @@ class Writer:
         Raises:
             NameLost: another process holds the camera's name; names that process.
         """
-        camera, shard = self._camera, self._shard
-        keys = [*shard.stage_keys("frames"), *shard.camera_keys(camera), shard.key("newest:frames", camera)]
-        keys += [shard.key("lease", camera), frame.pixels_key, shard.key("cameras")]
+        shard = self._shard
+        keys = [*self._keys, frame.pixels_key, self._cameras_key]
         args: list[Any] = [*frame_arguments(frame, data_key=frame.pixels_key), mode_of(frame)]
         args += [messages.encode(FrameResult.dropped(frame, reason)) for reason in ("source_full", "memory")]
         args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
