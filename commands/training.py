@@ -27,7 +27,12 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make
 @click.command()
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option("--out", required=True, help="The model folder to write.")
-@click.option("--arch", type=click.Choice(["lite", "resnet18", "resnet50", "yunet"]), default="lite", show_default=True)
+@click.option(
+    "--arch",
+    type=click.Choice(["lite", "resnet18", "resnet18-half", "resnet50", "yunet"]),
+    default="lite",
+    show_default=True,
+)
 @click.option("--validation", help="Data set that is reported on; default: a fifth of each data set.")
 @click.option("--test", "tests", multiple=True, help="Data set that is measured once, at the end.")
 @click.option("--leave-out-copies", is_flag=True, help="Leave out copies of pictures that are measured.")
@@ -36,7 +41,8 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make
 @click.option("--batch", type=click.IntRange(1, 4096), help="Crops or canvases a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
 @click.option("--size-px", type=click.IntRange(32, 1280), help="Of a crop or canvas; default: the architecture's own.")
-@click.option("--weights", help="Starting weights: imagenet or none (resnet18: none), for resnet50 also a file.")
+@click.option("--weights", help="Starting weights: imagenet or none (ResNet18s: none), for resnet50 also a file.")
+@click.option("--teacher", "teachers", multiple=True, metavar="FOLDER", help="A trained model to learn from, too.")
 @click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

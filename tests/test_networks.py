@@ -44,13 +44,13 @@ def test_every_network_turns_uint8_pictures_into_probabilities(arch: str) -> Non
 
 
 def test_the_small_networks_have_the_sizes_of_their_papers() -> None:
-    lite, resnet18 = build_network("lite"), build_network("resnet18")
+    lite, resnet18, half = build_network("lite"), build_network("resnet18"), build_network("resnet18-half")
 
-    sizes = [sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) for model in (lite, resnet18)]
+    sizes = [sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) for model in (lite, resnet18, half)]
 
     assert lite.input_shape == resnet18.input_shape == (None, 112, 112, 3)
     # Tan & Le's authors: 4.7 million, He et al.: 11.7, of which 1.3 and 0.5 tell ImageNet's 1000 classes apart.
-    assert sizes == pytest.approx([3.4e6, 11.2e6], rel=0.02)
+    assert sizes == pytest.approx([3.4e6, 11.2e6, 2.8e6], rel=0.02)
 
 
 def test_lite_computes_what_its_published_weights_compute_in_pytorch() -> None:
@@ -97,7 +97,9 @@ def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(arch: str, tmp_
 
 
 def test_an_unknown_architecture_is_rejected() -> None:
-    with pytest.raises(ValueError, match="unknown architecture 'vgg': choose one of lite, resnet18, resnet50"):
+    with pytest.raises(
+        ValueError, match="unknown architecture 'vgg': choose one of lite, resnet18, resnet18-half, resnet50"
+    ):
         build_network("vgg")
 
 

@@ -20,6 +20,7 @@ from trainer.data.annotations import DatasetUnusable
 from trainer.data.file_listing import is_utf8, printable
 from trainer.data.hash_list import read_hashes
 from trainer.data.sources import DatasetSource, is_clip, read_source
+from trainer.data.teachers import check_teachers
 from trainer.fitting.run_folder import FolderInUse, locked_folder
 from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
 
@@ -51,6 +52,7 @@ class TrainingPlan:
             datasets=tuple(source.dataset.absolute() for source in self.training),
             tests=tuple(source.dataset.absolute() for source in self.tests),
             validation=self.validation and self.validation.dataset.absolute(),
+            teachers=tuple(str(Path(folder).absolute()) for folder in self.settings.teachers),
             weights=weights if weights in (None, IMAGENET, RANDOM) else str(Path(str(weights)).absolute()),
             out=str(self.out.absolute()),
             leave_out=self.settings.leave_out and str(Path(self.settings.leave_out).absolute()),
@@ -65,13 +67,17 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
 
     Raises:
         ValueError: nothing can be trained with these settings.
+        ModelUnusable: a teacher's folder holds no classifier.
     """
     check_is_new(settings)
-    if settings.weights is not None:
-        check_path_is_utf8("--weights", settings.weights)
+    for option, path in (("--weights", settings.weights), *(("--teacher", folder) for folder in settings.teachers)):
+        if path is not None:
+            check_path_is_utf8(option, path)
+    recipe = recipe_of(settings)
+    recipe = msgspec.structs.replace(recipe, teachers=check_teachers(settings.teachers, recipe.margin))
     plan = TrainingPlan(
         settings=settings,
-        recipe=recipe_of(settings),
+        recipe=recipe,
         training=tuple(map(read_source, settings.datasets)),
         validation=read_source(settings.validation) if settings.validation else None,
         tests=tuple(map(read_source, settings.tests)),

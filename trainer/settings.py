@@ -33,6 +33,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     size_px: side S of the square crops, or of a detector's canvases. margin: added to a face's box at each side, as a
     share of its side. weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops or canvases
     per step.
+    teachers: model folders of classifiers to learn from beside the labels, or none.
     threads: None means all processors. Another number gives slightly different weights.
     """
 
@@ -46,6 +47,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     size_px: int | None = None
     margin: float | None = None
     weights: str | None = None
+    teachers: tuple[str, ...] = ()
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
@@ -60,6 +62,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     warmup_share: share of all steps during which the learning rate rises; it then falls along a half cosine to zero.
     None keeps the learning rate constant.
     ema_decay: of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
+    teachers: the versions of the classifiers that it learns from.
     """
 
     about: str
@@ -74,8 +77,11 @@ class Recipe(Struct, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     ema_decay: float | None = None
+    teachers: tuple[str, ...] = ()
 
 
+# How much of what a taught network learns is the teachers' answer; the rest is the label, which is right more often.
+TAUGHT_SHARE = 0.7
 # The margin is small: the masked faces of public data sets show more surroundings than the bare ones, and with a wide
 # margin a network learns to take surroundings for a mask.
 _LITE = Recipe(
@@ -95,6 +101,9 @@ _LITE = Recipe(
 RECIPES = {
     "lite": _LITE,
     "resnet18": msgspec.structs.replace(_LITE, about="ResNet18", weights=RANDOM, epochs=56),
+    "resnet18-half": msgspec.structs.replace(
+        _LITE, about="ResNet18 with half as many channels, for CPUs", weights=RANDOM, epochs=56
+    ),
     "resnet50": Recipe(
         about="ResNet50 pretrained on ImageNet, with a dense head of its own",
         size_px=224,
@@ -138,6 +147,8 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     named = ("size_px", "margin", "weights", "epochs", "batch", "learning_rate")
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}
     recipe = msgspec.structs.replace(recipes[settings.arch], **changes)
+    if settings.teachers:  # which say themselves how sure a label is
+        recipe = msgspec.structs.replace(recipe, label_smoothing=0.0)
     _check_numbers(settings, recipe)
     if is_detector(settings.arch):
         _check_detector(settings, recipe)
@@ -165,6 +176,8 @@ def check_start(arch: str, weights: str) -> None:
 
 
 def _check_detector(settings: TrainSettings, recipe: Recipe) -> None:
+    if settings.teachers:
+        raise ValueError(f"{settings.arch} learns from boxes: --teacher is for classifiers")
     if settings.margin is not None:
         raise ValueError(f"{settings.arch} cuts no crops: --margin is for classifiers")
     if recipe.weights != PUBLISHED:

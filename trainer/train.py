@@ -9,8 +9,8 @@ The model folder gets classifier.keras, classifier.onnx (float), classifier.int8
 (the split of each face), report/ and, last, card.json; trainer/detection/train_detector.py describes that of a
 detector. Until then it holds a checkpoint, from which train() with the same settings continues after any interruption;
 a lock keeps other runs out.
-DatasetUnusable (data sets), ValueError (settings, checkpoint) and ModelUnusable (the face detector's file, the weights
-to start from) end it.
+DatasetUnusable (data sets), ValueError (settings, checkpoint), ModelUnusable (the face detector's file, the weights to
+start from, a teacher) and ClassifierFailed (a teacher) end it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from trainer.checks import TrainingPlan, check_is_new
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.prepare import TOO_FEW_TO_VALIDATE, PreparedData, prepare_data
+from trainer.data.teachers import Teachers
 from trainer.detection.train_detector import train_detector
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.fit import fit
@@ -62,7 +63,8 @@ def _run(plan: TrainingPlan, checkpoint: Checkpoint[Epoch], report: Callable[[Pr
     origin = RunOrigin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=prepared.digest)
     if epochs := checkpoint.epochs_of(origin):
         log.info("%s: continuing after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
-    epochs = fit(network, prepared, origin, checkpoint, report)
+    teachers = Teachers(settings.teachers) if settings.teachers else None
+    epochs = fit(network, prepared, origin, checkpoint, report, teachers=teachers)
     write_model_folder(network, prepared, plan, epochs, job)
     checkpoint.remove()
 

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from trainer.data.batches import Batches
 from trainer.data.prepare import EvaluationFaces, PreparedData
+from trainer.data.teachers import Teachers
 from trainer.fitting.average import MovingAverage
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.progress import Progress, ReportProgress
 from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
+
+HALF = 0.5  # the probability that divides masks from bare faces while training
 
 
 def fit(
@@ -30,6 +33,8 @@ def fit(
     origin: RunOrigin,
     checkpoint: Checkpoint[Epoch],
     report: Callable[[Progress], None],
+    *,
+    teachers: Teachers | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a network from its checkpoint or from the beginning; return the figures of all epochs.
 
@@ -37,6 +42,7 @@ def fit(
         network: uncompiled; it gets its final weights.
         checkpoint: of the run folder; written after each epoch.
         report: gets each Progress; what it raises ends the training.
+        teachers: to learn from beside the labels.
 
     Raises:
         ValueError: the checkpoint belongs to another run or is damaged, or an epoch has no finite loss.
@@ -53,7 +59,7 @@ def fit(
         checkpoint.restore(state)
     saving = _SaveCheckpoint(checkpoint, state, origin, epochs)
     network.fit(
-        Batches(prepared.training, recipe, origin.seed, first_epoch=len(epochs)),
+        Batches(prepared.training, recipe, origin.seed, first_epoch=len(epochs), teachers=teachers),
         initial_epoch=len(epochs),
         epochs=recipe.epochs,
         validation_data=_ValidationBatches(prepared.validation, recipe.batch),
@@ -82,10 +88,15 @@ def _compile(network: keras.Model, recipe: Recipe, steps: int) -> None:
     network.compile(
         optimizer=optimizer,
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+        metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
         jit_compile=False,  # XLA made a step 3 times slower on CPU
     )
     optimizer.build(network.trainable_variables)
+
+
+def _is_right(targets: Any, probabilities: Any) -> Any:
+    """Return for each face whether the network is on the side of its target, which teachers may have made any share."""
+    return keras.ops.equal(targets > HALF, probabilities > HALF)
 
 
 class _ValidationBatches(keras.utils.PyDataset):

@@ -20,7 +20,7 @@ from trainer.settings import IMAGENET, RANDOM, RECIPES, check_arch, check_start
 
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
-STAGE_WIDTHS = (64, 128, 256, 512)
+STAGE_WIDTHS = {"resnet18": (64, 128, 256, 512), "resnet18-half": (32, 64, 128, 256)}
 
 # The channel means (B, G, R) with which the ImageNet weights of ResNet50 were trained.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -39,9 +39,9 @@ def build_network(arch: str, size_px: int | None = None, *, weights: str = RANDO
     Args:
         arch: a key of RECIPES.
         size_px: side of the square input; None means the architecture's own.
-        weights: of the body to start from: "none" means random, the only choice of resnet18; "imagenet" is installed by
-            set-up for lite, and downloaded once by Keras for resnet50, which also accepts a .weights.h5 or .h5 file
-            without the top.
+        weights: of the body to start from: "none" means random, the only choice of the ResNet18s; "imagenet" is
+            installed by set-up for lite, and downloaded once by Keras for resnet50, which also accepts a .weights.h5 or
+            .h5 file without the top.
 
     Raises:
         ValueError: an unknown arch, or weights that do not fit or cannot be loaded.
@@ -52,7 +52,7 @@ def build_network(arch: str, size_px: int | None = None, *, weights: str = RANDO
     if arch == "resnet50":
         return _resnet50(side, weights)
     check_start(arch, weights)
-    return _lite(side, weights) if arch == "lite" else _resnet18(side)
+    return _lite(side, weights) if arch == "lite" else _resnet18(side, arch)
 
 
 def _lite(size_px: int, weights: str) -> keras.Model:
@@ -64,18 +64,19 @@ def _lite(size_px: int, weights: str) -> keras.Model:
     return network
 
 
-def _resnet18(size_px: int) -> keras.Model:
+def _resnet18(size_px: int, arch: str) -> keras.Model:
+    widths = STAGE_WIDTHS[arch]
     picture = keras.Input((size_px, size_px, 3), dtype="uint8", name="crops")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(picture)
-    x = _conv_norm(x, STAGE_WIDTHS[0], kernel=7, stride=2)
+    x = _conv_norm(x, widths[0], kernel=7, stride=2)
     x = layers.ReLU()(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    for stage, channels in enumerate(STAGE_WIDTHS):
+    for stage, channels in enumerate(widths):
         for block in range(BLOCKS_PER_STAGE):
             x = _residual(x, channels, stride=2 if stage > 0 and block == 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(BODY_DROPOUT)(x)
-    return keras.Model(picture, _mask_probability(x), name="resnet18")
+    return keras.Model(picture, _mask_probability(x), name=arch)
 
 
 def _residual(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:

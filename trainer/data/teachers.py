@@ -1,0 +1,52 @@
+"""Ask trained classifiers about augmented crops: crops in, the mean of their probabilities of a mask out.
+
+A network that is taught learns from this answer as well as from the label (knowledge distillation, Hinton, Vinyals and
+Dean 2015): how sure the teachers are of each of many views of a face says more than one bit. They are asked about the
+crop that the network sees, so they must have been trained on crops with the same margin; another size is resized.
+A model folder that is missing or damaged raises ModelUnusable, a failure of the runtime ClassifierFailed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.classifier.card import read_card
+from models.classifier.mask_classifier import MaskClassifier, load_classifier
+from pipeline.vision.arrays import Floats, Image
+
+THREADS = 1  # of each teacher: the others are busy with the network that is taught
+
+
+class Teachers:
+    """One or more trained classifiers, loaded from their model folders. One thread at a time may ask them."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._classifiers: list[MaskClassifier] = [
+            load_classifier(Path(folder), "onnx", threads=THREADS) for folder in folders
+        ]
+
+    def mask_probability(self, crops: Image) -> Floats:
+        """Return the mean of the teachers' probabilities of a mask, float32 n, 0..1, for uint8 n x S x S x 3 RGB."""
+        answers = [classifier.mask_probability(crops) for classifier in self._classifiers]
+        mean: Floats = np.mean(answers, axis=0, dtype=np.float32)
+        return mean
+
+
+def check_teachers(folders: Sequence[str], margin: float) -> tuple[str, ...]:
+    """Return the versions of teachers.
+
+    Raises:
+        ValueError: one was trained on crops with another margin.
+        ModelUnusable: a folder holds no classifier.
+    """
+    cards = [read_card(Path(folder)) for folder in folders]
+    for folder, card in zip(folders, cards, strict=True):
+        if card.margin != margin:
+            raise ValueError(
+                f"--teacher {folder} was trained on crops with a margin of {card.margin:g}, this network gets "
+                f"{margin:g}: give --margin {card.margin:g}, or another teacher"
+            )
+    return tuple(card.version for card in cards)
