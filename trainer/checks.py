@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 
 from models.card import CARD_NAME
+from models.classifier.card import read_card
 from models.registry.registry import registry_at
 from models.registry.store import open_store
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.file_listing import is_utf8, printable
 from trainer.data.hash_list import read_hashes
 from trainer.data.sources import DatasetSource, is_clip, read_source
-from trainer.data.teachers import check_teachers
 from trainer.fitting.run_folder import FolderInUse, locked_folder
 from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
 
@@ -74,7 +74,7 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
         if path is not None:
             check_path_is_utf8(option, path)
     recipe = recipe_of(settings)
-    recipe = msgspec.structs.replace(recipe, teachers=check_teachers(settings.teachers, recipe.margin))
+    recipe = msgspec.structs.replace(recipe, teachers=_teachers(settings.teachers, recipe.margin))
     plan = TrainingPlan(
         settings=settings,
         recipe=recipe,
@@ -152,6 +152,23 @@ def _check_not_clips_alone(purpose: str, sources: Sequence[DatasetSource]) -> No
     if all(item.label is not None for source in sources for item in source.items):
         named = ", ".join(source.name for source in sources)
         raise DatasetUnusable(f"{named}: clips alone have no boxes to {purpose}: name a data set with boxes, too")
+
+
+def _teachers(folders: Sequence[str], margin: float) -> tuple[str, ...]:
+    """Return the versions of teachers, by their cards alone: the process that checks loads no runtime.
+
+    Raises:
+        ValueError: one was trained on crops with another margin.
+        ModelUnusable: a folder holds no classifier.
+    """
+    cards = [read_card(Path(folder)) for folder in folders]
+    for folder, card in zip(folders, cards, strict=True):
+        if card.margin != margin:
+            raise ValueError(
+                f"--teacher {folder} was trained on crops with a margin of {card.margin:g}, this network gets "
+                f"{margin:g}: give --margin {card.margin:g}, or another teacher"
+            )
+    return tuple(card.version for card in cards)
 
 
 def _left_out(path: str | None) -> frozenset[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from models.classifier.card import read_card
 from models.classifier.mask_classifier import MaskClassifier, load_classifier
 from pipeline.vision.arrays import Floats, Image
 
@@ -33,20 +32,3 @@ class Teachers:
         answers = [classifier.mask_probability(crops) for classifier in self._classifiers]
         mean: Floats = np.mean(answers, axis=0, dtype=np.float32)
         return mean
-
-
-def check_teachers(folders: Sequence[str], margin: float) -> tuple[str, ...]:
-    """Return the versions of teachers.
-
-    Raises:
-        ValueError: one was trained on crops with another margin.
-        ModelUnusable: a folder holds no classifier.
-    """
-    cards = [read_card(Path(folder)) for folder in folders]
-    for folder, card in zip(folders, cards, strict=True):
-        if card.margin != margin:
-            raise ValueError(
-                f"--teacher {folder} was trained on crops with a margin of {card.margin:g}, this network gets "
-                f"{margin:g}: give --margin {card.margin:g}, or another teacher"
-            )
-    return tuple(card.version for card in cards)
