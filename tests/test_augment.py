@@ -35,12 +35,28 @@ ALL = np.arange(16)
 def test_augmenting_is_the_same_for_the_same_seed_and_leaves_the_patches_alone() -> None:
     before = patches()
 
-    first, second, other = (augmented_crops(before, ALL, 32, 0.05, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    first, second, other = (
+        augmented_crops(before, ALL, 32, 0.05, np.random.default_rng(seed))[0] for seed in (5, 5, 6)
+    )
 
     assert (first.dtype, first.shape) == (np.uint8, (16, 32, 32, 3))
     np.testing.assert_array_equal(before.pixels, patches().pixels)
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
+
+
+def test_a_crop_that_is_made_grey_shows_what_its_twin_shows_in_colour() -> None:
+    found = patches(200)
+    found.pixels[..., 2] //= 2  # nothing in it is grey
+
+    crops, coloured = augmented_crops(found, np.arange(200), 32, 0.05, np.random.default_rng(2))
+
+    greyed = (crops != coloured).any(axis=(1, 2, 3))
+    assert 50 <= greyed.sum() <= 110
+    for crop, twin in zip(crops[greyed], coloured[greyed], strict=True):
+        alike = np.corrcoef(crop.mean(axis=2).ravel(), twin.mean(axis=2).ravel())[0, 1]
+        assert alike > 0.8
+        assert np.ptp(crop, axis=2).mean() < np.ptp(twin, axis=2).mean()
 
 
 def test_a_plain_crop_shows_the_square_of_the_face() -> None:
@@ -54,7 +70,7 @@ def test_a_plain_crop_shows_the_square_of_the_face() -> None:
 def test_varied_crops_still_show_the_face_in_their_middle(side_px: float) -> None:
     found = patches(200, side_px)
 
-    crops = augmented_crops(found, np.arange(200), 32, 0.05, np.random.default_rng(1))
+    crops, _ = augmented_crops(found, np.arange(200), 32, 0.05, np.random.default_rng(1))
 
     middles = crops[:, 12:20, 12:20].reshape(200, -1).mean(axis=1)
     corners = crops[:, :2, :2].reshape(200, -1).mean(axis=1)

@@ -14,7 +14,8 @@ from models.classifier.card import DEFAULT_FOLDER, read_card, write_card
 from models.classifier.mask_classifier import load_classifier
 from models.files import ModelUnusable
 from trainer.checks import plan_training
-from trainer.data.batches import Batches
+from trainer.data.augment import augmented_crops
+from trainer.data.batches import Batches, sampling_chances
 from trainer.data.faces import FacePatches
 from trainer.data.teachers import Teachers
 from trainer.settings import RECIPES, TAUGHT_SHARE, TrainSettings
@@ -42,14 +43,19 @@ def other_model(folder: Path, margin: float) -> Path:
     return folder
 
 
-def test_targets_lie_between_the_label_and_the_answer_of_the_teachers_to_the_same_crop() -> None:
+def test_targets_lie_between_the_label_and_the_answer_of_the_teachers_to_the_crop_in_colour() -> None:
     labels_only, taught = Batches(patches(), RECIPE, 0), Batches(patches(), RECIPE, 0, teachers=Teachers([OF_OURS]))
 
     crops, labels = labels_only[0]
     same_crops, targets = taught[0]
 
-    answer = load_classifier(DEFAULT_FOLDER, "onnx").mask_probability(crops)[:, None]
+    chosen = np.random.default_rng([0, 0, 0]).choice(12, 12, p=sampling_chances(patches()))
+    rng = np.random.default_rng([0, 0, 1])
+    drawn, coloured = augmented_crops(patches(), chosen[: len(crops)], RECIPE.size_px, RECIPE.margin, rng)
+    answer = load_classifier(DEFAULT_FOLDER, "onnx").mask_probability(coloured)[:, None]
     assert np.array_equal(crops, same_crops)
+    assert np.array_equal(crops, drawn)
+    assert (drawn != coloured).any()
     np.testing.assert_allclose(targets, TAUGHT_SHARE * answer + (1 - TAUGHT_SHARE) * labels, atol=1e-6)
     assert targets.dtype == np.float32
 

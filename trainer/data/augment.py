@@ -8,6 +8,7 @@ mode is drawn at random for the same reason: the masked faces of some data sets 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import cv2
@@ -34,7 +35,7 @@ HAND_CHANCE = 0.15
 BLUR_CHANCE = 0.25
 NOISE_CHANCE = 0.25
 JPEG_CHANCE = 0.5
-GREY_CHANCE = 0.25
+GREY_CHANCE = 0.4
 NIGHT_CHANCE = 0.1
 NIGHT_LEVELS = 0.12, 0.5  # the range of the light that is left
 
@@ -44,8 +45,10 @@ _ENLARGERS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEA
 
 def augmented_crops(
     patches: FacePatches, indices: NDArray[np.intp], size_px: int, margin: float, rng: np.random.Generator
-) -> Image:
-    """Return augmented crops of some patches: uint8 n x S x S x 3 RGB.
+) -> tuple[Image, Image]:
+    """Return augmented crops of some patches, and the same crops in colour: each uint8 n x S x S x 3 RGB.
+
+    The two differ only in the crops that were made grey.
 
     Args:
         indices: of the faces, n.
@@ -53,17 +56,22 @@ def augmented_crops(
         margin: that serving cuts with, as a share of the face's box.
     """
     crops = np.empty((len(indices), size_px, size_px, 3), np.uint8)
+    coloured = np.empty_like(crops)
     for crop, index in zip(crops, indices, strict=True):
         crop[:] = _moved(patches, int(index), size_px, margin, rng)
     pieces = crops.copy()
-    for crop, index in zip(crops, indices, strict=True):
+    for crop, in_colour, index in zip(crops, coloured, indices, strict=True):
         if rng.random() < COVER_CHANCE:
             peers = np.flatnonzero(patches.has_mask[indices] == patches.has_mask[index])
             _cover(crop, pieces[rng.choice(peers)], rng)
         if rng.random() < HAND_CHANCE:
             draw_hand(crop, _hand_centre(bool(patches.has_mask[index]), rng), rng)
-        crop[:] = _degrade(_relight(crop, rng), patches.side_px[index] < DISTANT_FACE_PX, rng)
-    return crops
+        # By any mix of the colours: to an infrared camera, cloth and skin differ otherwise.
+        mix = rng.dirichlet(np.ones(3)) if rng.random() < GREY_CHANCE else None
+        is_distant = bool(patches.side_px[index] < DISTANT_FACE_PX)
+        in_colour[:] = _filmed(crop, is_distant, rng if mix is None else deepcopy(rng))
+        crop[:] = in_colour if mix is None else _filmed(_grey(crop, mix), is_distant, rng)
+    return crops, coloured
 
 
 def plain_crops(patches: FacePatches, indices: NDArray[np.intp], size_px: int, margin: float) -> Image:
@@ -118,11 +126,18 @@ def _hand_centre(has_mask: bool, rng: np.random.Generator) -> tuple[float, float
     return rng.uniform(0.35, 0.65), rng.uniform(0.62, 0.82)
 
 
+def _grey(picture: Image, mix: NDArray[np.float64]) -> Image:
+    grey = np.clip(picture @ mix, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _filmed(picture: Image, is_distant: bool, rng: np.random.Generator) -> Image:
+    """Show a crop as a camera does: the light, then what lens, sensor and compression do to it."""
+    return _degrade(_relight(picture, rng), is_distant, rng)
+
+
 def _relight(picture: Image, rng: np.random.Generator) -> Image:
-    """Change brightness, contrast, gamma and the colour of the light; make some pictures grey, and some dark."""
-    if rng.random() < GREY_CHANCE:  # by any mix of the colours: to an infrared camera, cloth and skin differ otherwise
-        grey = np.clip(picture @ rng.dirichlet(np.ones(3)), 0, 255).astype(np.uint8)
-        picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    """Change brightness, contrast, gamma and the colour of the light; make some pictures dark."""
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.uniform(-0.4, 0.4))
     levels = (levels - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.2, 0.2)
     levels = levels * rng.uniform(0.85, 1.15, 3)

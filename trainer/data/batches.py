@@ -1,6 +1,7 @@
 """Draw training batches: patches in; shuffled, varied batches (uint8 n x S x S x 3 RGB, float32 n x 1) out.
 
-What is learned of a crop is its label, 0 or 1, or mostly what teachers say of the crop (teachers.py).
+What is learned of a crop is its label, 0 or 1, or mostly what teachers say of the same crop in colour (teachers.py): of
+a grey one they know less themselves.
 
 Each data set and label gets a share of the draws that grows with the cube root of its number of faces, so that the few
 bare faces of street photographs count beside thousands of portraits. All randomness comes from (seed, epoch, index of
@@ -52,10 +53,10 @@ class Batches(keras.utils.PyDataset):
         batch = self._recipe.batch
         chosen = self._order[index * batch : (index + 1) * batch]
         rng = np.random.default_rng([self._seed, self._epoch, 1 + index])
-        crops = augmented_crops(self._patches, chosen, self._recipe.size_px, self._recipe.margin, rng)
+        crops, coloured = augmented_crops(self._patches, chosen, self._recipe.size_px, self._recipe.margin, rng)
         targets = self._patches.has_mask[chosen].astype(np.float32)
         if self._teachers:
-            targets += np.float32(TAUGHT_SHARE) * (self._teachers.mask_probability(crops) - targets)
+            targets += np.float32(TAUGHT_SHARE) * (self._teachers.mask_probability(coloured) - targets)
         return crops, targets[:, None]
 
     def on_epoch_end(self) -> None:

@@ -2,7 +2,8 @@
 
 A network that is taught learns from this answer as well as from the label (knowledge distillation, Hinton, Vinyals and
 Dean 2015): how sure the teachers are of each of many views of a face says more than one bit. They are asked about the
-crop that the network sees, so they must have been trained on crops with the same margin; another size is resized.
+crop that the network sees, in colour even if the network sees it grey. So they must have been trained on crops with the
+same margin; another size is resized.
 A model folder that is missing or damaged raises ModelUnusable, a failure of the runtime ClassifierFailed.
 """
 

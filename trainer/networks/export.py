@@ -115,7 +115,7 @@ def quantization_crops(patches: FacePatches, recipe: Recipe, seed: int) -> NDArr
     indices = rng.choice(len(patches), QUANTIZATION_PICTURES, p=sampling_chances(patches, power=0))
     half = QUANTIZATION_PICTURES // 2
     as_served = plain_crops(patches, indices[:half], recipe.size_px, recipe.margin)
-    augmented = augmented_crops(patches, indices[half:], recipe.size_px, recipe.margin, rng)
+    augmented, _ = augmented_crops(patches, indices[half:], recipe.size_px, recipe.margin, rng)
     return np.concatenate([as_served, augmented])
 
 
