@@ -41,7 +41,7 @@ NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make
 @click.option("--batch", type=click.IntRange(1, 4096), help="Crops or canvases a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")
 @click.option("--size-px", type=click.IntRange(32, 1280), help="Of a crop or canvas; default: the architecture's own.")
-@click.option("--weights", help="Starting weights: imagenet or none (ResNet18s: none), for resnet50 also a file.")
+@click.option("--weights", help="Starting weights: imagenet, none, a run's classifier.keras, or .h5 of a ResNet50.")
 @click.option("--teacher", "teachers", multiple=True, metavar="FOLDER", help="A trained model to learn from, too.")
 @click.option("--margin", type=click.FloatRange(0, 1), help="Default: the architecture's own.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all processors.")

@@ -150,7 +150,7 @@ def test_an_order_that_cannot_succeed_is_not_put(
         (["--out", "run", "--seed", 2**32], "training needs a seed of 0 to 4294967295"),
         (
             ["--out", "run", "--arch", "resnet50", "--weights", "toy/with_mask/a.png"],
-            "toy/with_mask/a.png holds no weights: give a .h5 file of ResNet50 without its top",
+            "toy/with_mask/a.png holds no weights: give the .keras file of a run, or a .h5 file",
         ),
         (["--out", "toy/with_mask"], "toy/with_mask is inside the data set"),
         (["--out", "run", "--models", "toy/../run"], "run: a registry needs a folder of its own"),

@@ -113,8 +113,8 @@ def test_a_file_of_weights_cannot_run_anything() -> None:
 @pytest.mark.parametrize(
     ("arch", "weights", "why"),
     [
-        ("resnet18", "imagenet", "resnet18 starts from random weights only: --weights is for lite and resnet50"),
-        ("lite", "my.h5", "--weights my.h5: lite starts from imagenet or none; files are for resnet50"),
+        ("resnet18", "imagenet", "--weights imagenet: resnet18 starts from none, or the .keras file of another run"),
+        ("lite", "my.h5", "--weights my.h5: lite starts from imagenet, none, or the .keras file of another run"),
     ],
 )
 def test_weights_that_a_network_cannot_start_from_are_rejected(arch: str, weights: str, why: str) -> None:
@@ -132,6 +132,27 @@ def test_weights_of_a_body_without_its_top_are_taken_from_a_file(tmp_path: Path)
     loaded = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     for ours, theirs in zip(loaded.get_weights(), body.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("arch", ["lite", "resnet50"])
+def test_a_network_goes_on_from_one_of_ours_for_pictures_of_another_size(arch: str, tmp_path: Path) -> None:
+    small = build_network(arch, 32)
+    path = tmp_path / "classifier.keras"
+    small.save(path)
+
+    large = build_network(arch, 64, weights=str(path))
+
+    assert large.input_shape == (None, 64, 64, 3)
+    for ours, theirs in zip(large.get_weights(), small.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_network_of_another_architecture_is_rejected_as_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.keras"
+    build_network("resnet18-half", 32).save(path)
+
+    with pytest.raises(ValueError, match=r"classifier\.keras cannot be loaded .* give the \.keras file of a lite"):
+        build_network("lite", 32, weights=str(path))
 
 
 def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
@@ -192,7 +213,7 @@ def test_settings_travel_as_json_and_change_the_recipe() -> None:
         ("seed", -1, "needs a seed of 0 to 4294967295"),
         ("threads", 0, "needs at least 1 thread"),
         ("arch", "vgg", "unknown architecture 'vgg'"),
-        ("weights", "my.h5", "lite starts from imagenet or none"),
+        ("weights", "my.h5", "lite starts from imagenet, none, or the .keras file"),
     ],
 )
 def test_settings_that_nothing_can_be_trained_with_are_rejected(name: str, value: object, why: str) -> None:

@@ -19,6 +19,8 @@ MAX_SEED = 2**32 - 1  # of NumPy
 WEIGHTS_SIGNATURES = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
 # The starting weights that are not a file.
 RANDOM, IMAGENET, PUBLISHED = "none", "imagenet", "published"
+# The ending of a file that is: the classifier.keras of a run folder, for a network of the same architecture.
+OWN_NETWORK = ".keras"
 # The side of a detector's canvases is a multiple of YuNet's largest stride.
 CANVAS_MULTIPLE_PX, MAX_CANVAS_PX = 32, 1280
 
@@ -31,8 +33,8 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     leave_out_copies: leave out copies of pictures that are measured; otherwise they are an error.
     leave_out: a file with hashes of pictures to leave out with their copies, such as a model's held_back.txt.
     size_px: side S of the square crops, or of a detector's canvases. margin: added to a face's box at each side, as a
-    share of its side. weights: to start from: imagenet, none (random), or for resnet50 a file. batch: crops or canvases
-    per step.
+    share of its side. weights: to start from: imagenet, none (random), a network of our own (OWN_NETWORK), or for
+    resnet50 a .h5 file. batch: crops or canvases per step.
     teachers: model folders of classifiers to learn from beside the labels, or none.
     threads: None means all processors. Another number gives slightly different weights.
     """
@@ -167,12 +169,11 @@ def check_arch(arch: str, known: Collection[str] = tuple(RECIPES)) -> None:
 
 def check_start(arch: str, weights: str) -> None:
     """Raise ValueError when an architecture cannot start from these weights."""
-    if weights == RANDOM or arch == "resnet50":
+    if weights == RANDOM or weights.endswith(OWN_NETWORK) or arch == "resnet50":
         return
-    if RECIPES[arch].weights == RANDOM:
-        raise ValueError(f"{arch} starts from random weights only: --weights is for lite and resnet50")
-    if weights != IMAGENET:
-        raise ValueError(f"--weights {weights}: {arch} starts from {IMAGENET} or {RANDOM}; files are for resnet50")
+    known = RANDOM if RECIPES[arch].weights == RANDOM else f"{IMAGENET}, {RANDOM}"
+    if weights not in known.split(", "):
+        raise ValueError(f"--weights {weights}: {arch} starts from {known}, or the {OWN_NETWORK} file of another run")
 
 
 def _check_detector(settings: TrainSettings, recipe: Recipe) -> None:
@@ -196,7 +197,10 @@ def _check_weights(path: Path) -> None:
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}): give another file") from error
     if not start.startswith(WEIGHTS_SIGNATURES):
-        raise ValueError(f"--weights {path} holds no weights: give a .h5 file of ResNet50 without its top")
+        raise ValueError(
+            f"--weights {path} holds no weights: give the {OWN_NETWORK} file of a run, "
+            "or a .h5 file of ResNet50 without its top"
+        )
 
 
 def _check_numbers(settings: TrainSettings, recipe: Recipe) -> None:

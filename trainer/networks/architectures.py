@@ -9,6 +9,7 @@ An unknown name, or pretrained weights that cannot be loaded, raise ValueError (
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ import keras
 from keras import layers, ops
 
 from trainer.networks.efficientnet import efficientnet_lite0, load_imagenet_weights
-from trainer.settings import IMAGENET, RANDOM, RECIPES, check_arch, check_start
+from trainer.settings import IMAGENET, OWN_NETWORK, RANDOM, RECIPES, check_arch, check_start
 
 # He et al., "Deep Residual Learning for Image Recognition", table 1: two blocks in each of four stages.
 BLOCKS_PER_STAGE = 2
@@ -41,18 +42,33 @@ def build_network(arch: str, size_px: int | None = None, *, weights: str = RANDO
         size_px: side of the square input; None means the architecture's own.
         weights: of the body to start from: "none" means random, the only choice of the ResNet18s; "imagenet" is
             installed by set-up for lite, and downloaded once by Keras for resnet50, which also accepts a .weights.h5 or
-            .h5 file without the top.
+            .h5 file without the top. A .keras file has a whole network of the same arch, for pictures of any size.
 
     Raises:
         ValueError: an unknown arch, or weights that do not fit or cannot be loaded.
         ModelUnusable: the weights of lite are missing or damaged.
     """
     check_arch(arch)
+    check_start(arch, weights)
     side = size_px or RECIPES[arch].size_px
+    if weights.endswith(OWN_NETWORK):
+        return _continued(build_network(arch, side), weights)
     if arch == "resnet50":
         return _resnet50(side, weights)
-    check_start(arch, weights)
     return _lite(side, weights) if arch == "lite" else _resnet18(side, arch)
+
+
+def _continued(network: keras.Model, weights: str) -> keras.Model:
+    """Give a network the weights of a .keras file; nothing else is read from it, so that it cannot run anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras warns of a layer that it finds no weights for
+            network.load_weights(weights)
+    except (UserWarning, ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"the weights {weights} cannot be loaded ({error}): give the {OWN_NETWORK} file of a {network.name}"
+        ) from error
+    return network
 
 
 def _lite(size_px: int, weights: str) -> keras.Model:
