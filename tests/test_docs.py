@@ -169,7 +169,8 @@ def test_each_variable_is_one_that_something_reads(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_flag_in_the_text_exists(page: str) -> None:
-    known = {name for command in all_commands(maskwatch.cli) for one in command.params for name in one.opts}
+    options = [one for command in all_commands(maskwatch.cli) for one in command.params]
+    known = {name for one in options for name in (*one.opts, *one.secondary_opts)}
 
     for code in inline(page):
         words = code.split()

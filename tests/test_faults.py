@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 import redis
@@ -20,13 +21,16 @@ from processes import Process, Processes, descendants, gone, live, processes, wa
 from pipeline.bus.connection import connect
 from pipeline.bus.keys import GROUP
 from pipeline.bus.leases import Lease
-from pipeline.bus.messages import FrameResult, decode
+from pipeline.bus.messages import FrameResult, SharedPixels, decode
 from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers, read_status
 from pipeline.runtime.embedded_server import embedded_server
+from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.arrays import Image
 from pipeline.vision.jpeg import encode_jpeg
 from producer.files.outputs import Outputs
 from producer.files.sender import Sender
+from producer.shared_images import SharedImages
 from producer.sources.source_spec import parse_source
 
 __all__ = ["processes"]
@@ -184,6 +188,40 @@ def test_full_memory_lets_a_run_go_on_once_there_is_room(
     assert ledger.labelled == PICTURES
 
 
+def test_frames_in_the_memory_of_another_machine_are_sent_again_as_jpeg(
+    server: Server, processes: Processes, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = SharedImages.put
+
+    def put_elsewhere(images: SharedImages, image: Image, *, hold: bool = False) -> SharedPixels | None:
+        """Share an image, and name a process that does not exist here."""
+        found = put(images, image, hold=hold)
+        return found and msgspec.structs.replace(found, pid=2**31 - 1)
+
+    monkeypatch.setattr(SharedImages, "put", put_elsewhere)
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    wait_for_workers(server)
+    spec = parse_source(str(pictures / "hand-over-face" / "bird.mkv"))
+    outputs = Outputs(spec, json_path=str(tmp_path / "out.jsonl"), out_path=None, resume=False)
+    context = WorkerContext("camera", server.url)
+    lease = Lease(server.shard, "file-0000000a", context.wait)
+    lease.acquire()
+    sender = Sender(context, server.shard, lease.token, "file-0000000a", Settings(), spec.open(), outputs)
+
+    wait_until(lambda: sender.step() * 0 or sender.done, 60, "all frames are labelled")
+    outputs.close(complete=True)
+    sender.close()
+    lease.release()
+    context.client.close()
+
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(lines) > 60
+    assert all(line["faces"] and "error" not in line for line in lines)
+    dropped = read_ledgers(server.bus, ["file-0000000a"])["file-0000000a"].dropped
+    assert 1 <= dropped["pixels_gone"] <= 40  # those that were on their way before the JPEGs
+
+
 def test_a_picture_that_never_fits_into_redis_gets_a_line_with_its_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +235,7 @@ def test_a_picture_that_never_fits_into_redis_gets_a_line_with_its_error(
     context = WorkerContext("camera", server.url)
     lease = Lease(server.shard, "file-0000000a", context.wait)
     lease.acquire()
-    sender = Sender(context, server.shard, lease.token, "file-0000000a", 90, spec.open(), outputs)
+    sender = Sender(context, server.shard, lease.token, "file-0000000a", Settings(), spec.open(), outputs)
 
     wait_until(lambda: sender.step() or sender.done, 30, "the frame is given up")
     outputs.close(complete=True)
@@ -221,7 +259,7 @@ def test_a_frame_that_was_read_while_redis_could_not_tell_the_time_is_sent(
     context = WorkerContext("camera", server.url)
     lease = Lease(server.shard, "file-0000000a", context.wait)
     lease.acquire()
-    sender = Sender(context, context.bus.shards[0], lease.token, "file-0000000a", 90, spec.open(), outputs)
+    sender = Sender(context, context.bus.shards[0], lease.token, "file-0000000a", Settings(), spec.open(), outputs)
     server.process.terminate()
     context.clock.expire()  # as after every reconnection
 
@@ -242,6 +280,7 @@ def test_a_frame_that_was_read_while_redis_could_not_tell_the_time_is_sent(
 
 
 def test_without_detectors_the_newest_frame_of_a_camera_is_still_shown(server: Server, processes: Processes) -> None:
+    server.client.set("{s0}:watched:door", 1)  # as a viewer does
     processes.start("camera", "demo", "--name", "door", redis=server)
     wait_until(lambda: read_ledgers(server.bus, ["door"])["door"].dropped.get("stale"), 30, "newer frames come")
 

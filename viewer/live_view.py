@@ -1,6 +1,7 @@
 """Read `results` and pass the frames of each camera, in order and each with its own labels, to the audience.
 
 In: results, and pixels from Redis: only those of watched cameras, in one call a round, by the key in the result itself.
+Their producers are asked to send them, as JPEG.
 Out: a DisplayFrame of each watched camera. A camera without labelled results is displayed by its newest frame, without
 boxes. While Redis cannot be reached, nothing is displayed; the loop continues as soon as it answers.
 """
@@ -23,6 +24,9 @@ from viewer.audience import Audience, DisplayFrame
 from viewer.joiner import Joiner
 
 NEWEST_POLL_INTERVAL_S = 0.1  # how often the newest frames of cameras without labels are read
+ASK_INTERVAL_S = 1.0  # how often the producers of watched cameras are asked for JPEGs
+ASK_MS = 3_000  # how long that holds
+SNAPSHOT_TIMEOUT_S = 1.0  # how long a snapshot waits for the JPEG of a camera that nobody watched
 VIEW_RETENTION_S = 60.0  # a camera without results and without viewers is removed after this long
 
 
@@ -58,6 +62,7 @@ class LiveView:
         self._views: dict[str, _View] = {}
         self._newest_labelled: dict[str, _SelectedFrame] = {}
         self._poll_at_s = 0.0  # when newest frames are read again
+        self._asked_at_s: dict[str, float] = {}
 
     def follow(self) -> None:
         """Display frames until the process should end."""
@@ -69,6 +74,7 @@ class LiveView:
                     if consumer is not None:
                         consumer.close()
                     consumer = ResultConsumer(shards, interval_s=FOLLOW_INTERVAL_S)
+                self._ask_for_jpegs()
                 results = consumer.read(self._block_ms())
                 with self._context.busy():
                     for result in results:
@@ -82,7 +88,37 @@ class LiveView:
             redis.RedisError: Redis failed.
         """
         selected = self._newest_labelled.get(camera)
-        return self._with_pixels([selected])[0] if selected else None
+        if selected is None:
+            return None
+        return self._with_pixels([selected])[0] or self._next_shown(camera)
+
+    def _next_shown(self, camera: str) -> DisplayFrame | None:
+        """Watch a camera until it shows a labelled frame: nobody may have needed its JPEGs before."""
+        stream, ends_s = self.audience.open(camera), time.monotonic() + SNAPSHOT_TIMEOUT_S
+        try:
+            while (left_s := ends_s - time.monotonic()) > 0:
+                frame = stream.take(left_s)
+                if frame is not None and frame.labelled:
+                    return frame
+        finally:
+            self.audience.close(stream)
+        return None
+
+    def _ask_for_jpegs(self) -> None:
+        """Ask the producers of watched cameras for JPEGs, which those of this machine make only then."""
+        now, watched = time.monotonic(), self.audience.watched()
+        self._asked_at_s = {camera: at_s for camera, at_s in self._asked_at_s.items() if camera in watched}
+        due = [one for one in watched if now - self._asked_at_s.get(one, float("-inf")) >= ASK_INTERVAL_S]
+        if not due:
+            return
+        with self._context.client.pipeline(transaction=False) as pipe:
+            for camera in due:
+                pipe.set(self._context.bus.shard_of(camera).key("watched", camera), 1, px=ASK_MS)
+            answers = pipe.execute(raise_on_error=False)
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
+        if len(failed) == len(due):  # otherwise a node of a cluster is away, and its cameras with it
+            raise failed[0]
+        self._asked_at_s |= dict.fromkeys(due, now)
 
     def _block_ms(self) -> int:
         """Return how long to wait for results: until the next frame is due, never 0 (for ever in Redis)."""

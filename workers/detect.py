@@ -28,14 +28,12 @@ from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from pipeline.vision.arrays import Image
-from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
+from workers.frame_pixels import PixelSource
 from workers.model_reloader import ModelReloader, report_model, report_state
 
 log = logging.getLogger(__name__)
 
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
-REDUCE_FROM = 4  # an image this many times larger than the detector's input is decoded at a reduced size
 
 
 def main(settings: Settings) -> int:
@@ -50,7 +48,9 @@ def main(settings: Settings) -> int:
             report_model(context, reloader.first.version)
         reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id, pipelined=True)
         metrics.settled.add_reader("frames", reader.outcomes)
+        source = PixelSource()
         while context.should_run():
+            source.let_go()
             if (newer := reloader.take()) is not None:
                 detector = newer.model
                 report_model(context, newer.version)
@@ -61,7 +61,7 @@ def main(settings: Settings) -> int:
                 entries = reader.read(1)
                 for number, entry in enumerate(entries, start=1):
                     with context.busy(), reader.guard(entry):
-                        detect(context, reader, entry, detector, model)
+                        detect(context, reader, entry, detector, model, source)
                     reader.renew(entries[number:])
         with context.reconnecting():
             reader.leave_group()
@@ -91,34 +91,32 @@ def detect(
     entry: Entry[Frame],
     detector: FaceDetector,
     model: AnnouncedModel,
+    source: PixelSource,
 ) -> None:
     """Detect the faces of one frame and settle it.
 
     Raises:
         BadImage: its image cannot be decoded, or differs in size from its record.
-        PixelsGone: its pixels have expired.
+        PixelsGone: its pixels have expired, were overwritten, or are in the memory of another machine.
     """
     clock, frame = entry.at.shard.clock, entry.record
     started = clock.now()
-    jpeg = reader.fetch(entry, frame.pixels_key)
-    size = jpeg_size(jpeg)
-    if size != (frame.width, frame.height):
-        raise BadImage(f"the JPEG is {size[0]}x{size[1]}, its record says {frame.width}x{frame.height}")
-    image, scale = _decode_for(jpeg, detector.input_px, max(size))
-    faces = detector.find(image)
+    pixels = source.pixels(reader, entry, detector.input_px)
+    faces = detector.find(pixels.image)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     if len(faces.boxes) == 0:
+        pixels.check()
         seconds["detect"] = clock.now() - started
         result = FrameResult.for_frame(frame, faces=[], model=model.version, seconds=seconds)
         settled = reader.finish(entry, result)
     else:
-        full = decode_jpeg(jpeg) if scale != 1 else image
-        crops = mask_classifier.crop_faces(full, faces.boxes * scale, model.crop_px, model.margin)
+        crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
+        pixels.check()
         seconds["detect"] = clock.now() - started
         found = FaceCrops.for_frame(
             frame,
-            boxes=[tuple(outline) for outline in (faces.outlines * scale).tolist()],
+            boxes=[tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()],
             scores=faces.scores.tolist(),
             left_out=faces.left_out,
             crop_px=model.crop_px,
@@ -171,11 +169,3 @@ class ActiveModelCache:
                 raise
             return str(error)
         return ""
-
-
-def _decode_for(jpeg: bytes, input_px: int, longer_px: int) -> tuple[Image, float]:
-    """Return an image to detect faces in, and the factor from its coordinates to those of the frame."""
-    if longer_px < REDUCE_FROM * input_px:
-        return decode_jpeg(jpeg), 1
-    image = decode_jpeg(jpeg, at_least_px=input_px)
-    return image, longer_px / max(image.shape[:2])

@@ -70,8 +70,28 @@ class FrameIdentity(Struct, frozen=True, kw_only=True):
 _identity_of = operator.attrgetter(*FrameIdentity.__struct_fields__)
 
 
+class SharedPixels(Struct, frozen=True, kw_only=True):
+    """Where the pixels of a frame are in the memory of its producer's machine (frame_ring.py).
+
+    pid, fd: the producer's process and the number of its ring's file there. token: of the ring, hexadecimal.
+    generation: of the slot while it holds this frame.
+    """
+
+    pid: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    fd: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    token: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+    slot: Count
+    generation: Count
+
+
 class Frame(FrameIdentity, frozen=True, kw_only=True):
-    """Stream `frames`: a captured frame. Key pixels_key holds its JPEG."""
+    """Stream `frames`: a captured frame.
+
+    shared: its pixels, for processes of the same machine and user. Key pixels_key holds its JPEG, if there is no such
+    place, or if somebody needs the JPEG.
+    """
+
+    shared: SharedPixels | None = None
 
 
 class FaceCrops(FrameIdentity, frozen=True, kw_only=True):

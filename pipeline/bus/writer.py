@@ -1,7 +1,8 @@
 """Publish frames: a frame and its JPEG in, a place in the queue of the stage frames and a key with the pixels out.
 
-publish.lua writes both and counts the frame in one step. Redis errors are raised to the caller, whose loop waits and
-retries (`WorkerContext.reconnecting`).
+A frame whose pixels are in its producer's ring (frame_ring.py) needs a JPEG only if somebody asks for it: a viewer that
+shows the camera, or a worker of another machine. publish.lua writes everything and counts the frame in one step. Redis
+errors are raised to the caller, whose loop waits and retries (`WorkerContext.reconnecting`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pipeline.bus.shards import Shard
 MAX_STANDING_FRAMES = 64  # unfinished frames of one camera at which its next frames are dropped at the source
 
 Published = Literal["published", "again", "source_full", "memory"]
+# Who needs the camera's frames as JPEG, as publish.lua says it; the larger number includes the smaller one.
+NOBODY, VIEWERS, WORKERS = 0, 1, 2
 
 
 class NameLost(Exception):
@@ -46,10 +49,19 @@ class Writer:
         self._publish = Script(shard.client, "publish")
         self._keys = [*shard.stage_keys("frames"), *shard.camera_keys(camera), shard.key("newest:frames", camera)]
         self._keys += [shard.key("lease", camera)]
-        self._cameras_key = shard.key("cameras")
+        self._keys_after = [shard.key("cameras"), shard.key("watched", camera), shard.key("remote")]
+        self._jpeg_for = WORKERS
 
-    def publish(self, frame: Frame, jpeg: bytes) -> Published:
+    @property
+    def needs_jpeg(self) -> bool:
+        """Whether somebody needs the camera's frames as JPEG, by the last answer of Redis."""
+        return self._jpeg_for != NOBODY
+
+    def publish(self, frame: Frame, jpeg: bytes = b"") -> Published:
         """Publish a frame with its JPEG. Calling it again with the same frame changes nothing.
+
+        Args:
+            jpeg: b"" is for a frame with shared pixels.
 
         Returns:
             "published"; "again" when an earlier call had published the frame; "source_full" or "memory" when the frame
@@ -59,16 +71,19 @@ class Writer:
             NameLost: another process holds the camera's name; names that process.
         """
         shard = self._shard
-        keys = [*self._keys, frame.pixels_key, self._cameras_key]
-        args: list[Any] = [*frame_arguments(frame, data_key=frame.pixels_key), mode_of(frame)]
+        keys = [*self._keys, frame.pixels_key, *self._keys_after]
+        for_workers = jpeg and (frame.shared is None or self._jpeg_for == WORKERS)
+        data_key, other_key = (frame.pixels_key, "") if for_workers else ("", frame.pixels_key if jpeg else "")
+        args: list[Any] = [*frame_arguments(frame, data_key=data_key, other_key=other_key), mode_of(frame)]
         args += [messages.encode(FrameResult.dropped(frame, reason)) for reason in ("source_full", "memory")]
         args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
         args += [MAX_STANDING_FRAMES, self._token, LEASE_MS]
         before = shard.clock.monotonic()
-        outcome, seconds, micros, *holder = self._publish(keys, args, self._connection)
+        outcome, seconds, micros, holder_or_need = self._publish(keys, args, self._connection)
         shard.clock.compare(before, (seconds, micros))
         if outcome == b"lost":
-            raise NameLost(describe_holder(holder[0]))
+            raise NameLost(describe_holder(holder_or_need))
+        self._jpeg_for = holder_or_need
         return cast(Published, outcome.decode())
 
     def standing(self) -> set[str]:

@@ -59,6 +59,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=10, le=100, description="JPEG quality for frames that are not JPEG already")
     ] = 90
     loop: Annotated[bool, Meta(description="restart a file when it ends")] = True
+    shared_memory: Annotated[
+        bool, Meta(description="pass pixels to workers of this machine in memory, not as JPEG through Redis")
+    ] = True
     seed: Annotated[int, Meta(ge=0, description="seed of all random numbers")] = 0
 
     detector: Annotated[Literal["yunet", "dnn", "haar"], Meta(description="how faces are detected")] = "yunet"

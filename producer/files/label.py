@@ -55,13 +55,14 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
         remove_old_runs(shard)
         lease = Lease(shard, camera, context.wait)
         lease.acquire()
-        sender = Sender(context, shard, lease.token, camera, settings.jpeg_quality, source, outputs)
+        sender = Sender(context, shard, lease.token, camera, settings, source, outputs)
         with click.progressbar(
             length=source.total or 0, label="labelling", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
         ) as bar:
             while context.should_run() and not sender.done:
                 with context.reconnecting():
                     bar.update(sender.step())
+        sender.close()
         with context.reconnecting():
             lease.release()
     if sender.source_error is not None:

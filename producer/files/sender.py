@@ -17,20 +17,24 @@ from typing import cast
 import msgspec
 
 from pipeline.bus.keys import COMPLETE_PIXELS_MS
-from pipeline.bus.messages import Frame, FrameResult
+from pipeline.bus.messages import Frame, FrameResult, SharedPixels
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.shards import Shard
 from pipeline.bus.status import missing_workers
 from pipeline.bus.writer import Writer
+from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.jpeg import encode_jpeg
 from producer.files.lines import JsonLine, error_line, labelled_line
 from producer.files.outputs import Outputs
 from producer.frames import frame_jpeg, frame_record
+from producer.shared_images import SharedImages
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
 log = logging.getLogger(__name__)
 
 WINDOW = 32  # frames read ahead of the oldest one that is not written yet
+MAX_SHARED_BYTES = 256_000_000  # of these, shared with workers
 MAX_HELD_BYTES = 512_000_000  # memory for these frames; whichever limit is reached first counts
 RENEW_INTERVAL_S = 10.0  # between renewals of the pixels of unfinished frames
 CHECK_INTERVAL_S = 1.0  # between checks that Redis still holds the unfinished frames
@@ -41,11 +45,15 @@ NO_ROOM_TIMEOUT_S = 20.0  # without room for this long, while no frame of this r
 
 @dataclass(slots=True)
 class _Pending:
-    """A frame that was read but is not written yet: its record while it is labelled, its line afterwards."""
+    """A frame that was read but is not written yet: its record while it is labelled, its line afterwards.
+
+    jpeg: its pixels, b"" while they are only shared. shared: where they are.
+    """
 
     source_frame: SourceFrame
     frame: Frame | None = None
     jpeg: bytes = b""
+    shared: SharedPixels | None = None
     line: JsonLine | None = None
 
     @property
@@ -76,7 +84,7 @@ class Sender:
         shard: Shard,
         token: bytes,
         camera: str,
-        jpeg_quality: int,
+        settings: Settings,
         source: Source,
         outputs: Outputs,
     ) -> None:
@@ -85,11 +93,12 @@ class Sender:
         self._context = context
         self._shard = shard
         self._camera = camera
-        self._jpeg_quality = jpeg_quality
+        self._jpeg_quality = settings.jpeg_quality
         self._source_frames = iter(source)
         self._read_all = False
         self._outputs = outputs
         self._writer = Writer(shard, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
+        self._images = SharedImages(slots=WINDOW, max_bytes=MAX_SHARED_BYTES, enabled=settings.shared_memory)
         self._results = ResultConsumer([shard])
         self._start = int(shard.clock.now() * 1000)
         self._window: dict[int, _Pending] = {}
@@ -113,6 +122,10 @@ class Sender:
         written = self._write()
         self.done = self._read_all and not self._window
         return written
+
+    def close(self) -> None:
+        """Erase the pixels that are shared."""
+        self._images.close()
 
     def _has_room(self) -> bool:
         held = sum(pending.held_bytes for pending in self._window.values())
@@ -138,7 +151,10 @@ class Sender:
 
     def _prepare(self, pending: _Pending, captured_at: float) -> None:
         source_frame = pending.source_frame
-        pending.jpeg = frame_jpeg(source_frame, self._jpeg_quality)
+        if source_frame.image is not None:
+            pending.shared = self._images.put(source_frame.image, hold=True)
+        if pending.shared is None:
+            pending.jpeg = frame_jpeg(source_frame, self._jpeg_quality)
         if not self._outputs.draws:
             pending.source_frame = msgspec.structs.replace(source_frame, image=None, jpeg=None)
         pending.frame = frame_record(
@@ -149,6 +165,7 @@ class Sender:
             seq=source_frame.index,
             captured_at=captured_at,
             deadline_s=None,
+            shared=pending.shared,
         )
 
     def _send(self) -> bool:
@@ -157,6 +174,8 @@ class Sender:
             if time.monotonic() < self._send_at:
                 return False
             pending = self._window[self._to_send[0]]
+            if self._writer.needs_jpeg:
+                self._make_jpeg(pending)
             published = self._writer.publish(cast(Frame, pending.frame), pending.jpeg)
             if published in ("source_full", "memory"):
                 self._send_at = time.monotonic() + NO_ROOM_PAUSE_S
@@ -168,6 +187,12 @@ class Sender:
             self._no_room_since = None
             self._to_send.popleft()
         return True
+
+    def _make_jpeg(self, pending: _Pending) -> None:
+        """Encode a frame that is only shared."""
+        if not pending.jpeg and pending.frame is not None and pending.shared is not None:
+            image = self._images.image(pending.shared, pending.frame.height, pending.frame.width)
+            pending.jpeg = encode_jpeg(image, self._jpeg_quality)
 
     def _give_up_without_room(self, pending: _Pending) -> None:
         """Give a frame up if waiting for room is hopeless: Redis has had none for long, and holds no frame of ours."""
@@ -189,8 +214,10 @@ class Sender:
 
     def _apply_all(self, results: list[FrameResult]) -> None:
         finished = [frame for result in results if (frame := self._apply(result))]
-        if finished:
-            self._writer.delete_pixels(finished)
+        ended = [self._window[frame.seq] for frame in finished]
+        self._images.release(pending.shared for pending in ended if pending.shared is not None)
+        if in_redis := [frame for frame, pending in zip(finished, ended, strict=True) if pending.jpeg]:
+            self._writer.delete_pixels(in_redis)
 
     def _apply(self, result: FrameResult) -> Frame | None:
         """Apply a result to its frame; return the frame when it is finished."""
@@ -202,6 +229,8 @@ class Sender:
         if result.outcome == "labelled":
             pending.line = labelled_line(source, source_frame, result)
         elif result.reason == "pixels_gone":
+            self._make_jpeg(pending)  # its worker was on another machine
+            pending.frame = msgspec.structs.replace(frame, shared=None)
             self._send_again(pending)
         elif result.reason not in ("source_full", "memory"):  # those were known when it was published
             pending.line = error_line(source, source_frame, result.error or f"dropped: {result.reason}")

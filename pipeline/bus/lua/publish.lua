@@ -1,10 +1,11 @@
 -- Publish one frame: store its pixels, bring it to the stage frames, count it. Calling it again changes nothing.
 -- KEYS: of the stage frames and of the camera (common.lua), newest:frames:{camera}, lease:{camera}, pixels:{...},
---       cameras
+--       cameras, watched:{camera}, remote
 -- ARGV: frame (8 values, common.lua), 'live' or 'complete', result if source_full, result if memory, attempt ID,
---       captured_at, JPEG, pixels ms, max. standing frames, lease token, lease ms
--- Returns {published | again | source_full | memory, seconds, microseconds}, or {lost, seconds, microseconds, holder}
-local NEWEST, LEASE, PIXELS, CAMERAS = 12, 13, 14, 15
+--       captured_at, JPEG or '', pixels ms, max. standing frames, lease token, lease ms
+-- Returns {published | again | source_full | memory, seconds, microseconds, who needs the next frame as JPEG: 2 workers of
+-- another machine, 1 viewers, 0 nobody}, or {lost, seconds, microseconds, holder}
+local NEWEST, LEASE, PIXELS, CAMERAS, WATCHED, REMOTE = 12, 13, 14, 15, 16, 17
 local frame = {unpack(ARGV, 1, 8)}
 frame[3], frame[4] = tonumber(frame[3]), tonumber(frame[4])
 local mode, source_full, memory, attempt, captured_at, jpeg, pixels_ms, limit, token, lease_ms = unpack(ARGV, 9)
@@ -17,7 +18,9 @@ local function publish()
   local holder = redis.call('GET', KEYS[LEASE])
   if holder and holder ~= token then return 'lost', holder end
   if on(KEYS[NEWEST], 'HGET', 'last') == attempt then return 'again' end
-  local set = redis.pcall('SET', KEYS[PIXELS], jpeg, 'PX', pixels_ms)
+  -- without a JPEG the lease stands for it: a write that memory must be free for
+  local set = jpeg == '' and redis.pcall('SET', KEYS[LEASE], token, 'PX', lease_ms) or
+    redis.pcall('SET', KEYS[PIXELS], jpeg, 'PX', pixels_ms)
   if set.err and not string.find(set.err, 'OOM', 1, true) then error(set.err) end
   -- UNLINK is allowed when memory is full, and a script whose first write is allowed may do further writes
   if set.err then redis.call('UNLINK', KEYS[PIXELS]) end
@@ -44,4 +47,5 @@ local function publish()
 end
 
 local outcome, holder = publish()
-return {outcome, time[1], time[2], holder}
+local needed = redis.call('EXISTS', KEYS[REMOTE]) == 1 and 2 or redis.call('EXISTS', KEYS[WATCHED])
+return {outcome, time[1], time[2], holder or needed}
