@@ -85,8 +85,8 @@ def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Serve
         (["nowhere", "--out", "run"], "nowhere does not exist"),
         (["toy/with_mask", "--out", "run"], "one folder per class is needed"),
         (["toy", "--out", str(DEFAULT_FOLDER)], "already holds a model: choose another folder with --out"),
-        (["toy", "--out", "run", "--arch", "resnet18", "--weights", "imagenet"], "resnet18 starts from random weights"),
-        (["toy", "--out", "run", "--weights", "my.h5"], "lite starts from imagenet or none"),
+        (["toy", "--out", "run", "--arch", "resnet18", "--weights", "imagenet"], "resnet18 starts from none"),
+        (["toy", "--out", "run", "--weights", "my.h5"], "lite starts from imagenet, none"),
         (["toy", "--out", "run", "--models", str(DEFAULT_FOLDER)], "is a model's folder"),
     ],
 )
