@@ -17,7 +17,7 @@ import secrets
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +123,12 @@ class FrameRing:
 
 @dataclass(slots=True)
 class _Mapped:
-    """A ring that was looked for. memory: None if it cannot be mapped."""
+    """A ring that was looked for. memory: None if it cannot be mapped, which is tried again after READER_IDLE_S."""
 
     memory: mmap.mmap | None = None
     slots: int = 0
     slot_bytes: int = 0
-    used_at: float = 0.0
+    used_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,11 @@ class RingReader:
         """Return a frame's pixels; None when this process cannot map its ring: another machine, container or user."""
         key = (pixels.pid, pixels.token)
         ring = self._rings.get(key) or _mapped(pixels)
-        self._rings[key], ring.used_at = ring, time.monotonic()
-        if ring.memory is None or pixels.slot >= ring.slots or height * width * 3 > ring.slot_bytes:
+        self._rings[key] = ring
+        if ring.memory is None:
+            return None
+        ring.used_at = time.monotonic()
+        if pixels.slot >= ring.slots or height * width * 3 > ring.slot_bytes:
             return None
         generation = np.frombuffer(ring.memory, np.uint64, 1, GENERATIONS_AT + 8 * pixels.slot)
         image = _image_in(ring.memory, PAGE + pixels.slot * ring.slot_bytes, height, width)
