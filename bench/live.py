@@ -29,7 +29,7 @@ def measure_live_latency() -> dict[str, Any]:
     """Run server, camera, one detector and one classifier as processes; return latencies and drops by reason."""
     source = bench_clip(CLIP_SECONDS)
     with running_camera(str(source)) as client:
-        _wait_for_labels(client)
+        wait_for_labels(client)
         time.sleep(WARM_UP_S)
         before, start = read_ledgers(Bus(client), [CAMERA])[CAMERA], Clock(client).now()
         time.sleep(MEASURED_S)
@@ -58,7 +58,16 @@ def running_camera(source: str) -> Iterator[Redis]:
             yield client
 
 
-def _wait_for_labels(client: Redis) -> None:
+def labelled_since(client: Redis, since: float) -> list[tuple[int, FrameResult]]:
+    """Return the results of labelled frames that came since then, each with its time, Unix ms. since: Unix seconds."""
+    key = Bus(client).shards[0].key("results")
+    rows = cast(list[Any], client.xrange(key, min=f"{int(since * 1000)}-0"))
+    found = [(int(id_.split(b"-")[0]), decode(FrameResult, fields[b"record"])) for id_, fields in rows]
+    return [(at_ms, result) for at_ms, result in found if result.outcome == "labelled"]
+
+
+def wait_for_labels(client: Redis) -> None:
+    """Wait until a frame is labelled; exit with one line if none is within 30 s."""
     for _ in range(300):
         if read_ledgers(Bus(client), [CAMERA])[CAMERA].labelled:
             return
@@ -67,11 +76,4 @@ def _wait_for_labels(client: Redis) -> None:
 
 
 def _latencies_ms(client: Redis, since: float) -> list[float]:
-    found = []
-    for id_, fields in cast(
-        list[Any], client.xrange(Bus(client).shards[0].key("results"), min=f"{int(since * 1000)}-0")
-    ):
-        result = decode(FrameResult, fields[b"record"])
-        if result.outcome == "labelled":
-            found.append(int(id_.split(b"-")[0]) - 1000 * result.captured_at)
-    return found
+    return [at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, since)]

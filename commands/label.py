@@ -37,7 +37,7 @@ MAX_DETECTORS = 6
 @click.option("--json", "json_path", metavar="FILE", help="Write a JSON line for each frame; - for stdout.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Write labelled pictures or a labelled video.")
 @click.option("--resume", is_flag=True, help="Continue after the last complete line of --json.")
-@setting_options(*COMMON, *PIPELINE, "jpeg_quality", "shared_memory", "seed")
+@setting_options(*COMMON, *PIPELINE, "relabel_s", "jpeg_quality", "shared_memory", "seed")
 def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from commands.password import check_access
-from commands.shared import COMMON, VIEW, check_camera_name, fail, parsed_source, process_settings, run_process
+from commands.shared import CAMERA, COMMON, VIEW, check_camera_name, fail, parsed_source, process_settings, run_process
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
 from pipeline.runtime.settings import setting_options
 
 
 @click.command()
 @click.argument("source", envvar="MASKWATCH_SOURCE")
-@setting_options(*COMMON, "name", "fps", "deadline_s", "jpeg_quality", "loop", "shared_memory", "seed")
+@setting_options(*COMMON, "name", *CAMERA)
 def camera(source: str, **values: Any) -> None:
     """Publish frames of SOURCE: 0, a video file, a folder, rtsp://, http:// or demo.
 

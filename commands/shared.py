@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
-# The settings of every process, of commands that start child processes, of the workers, and of the viewer.
+# The settings of every process, of commands that start child processes, of the workers, of cameras, and of the viewer.
 COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
+CAMERA = ("fps", "deadline_s", "relabel_s", "jpeg_quality", "loop", "shared_memory", "seed")
 VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
 
 

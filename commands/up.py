@@ -12,7 +12,7 @@ import click
 
 from commands import shared
 from commands.password import check_access
-from commands.shared import PIPELINE, STARTERS, VIEW
+from commands.shared import CAMERA, PIPELINE, STARTERS, VIEW
 from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import is_camera_name
 from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environment_of, flags_of, start_workers
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@setting_options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "shared_memory", "seed")
+@setting_options(*STARTERS, *VIEW, *PIPELINE, *(name for name in CAMERA if name != "loop"))
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a simulated camera; print the page's address."""
     run_pipeline(shared.prepare_process(values), {"demo": shared.parsed_source("demo")})
@@ -34,7 +34,7 @@ def demo(**values: Any) -> None:
 
 @click.command()
 @click.option("--camera", "cameras", multiple=True, metavar="NAME=SOURCE", help="A camera; may be given several times.")
-@setting_options(*STARTERS, *VIEW, *PIPELINE, "fps", "deadline_s", "jpeg_quality", "loop", "shared_memory", "seed")
+@setting_options(*STARTERS, *VIEW, *PIPELINE, *CAMERA)
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = shared.prepare_process(values)
@@ -81,7 +81,7 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
             environment = environment_of(settings, server.url)
             start_workers(children, settings, environment, detectors=1, classifiers=1)
             for name, source in sources.items():
-                flags = flags_of(settings, "fps", "deadline_s", "jpeg_quality", "loop", "shared_memory", "seed")
+                flags = flags_of(settings, *CAMERA)
                 own = environment | {"MASKWATCH_SOURCE": source.text}  # its URL may hold a password
                 children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
             children.start("view", *flags_of(settings, *VIEW), environment=environment)

@@ -18,6 +18,7 @@ import redis
 
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
+from pipeline.bus.messages import Relabel
 from pipeline.bus.shards import Shard
 from pipeline.bus.writer import NameLost, Published, Writer
 from pipeline.runtime import metrics
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 FRAME_TIMEOUT_S = 0.2  # a stopping process notices within this time
 SHARED_FRAMES = 8  # at 20 frames/s those of 0.4 s, which is more than a frame waits while workers keep up
 MAX_SHARED_BYTES = 64_000_000
+DEFAULT_RELABEL_S = 0.25
 UNANSWERED = "unanswered"  # the outcome of publishing when Redis did not answer
 
 
@@ -141,6 +143,7 @@ class FramePublisher:
         self.redis_answered = False
         with self.context.reconnecting(), self.context.busy():
             captured_at = self.shard.clock.now() - (time.monotonic() - captured.captured_s)
+            relabel_s = DEFAULT_RELABEL_S if self.settings.relabel_s is None else self.settings.relabel_s
             image = captured.source_frame.image
             shared = self.images.put(image) if image is not None else None
             frame = frame_record(
@@ -152,6 +155,7 @@ class FramePublisher:
                 captured_at=captured_at,
                 deadline_s=self.settings.deadline_s,
                 shared=shared,
+                relabel=Relabel(every_s=relabel_s, at_s=captured_at) if relabel_s else None,
             )
             jpeg = b""
             if shared is None or self.writer.needs_jpeg:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.bus.messages import Frame, SharedPixels, frame_id
+from pipeline.bus.messages import Frame, Relabel, SharedPixels, frame_id
 from pipeline.bus.shards import Shard
 from pipeline.vision.jpeg import encode_jpeg
 from producer.sources.source import SourceFrame
@@ -18,6 +18,7 @@ def frame_record(
     captured_at: float,
     deadline_s: float | None,
     shared: SharedPixels | None = None,
+    relabel: Relabel | None = None,
 ) -> Frame:
     """Return the record of a camera's frame.
 
@@ -25,6 +26,7 @@ def frame_record(
         shard: the camera's.
         deadline_s: after its capture; None for no deadline.
         shared: where its pixels are, if they are shared.
+        relabel: None when all its faces are to be classified.
     """
     identity = frame_id(camera, start, seq)
     return Frame(
@@ -38,6 +40,7 @@ def frame_record(
         captured_at=captured_at,
         deadline_at=None if deadline_s is None else captured_at + deadline_s,
         shared=shared,
+        relabel=relabel,
     )
 
 

@@ -95,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
         if number is None:
             assert rows == []
             return multiple()
-        ((stream, id_, flat, data),) = rows
+        ((stream, id_, flat, data, _known),) = rows
         self.note(number, stream, id_, flat)
         assert data == (b"jpeg" if stage == "frames" else b"crops")
         return number
@@ -129,7 +129,7 @@ class QueueMachine(RuleBasedStateMachine):
         number = self.model.take_held(stage, worker)
 
         assert len(rows) == (number is not None)
-        for stream, id_, flat, _ in rows:
+        for stream, id_, flat, *_ in rows:
             self.note(number, stream, id_, flat)
 
     @rule(target=held, number=consumes(held), outcome=st.sampled_from(["labelled", "expired", "pixels_gone", "dead"]))

@@ -12,7 +12,7 @@ from conftest import Server, wait_until
 from pipeline.bus import keys, messages
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
-from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, decode
+from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, KnownFaces, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
 from pipeline.bus.result_consumer import ResultConsumer
@@ -105,6 +105,42 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     assert [(r.frame_id, r.outcome) for r in consumer.read()] == [("door:7:0", "labelled")]
     assert server.client.exists(faces.record.crops_key) == 0
     assert server.client.xlen("{s0}:frames") == server.client.xlen("{s0}:faces") == 0
+
+
+def test_known_faces_come_with_the_cameras_next_frame_and_expire(server: Server) -> None:
+    known = KnownFaces(model="test", faces=[])
+    detector, classifier = frames_reader(server), faces_reader(server)
+    writer(server).publish(frame(server, 0), b"jpeg")
+    (first,) = read(detector)
+    detector.forward(first, FaceCrops.for_frame(first.record, boxes=[], scores=[], crop_px=8, seconds={}), b"")
+    (faces,) = read(classifier)
+
+    classifier.finish(faces, labelled(faces.record), known)
+    writer(server).publish(frame(server, 1), b"jpeg")
+    writer(server, "hall").publish(frame(server, 0, camera="hall"), b"jpeg")
+    entries = read(detector)
+    ttl_ms = server.client.pttl("{s0}:known:door")
+    server.client.delete("{s0}:known:door")
+    server.client.lpush("{s0}:known:door", "of another type")
+    writer(server).publish(frame(server, 2, live=False), b"jpeg")
+    (other,) = read(detector)
+
+    assert first.known is None
+    assert faces.known is None
+    assert {entry.record.camera: entry.known for entry in entries} == {"door": messages.encode(known), "hall": None}
+    assert 0 < ttl_ms <= keys.LIVE_PIXELS_MS
+    assert (other.record.seq, other.known) == (2, None)
+
+
+def test_known_faces_of_a_frame_that_another_process_has_settled_are_not_kept(server: Server) -> None:
+    writer(server).publish(frame(server, 0), b"jpeg")
+    reader = frames_reader(server)
+    (entry,) = read(reader)
+
+    reader.finish(entry, labelled(entry.record))
+    reader.finish(entry, labelled(entry.record), KnownFaces(model="test", faces=[]))
+
+    assert server.client.exists("{s0}:known:door") == 0
 
 
 def test_a_pipelined_reader_settles_with_its_next_call(server: Server) -> None:

@@ -34,6 +34,7 @@ from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import unpack_crops
 from workers.batcher import Batcher
+from workers.known_faces import kept_faces, known_after
 from workers.model_reloader import ModelReloader, report_model, report_state
 from workers.warm_classifier import WarmClassifier, load_warm
 
@@ -92,7 +93,7 @@ def read_batch(reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCr
     if any(entry.alone for entry in entries):
         return entries
     while wait_s := batcher.wait_s(
-        sum(len(entry.record.boxes) for entry in entries),
+        sum(len(entry.record.to_classify) for entry in entries),
         [entry.record.deadline_at for entry in entries],
         entries[0].at.shard.clock.now() if entries else 0.0,
     ):
@@ -112,9 +113,9 @@ def classify(
     for entry in entries:
         with reader.guard(entry):
             record = entry.record
-            crops = reader.fetch(entry, record.crops_key)
-            work.append((entry, unpack_crops(crops, len(record.boxes), record.crop_px)))
-            model.batcher.learn_entry(len(record.boxes))
+            crops = unpack_crops(reader.fetch(entry, record.crops_key), len(record.to_classify), record.crop_px)
+            work.append((entry, crops))
+            model.batcher.learn_entry(len(crops))
             metrics.classify_wait_s.observe(_waited_s(entry, started))
     try:
         _classify_all(context, reader, model, work, started)
@@ -148,10 +149,9 @@ def _classify_all(
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for part, share in zip(call, np.split(found, ends), strict=True):
             probabilities[part.entry].append(share)
-            entry, crops = work[part.entry]
-            if part.stop == len(crops):
+            if part.stop == len(work[part.entry][1]):
                 mask_probability = np.concatenate(probabilities[part.entry])
-                _finish(context, reader, model.classifier, entry, mask_probability, started)
+                _finish(context, reader, model.classifier, work[part.entry], mask_probability, started)
         waiting = [number for number in range(call[-1].entry + 1, len(work)) if number not in expired]
         kept = reader.drop_expired([work[number][0] for number in waiting])
         expired |= {number for number in waiting if work[number][0] not in kept}
@@ -162,25 +162,27 @@ def _finish(
     context: WorkerContext,
     reader: Reader[FaceCrops],
     classifier: MaskClassifier,
-    entry: Entry[FaceCrops],
+    work: Work,
     mask_probability: NDArray[np.float32],
     started: float,
 ) -> None:
-    """Settle a frame with the labels of its faces."""
+    """Settle a frame with the labels of its faces, new ones and those that known faces keep."""
+    entry, crops = work
     record = entry.record
     labels, confidences = mask_classifier.label_of(mask_probability, classifier.card.threshold)
-    faces = [
-        Face(box=box, score=score, label=label, confidence=confidence)
-        for box, score, label, confidence in zip(record.boxes, record.scores, labels, confidences.tolist(), strict=True)
-    ]
+    labelled = kept_faces(record.known, record.boxes, record.scores)
+    for number, label, confidence in zip(record.to_classify, labels, confidences.tolist(), strict=True):
+        box, score = record.boxes[number], record.scores[number]
+        labelled[number] = Face(box=box, score=score, label=label, confidence=confidence)
+    faces = [labelled[number] for number in range(len(record.boxes))]
     classify_s = time.monotonic() - started
     metrics.classify_s.observe(classify_s)
     seconds = record.seconds | {"classify_wait": _waited_s(entry, started), "classify": classify_s}
     model = classifier.card.version
     result = FrameResult.for_frame(record, faces=faces, model=model, seconds=seconds, left_out=record.left_out)
-    if reader.finish(entry, result):
+    if reader.finish(entry, result, known_after(record, faces, crops, model)):
         context.count("frames")
-        context.count("faces", len(faces))
+        context.count("faces", len(crops))
 
 
 def _waited_s(entry: Entry[FaceCrops], started: float) -> float:

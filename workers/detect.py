@@ -1,4 +1,4 @@
-"""Detect faces: frames in; faces with their crops out, or a result at once for a frame without faces.
+"""Detect faces: frames in; faces with the crops of new ones out, or a result at once for a frame without new faces.
 
 The detector is that of `--models`. If that is a registry, its current version is used, and replaced between two frames
 (model_reloader.py). A frame whose image cannot be decoded is dead-lettered with the reason; one whose pixels are gone
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import cv2
+import numpy as np
 import redis
 
 from models.classifier import mask_classifier
@@ -23,17 +24,20 @@ from models.registry.resolve import current_card, resolve_models
 from pipeline.bus import messages
 from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
-from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult
+from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult, KnownFace
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
+from pipeline.vision.faces import Box
 from workers.frame_pixels import PixelSource
+from workers.known_faces import kept_faces, looks_of, recognize, unpack_known
 from workers.model_reloader import ModelReloader, report_model, report_state
 
 log = logging.getLogger(__name__)
 
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
+NO_CROPS = np.empty((0, 0, 0, 3), np.uint8)
 
 
 def main(settings: Settings) -> int:
@@ -99,25 +103,34 @@ def detect(
         BadImage: its image cannot be decoded, or differs in size from its record.
         PixelsGone: its pixels have expired, were overwritten, or are in the memory of another machine.
     """
-    clock, frame = entry.at.shard.clock, entry.record
+    frame, clock = entry.record, entry.at.shard.clock
     started = clock.now()
     pixels = source.pixels(reader, entry, detector.input_px)
     faces = detector.find(pixels.image)
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
-    if len(faces.boxes) == 0:
-        pixels.check()
-        seconds["detect"] = clock.now() - started
-        result = FrameResult.for_frame(frame, faces=[], model=model.version, seconds=seconds)
+    boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
+    scores, known, crops = faces.scores.tolist(), list[KnownFace | None](), NO_CROPS
+    if boxes:
+        crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
+        if frame.relabel and (earlier := unpack_known(entry.known, model.version)):
+            known = recognize(earlier, boxes, looks_of(crops), frame.relabel)
+            crops = crops[[face is None for face in known]]
+    pixels.check()
+    kept = kept_faces(known, boxes, scores)
+    metrics.kept_labels.inc(len(kept))
+    seconds["detect"] = clock.now() - started
+    if len(kept) == len(boxes):
+        result = FrameResult.for_frame(
+            frame, faces=list(kept.values()), model=model.version, seconds=seconds, left_out=faces.left_out
+        )
         settled = reader.finish(entry, result)
     else:
-        crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
-        pixels.check()
-        seconds["detect"] = clock.now() - started
         found = FaceCrops.for_frame(
             frame,
-            boxes=[tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()],
-            scores=faces.scores.tolist(),
+            boxes=boxes,
+            scores=scores,
+            known=known if kept else [],
             left_out=faces.left_out,
             crop_px=model.crop_px,
             seconds=seconds,

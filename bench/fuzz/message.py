@@ -35,6 +35,7 @@ from pipeline.vision.faces import Face
 from pipeline.vision.tracks import FaceTracker
 from viewer.audience import DisplayFrame
 from viewer.sockets import frame_metadata
+from workers.known_faces import kept_faces
 
 FACE = Face(box=(200.0, 80.0, 320.0, 220.0), score=0.9, label="mask", confidence=0.96)
 FRAME = Frame(
@@ -143,10 +144,13 @@ def use(record: msgspec.Struct) -> None:
     if isinstance(record, FrameIdentity):
         decode(FrameResult, encode(FrameResult.dropped(record, "stale")))
     if isinstance(record, FaceCrops):
-        decode(
-            FaceCrops,
-            encode(FaceCrops.for_frame(record, boxes=record.boxes, scores=record.scores, crop_px=8, seconds={})),
+        again = FaceCrops.for_frame(
+            record, boxes=record.boxes, scores=record.scores, known=record.known, crop_px=8, seconds={}
         )
+        decode(FaceCrops, encode(again))
+        kept = kept_faces(record.known, record.boxes, record.scores)
+        if len(kept) + len(record.to_classify) != len(record.boxes):
+            raise AssertionError("a face is neither kept nor classified, or both")
     if isinstance(record, FrameResult):
         _show(record)
     if isinstance(record, DeadLetter):

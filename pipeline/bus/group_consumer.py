@@ -38,7 +38,7 @@ HEARTBEAT_S = 5.0  # a worker whose last heartbeat is older is not live
 
 
 class RawEntry(NamedTuple):
-    """An entry as it is in Redis. data: pixels or crops, if they came with it.
+    """An entry as it is in Redis. data: pixels or crops, if they came with it. known: the camera's known faces, if any.
 
     deaths: how many processes died while they worked on it alone; None unless it was reclaimed.
     """
@@ -48,6 +48,7 @@ class RawEntry(NamedTuple):
     data: bytes | None = None
     deliveries: int = 1
     deaths: int | None = None
+    known: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -143,7 +144,10 @@ class GroupConsumer:
             return []
         seconds, micros, rows = answer
         shard.clock.compare(before, (seconds, micros))
-        entries = [RawEntry(_at(shard, stream, id_), _paired(flat), data) for stream, id_, flat, data in rows]
+        entries = [
+            RawEntry(_at(shard, stream, id_), _paired(flat), data, known=known)
+            for stream, id_, flat, data, known in rows
+        ]
         self._note_tickets(shard, [entry.at.id for entry in entries if entry.at.stream == self._stage])
         return entries
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.vision.faces import MAX_FACES, Box, Face, Share
+from pipeline.vision.faces import MAX_FACES, Box, Face, Label, Share
 
 CAMERA_PATTERN = r"\A[a-z0-9-]{1,32}\Z"
 FILE_PREFIX = "file-"  # of the camera names that `maskwatch label` uses for its runs
@@ -26,6 +26,8 @@ CameraName = Annotated[str, Meta(pattern=CAMERA_PATTERN)]
 FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12}\Z")]
 PIXELS_PATTERN = r"\A\{s[0-9a-z]\}:pixels:[a-z0-9:-]{1,80}\Z"
 PixelsKey = Annotated[str, Meta(pattern=PIXELS_PATTERN)]
+MAX_RELABEL_S = 60.0
+LOOK_BYTES = 64
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 MAX_NUMBER = 1e15
@@ -84,39 +86,82 @@ class SharedPixels(Struct, frozen=True, kw_only=True):
     generation: Count
 
 
+class Relabel(Struct, frozen=True, kw_only=True):
+    """How long a face may keep its label without being classified again. All in seconds.
+
+    every_s: the longest time. at_s: when the frame was captured, on a clock that all frames of its camera share.
+    """
+
+    every_s: Annotated[float, Meta(gt=0, le=MAX_RELABEL_S)]
+    at_s: Number
+
+
+class KnownFace(Struct, frozen=True, kw_only=True):
+    """A face as it was when it was classified (workers/known_faces.py).
+
+    labelled_at_s: at_s of that frame. look: its crop as 8 x 8 grey values.
+    """
+
+    box: Box
+    label: Label
+    confidence: Share
+    labelled_at_s: Number
+    look: Annotated[bytes, Meta(min_length=LOOK_BYTES, max_length=LOOK_BYTES)]
+
+
+class KnownFaces(Struct, frozen=True, kw_only=True):
+    """Key `known:{camera}`: the faces of one of the camera's last frames. model: the version that labelled them."""
+
+    model: str
+    faces: Annotated[list[KnownFace], Meta(max_length=MAX_FACES)]
+
+
 class Frame(FrameIdentity, frozen=True, kw_only=True):
     """Stream `frames`: a captured frame.
 
     shared: its pixels, for processes of the same machine and user. Key pixels_key holds its JPEG, if there is no such
     place, or if somebody needs the JPEG.
+    relabel: None when all its faces are to be classified.
     """
 
     shared: SharedPixels | None = None
+    relabel: Relabel | None = None
 
 
 class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
-    """Stream `faces`: the faces found. Key crops_key holds their crops, uint8 n x crop_px x crop_px x 3, RGB."""
+    """Stream `faces`: the faces found. Key crops_key holds crops, uint8 n x crop_px x crop_px x 3, RGB.
+
+    known: for each box the face that it is known as, or None: crops are of these boxes. Empty when no face is known.
+    """
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
     scores: Annotated[list[Share], Meta(max_length=MAX_FACES)]
+    known: Annotated[list[KnownFace | None], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
+    relabel: Relabel | None = None
 
     @classmethod
     def for_frame(
         cls,
-        frame: FrameIdentity,
+        frame: Frame | FaceCrops,
         *,
         boxes: list[Box],
         scores: list[float],
         crop_px: int,
         seconds: Seconds,
+        known: list[KnownFace | None] | None = None,
         left_out: int = 0,
     ) -> FaceCrops:
-        """Return the record of the faces found in a frame."""
+        """Return the record of the faces found in a frame. known: None when no face is known."""
         fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        return cls(**fields, boxes=boxes, scores=scores)
+        return cls(**fields, boxes=boxes, scores=scores, known=known or [], relabel=frame.relabel)
+
+    @property
+    def to_classify(self) -> list[int]:
+        """Which boxes are to be classified: indices, in the order of the crops."""
+        return [number for number in range(len(self.boxes)) if not self.known or self.known[number] is None]
 
 
 class FrameResult(FrameIdentity, frozen=True, kw_only=True):
@@ -248,3 +293,5 @@ def _check_identity(record: FrameIdentity) -> None:
         raise BadMessage(f"frame_id {record.frame_id!r} does not belong to {expected!r}")
     if isinstance(record, FaceCrops) and len(record.boxes) != len(record.scores):
         raise BadMessage(f"{len(record.boxes)} boxes but {len(record.scores)} scores")
+    if isinstance(record, FaceCrops) and record.known and len(record.boxes) != len(record.known):
+        raise BadMessage(f"{len(record.boxes)} boxes but {len(record.known)} known or unknown faces")

@@ -18,7 +18,7 @@ import redis
 from pipeline.bus import messages
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import GroupConsumer, RawEntry
-from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, Reason
+from pipeline.bus.messages import BadMessage, DeadLetter, FaceCrops, FrameIdentity, FrameResult, KnownFaces, Reason
 from pipeline.bus.pixel_reader import PixelsGone, fetch_pixels
 from pipeline.bus.result_consumer import READ_BLOCK_MS
 from pipeline.bus.settling import Settlement, Settler, StreamEntry, settlement
@@ -37,7 +37,7 @@ class Entry(Generic[Record]):
     """One entry of a stream, held by this process until it is settled.
 
     alone: the entry was reclaimed from a silent process, so it must not share a batch with others.
-    data: pixels or crops, if they came with the entry.
+    data: pixels or crops, if they came with the entry. known: a packed KnownFaces of its camera, likewise.
     """
 
     at: StreamEntry
@@ -46,6 +46,7 @@ class Entry(Generic[Record]):
     deliveries: int
     alone: bool
     data: bytes | None = None
+    known: bytes | None = None
 
 
 class Reader(Generic[Record]):
@@ -112,9 +113,12 @@ class Reader(Generic[Record]):
         """Settle a frame by passing its faces on; return False when another process had settled it."""
         return self._settler.forward(entry.at, faces, crops)
 
-    def finish(self, entry: Entry[Record], result: FrameResult) -> bool:
-        """Settle a frame with its result; return False when another process had settled it."""
-        return self._settler.settle(settlement(entry.at, result))
+    def finish(self, entry: Entry[Record], result: FrameResult, known: KnownFaces | None = None) -> bool:
+        """Settle a frame with its result; return False when another process had settled it.
+
+        known: the faces that are known of the camera from now on; None leaves those of before.
+        """
+        return self._settler.settle(settlement(entry.at, result, known=known))
 
     def drop(self, entry: Entry[Record], reason: Reason) -> bool:
         """Settle a frame that is not processed."""
@@ -161,7 +165,15 @@ class Reader(Generic[Record]):
             self._dead_letter_invalid(raw.at, fields, raw.deliveries, str(error))
             return None
         alone = raw.deaths is not None
-        return Entry(at=raw.at, record=record, fields=fields, deliveries=raw.deliveries, alone=alone, data=raw.data)
+        return Entry(
+            at=raw.at,
+            record=record,
+            fields=fields,
+            deliveries=raw.deliveries,
+            alone=alone,
+            data=raw.data,
+            known=raw.known,
+        )
 
     def _has_killed_too_often(self, raw: RawEntry, entry: Entry[Record]) -> bool:
         """Return whether processes died while they worked on an entry alone, so often that it is dead."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.bus import messages
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, LIVE_PIXELS_MS
-from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult
+from pipeline.bus.messages import DeadLetter, FaceCrops, FrameResult, KnownFaces
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard, Stage
 
@@ -31,6 +31,7 @@ class Settlement(NamedTuple):
 
     frame_id: the frame that ends with it, "" for none. field: what the ledger counts, "" for nothing.
     captured_at: when a labelled frame was captured; None for others.
+    known: the faces that are known of the camera from now on, a packed KnownFaces; b"" leaves those of before.
     """
 
     at: StreamEntry
@@ -41,6 +42,7 @@ class Settlement(NamedTuple):
     letter: bytes = b""
     complete: bool = False
     captured_at: float | None = None
+    known: bytes = b""
 
 
 class Settler:
@@ -79,10 +81,11 @@ class Settler:
     def _settle(self, end: Settlement) -> list[bool]:
         shard, frame_id = end.at.shard, end.frame_id
         keys = [*shard.stage_keys(self._stage), *shard.camera_keys(end.camera), shard.key(end.at.stream)]
-        keys += [shard.key("crops", frame_id or "-"), shard.key("dead")]
+        keys += [shard.key("crops", frame_id or "-"), shard.key("dead"), shard.key("known", end.camera)]
         captured_at = "" if end.captured_at is None else f"{end.captured_at:.6f}"
         args: list[Any] = [end.camera, frame_id, end.field, end.result, end.letter]
         args += ["complete" if end.complete else "live", captured_at, GROUP, end.at.id, MAX_DEAD_LETTERS]
+        args += [end.known, COMPLETE_PIXELS_MS if end.complete else LIVE_PIXELS_MS]
         return self._defer(self._settle_script, keys, args, end.field or "forwarded")
 
     def _defer(self, script: Script, keys: list[str], args: list[Any], field: str) -> list[bool]:
@@ -102,8 +105,10 @@ class Settler:
         return all(settled for outcome in outcomes for settled in outcome)
 
 
-def settlement(at: StreamEntry, result: FrameResult, letter: DeadLetter | None = None) -> Settlement:
-    """Return the settlement of an entry with a result, and a dead letter if there is one."""
+def settlement(
+    at: StreamEntry, result: FrameResult, letter: DeadLetter | None = None, known: KnownFaces | None = None
+) -> Settlement:
+    """Return the settlement of an entry with a result, and what else there is of a dead letter and known faces."""
     labelled = result.outcome == "labelled"
     return Settlement(
         at=at,
@@ -114,4 +119,5 @@ def settlement(at: StreamEntry, result: FrameResult, letter: DeadLetter | None =
         letter=messages.encode(letter) if letter else b"",
         complete=result.deadline_at is None,
         captured_at=result.captured_at if labelled else None,
+        known=messages.encode(known) if known else b"",
     )

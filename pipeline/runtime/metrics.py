@@ -118,6 +118,7 @@ detect_s = _histogram("maskwatch_detect_seconds", "Work on one frame: decode, de
 detect_wait_s = _histogram("maskwatch_detect_wait_seconds", "From a frame's capture to the start of its detection")
 classify_s = _histogram("maskwatch_classify_seconds", "From the start of a batch to a frame's labels")
 classify_wait_s = _histogram("maskwatch_classify_wait_seconds", "From the end of detection to the start of a batch")
+kept_labels = _counter("maskwatch_kept_labels_total", "Faces that kept the label of an earlier frame")
 batch_crops = _histogram("maskwatch_batch_crops", "Crops in one batch", BATCH_SIZES)
 model_info = _gauge("maskwatch_model_info", "1 for the version this worker uses", "version")
 model_rejected = _gauge("maskwatch_model_refused", "1 while this worker cannot use the registry's current version")
@@ -130,7 +131,7 @@ job_epochs = _gauge("maskwatch_job_epochs", "How many epochs the job is to have,
 EVERY_ROLE: tuple[Collector, ...] = (busy, loop_age_s, redis_up, reconnects, rejected)
 ROLES: dict[str, tuple[Collector, ...]] = {
     "camera": (published, source_failures, bad_pictures),
-    "detector": (settled, detect_s, detect_wait_s, model_info, model_rejected),
+    "detector": (settled, detect_s, detect_wait_s, kept_labels, model_info, model_rejected),
     "classifier": (settled, classify_s, classify_wait_s, batch_crops, model_info, model_rejected),
     "trainer": (job_running, job_epoch, job_epochs),
 }

@@ -15,7 +15,7 @@ import click
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.bus.messages import CameraName
+from pipeline.bus.messages import MAX_RELABEL_S, CameraName
 
 RedisUrl = Annotated[str, Meta(pattern=r"\A(rediss?(-cluster)?|unix)://.+\Z")]
 Shards = Annotated[int, Meta(ge=1, le=36)]  # as many as pipeline.bus.shards has tags
@@ -23,6 +23,7 @@ Workers = Annotated[int, Meta(ge=1, le=64)]
 MaxBatch = Annotated[int, Meta(ge=1, le=512)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
+RelabelS = Annotated[float, Meta(ge=0, le=MAX_RELABEL_S)]
 Score = Annotated[float, Meta(gt=0, lt=1)]
 SessionKey = Annotated[str, Meta(min_length=32)]
 Token = Annotated[str, Meta(min_length=16)]
@@ -55,6 +56,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[CameraName | None, Meta(description="the camera's name: a-z 0-9 -, at most 32")] = None
     fps: Annotated[float, Meta(gt=0, le=240, description="maximum frame rate to publish")] = 20.0
     deadline_s: Annotated[float, Meta(gt=0, le=60, description="a live frame older than this is dropped")] = 1.0
+    relabel_s: Annotated[
+        RelabelS | None,
+        Meta(
+            description="a face that has not changed is classified again after this time; 0: in every frame; "
+            "default: 0.25 for cameras, 0 for files"
+        ),
+    ] = None
     jpeg_quality: Annotated[
         int, Meta(ge=10, le=100, description="JPEG quality for frames that are not JPEG already")
     ] = 90

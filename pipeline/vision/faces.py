@@ -15,9 +15,13 @@ MAX_FACES = 128  # faces of a frame that are labelled; a frame with more reports
 
 
 class Face(Struct, frozen=True, kw_only=True):
-    """One labelled face. score: the detector's. confidence: of that label, 0.5 to 1."""
+    """One labelled face. score: the detector's. confidence: of that label, 0.5 to 1.
+
+    fresh: whether it was labelled in this frame. Otherwise it looks as it did in an earlier one, and keeps that label.
+    """
 
     box: Box
     score: Share
     label: Label
     confidence: Share
+    fresh: bool = True

@@ -9,9 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from pipeline.vision.boxes import iou
+from pipeline.vision.boxes import pairs_by_overlap
 from pipeline.vision.faces import Box, Face
 
 SMOOTHING_S = 0.4  # time constant: a change of label shows after 0.3 s at confidence 100 %, after 0.5 s at 70 %
@@ -46,7 +44,7 @@ class FaceTracker:
         at_s: when the frame was captured, seconds; frames come in order.
         """
         self._tracks = [track for track in self._tracks if at_s - track.seen_at_s <= MAX_GAP_S]
-        pairs = _pairs([track.box for track in self._tracks], [face.box for face in faces])
+        pairs = pairs_by_overlap([track.box for track in self._tracks], [face.box for face in faces], MIN_IOU)
         matched = {face: self._tracks[track] for track, face in pairs}
         return [self._update(matched.get(number), face, at_s) for number, face in enumerate(faces)]
 
@@ -65,19 +63,6 @@ class FaceTracker:
             score=face.score,
             label="mask" if track.mask >= 0.5 else "no_mask",
             confidence=max(track.mask, 1 - track.mask),
+            fresh=face.fresh,
             track=track.number,
         )
-
-
-def _pairs(tracks: Sequence[Box], faces: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pair each track with at most one face, the largest overlap first."""
-    if not tracks or not faces:
-        return []
-    overlaps = iou(tracks, faces)
-    pairs = []
-    while overlaps.max() >= MIN_IOU:
-        track, face = (int(number) for number in np.unravel_index(overlaps.argmax(), overlaps.shape))
-        pairs.append((track, face))
-        overlaps[track, :] = 0
-        overlaps[:, face] = 0
-    return pairs

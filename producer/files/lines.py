@@ -53,6 +53,7 @@ def labelled_line(source: str, source_frame: SourceFrame, result: FrameResult) -
             score=round(face.score, 4),
             label=face.label,
             confidence=round(face.confidence, 4),
+            fresh=face.fresh,
         )
         for face in result.faces
         for x1, y1, x2, y2 in [face.box]

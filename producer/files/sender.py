@@ -17,7 +17,7 @@ from typing import cast
 import msgspec
 
 from pipeline.bus.keys import COMPLETE_PIXELS_MS
-from pipeline.bus.messages import Frame, FrameResult, SharedPixels
+from pipeline.bus.messages import Frame, FrameResult, Relabel, SharedPixels
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.shards import Shard
 from pipeline.bus.status import missing_workers
@@ -94,6 +94,7 @@ class Sender:
         self._shard = shard
         self._camera = camera
         self._jpeg_quality = settings.jpeg_quality
+        self._relabel_s = settings.relabel_s or 0.0
         self._source_frames = iter(source)
         self._read_all = False
         self._outputs = outputs
@@ -151,6 +152,7 @@ class Sender:
 
     def _prepare(self, pending: _Pending, captured_at: float) -> None:
         source_frame = pending.source_frame
+        at_s = source_frame.at_s
         if source_frame.image is not None:
             pending.shared = self._images.put(source_frame.image, hold=True)
         if pending.shared is None:
@@ -166,6 +168,7 @@ class Sender:
             captured_at=captured_at,
             deadline_s=None,
             shared=pending.shared,
+            relabel=Relabel(every_s=self._relabel_s, at_s=at_s) if self._relabel_s and at_s is not None else None,
         )
 
     def _send(self) -> bool:

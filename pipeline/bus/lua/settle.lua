@@ -1,11 +1,11 @@
 -- Settle an entry: acknowledge and delete it, write its result and dead letter, count it. Only the first call has an effect.
--- KEYS: of the stage and of the camera (common.lua), the entry's stream, crops, dead
+-- KEYS: of the stage and of the camera (common.lua), the entry's stream, crops, dead, known:{camera}
 -- ARGV: camera, frame ID or '', ledger field or '', result or '', dead letter or '', 'live' or 'complete', captured_at of
---       a labelled frame or '', group, entry ID, max. dead letters
+--       a labelled frame or '', group, entry ID, max. dead letters, known faces or '', ms that they are kept
 -- Returns 1, or 0 if the entry was settled before, and then changes nothing. See forward.lua for what may fail, and when.
-local STREAM, CROPS, DEAD = 12, 13, 14
+local STREAM, CROPS, DEAD, KNOWN = 12, 13, 14, 15
 local MAX_LATENCY_MS = 1000000
-local camera, frame_id, field, result, letter, mode, captured_at, group, id, max_dead = unpack(ARGV)
+local camera, frame_id, field, result, letter, mode, captured_at, group, id, max_dead, known, known_ms = unpack(ARGV)
 check_stream(KEYS[RESULTS])
 if letter ~= '' then check_stream(KEYS[DEAD]) end
 
@@ -30,5 +30,6 @@ if result ~= '' then add_result(camera, result) end
 if letter ~= '' then redis.call('XADD', KEYS[DEAD], 'MAXLEN', '~', max_dead, '*', 'camera', camera, 'record', letter) end
 if stood and field ~= '' then count(field) end
 if tonumber(captured_at) then note_labelled() end
+if stood and known ~= '' then redis.call('SET', KEYS[KNOWN], known, 'PX', known_ms) end
 if mode == 'complete' then redis.call('PEXPIRE', KEYS[LEDGER], FILE_MS) end
 return 1

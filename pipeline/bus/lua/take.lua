@@ -3,9 +3,11 @@
 -- ARGV: group, consumer, count, 'files' to take a complete frame first or '', and after the consumer has waited for an
 --       entry the first and last ID of each range of tickets that were delivered to it: only frames for these, and what
 --       else there is if there is one
--- Returns {seconds, microseconds, {{stream, entry ID, fields, data or false}, ...}}; data: pixels or crops
+-- Returns {seconds, microseconds, {{stream, entry ID, fields, data or false, known or false}, ...}}; data: pixels or crops;
+-- known: the faces that are known of the camera, for the stage frames
 -- XREADGROUP is allowed when memory is full, and a script whose first write is allowed may do further writes.
 local group, consumer, most, first = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local tag, stage = string.match(KEYS[LIVE], '^({%w+}:)(%a+)$')
 local taken = {}
 
 local function entries(stream)
@@ -13,21 +15,27 @@ local function entries(stream)
   return found and found[1][2] or {}
 end
 
+-- Note an entry with what its worker needs. camera: nil for an entry that stands for no frame.
+local function add(stream, id, fields, data, camera)
+  local known = stage == 'frames' and camera and redis.pcall('GET', tag .. 'known:' .. camera)
+  taken[#taken + 1] = {KEYS[stream], id, fields, data and fetch(data) or false, type(known) == 'string' and known}
+end
+
 local function take_ticket(id)
   local fields, data = tie(id)
-  if fields then taken[#taken + 1] = {KEYS[LIVE], id, fields, fetch(data)} else discard(id, group) end
+  if fields then add(LIVE, id, fields, data, fields[2]) else discard(id, group) end
 end
 
 local function take_live()
   for _, entry in ipairs(entries(LIVE)) do
-    if entry[2][1] == 'ticket' then take_ticket(entry[1]) else taken[#taken + 1] = {KEYS[LIVE], entry[1], entry[2], false} end
+    if entry[2][1] == 'ticket' then take_ticket(entry[1]) else add(LIVE, entry[1], entry[2]) end
   end
 end
 
 local function take_complete()
   for _, entry in ipairs(entries(COMPLETE)) do
     local id, fields = entry[1], entry[2]
-    taken[#taken + 1] = {KEYS[COMPLETE], id, fields, fields[7] == 'data' and fetch(fields[8])}
+    add(COMPLETE, id, fields, fields[7] == 'data' and fields[8], fields[1] == 'camera' and fields[2])
   end
 end
 

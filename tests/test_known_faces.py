@@ -1,0 +1,176 @@
+"""Faces that were labelled a moment ago keep their labels: which ones do, and what becomes of a frame that has some."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import hypothesis.strategies as st
+import msgspec
+import numpy as np
+import pytest
+from conftest import Server, wait_until
+from hypothesis import given
+from processes import Processes, processes
+
+from pipeline.bus import messages
+from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, KnownFace, KnownFaces, Relabel
+from pipeline.vision.faces import Face
+from workers.known_faces import (
+    MAX_LOOK_CHANGE,
+    MIN_CONFIDENCE,
+    kept_faces,
+    known_after,
+    looks_of,
+    recognize,
+    unpack_known,
+)
+
+__all__ = ["processes"]
+
+BOX = (100.0, 100.0, 200.0, 220.0)
+NOW = Relabel(every_s=0.25, at_s=10.0)
+
+
+def look(value: int) -> bytes:
+    return bytes([value] * 64)
+
+
+def known_face(**changes: Any) -> KnownFace:
+    face = KnownFace(box=BOX, label="mask", confidence=0.97, labelled_at_s=9.9, look=look(100))
+    return msgspec.structs.replace(face, **changes)
+
+
+def looks(*values: int) -> Any:
+    return np.array([list(look(value)) for value in values], np.uint8)
+
+
+def test_a_face_that_has_not_changed_is_known() -> None:
+    face = known_face()
+    moved = (110.0, 104.0, 210.0, 224.0)
+
+    assert recognize([face], [moved], looks(105), NOW) == [face]
+
+
+@pytest.mark.parametrize(
+    ("changes", "box", "value"),
+    [
+        ({"labelled_at_s": 9.75}, BOX, 100),
+        ({"labelled_at_s": 10.25}, BOX, 100),
+        ({"confidence": MIN_CONFIDENCE - 0.01}, BOX, 100),
+        ({}, (150.0, 100.0, 250.0, 220.0), 100),
+        ({}, (100.0, 100.0, 150.0, 160.0), 100),
+        ({}, BOX, 100 + int(MAX_LOOK_CHANGE) + 1),
+    ],
+    ids=["too long ago", "too much later", "unsure", "moved", "another size", "looks different"],
+)
+def test_any_other_face_is_classified(changes: dict[str, Any], box: Any, value: int) -> None:
+    assert recognize([known_face(**changes)], [box], looks(value), NOW) == [None]
+
+
+def test_two_boxes_are_never_known_as_the_same_face() -> None:
+    face = known_face()
+
+    assert recognize([face], [(104.0, 100.0, 204.0, 220.0), BOX], looks(100, 100), NOW) == [None, face]
+
+
+def test_a_face_is_compared_with_the_look_that_was_classified_so_that_small_changes_add_up() -> None:
+    record = record_of([known_face()])
+
+    after = known_after(record, faces_of(record), np.empty((0, 8, 8, 3), np.uint8), "v1")
+
+    assert after == KnownFaces(model="v1", faces=[known_face()])
+
+
+def test_labels_of_another_version_and_what_is_no_record_are_not_used() -> None:
+    packed = messages.encode(KnownFaces(model="v1", faces=[known_face()]))
+
+    assert unpack_known(packed, "v1") == [known_face()]
+    assert unpack_known(packed, "v2") == unpack_known(None, "v1") == unpack_known(b"\xc1", "v1") == []
+
+
+def record_of(known: list[KnownFace | None]) -> FaceCrops:
+    frame = Frame(
+        frame_id="door:7:1",
+        camera="door",
+        start=7,
+        seq=1,
+        width=640,
+        height=360,
+        pixels_key="{s0}:pixels:door:7:1",
+        captured_at=10.0,
+        deadline_at=11.0,
+        relabel=NOW,
+    )
+    boxes = [face.box if face else (300.0, 100.0, 400.0, 220.0) for face in known]
+    return FaceCrops.for_frame(frame, boxes=boxes, scores=[0.8] * len(known), known=known, crop_px=8, seconds={})
+
+
+def faces_of(record: FaceCrops) -> list[Face]:
+    faces = kept_faces(record.known, record.boxes, record.scores)
+    for number in record.to_classify:
+        faces[number] = Face(box=record.boxes[number], score=0.8, label="no_mask", confidence=0.6)
+    return [faces[number] for number in range(len(record.boxes))]
+
+
+@given(st.lists(st.booleans(), max_size=8))
+def test_each_face_of_a_frame_is_either_kept_or_classified_and_is_known_afterwards(is_known: list[bool]) -> None:
+    record = record_of([known_face() if one else None for one in is_known])
+    crops = np.full((len(record.to_classify), 8, 8, 3), 50, np.uint8)
+
+    faces = faces_of(record)
+    after = known_after(record, faces, crops, "v1")
+
+    assert [face.fresh for face in faces] == [not one for one in is_known]
+    assert [face.label for face in faces] == ["mask" if one else "no_mask" for one in is_known]
+    assert after
+    assert [face.labelled_at_s for face in after.faces] == [9.9 if one else 10.0 for one in is_known]
+    assert [face.look for face in after.faces] == [look(100 if one else 50) for one in is_known]
+    assert messages.decode(FaceCrops, messages.encode(record)) == record
+
+
+def test_the_look_of_a_crop_is_its_brightness_in_64_places() -> None:
+    crop = np.zeros((1, 112, 112, 3), np.uint8)
+    crop[0, :56] = 200
+
+    assert looks_of(crop).tolist() == [[200] * 32 + [0] * 32]
+    assert looks_of(crop[:0]).shape == (0, 64)
+
+
+def test_a_record_with_fewer_known_faces_than_boxes_is_invalid() -> None:
+    record = record_of([known_face(), None])
+    packed = messages.encode(msgspec.structs.replace(record, known=[None]))
+
+    with pytest.raises(BadMessage, match="2 boxes but 1 known"):
+        messages.decode(FaceCrops, packed)
+
+
+def results(server: Server) -> list[FrameResult]:
+    rows = cast(list[Any], server.client.xrange("{s0}:results"))
+    found = [messages.decode(FrameResult, fields[b"record"]) for _, fields in rows]
+    return [result for result in found if result.outcome == "labelled"]
+
+
+def test_a_live_camera_labels_each_face_anew_only_now_and_then_unless_told_otherwise(
+    server: Server, processes: Processes
+) -> None:
+    processes.start("detect", redis=server)
+    processes.start("classify", redis=server)
+    processes.start("camera", "demo", "--name", "some", "--fps", "10", redis=server)
+    processes.start("camera", "demo", "--name", "every", "--fps", "10", "--relabel-s", "0", redis=server)
+
+    def frames_of(camera: str) -> list[FrameResult]:
+        return [result for result in results(server) if result.camera == camera and result.faces]
+
+    wait_until(lambda: min(len(frames_of("some")), len(frames_of("every"))) >= 40, 60, "frames of both are labelled")
+
+    assert all(face.fresh for result in frames_of("every") for face in result.faces)
+    fresh = [face.fresh for result in frames_of("some") for face in result.faces]
+    assert any(fresh)
+    assert not all(fresh)
+    assert any(result.faces and not any(face.fresh for face in result.faces) for result in frames_of("some"))
+    labelled_at: dict[str, float] = {}
+    for result in sorted(frames_of("some"), key=lambda one: one.captured_at):
+        for number, face in enumerate(sorted(result.faces, key=lambda one: one.box[0])):
+            if face.fresh or len(result.faces) != 5:
+                labelled_at[str(number)] = result.captured_at
+            assert result.captured_at - labelled_at.get(str(number), result.captured_at) < 0.25
