@@ -13,15 +13,19 @@ from feeding import Feed
 from processes import Processes, live, processes
 from versions import network_that_fails_on_grey, write_model
 
+from models.classifier.card import DEFAULT_FOLDER, read_card
 from models.classifier.mask_classifier import ClassifierFailed, load_classifier
 from pipeline.bus.clock import Clock
 from pipeline.bus.dead_letters import list_dead_letters
+from pipeline.bus.frame_ring import FrameRing
 from pipeline.bus.messages import FaceCrops, FrameResult, decode
+from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.arrays import Image
 from workers.batcher import Batcher
 from workers.classify import classify
+from workers.face_crops import CropSource
 from workers.warm_classifier import WarmClassifier
 
 __all__ = ["processes"]
@@ -84,6 +88,50 @@ def test_frames_with_crops_of_two_sizes_share_a_batch(server: Server, processes:
     assert {result.outcome for result in results(server).values()} == {"labelled"}
 
 
+def test_crops_are_cut_from_pixels_in_shared_memory(server: Server, tmp_path: Path) -> None:
+    ring = FrameRing(1, 3 * 200 * 300)
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[:, 150:] = 255
+    boxes = [(20.0, 20.0, 80.0, 100.0), (200.0, 20.0, 260.0, 100.0)]
+    feed = Feed(server, "door")
+    reader = Reader(server.bus, stage="faces", record_type=FaceCrops, consumer="classifier-1")
+    reader.read(1)
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    card, source = read_card(tmp_path / "model"), CropSource()
+
+    feed.forward_shared(ring, image, boxes)
+    (entry,) = reader.read(1)
+    crops = source.crops(reader, entry, card)
+    asked = server.client.exists("{s0}:remote:faces")
+    feed.forward_shared(ring, image, boxes)
+
+    assert crops.shape == (2, SIZE_PX, SIZE_PX, 3)
+    assert crops.min(axis=(1, 2, 3)).tolist() == [0, 255]
+    assert not asked
+    with pytest.raises(PixelsGone, match="overwritten"):
+        source.crops(reader, entry, card)
+    ring.close()
+
+
+def test_a_classifier_that_cannot_map_a_frame_asks_for_crops_once_a_second(server: Server) -> None:
+    ring = FrameRing(1, 3 * 200 * 300)
+    feed, source = Feed(server, "door"), CropSource()
+    reader = Reader(server.bus, stage="faces", record_type=FaceCrops, consumer="classifier-1")
+    reader.read(1)
+    feed.forward_shared(ring, np.zeros((200, 300, 3), np.uint8), [(20.0, 20.0, 80.0, 100.0)])
+    (entry,) = reader.read(1)
+    ring.close()
+
+    asked = []
+    for _ in range(2):
+        with pytest.raises(PixelsGone, match="another machine"):
+            source.crops(reader, entry, read_card(DEFAULT_FOLDER))
+        asked.append(0 < server.client.pttl("{s0}:remote:faces") <= 5_000)
+        server.client.delete("{s0}:remote:faces")
+
+    assert asked == [True, False]
+
+
 def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Server, tmp_path: Path) -> None:
     bus = server.bus
 
@@ -100,7 +148,7 @@ def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Serv
     model = WarmClassifier(classifier=classifier, batcher=Batcher(max_crops=1))
     context = WorkerContext("classifier", server.url)
 
-    classify(context, reader, model, reader.read(2))
+    classify(context, reader, model, reader.read(2), CropSource())
 
     assert {camera: result.reason for camera, result in results(server).items()} == {"first": None, "second": "expired"}
     context.client.close()

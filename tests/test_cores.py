@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.label import MAX_DETECTORS, worker_counts
+from commands.label import MAX_WORKERS, worker_count
 from pipeline.runtime import cores
 from pipeline.runtime.cores import available_cores
 
@@ -100,15 +100,15 @@ def test_a_process_may_use_the_cores_that_it_is_bound_to() -> None:
 @pytest.mark.parametrize(
     ("available", "frames", "expected"),
     [
-        (1, None, (1, 1)),
-        (2, None, (2, 1)),
-        (4, 1000, (4, 2)),
-        (64, None, (MAX_DETECTORS, MAX_DETECTORS // 2)),
-        (64, 1, (1, 1)),
-        (4, 3, (3, 1)),
+        (1, None, 1),
+        (2, None, 2),
+        (4, 1000, 4),
+        (64, None, MAX_WORKERS),
+        (64, 1, 1),
+        (4, 3, 3),
     ],
 )
 def test_a_source_gets_as_many_workers_as_there_are_cores_and_frames_and_one_sender_can_feed(
-    available: int, frames: int | None, expected: tuple[int, int]
+    available: int, frames: int | None, expected: int
 ) -> None:
-    assert worker_counts(available, frames) == expected
+    assert worker_count(available, frames) == expected

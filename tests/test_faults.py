@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 import redis
 from conftest import Server, wait_until
+from feeding import alive
 from processes import Process, Processes, descendants, gone, live, processes, wait_for_workers
 
+from models.classifier.card import DEFAULT_FOLDER
 from pipeline.bus.connection import connect
+from pipeline.bus.frame_ring import RingReader
 from pipeline.bus.keys import GROUP
 from pipeline.bus.leases import Lease
-from pipeline.bus.messages import FrameResult, SharedPixels, decode
+from pipeline.bus.messages import FaceCrops, FrameResult, SharedPixels, decode
+from pipeline.bus.reader import Reader
 from pipeline.bus.status import Ledger, read_heartbeats, read_ledgers, read_status
 from pipeline.runtime.embedded_server import embedded_server
 from pipeline.runtime.settings import Settings
@@ -32,6 +36,9 @@ from producer.files.outputs import Outputs
 from producer.files.sender import Sender
 from producer.shared_images import SharedImages
 from producer.sources.source_spec import parse_source
+from workers.classify import classify
+from workers.face_crops import CropSource
+from workers.warm_classifier import load_warm
 
 __all__ = ["processes"]
 
@@ -220,6 +227,35 @@ def test_frames_in_the_memory_of_another_machine_are_sent_again_as_jpeg(
     assert all(line["faces"] and "error" not in line for line in lines)
     dropped = read_ledgers(server.bus, ["file-0000000a"])["file-0000000a"].dropped
     assert 1 <= dropped["pixels_gone"] <= 40  # those that were on their way before the JPEGs
+
+
+def test_a_classifier_of_another_machine_gets_crops_of_a_file_that_shares_its_pixels(
+    server: Server, processes: Processes, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RingReader, "open", lambda *_: None)  # of the classifier, which runs in this process
+    processes.start("detect", redis=server)
+    wait_until(lambda: live(server, "detector"), 30, "a detector")
+    context = WorkerContext("classifier", server.url)
+    reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id)
+    model, source = load_warm(Settings(), DEFAULT_FOLDER), CropSource()
+    lines = tmp_path / "out.jsonl"
+
+    def label_some() -> bool:
+        classify(context, reader, model, reader.read(4), source)
+        return label.poll() is not None
+
+    with alive(server, "classifier"):
+        label = processes.start("label", pictures / "hand-over-face" / "bird.mkv", "--json", lines, redis=server)
+        wait_until(label_some, 60, "all frames are labelled")
+    context.client.close()
+
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert (label.returncode, len(found) > 60) == (0, True)
+    assert all(line["faces"] and "error" not in line for line in found)
+    (camera,) = [name.decode() for name in cast(list[bytes], server.client.zrange("{s0}:cameras", 0, -1))]
+    ledger = read_ledgers(server.bus, [camera])[camera]
+    assert ledger.balances
+    assert 1 <= ledger.dropped["pixels_gone"] <= 40  # those that were on their way before it had asked for crops
 
 
 def test_a_picture_that_never_fits_into_redis_gets_a_line_with_its_error(

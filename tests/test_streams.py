@@ -143,6 +143,23 @@ def test_known_faces_of_a_frame_that_another_process_has_settled_are_not_kept(se
     assert server.client.exists("{s0}:known:door") == 0
 
 
+def test_a_detector_learns_with_each_frame_whether_classifiers_need_crops(server: Server) -> None:
+    reader, needs = frames_reader(server), []
+
+    for seq in range(3):
+        needs.append(reader.needs_crops)
+        writer(server).publish(frame(server, seq, live=False), b"jpeg")
+        (entry,) = read(reader)
+        found = FaceCrops.for_frame(entry.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+        if seq == 1:
+            server.client.set("{s0}:remote:faces", 1)
+        assert reader.forward(entry, found, b"c" * 192)
+        assert not reader.forward(entry, found, b"c" * 192)
+    needs.append(reader.needs_crops)
+
+    assert needs == [True, False, True, True]
+
+
 def test_a_pipelined_reader_settles_with_its_next_call(server: Server) -> None:
     for seq in range(3):
         writer(server).publish(frame(server, seq, live=False), b"jpeg")

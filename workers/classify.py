@@ -32,8 +32,8 @@ from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
-from pipeline.vision.jpeg import unpack_crops
 from workers.batcher import Batcher
+from workers.face_crops import CropSource
 from workers.known_faces import kept_faces, known_after
 from workers.model_reloader import ModelReloader, report_model, report_state
 from workers.warm_classifier import WarmClassifier, load_warm
@@ -56,7 +56,9 @@ def main(settings: Settings) -> int:
         reader = Reader(context.bus, stage="faces", record_type=FaceCrops, consumer=context.id, pipelined=True)
         metrics.settled.add_reader("faces", reader.outcomes)
         announce_at = 0.0
+        source = CropSource()
         while context.should_run():
+            source.let_go()
             if (newer := reloader.take()) is not None:
                 model, announce_at = newer.model, 0.0
                 report_model(context, newer.version)
@@ -69,7 +71,7 @@ def main(settings: Settings) -> int:
                 entries = read_batch(reader, model.batcher)
                 if entries:
                     with context.busy():
-                        classify(context, reader, model, entries)
+                        classify(context, reader, model, entries, source)
         with context.reconnecting():
             reader.leave_group()
     return 0
@@ -105,15 +107,18 @@ def read_batch(reader: Reader[FaceCrops], batcher: Batcher) -> list[Entry[FaceCr
 
 
 def classify(
-    context: WorkerContext, reader: Reader[FaceCrops], model: WarmClassifier, entries: Sequence[Entry[FaceCrops]]
+    context: WorkerContext,
+    reader: Reader[FaceCrops],
+    model: WarmClassifier,
+    entries: Sequence[Entry[FaceCrops]],
+    source: CropSource,
 ) -> None:
     """Label the faces of some frames and settle each of them."""
     started = time.monotonic()
     work: list[Work] = []
     for entry in entries:
         with reader.guard(entry):
-            record = entry.record
-            crops = unpack_crops(reader.fetch(entry, record.crops_key), len(record.to_classify), record.crop_px)
+            crops = source.crops(reader, entry, model.classifier.card)
             work.append((entry, crops))
             model.batcher.learn_entry(len(crops))
             metrics.classify_wait_s.observe(_waited_s(entry, started))

@@ -110,8 +110,10 @@ def detect(
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
-    scores, known, crops = faces.scores.tolist(), list[KnownFace | None](), NO_CROPS
-    if boxes:
+    scores, known, crops, crop_boxes = faces.scores.tolist(), list[KnownFace | None](), NO_CROPS, None
+    if stays_until_its_result(frame) and pixels.are_shared and not reader.needs_crops:
+        crop_boxes = [tuple(box) for box in faces.boxes.tolist()]
+    elif boxes:
         crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
         if frame.relabel and (earlier := unpack_known(entry.known, model.version)):
             known = recognize(earlier, boxes, looks_of(crops), frame.relabel)
@@ -131,6 +133,7 @@ def detect(
             boxes=boxes,
             scores=scores,
             known=known if kept else [],
+            crop_boxes=crop_boxes,
             left_out=faces.left_out,
             crop_px=model.crop_px,
             seconds=seconds,
@@ -139,6 +142,11 @@ def detect(
     metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
+
+
+def stays_until_its_result(frame: Frame) -> bool:
+    """Return whether a frame's shared pixels are kept until it has a result, and all its faces are classified."""
+    return frame.deadline_at is None and frame.relabel is None
 
 
 class ActiveModelCache:

@@ -19,8 +19,23 @@ from pipeline.vision.arrays import Image
 from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
 
 REDUCE_FROM = 4  # an image this many times larger than the detector's input is decoded at a reduced size
-ASK_INTERVAL_S = 1.0  # between two requests for JPEGs
+ASK_INTERVAL_S = 1.0  # between two requests
 REQUEST_MS = 5_000  # how long a request holds
+
+
+class RemoteRequests:
+    """Ask producers or detectors of a shard to send pixels through Redis. key: where they look, without the tag."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._asked_at: dict[int, float] = {}
+
+    def ask(self, shard: Shard) -> None:
+        """Ask, or do nothing if that was done a moment ago."""
+        now = time.monotonic()
+        if now - self._asked_at.get(shard.number, float("-inf")) >= ASK_INTERVAL_S:
+            shard.client.set(shard.key(self._key), 1, px=REQUEST_MS)
+            self._asked_at[shard.number] = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,11 @@ class FramePixels:
     scale: float
     _jpeg: bytes = b""
     _mapped: MappedFrame | None = None
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether they are in memory that others may map, too."""
+        return self._mapped is not None
 
     def full(self) -> Image:
         """Return the image at its full size; what is read of it counts only after check()."""
@@ -54,7 +74,7 @@ class PixelSource:
 
     def __init__(self) -> None:
         self._rings = RingReader()
-        self._asked_at: dict[int, float] = {}
+        self._requests = RemoteRequests("remote")
 
     def pixels(self, reader: Reader[Frame], entry: Entry[Frame], input_px: int) -> FramePixels:
         """Return the pixels of an entry's frame. input_px: the long side that the detector looks at.
@@ -70,7 +90,7 @@ class PixelSource:
                 pixels = FramePixels(mapped.image, 1, _mapped=mapped)
                 pixels.check()
                 return pixels
-            self._ask_for_jpegs(entry.at.shard)
+            self._requests.ask(entry.at.shard)
         jpeg = reader.fetch(entry, frame.pixels_key)
         size = jpeg_size(jpeg)
         if size != (frame.width, frame.height):
@@ -83,9 +103,3 @@ class PixelSource:
     def let_go(self) -> None:
         """Let go of the memory of producers that send nothing any more. Call it in every iteration of the loop."""
         self._rings.let_go()
-
-    def _ask_for_jpegs(self, shard: Shard) -> None:
-        now = time.monotonic()
-        if now - self._asked_at.get(shard.number, float("-inf")) >= ASK_INTERVAL_S:
-            shard.client.set(shard.key("remote"), 1, px=REQUEST_MS)
-            self._asked_at[shard.number] = now

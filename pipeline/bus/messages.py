@@ -132,11 +132,15 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     """Stream `faces`: the faces found. Key crops_key holds crops, uint8 n x crop_px x crop_px x 3, RGB.
 
     known: for each box the face that it is known as, or None: crops are of these boxes. Empty when no face is known.
+    shared, crop_boxes: if set, there is no such key: the classifier cuts the crops itself, by these boxes, from the
+    pixels of the frame.
     """
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
     scores: Annotated[list[Share], Meta(max_length=MAX_FACES)]
     known: Annotated[list[KnownFace | None], Meta(max_length=MAX_FACES)] = []
+    shared: SharedPixels | None = None
+    crop_boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
@@ -152,10 +156,18 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         crop_px: int,
         seconds: Seconds,
         known: list[KnownFace | None] | None = None,
+        crop_boxes: list[Box] | None = None,
         left_out: int = 0,
     ) -> FaceCrops:
-        """Return the record of the faces found in a frame. known: None when no face is known."""
+        """Return the record of the faces found in a frame.
+
+        Args:
+            known: None when no face is known.
+            crop_boxes: n, by which the classifier cuts the crops from the frame's shared pixels; None if they are sent.
+        """
         fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
+        if crop_boxes is not None:
+            fields |= {"shared": frame.shared, "crop_boxes": crop_boxes}
         return cls(**fields, boxes=boxes, scores=scores, known=known or [], relabel=frame.relabel)
 
     @property
@@ -295,3 +307,5 @@ def _check_identity(record: FrameIdentity) -> None:
         raise BadMessage(f"{len(record.boxes)} boxes but {len(record.scores)} scores")
     if isinstance(record, FaceCrops) and record.known and len(record.boxes) != len(record.known):
         raise BadMessage(f"{len(record.boxes)} boxes but {len(record.known)} known or unknown faces")
+    if isinstance(record, FaceCrops) and record.shared and len(record.boxes) != len(record.crop_boxes):
+        raise BadMessage(f"{len(record.boxes)} boxes but {len(record.crop_boxes)} boxes of crops")

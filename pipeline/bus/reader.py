@@ -109,8 +109,16 @@ class Reader(Generic[Record]):
         self._settler.settle(*(settlement(one.at, FrameResult.dropped(one.record, "expired")) for one in expired))
         return [entry for entry in entries if entry not in expired]
 
-    def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes) -> bool:
-        """Settle a frame by passing its faces on; return False when another process had settled it."""
+    @property
+    def needs_crops(self) -> bool:
+        """Whether a classifier needs the crops of faces, because it runs on another machine or as another user."""
+        return self._settler.needs_crops
+
+    def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes = b"") -> bool:
+        """Settle a frame by passing its faces on; return False when another process had settled it.
+
+        crops: b"" when the classifier cuts them from shared pixels.
+        """
         return self._settler.forward(entry.at, faces, crops)
 
     def finish(self, entry: Entry[Record], result: FrameResult, known: KnownFaces | None = None) -> bool:

@@ -6,6 +6,7 @@ at any time and the ledger still balances. Only the first process that settles a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.bus import messages
@@ -49,6 +50,7 @@ class Settler:
     """Settle the entries of one stage.
 
     counts: what this process settled, by ledger field or "forwarded".
+    needs_crops: whether classifiers need the crops of faces, by the last answer of Redis to forward().
 
     Args:
         pipelined: settlements are sent with the next command on the connection, in one round trip. Each is taken for
@@ -57,6 +59,7 @@ class Settler:
 
     def __init__(self, connection: DedicatedConnection, stage: Stage, *, pipelined: bool = False) -> None:
         self.counts: dict[str, int] = {}
+        self.needs_crops = True
         self._connection = connection
         self._stage: Stage = stage
         self._pipelined = pipelined
@@ -69,14 +72,24 @@ class Settler:
         return self._sent(outcomes)
 
     def forward(self, at: StreamEntry, faces: FaceCrops, crops: bytes) -> bool:
-        """Settle a frame by bringing its faces to the next stage; return False when another process had settled it."""
+        """Settle a frame by bringing its faces to the next stage; return False when another process had settled it.
+
+        crops: b"" when the classifier cuts them.
+        """
+
+        def answered(answer: list[int]) -> int:
+            settled, needs_crops = answer
+            self.needs_crops = bool(needs_crops)
+            return settled
+
         shard, live = at.shard, faces.deadline_at is not None
         stage_keys = shard.stage_keys(self._stage)
         keys = [*shard.stage_keys("faces"), *shard.camera_keys(faces.camera), shard.key(at.stream)]
-        keys += [*stage_keys[-2:], faces.crops_key]
-        args = [*frame_arguments(faces, data_key=faces.crops_key, other_key=faces.pixels_key), mode_of(faces)]
+        keys += [*stage_keys[-2:], faces.crops_key, shard.key("remote:faces")]
+        data_key = faces.crops_key if crops else ""
+        args = [*frame_arguments(faces, data_key=data_key, other_key=faces.pixels_key), mode_of(faces)]
         args += [GROUP, at.id, crops, LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS]
-        return self._sent([self._defer(self._forward_script, keys, args, "forwarded")])
+        return self._sent([self._defer(self._forward_script, keys, args, "forwarded", answered)])
 
     def _settle(self, end: Settlement) -> list[bool]:
         shard, frame_id = end.at.shard, end.frame_id
@@ -88,11 +101,14 @@ class Settler:
         args += [end.known, COMPLETE_PIXELS_MS if end.complete else LIVE_PIXELS_MS]
         return self._defer(self._settle_script, keys, args, end.field or "forwarded")
 
-    def _defer(self, script: Script, keys: list[str], args: list[Any], field: str) -> list[bool]:
+    def _defer(
+        self, script: Script, keys: list[str], args: list[Any], field: str, parse: Callable[[Any], int] = int
+    ) -> list[bool]:
         """Send a settlement with the next command; return a list that will hold whether it had an effect."""
         settled: list[bool] = []
 
-        def note(answer: int) -> None:
+        def note(reply: Any) -> None:
+            answer = parse(reply)
             self.counts[field] = self.counts.get(field, 0) + answer
             settled.append(bool(answer))
 
