@@ -222,7 +222,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
-    """Key `heartbeat:{id}`: a live process and its state. rates: per second, over the last second."""
+    """Key `heartbeat:{id}`: a live process and its state.
+
+    rates: per second, over the last second. busy: the share of it that was spent on work.
+    """
 
     role: str
     id: str
@@ -234,6 +237,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     camera: str | None = None
     state: str = "running"
     rates: dict[str, Number] = {}
+    busy: Share = 0.0
 
 
 class AnnouncedModel(Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ class Camera(Struct, frozen=True, kw_only=True):
 
 
 class Process(Struct, frozen=True, kw_only=True):
-    """One live process."""
+    """One live process. rates: per second, over the last second. busy: the share of it that was spent on work."""
 
     role: str
     id: str
@@ -77,6 +77,7 @@ class Process(Struct, frozen=True, kw_only=True):
     model: str | None
     state: str
     rates: dict[str, float]
+    busy: float
 
 
 class Stream(Struct, frozen=True, kw_only=True):
@@ -130,6 +131,7 @@ def read_status(bus: Bus) -> Status:
                 **{name: getattr(beat, name) for name in ("role", "id", "host", "pid", "model", "state")},
                 uptime_s=round(max(0.0, now - beat.started_at), 1),
                 rates={name: round(rate, 1) for name, rate in beat.rates.items()},
+                busy=round(beat.busy, 2),
             )
             for beat in sorted(beats, key=lambda beat: beat.id)
         ],
@@ -189,11 +191,11 @@ def status_table(status: Status) -> str:
         rates = f"{camera.fps:>6.1f} {camera.labelled_fps:>8.1f} {latency:>8}"
         wrong = "" if ledger.balances else "  DOES NOT BALANCE"
         lines.append(f"{camera.name:<20} {camera.state:<10} {rates}  {counts}{wrong}")
-    lines += ["", f"{'PROCESS':<12} {'HOST':<20} {'PID':>7} {'UP':>8}  {'MODEL':<20} {'RATES':<28} STATE"]
+    lines += ["", f"{'PROCESS':<12} {'HOST':<20} {'PID':>7} {'UP':>8}  {'MODEL':<20} {'RATES':<28} {'BUSY':>5}  STATE"]
     for process in status.processes:
         rates = ", ".join(f"{rate:g} {name}/s" for name, rate in process.rates.items())
         who = f"{process.role:<12} {process.host:<20} {process.pid:>7} {process.uptime_s:>6.0f} s"
-        lines.append(f"{who}  {process.model or '-':<20} {rates:<28} {process.state}")
+        lines.append(f"{who}  {process.model or '-':<20} {rates:<28} {process.busy:>5.0%}  {process.state}")
     lines += ["", f"{'STREAM':<16} {'LENGTH':>7} {'LAG':>7} {'PENDING':>7}"]
     lines += [f"{name:<16} {s.length:>7} {s.lag:>7} {s.pending:>7}" for name, s in status.streams.items()]
     return "\n".join(lines)

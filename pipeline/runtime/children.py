@@ -48,6 +48,7 @@ class _Child:
     started_at: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at: float | None = None
+    stopped_at: float | None = None
 
 
 class Children(contextlib.AbstractContextManager["Children"]):
@@ -74,7 +75,10 @@ class Children(contextlib.AbstractContextManager["Children"]):
             ChildFailed: a required child cannot start.
         """
         now = time.monotonic()
+        self._children = [child for child in self._children if not self._has_stopped(child, now)]
         for child in self._children:
+            if child.stopped_at is not None:
+                continue
             status = child.process.poll()
             if status is None or (not child.required and status in (0, 1, 2)):
                 continue
@@ -91,6 +95,34 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.process = spawn(child.arguments, self._read_end, child.environment)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
+
+    def pids(self, command: str) -> set[int]:
+        """Return the processes that run this subcommand; those that died count until they are restarted."""
+        return {child.process.pid for child in self._running(command)}
+
+    def start_another(self, command: str) -> None:
+        """Start one more process that runs this subcommand, as the newest one does."""
+        newest = self._running(command)[-1]
+        self.start(*newest.arguments, environment=newest.environment)
+
+    def stop_newest(self, command: str) -> None:
+        """Ask the newest process that runs this subcommand to end; it is not restarted."""
+        child = self._running(command)[-1]
+        child.stopped_at = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(signal.SIGTERM)
+
+    def _running(self, command: str) -> list[_Child]:
+        return [child for child in self._children if child.arguments[0] == command and child.stopped_at is None]
+
+    @staticmethod
+    def _has_stopped(child: _Child, now: float) -> bool:
+        """Return whether a child that was asked to end has ended; one that has not in time is killed."""
+        if child.stopped_at is None:
+            return False
+        if child.process.poll() is None and now - child.stopped_at > STOP_TIMEOUT_S:
+            kill_session(child.process.pid)
+        return child.process.poll() is not None
 
     def __exit__(self, *_: object) -> None:
         """Ask all children to end, and kill those that do not in time."""

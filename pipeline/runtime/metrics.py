@@ -52,6 +52,12 @@ class BusyTime(Collector):
             with self._lock:
                 self._done_s[role] = self._done_s.get(role, 0.0) + time.monotonic() - self._since.pop(role)
 
+    def seconds(self, role: str) -> float:
+        """Return for how long this process has worked in a role, including the work under way."""
+        with self._lock:
+            now = time.monotonic()
+            return self._done_s.get(role, 0.0) + now - self._since.get(role, now)
+
     def collect(self) -> Iterator[Metric]:
         """Yield the seconds of each role."""
         found = CounterMetricFamily(

@@ -45,7 +45,7 @@ class WorkerContext:
     """What the loop of a process needs.
 
     Attributes:
-        model, camera, state, rates: what the heartbeat reports; the process may change them.
+        model, camera, state, rates, busy_share: what the heartbeat reports; the process may change the first four.
         bus: the pipeline's data in Redis. clock: Redis' clock.
         redis_location: the URL of Redis without its password.
         hard_stop: ends a process that was asked to stop and hangs; to be cancelled when it has ended by itself.
@@ -61,6 +61,7 @@ class WorkerContext:
         self.camera = camera
         self.state = "running"
         self.rates: dict[str, float] = {}
+        self.busy_share = 0.0
         self.redis_location = hide_password(redis_url)
         self.watchdog = Watchdog()
         self._stop = threading.Event()
@@ -69,6 +70,7 @@ class WorkerContext:
         self.hard_stop.daemon = True
         self._counts: dict[str, int] = {}
         self._counted_at = time.monotonic()
+        self._busy_s = 0.0
         self._started_at: float | None = None
         self._failures = 0
 
@@ -146,6 +148,8 @@ class WorkerContext:
             counts, self._counts = self._counts, {}
             self._counted_at += elapsed_s
             self.rates = {name: count / elapsed_s for name, count in counts.items()}
+            before_s, self._busy_s = self._busy_s, metrics.busy.seconds(self.role)
+            self.busy_share = min(1.0, max(0.0, (self._busy_s - before_s) / elapsed_s))
         return Heartbeat(
             role=self.role,
             id=self.id,
@@ -157,6 +161,7 @@ class WorkerContext:
             camera=self.camera,
             state=self.state,
             rates=self.rates,
+            busy=self.busy_share,
         )
 
 
