@@ -106,11 +106,16 @@ def compare(
             Face(box=box, score=score, label=label, confidence=confidence)
             for box, score, label, confidence in zip(boxes, scores, labels, confidences.tolist(), strict=True)
         ]
-        recognized = recognize(known, boxes, looks, Relabel(every_s=relabel_s, at_s=at_s))
+        recognized = recognize(known, boxes, looks, Relabel(every_s=relabel_s, at_s=at_s), card.version)
         held = kept_faces(recognized, boxes, scores)
         classified = [
             KnownFace(
-                box=face.box, label=face.label, confidence=face.confidence, labelled_at_s=at_s, look=look.tobytes()
+                box=face.box,
+                label=face.label,
+                confidence=face.confidence,
+                model=card.version,
+                labelled_at_s=at_s,
+                look=look.tobytes(),
             )
             for face, look in zip(every, looks, strict=True)
         ]

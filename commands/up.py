@@ -13,14 +13,14 @@ import click
 from commands import shared
 from commands.password import check_access
 from commands.shared import CAMERA, PIPELINE, STARTERS, VIEW
-from pipeline.bus.connection import connect, hide_password
+from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import is_camera_name
 from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environment_of, flags_of, start_workers
 from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, setting_options
 from pipeline.runtime.stop_signals import calling_on_stop_signals
-from pipeline.runtime.worker_pool import PoolSupervisor, WorkerPool
+from pipeline.runtime.worker_pool import WorkerPool, adjust_pools, reading_heartbeats
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
@@ -87,13 +87,12 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
                 children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
             children.start("view", *flags_of(settings, *VIEW), environment=environment)
             server.wait()
-            scaled = {"detect": settings.detectors, "classify": settings.classifiers}
-            pools = [WorkerPool(children, command) for command, fixed in scaled.items() if fixed is None]
-            with connect(server.url) as client:
-                supervisor = PoolSupervisor(pools, client)
+            fixed = {"detector": settings.detectors, "classifier": settings.classifiers}
+            pools = [WorkerPool(children, role) for role, count in fixed.items() if count is None]
+            with reading_heartbeats(server.url) as beats:
                 while not stop.wait(SUPERVISE_INTERVAL_S):
                     children.supervise()
-                    supervisor.adjust()
+                    adjust_pools(pools, beats)
         return 0
 
     with calling_on_stop_signals(stop.set):

@@ -133,14 +133,18 @@ class Feed:
         self._reader.forward(entry, faces, crops.tobytes())
         return faces
 
-    def forward_shared(self, ring: FrameRing, image: Image, boxes: list[Box]) -> FaceCrops:
-        """Publish a frame, and pass on where its image is and where its faces are, as a detector does with a file's."""
+    def forward_shared(self, ring: FrameRing, image: Image, boxes: list[Box], crops: Image | None = None) -> FaceCrops:
+        """Publish a frame, and pass on where its image is and where its faces are, as a detector does with a file's.
+
+        crops: of the faces, as if a classifier needed them; None for none.
+        """
         self.publish(width=image.shape[1], height=image.shape[0])
         entry = self.take()
-        frame = msgspec.structs.replace(entry.record, shared=ring.put(image))
+        frame = msgspec.structs.replace(entry.record, shared=ring.put(image), deadline_at=None)
         scores = [0.9] * len(boxes)
-        faces = FaceCrops.for_frame(frame, boxes=boxes, scores=scores, crop_px=8, seconds={}, crop_boxes=boxes)
-        self._reader.forward(entry, faces)
+        crop_boxes = boxes if crops is None else None
+        faces = FaceCrops.for_frame(frame, boxes=boxes, scores=scores, crop_px=8, seconds={}, crop_boxes=crop_boxes)
+        self._reader.forward(entry, faces, b"" if crops is None else crops.tobytes())
         return faces
 
     def drop(self, reason: Reason = "stale") -> None:

@@ -132,6 +132,27 @@ def test_a_classifier_that_cannot_map_a_frame_asks_for_crops_once_a_second(serve
     assert asked == [True, False]
 
 
+def test_a_classifier_that_cannot_map_frames_goes_on_asking_while_it_gets_crops(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, box = FrameRing(1, 3 * 200 * 300), (20.0, 20.0, 80.0, 100.0)
+    feed, source, crops = Feed(server, "door"), CropSource(), np.full((1, 8, 8, 3), 9, np.uint8)
+    reader = Reader(server.bus, stage="faces", record_type=FaceCrops, consumer="classifier-1")
+    reader.read(1)
+    feed.forward_shared(ring, np.zeros((200, 300, 3), np.uint8), [box], crops)
+    (entry,) = reader.read(1)
+    ring.close()
+
+    found = source.crops(reader, entry, read_card(DEFAULT_FOLDER))
+    asked = server.client.exists("{s0}:remote:faces")
+    server.client.config_set("maxmemory", "1")
+    monkeypatch.setattr("workers.frame_pixels.ASK_INTERVAL_S", 0.0)
+    again = source.crops(reader, entry, read_card(DEFAULT_FOLDER))
+
+    assert asked
+    assert found.tolist() == again.tolist() == crops.tolist()
+
+
 def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Server, tmp_path: Path) -> None:
     bus = server.bus
 

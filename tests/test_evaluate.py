@@ -59,7 +59,7 @@ def test_networks_see_all_faces_in_order_and_in_bounded_batches() -> None:
 
     found = score_test_set({"int8": network, "float": by_index}, faces, "toy")
 
-    assert sizes == [MAX_BATCH, MAX_BATCH, 150 - 2 * MAX_BATCH] * (1 + len(COPIES))
+    assert sizes == [*[MAX_BATCH] * (150 // MAX_BATCH), 150 % MAX_BATCH] * (1 + len(COPIES))
     assert list(found.probabilities) == ["int8", "float"]
     np.testing.assert_array_equal(found.served, np.arange(150, dtype=np.float32) / 255)
 

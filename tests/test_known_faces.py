@@ -13,10 +13,18 @@ from hypothesis import given
 from processes import Processes, processes
 
 from pipeline.bus import messages
-from pipeline.bus.messages import BadMessage, FaceCrops, Frame, FrameResult, KnownFace, KnownFaces, Relabel
+from pipeline.bus.messages import (
+    BadMessage,
+    FaceCrops,
+    Frame,
+    FrameResult,
+    KnownFace,
+    KnownFaces,
+    Relabel,
+    SharedPixels,
+)
 from pipeline.vision.faces import Face
 from workers.known_faces import (
-    MAX_LOOK_CHANGE,
     MIN_CONFIDENCE,
     kept_faces,
     known_after,
@@ -36,7 +44,7 @@ def look(value: int) -> bytes:
 
 
 def known_face(**changes: Any) -> KnownFace:
-    face = KnownFace(box=BOX, label="mask", confidence=0.97, labelled_at_s=9.9, look=look(100))
+    face = KnownFace(box=BOX, label="mask", confidence=0.97, model="v1", labelled_at_s=9.9, look=look(100))
     return msgspec.structs.replace(face, **changes)
 
 
@@ -48,7 +56,7 @@ def test_a_face_that_has_not_changed_is_known() -> None:
     face = known_face()
     moved = (110.0, 104.0, 210.0, 224.0)
 
-    assert recognize([face], [moved], looks(105), NOW) == [face]
+    assert recognize([face], [moved], looks(105), NOW, "v1") == [face]
 
 
 @pytest.mark.parametrize(
@@ -59,33 +67,51 @@ def test_a_face_that_has_not_changed_is_known() -> None:
         ({"confidence": MIN_CONFIDENCE - 0.01}, BOX, 100),
         ({}, (150.0, 100.0, 250.0, 220.0), 100),
         ({}, (100.0, 100.0, 150.0, 160.0), 100),
-        ({}, BOX, 100 + int(MAX_LOOK_CHANGE) + 1),
+        ({}, BOX, 113),
+        ({"model": "v2"}, BOX, 100),
     ],
-    ids=["too long ago", "too much later", "unsure", "moved", "another size", "looks different"],
+    ids=[
+        "too long ago",
+        "too much later",
+        "unsure",
+        "moved",
+        "another size",
+        "looks different",
+        "labelled by another version",
+    ],
 )
 def test_any_other_face_is_classified(changes: dict[str, Any], box: Any, value: int) -> None:
-    assert recognize([known_face(**changes)], [box], looks(value), NOW) == [None]
+    assert recognize([known_face(**changes)], [box], looks(value), NOW, "v1") == [None]
 
 
 def test_two_boxes_are_never_known_as_the_same_face() -> None:
     face = known_face()
 
-    assert recognize([face], [(104.0, 100.0, 204.0, 220.0), BOX], looks(100, 100), NOW) == [None, face]
+    assert recognize([face], [(104.0, 100.0, 204.0, 220.0), BOX], looks(100, 100), NOW, "v1") == [None, face]
 
 
 def test_a_face_is_compared_with_the_look_that_was_classified_so_that_small_changes_add_up() -> None:
-    record = record_of([known_face()])
+    record = record_of([known_face(), None])
 
-    after = known_after(record, faces_of(record), np.empty((0, 8, 8, 3), np.uint8), "v1")
+    after = known_after(record, faces_of(record), np.zeros((1, 8, 8, 3), np.uint8), "v2")
 
-    assert after == KnownFaces(model="v1", faces=[known_face()])
+    assert after
+    assert after.faces[0] == known_face()
+    assert (after.faces[1].model, after.faces[1].look) == ("v2", look(0))
 
 
-def test_labels_of_another_version_and_what_is_no_record_are_not_used() -> None:
-    packed = messages.encode(KnownFaces(model="v1", faces=[known_face()]))
+@pytest.mark.parametrize(("mean", "change", "is_known"), [(100, 12, True), (25, 3, True), (25, 4, False), (5, 2, True)])
+def test_a_dark_face_may_change_less(mean: int, change: int, is_known: bool) -> None:
+    face = known_face(look=look(mean))
 
-    assert unpack_known(packed, "v1") == [known_face()]
-    assert unpack_known(packed, "v2") == unpack_known(None, "v1") == unpack_known(b"\xc1", "v1") == []
+    assert recognize([face], [BOX], looks(mean + change), NOW, "v1") == [face if is_known else None]
+
+
+def test_what_is_stored_and_is_no_record_is_not_used() -> None:
+    packed = messages.encode(KnownFaces(faces=[known_face()]))
+
+    assert unpack_known(packed) == [known_face()]
+    assert unpack_known(None) == unpack_known(b"\xc1") == []
 
 
 def record_of(known: list[KnownFace | None]) -> FaceCrops:
@@ -125,7 +151,11 @@ def test_each_face_of_a_frame_is_either_kept_or_classified_and_is_known_afterwar
     assert after
     assert [face.labelled_at_s for face in after.faces] == [9.9 if one else 10.0 for one in is_known]
     assert [face.look for face in after.faces] == [look(100 if one else 50) for one in is_known]
-    assert messages.decode(FaceCrops, messages.encode(record)) == record
+    if all(is_known):
+        with pytest.raises(BadMessage, match="no face is to be classified"):
+            messages.decode(FaceCrops, messages.encode(record))
+    else:
+        assert messages.decode(FaceCrops, messages.encode(record)) == record
 
 
 def test_the_look_of_a_crop_is_its_brightness_in_64_places() -> None:
@@ -136,12 +166,24 @@ def test_the_look_of_a_crop_is_its_brightness_in_64_places() -> None:
     assert looks_of(crop[:0]).shape == (0, 64)
 
 
-def test_a_record_with_fewer_known_faces_than_boxes_is_invalid() -> None:
-    record = record_of([known_face(), None])
-    packed = messages.encode(msgspec.structs.replace(record, known=[None]))
+SHARED = SharedPixels(pid=1, fd=3, token="0" * 32, slot=0, generation=2)
+HUGE = ((0.0, 0.0, 20.0, 20.0), (-7000.0, 0.0, 7000.0, 100.0))
+CONTRADICTIONS: dict[tuple[tuple[str, Any], ...], str] = {
+    (("known", (None,)),): "2 boxes but 1 known",
+    (("scores", (0.5,)),): "2 boxes but 1 scores",
+    (("crop_boxes", ((0.0, 0.0, 1.0, 1.0),)),): "2 boxes but 1 crop_boxes",
+    (("crop_boxes", (BOX, BOX)),): "no pixels to cut them from",
+    (("crop_boxes", HUGE), ("shared", SHARED)): "not inside the frame",
+}
 
-    with pytest.raises(BadMessage, match="2 boxes but 1 known"):
-        messages.decode(FaceCrops, packed)
+
+def test_a_record_that_contradicts_itself_is_invalid() -> None:
+    record = record_of([known_face(), None])
+
+    for changes, error in CONTRADICTIONS.items():
+        packed = messages.encode(msgspec.structs.replace(record, **dict(changes)))
+        with pytest.raises(BadMessage, match=error):
+            messages.decode(FaceCrops, packed)
 
 
 def results(server: Server) -> list[FrameResult]:

@@ -107,12 +107,16 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
     assert server.client.xlen("{s0}:frames") == server.client.xlen("{s0}:faces") == 0
 
 
+def one_face(record: Frame) -> FaceCrops:
+    return FaceCrops.for_frame(record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+
+
 def test_known_faces_come_with_the_cameras_next_frame_and_expire(server: Server) -> None:
-    known = KnownFaces(model="test", faces=[])
+    known = KnownFaces(faces=[])
     detector, classifier = frames_reader(server), faces_reader(server)
     writer(server).publish(frame(server, 0), b"jpeg")
     (first,) = read(detector)
-    detector.forward(first, FaceCrops.for_frame(first.record, boxes=[], scores=[], crop_px=8, seconds={}), b"")
+    detector.forward(first, one_face(first.record), b"c" * 192)
     (faces,) = read(classifier)
 
     classifier.finish(faces, labelled(faces.record), known)
@@ -138,7 +142,7 @@ def test_known_faces_of_a_frame_that_another_process_has_settled_are_not_kept(se
     (entry,) = read(reader)
 
     reader.finish(entry, labelled(entry.record))
-    reader.finish(entry, labelled(entry.record), KnownFaces(model="test", faces=[]))
+    reader.finish(entry, labelled(entry.record), KnownFaces(faces=[]))
 
     assert server.client.exists("{s0}:known:door") == 0
 
@@ -147,15 +151,15 @@ def test_a_detector_learns_with_each_frame_whether_classifiers_need_crops(server
     reader, needs = frames_reader(server), []
 
     for seq in range(3):
-        needs.append(reader.needs_crops)
         writer(server).publish(frame(server, seq, live=False), b"jpeg")
         (entry,) = read(reader)
+        needs.append(reader.needs_crops(entry))
         found = FaceCrops.for_frame(entry.record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
         if seq == 1:
             server.client.set("{s0}:remote:faces", 1)
         assert reader.forward(entry, found, b"c" * 192)
         assert not reader.forward(entry, found, b"c" * 192)
-    needs.append(reader.needs_crops)
+    needs.append(reader.needs_crops(entry))
 
     assert needs == [True, False, True, True]
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+from pathlib import Path
+
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from conftest import Server, wait_until
 from hypothesis import given
 from processes import Processes, live, processes
 
+from pipeline.bus.messages import Heartbeat
 from pipeline.bus.status import read_heartbeats
 from pipeline.runtime.children import Children
 from pipeline.runtime.cores import available_cores
@@ -24,6 +31,14 @@ def test_a_worker_is_added_once_all_have_been_busy_for_a_while() -> None:
     assert wanted == [1, 1, 2]
     assert scaler.wanted(13.0, busy=[0.9, 0.8], most=4) == 2
     assert scaler.wanted(13.0 + GROW_S, busy=[0.9, 0.8], most=4) == 3
+
+
+def test_what_was_seen_before_a_gap_does_not_count() -> None:
+    scaler = Scaler()
+
+    wanted = [scaler.wanted(at_s, busy=[1.0], most=4) for at_s in (0.0, 100.0, 101.0, 102.0)]
+
+    assert wanted == [1, 1, 1, 2]
 
 
 def test_a_moment_without_work_starts_the_wait_again() -> None:
@@ -43,12 +58,12 @@ def test_there_are_never_more_workers_than_cores() -> None:
     assert set(wanted) == {2}
 
 
-def test_a_worker_is_stopped_once_the_others_could_have_done_its_work_for_a_minute() -> None:
+def test_a_worker_is_stopped_once_the_others_could_have_done_its_work_for_five_minutes() -> None:
     scaler = Scaler()
 
-    wanted = [scaler.wanted(10.0 + at_s, busy=[0.3, 0.2], most=4) for at_s in (0.0, SHRINK_S - 1, SHRINK_S)]
+    wanted = [scaler.wanted(float(at_s), busy=[0.3, 0.2], most=4) for at_s in range(int(SHRINK_S) + 1)]
 
-    assert wanted == [2, 2, 1]
+    assert wanted == [2] * int(SHRINK_S) + [1]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(1, 8))
@@ -68,7 +83,7 @@ def test_a_stopped_worker_leaves_and_is_not_restarted(server: Server) -> None:
         children.start_another("detect")
         wait_until(lambda: live(server, "detector", 2), 30, "two detectors")
 
-        pool = WorkerPool(children, "detect")
+        pool = WorkerPool(children, "detector")
         for at_s in range(1, int(SHRINK_S) + 2):
             if len(children.pids("detect")) == 2:
                 pool.adjust(read_heartbeats(server.client), float(at_s), most=2)
@@ -79,6 +94,32 @@ def test_a_stopped_worker_leaves_and_is_not_restarted(server: Server) -> None:
 
         wait_until(one_is_left, 10, "one detector is left")
         assert children.pids("detect") == {kept}
+
+
+def test_one_more_worker_that_cannot_start_ends_nothing(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {"MASKWATCH_REDIS_URL": server.url, "MASKWATCH_LOG_LEVEL": "warning"}
+    beat = Heartbeat(role="detector", id="x", host=socket.gethostname(), pid=0, started_at=0, beat_at=0, busy=1.0)
+    with Children() as children:
+        children.start("detect", environment=environment | {"MASKWATCH_MODELS": str(tmp_path / "models")})
+        (pid,) = children.pids("detect")
+        os.kill(pid, signal.SIGSTOP)  # the first one, which runs, finds its models; those that start later do not
+        pool, beats = WorkerPool(children, "detector"), [msgspec.structs.replace(beat, pid=pid)]
+        for at_s in range(1, 5):
+            pool.adjust(beats, float(at_s), most=2)
+        assert len(children.pids("detect")) == 2
+
+        def it_is_left_out() -> bool:
+            children.supervise()
+            return children.pids("detect") == {pid}
+
+        wait_until(it_is_left_out, 20, "the second one is left out")
+        for at_s in range(5, 60):
+            pool.adjust(beats, float(at_s), most=2)
+
+        assert children.pids("detect") == {pid}
+    assert "one more detect cannot start" in caplog.text
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="with one core there is one worker of each kind")

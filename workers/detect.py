@@ -110,17 +110,18 @@ def detect(
     seconds = {"detect_wait": max(0.0, started - frame.captured_at)}
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
-    scores, known, crops, crop_boxes = faces.scores.tolist(), list[KnownFace | None](), NO_CROPS, None
-    if stays_until_its_result(frame) and pixels.are_shared and not reader.needs_crops:
+    scores: list[float] = faces.scores.tolist()
+    known: list[KnownFace | None] = []
+    crops, crop_boxes = NO_CROPS, None
+    if frame.stays and pixels.are_shared and not reader.needs_crops(entry):
         crop_boxes = [tuple(box) for box in faces.boxes.tolist()]
     elif boxes:
         crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
-        if frame.relabel and (earlier := unpack_known(entry.known, model.version)):
-            known = recognize(earlier, boxes, looks_of(crops), frame.relabel)
+        if frame.relabel and (earlier := unpack_known(entry.known)):
+            known = recognize(earlier, boxes, looks_of(crops), frame.relabel, model.version)
             crops = crops[[face is None for face in known]]
     pixels.check()
     kept = kept_faces(known, boxes, scores)
-    metrics.kept_labels.inc(len(kept))
     seconds["detect"] = clock.now() - started
     if len(kept) == len(boxes):
         result = FrameResult.for_frame(
@@ -132,7 +133,7 @@ def detect(
             frame,
             boxes=boxes,
             scores=scores,
-            known=known if kept else [],
+            known=known,
             crop_boxes=crop_boxes,
             left_out=faces.left_out,
             crop_px=model.crop_px,
@@ -142,11 +143,7 @@ def detect(
     metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
-
-
-def stays_until_its_result(frame: Frame) -> bool:
-    """Return whether a frame's shared pixels are kept until it has a result, and all its faces are classified."""
-    return frame.deadline_at is None and frame.relabel is None
+        metrics.kept_labels.inc(len(kept))
 
 
 class ActiveModelCache:

@@ -27,17 +27,20 @@ class CropSource:
         self._requests = RemoteRequests("remote:faces")
 
     def crops(self, reader: Reader[FaceCrops], entry: Entry[FaceCrops], card: Card) -> Image:
-        """Return the crops of the faces that are to be classified, at least one.
+        """Return the crops of the faces that are to be classified.
 
         Raises:
             PixelsGone: they have expired, were overwritten, or are in the memory of another machine.
         """
         record = entry.record
-        if record.shared is None:
+        mapped = None
+        if record.shared is not None:
+            mapped = self._rings.open(record.shared, record.height, record.width)
+            if mapped is None:  # also if this frame has crops: the next ones must have them, too
+                self._requests.ask(entry.at.shard)
+        if not record.crop_boxes:
             return unpack_crops(reader.fetch(entry, record.crops_key), len(record.to_classify), record.crop_px)
-        mapped = self._rings.open(record.shared, record.height, record.width)
         if mapped is None:
-            self._requests.ask(entry.at.shard)
             raise PixelsGone("its pixels are in the memory of another machine")
         boxes = np.array([record.crop_boxes[number] for number in record.to_classify], np.float32)
         crops = crop_faces(mapped.image, boxes.reshape(-1, 4), card.size_px, card.margin)

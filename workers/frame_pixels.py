@@ -7,8 +7,11 @@ and frames that have none yet are gone.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
+
+import redis
 
 from pipeline.bus.frame_ring import MappedFrame, RingReader
 from pipeline.bus.messages import Frame
@@ -34,7 +37,8 @@ class RemoteRequests:
         """Ask, or do nothing if that was done a moment ago."""
         now = time.monotonic()
         if now - self._asked_at.get(shard.number, float("-inf")) >= ASK_INTERVAL_S:
-            shard.client.set(shard.key(self._key), 1, px=REQUEST_MS)
+            with contextlib.suppress(redis.OutOfMemoryError):  # asked again in a second, and settling needs no memory
+                shard.client.set(shard.key(self._key), 1, px=REQUEST_MS)
             self._asked_at[shard.number] = now
 
 

@@ -21,7 +21,9 @@ from pipeline.vision.faces import Box, Face
 
 MIN_CONFIDENCE = 0.9  # an unsure face is classified in every frame
 MIN_IOU = 0.7  # of the boxes
-MAX_LOOK_CHANGE = 12.0  # mean difference of the grey values, 0 to 255
+# Mean difference of the grey values, as a share of their mean, since dark pictures differ less; between these numbers.
+MAX_LOOK_CHANGE = 0.12
+LEAST_CHANGE, MOST_CHANGE = 2.0, 12.0
 LOOK_PX = 8
 
 Looks = NDArray[np.uint8]
@@ -36,31 +38,39 @@ def looks_of(crops: Image) -> Looks:
     return looks
 
 
-def unpack_known(packed: bytes | None, model: str) -> list[KnownFace]:
-    """Return the faces that the version `model` has labelled; none when there are none, or none that are valid."""
+def unpack_known(packed: bytes | None) -> list[KnownFace]:
+    """Return the known faces; none when there are none, or what is stored is invalid."""
     try:
         known = messages.decode(KnownFaces, packed) if packed else None
     except BadMessage:  # what is stored is only a shortcut, and the next labelled frame replaces it
         return []
-    return known.faces if known and known.model == model else []
+    return known.faces if known else []
 
 
-def recognize(known: list[KnownFace], boxes: Sequence[Box], looks: Looks, relabel: Relabel) -> list[KnownFace | None]:
+def recognize(
+    known: list[KnownFace], boxes: Sequence[Box], looks: Looks, relabel: Relabel, model: str
+) -> list[KnownFace | None]:
     """Return for each box the face that it is known as, or None if it must be classified.
 
     Args:
         boxes: n, of the frame.
         looks: uint8 n x 64, of the boxes.
         relabel: of the frame.
+        model: the version of the classifier that is in use.
     """
     found: list[KnownFace | None] = [None] * len(boxes)
     for earlier, box in pairs_by_overlap([face.box for face in known], boxes, MIN_IOU):
         face = known[earlier]
-        change = np.abs(np.frombuffer(face.look, np.uint8).astype(int) - looks[box]).mean()
-        recent = abs(relabel.at_s - face.labelled_at_s) < relabel.every_s
-        if recent and face.confidence >= MIN_CONFIDENCE and change <= MAX_LOOK_CHANGE:
+        is_recent = abs(relabel.at_s - face.labelled_at_s) < relabel.every_s
+        is_sure = face.model == model and face.confidence >= MIN_CONFIDENCE
+        if is_recent and is_sure and _looks_alike(np.frombuffer(face.look, np.uint8), looks[box]):
             found[box] = face
     return found
+
+
+def _looks_alike(classified: Looks, look: Looks) -> bool:
+    limit = min(max(MAX_LOOK_CHANGE * classified.mean(), LEAST_CHANGE), MOST_CHANGE)
+    return bool(np.abs(classified.astype(int) - look).mean() <= limit)
 
 
 def kept_faces(known: Sequence[KnownFace | None], boxes: Sequence[Box], scores: Sequence[float]) -> dict[int, Face]:
@@ -78,6 +88,7 @@ def known_after(record: FaceCrops, faces: Sequence[Face], crops: Image, model: s
     Args:
         faces: all of the frame, in the order of its boxes.
         crops: uint8 n x S x S x 3, RGB, of the faces that were classified.
+        model: the version that classified them.
     """
     if record.relabel is None:
         return None
@@ -88,7 +99,8 @@ def known_after(record: FaceCrops, faces: Sequence[Face], crops: Image, model: s
             box=face.box,
             label=face.label,
             confidence=face.confidence,
+            model=model,
             labelled_at_s=record.relabel.at_s,
             look=look.tobytes(),
         )
-    return KnownFaces(model=model, faces=[face for face in known if face is not None])
+    return KnownFaces(faces=[face for face in known if face is not None])

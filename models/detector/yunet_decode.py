@@ -18,6 +18,7 @@ STRIDES = (8, 16, 32)
 SIZE_MULTIPLE = STRIDES[-1]
 # Logarithm of the largest box side, in cells; the output for an image of noise must not overflow.
 MAX_LOG_SIZE = 10.0
+ROUNDING = 0.999  # a product that rounding puts below the square of the threshold is looked at exactly
 OUTPUT_NAMES = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES)
 
 
@@ -36,17 +37,24 @@ def decode_yunet(outputs: Mapping[str, Floats], width: int, score_threshold: flo
     """
     boxes, scores = [], []
     for stride in STRIDES:
-        product = np.clip(outputs[f"cls_{stride}"], 0, 1) * np.clip(outputs[f"obj_{stride}"], 0, 1)
-        score = np.sqrt(product.reshape(-1))
-        cells = np.flatnonzero(score >= score_threshold)
-        boxes.append(_boxes(outputs[f"bbox_{stride}"].reshape(-1, 4)[cells], cells, width // stride, stride))
-        scores.append(score[cells])
+        cls, obj = outputs[f"cls_{stride}"].reshape(-1), outputs[f"obj_{stride}"].reshape(-1)
+        cells = np.flatnonzero(cls * obj >= ROUNDING * score_threshold**2)  # few of thousands: the rest is for them
+        score = np.sqrt(np.clip(cls[cells], 0, 1) * np.clip(obj[cells], 0, 1))
+        seen = score >= score_threshold
+        cells = cells[seen]
+        if len(cells):
+            boxes.append(_boxes(outputs[f"bbox_{stride}"].reshape(-1, 4)[cells], cells, width // stride, stride))
+            scores.append(score[seen])
+    if not boxes:
+        return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     return np.concatenate(boxes), np.concatenate(scores)
 
 
 def _boxes(offsets: Floats, cells: NDArray[np.intp], columns: int, stride: int) -> Floats:
     """Return the boxes of the given cells: float32 n x 4, x1, y1, x2, y2."""
-    corner = np.stack([cells % columns, cells // columns], axis=1)
-    centre = (corner + offsets[:, :2]) * stride
+    boxes = np.empty((len(cells), 4), np.float32)
+    rows, places = np.divmod(cells, columns)
+    centre = (np.stack([places, rows], axis=1) + offsets[:, :2]) * stride
     half = np.exp(np.minimum(offsets[:, 2:], MAX_LOG_SIZE)) * (stride / 2)
-    return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+    boxes[:, :2], boxes[:, 2:] = centre - half, centre + half
+    return boxes

@@ -26,7 +26,7 @@ CameraName = Annotated[str, Meta(pattern=CAMERA_PATTERN)]
 FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12}\Z")]
 PIXELS_PATTERN = r"\A\{s[0-9a-z]\}:pixels:[a-z0-9:-]{1,80}\Z"
 PixelsKey = Annotated[str, Meta(pattern=PIXELS_PATTERN)]
-MAX_RELABEL_S = 60.0
+MAX_RELABEL_S = 5.0  # as long as the known faces of a live camera are kept
 LOOK_BYTES = 64
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
@@ -99,20 +99,20 @@ class Relabel(Struct, frozen=True, kw_only=True):
 class KnownFace(Struct, frozen=True, kw_only=True):
     """A face as it was when it was classified (workers/known_faces.py).
 
-    labelled_at_s: at_s of that frame. look: its crop as 8 x 8 grey values.
+    model: the version that labelled it. labelled_at_s: at_s of that frame. look: its crop as 8 x 8 grey values.
     """
 
     box: Box
     label: Label
     confidence: Share
+    model: str
     labelled_at_s: Number
     look: Annotated[bytes, Meta(min_length=LOOK_BYTES, max_length=LOOK_BYTES)]
 
 
 class KnownFaces(Struct, frozen=True, kw_only=True):
-    """Key `known:{camera}`: the faces of one of the camera's last frames. model: the version that labelled them."""
+    """Key `known:{camera}`: the faces of one of the camera's last frames."""
 
-    model: str
     faces: Annotated[list[KnownFace], Meta(max_length=MAX_FACES)]
 
 
@@ -127,13 +127,18 @@ class Frame(FrameIdentity, frozen=True, kw_only=True):
     shared: SharedPixels | None = None
     relabel: Relabel | None = None
 
+    @property
+    def stays(self) -> bool:
+        """Whether its shared pixels stay until it has a result, and all its faces are to be classified."""
+        return self.deadline_at is None and self.relabel is None
+
 
 class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     """Stream `faces`: the faces found. Key crops_key holds crops, uint8 n x crop_px x crop_px x 3, RGB.
 
     known: for each box the face that it is known as, or None: crops are of these boxes. Empty when no face is known.
-    shared, crop_boxes: if set, there is no such key: the classifier cuts the crops itself, by these boxes, from the
-    pixels of the frame.
+    crop_boxes: if there are any, there is no such key: the classifier cuts the crops itself, by these boxes, from the
+    frame's pixels. shared: where these are, if they stay there until the frame has its result.
     """
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
@@ -166,9 +171,13 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
             crop_boxes: n, by which the classifier cuts the crops from the frame's shared pixels; None if they are sent.
         """
         fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        if crop_boxes is not None:
-            fields |= {"shared": frame.shared, "crop_boxes": crop_boxes}
-        return cls(**fields, boxes=boxes, scores=scores, known=known or [], relabel=frame.relabel)
+        fields |= {"known": known or [], "crop_boxes": crop_boxes or [], "relabel": frame.relabel}
+        return cls(**fields, boxes=boxes, scores=scores, shared=frame.shared if frame.stays else None)
+
+    @property
+    def stays(self) -> bool:
+        """Whether the frame's shared pixels stay until it has a result."""
+        return self.shared is not None
 
     @property
     def to_classify(self) -> list[int]:
@@ -307,9 +316,20 @@ def _check_identity(record: FrameIdentity) -> None:
     expected = frame_id(record.camera, record.start, record.seq)
     if record.frame_id != expected:
         raise BadMessage(f"frame_id {record.frame_id!r} does not belong to {expected!r}")
-    if isinstance(record, FaceCrops) and len(record.boxes) != len(record.scores):
-        raise BadMessage(f"{len(record.boxes)} boxes but {len(record.scores)} scores")
-    if isinstance(record, FaceCrops) and record.known and len(record.boxes) != len(record.known):
-        raise BadMessage(f"{len(record.boxes)} boxes but {len(record.known)} known or unknown faces")
-    if isinstance(record, FaceCrops) and record.shared and len(record.boxes) != len(record.crop_boxes):
-        raise BadMessage(f"{len(record.boxes)} boxes but {len(record.crop_boxes)} boxes of crops")
+    if isinstance(record, FaceCrops):
+        _check_faces(record)
+
+
+def _check_faces(record: FaceCrops) -> None:
+    count = len(record.boxes)
+    lengths = {"scores": len(record.scores), "known": len(record.known), "crop_boxes": len(record.crop_boxes)}
+    for name, length in lengths.items():
+        if length != count and (length or name == "scores"):
+            raise BadMessage(f"{count} boxes but {length} {name}")
+    if record.crop_boxes and record.shared is None:
+        raise BadMessage("crop_boxes, but no pixels to cut them from")
+    if not record.to_classify:
+        raise BadMessage("no face is to be classified")
+    for x1, y1, x2, y2 in record.crop_boxes:  # the memory for a crop grows with its box
+        if not (-1 <= x1 <= x2 <= record.width + 1 and -1 <= y1 <= y2 <= record.height + 1):
+            raise BadMessage(f"box {x1:g}, {y1:g}, {x2:g}, {y2:g} of a crop is not inside the frame")

@@ -109,10 +109,9 @@ class Reader(Generic[Record]):
         self._settler.settle(*(settlement(one.at, FrameResult.dropped(one.record, "expired")) for one in expired))
         return [entry for entry in entries if entry not in expired]
 
-    @property
-    def needs_crops(self) -> bool:
-        """Whether a classifier needs the crops of faces, because it runs on another machine or as another user."""
-        return self._settler.needs_crops
+    def needs_crops(self, entry: Entry[Record]) -> bool:
+        """Return whether a classifier needs crops, because it runs on another machine or as another user."""
+        return self._settler.needs_crops.get(entry.at.shard.number, True)
 
     def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes = b"") -> bool:
         """Settle a frame by passing its faces on; return False when another process had settled it.

@@ -50,7 +50,7 @@ class Settler:
     """Settle the entries of one stage.
 
     counts: what this process settled, by ledger field or "forwarded".
-    needs_crops: whether classifiers need the crops of faces, by the last answer of Redis to forward().
+    needs_crops: by shard, whether classifiers need the crops of faces, by the last answer of Redis to forward().
 
     Args:
         pipelined: settlements are sent with the next command on the connection, in one round trip. Each is taken for
@@ -59,7 +59,7 @@ class Settler:
 
     def __init__(self, connection: DedicatedConnection, stage: Stage, *, pipelined: bool = False) -> None:
         self.counts: dict[str, int] = {}
-        self.needs_crops = True
+        self.needs_crops: dict[int, bool] = {}
         self._connection = connection
         self._stage: Stage = stage
         self._pipelined = pipelined
@@ -79,7 +79,7 @@ class Settler:
 
         def answered(answer: list[int]) -> int:
             settled, needs_crops = answer
-            self.needs_crops = bool(needs_crops)
+            self.needs_crops[at.shard.number] = bool(needs_crops)
             return settled
 
         shard, live = at.shard, faces.deadline_at is not None

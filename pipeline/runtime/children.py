@@ -49,6 +49,7 @@ class _Child:
     restarts: int = 0
     restart_at: float | None = None
     stopped_at: float | None = None
+    extra: bool = False
 
 
 class Children(contextlib.AbstractContextManager["Children"]):
@@ -83,7 +84,11 @@ class Children(contextlib.AbstractContextManager["Children"]):
             if status is None or (not child.required and status in (0, 1, 2)):
                 continue
             if status in (1, 2) and child.restarts == 0 and now - child.started_at < START_FAILURE_S:
-                raise ChildFailed(child.arguments[0])
+                if not child.extra:
+                    raise ChildFailed(child.arguments[0])
+                log.warning("one more %s cannot start; the others go on", child.arguments[0])
+                child.stopped_at = now
+                continue
             if child.restart_at is None:
                 if now - child.started_at > STEADY_S:
                     child.restarts = 0
@@ -97,13 +102,18 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.restarts += 1
 
     def pids(self, command: str) -> set[int]:
-        """Return the processes that run this subcommand; those that died count until they are restarted."""
+        """Return the processes that run this subcommand; those that died and are restarted count, too."""
         return {child.process.pid for child in self._running(command)}
 
     def start_another(self, command: str) -> None:
-        """Start one more process that runs this subcommand, as the newest one does."""
+        """Start one more process that runs this subcommand, as the newest one does; if it cannot start, it is left out.
+
+        Raises:
+            OSError: the system has no room for another process.
+        """
         newest = self._running(command)[-1]
         self.start(*newest.arguments, environment=newest.environment)
+        self._children[-1].extra = True
 
     def stop_newest(self, command: str) -> None:
         """Ask the newest process that runs this subcommand to end; it is not restarted."""

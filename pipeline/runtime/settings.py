@@ -92,7 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "auto"
     max_batch: Annotated[
         MaxBatch | None,
-        Meta(description="maximum crops in a batch; default: what one model call takes, 64, on a GPU 128"),
+        Meta(description="maximum crops in a batch; default: what one model call takes, 16, on a GPU 128"),
     ] = None
     max_wait_ms: Annotated[float, Meta(ge=0, le=1000, description="how long to wait for a fuller batch")] = 0.0
 

@@ -1,27 +1,35 @@
 """Run as many workers of a kind as there is work for: how busy they are in, workers started and stopped out.
 
 A worker is started when those that there are were busy nearly all the time for two seconds, up to the cores that may be
-used. One is stopped when the others could have done its work for a minute, down to one.
+used. One is stopped when the others could have done its work for five minutes, down to one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import queue
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import redis
 
-from pipeline.bus.connection import Redis
+from pipeline.bus.connection import connect
 from pipeline.bus.messages import Heartbeat
 from pipeline.bus.status import read_heartbeats
 from pipeline.runtime.children import Children
 from pipeline.runtime.cores import available_cores
 
-ADJUST_INTERVAL_S = 1.0
+log = logging.getLogger(__name__)
+
+COMMANDS = {"detector": "detect", "classifier": "classify"}  # by role
+READ_INTERVAL_S = 1.0  # between two looks at the heartbeats
+MAX_GAP_S = 3.0  # after a longer time without a look, what was seen before does not count
 GROW_BUSY, GROW_S = 0.75, 2.0
-SHRINK_BUSY, SHRINK_S = 0.5, 60.0  # the share that each of the others would be busy
+SHRINK_BUSY, SHRINK_S = 0.5, 300.0  # the share that each of the others would be busy
+RETRY_S = 60.0  # after a worker could not start, none is started for this long
 
 
 class Scaler:
@@ -30,6 +38,7 @@ class Scaler:
     def __init__(self) -> None:
         self._too_few_since: float | None = None
         self._too_many_since: float | None = None
+        self._seen_at = float("-inf")
 
     def wanted(self, now: float, busy: Sequence[float], most: int) -> int:
         """Return how many workers there are to be.
@@ -40,10 +49,13 @@ class Scaler:
             most: at most so many, at least 1.
         """
         count, work = len(busy), sum(busy)
+        if now - self._seen_at > MAX_GAP_S:
+            self._too_few_since = self._too_many_since = None
+        self._seen_at = now
         too_few = count < most and work >= GROW_BUSY * count
         too_many = count > most or (count > 1 and work <= SHRINK_BUSY * (count - 1))
-        self._too_few_since = (self._too_few_since or now) if too_few else None
-        self._too_many_since = (self._too_many_since or now) if too_many else None
+        self._too_few_since = _since(self._too_few_since, now) if too_few else None
+        self._too_many_since = _since(self._too_many_since, now) if too_many else None
         if self._too_few_since is not None and now - self._too_few_since >= GROW_S:
             self._too_few_since = None
             return count + 1
@@ -54,41 +66,63 @@ class Scaler:
 
 
 class WorkerPool:
-    """The workers of one kind, among the child processes of this one. command: their subcommand; one of them runs."""
+    """The workers of one kind, among the child processes of this one. role: of COMMANDS; one of them runs."""
 
-    def __init__(self, children: Children, command: str) -> None:
+    def __init__(self, children: Children, role: str) -> None:
         self._children = children
-        self._command = command
+        self._role = role
+        self._command = COMMANDS[role]
         self._scaler = Scaler()
+        self._count = 1
+        self._grow_at = 0.0
 
     def adjust(self, beats: Sequence[Heartbeat], now: float, most: int) -> None:
-        """Start or stop a worker if the heartbeats of all of them say so; those of other machines are ignored."""
+        """Start or stop a worker if the heartbeats of all of them say so; others are ignored. now: monotonic."""
         pids, host = self._children.pids(self._command), socket.gethostname()
-        busy = {beat.pid: beat.busy for beat in beats if beat.host == host and beat.pid in pids}
-        if len(busy) < len(pids):  # one is starting, or has died
+        if len(pids) < self._count:  # one could not start
+            self._grow_at = now + RETRY_S
+        self._count = len(pids)
+        busy = {beat.pid: beat.busy for beat in beats if (beat.role, beat.host) == (self._role, host)}
+        if not pids <= busy.keys():  # one is starting, or has died
             return
-        wanted = self._scaler.wanted(now, list(busy.values()), most)
-        if wanted > len(pids):
-            self._children.start_another(self._command)
+        wanted = self._scaler.wanted(now, [busy[pid] for pid in pids], most)
+        if wanted > len(pids) and now >= self._grow_at:
+            try:
+                self._children.start_another(self._command)
+            except OSError as error:
+                log.warning("no further %s can be started: %s", self._role, error)
+                self._grow_at = now + RETRY_S
         elif wanted < len(pids):
             self._children.stop_newest(self._command)
+        self._count = len(self._children.pids(self._command))
 
 
-class PoolSupervisor:
-    """Adjust pools once a second, by the heartbeats in Redis; an error of Redis leaves them as they are."""
+@contextlib.contextmanager
+def reading_heartbeats(redis_url: str) -> Iterator[queue.SimpleQueue[list[Heartbeat]]]:
+    """Read all heartbeats once a second while the block runs, in a thread, since Redis may hang; yield their queue."""
+    found: queue.SimpleQueue[list[Heartbeat]] = queue.SimpleQueue()
+    ended = threading.Event()
 
-    def __init__(self, pools: Sequence[WorkerPool], client: Redis) -> None:
-        self._pools = pools
-        self._client = client
-        self._next_at = 0.0
+    def read() -> None:
+        with connect(redis_url) as client:
+            while not ended.wait(READ_INTERVAL_S):
+                with contextlib.suppress(redis.RedisError):
+                    found.put(read_heartbeats(client))
 
-    def adjust(self) -> None:
-        """Adjust the pools if it is time; call it repeatedly."""
-        now = time.monotonic()
-        if not self._pools or now < self._next_at:
-            return
-        self._next_at = now + ADJUST_INTERVAL_S
-        with contextlib.suppress(redis.RedisError):
-            beats = read_heartbeats(self._client)
-            for pool in self._pools:
-                pool.adjust(beats, now, available_cores())
+    threading.Thread(target=read, name="heartbeats", daemon=True).start()
+    try:
+        yield found
+    finally:
+        ended.set()
+
+
+def adjust_pools(pools: Sequence[WorkerPool], found: queue.SimpleQueue[list[Heartbeat]]) -> None:
+    """Adjust the pools if heartbeats have been read; call it repeatedly."""
+    with contextlib.suppress(queue.Empty):
+        beats = found.get_nowait()
+        for pool in pools:
+            pool.adjust(beats, time.monotonic(), available_cores())
+
+
+def _since(earlier: float | None, now: float) -> float:
+    return now if earlier is None else earlier
