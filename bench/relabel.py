@@ -100,7 +100,8 @@ def compare(
         known = on_their_way.popleft() or known
         found = detector.find(image)
         crops = mask_classifier.crop_faces(image, found.boxes, card.size_px, card.margin)
-        boxes, scores, looks = [tuple(box) for box in found.outlines.tolist()], found.scores.tolist(), looks_of(crops)
+        boxes, scores = [tuple(box) for box in found.outlines.tolist()], found.scores.tolist()
+        looks = looks_of(image, found.boxes, card.margin)
         labels, confidences = mask_classifier.label_of(classifier.mask_probability(crops), card.threshold)
         every = [
             Face(box=box, score=score, label=label, confidence=confidence)
@@ -114,13 +115,15 @@ def compare(
                 label=face.label,
                 confidence=face.confidence,
                 model=card.version,
+                seq=frame.index,
+                number=number,
                 labelled_at_s=at_s,
                 look=look.tobytes(),
             )
-            for face, look in zip(every, looks, strict=True)
+            for number, (face, look) in enumerate(zip(every, looks, strict=True))
         ]
         after = [earlier or new for earlier, new in zip(recognized, classified, strict=True)]
-        on_their_way.append(after if len(held) < len(every) else [])
+        on_their_way.append(after)
         compared.faces += len(every)
         compared.classified += len(every) - len(held)
         kept = [held.get(number, face) for number, face in enumerate(every)]

@@ -27,9 +27,12 @@ from pipeline.vision.faces import Face
 from workers.known_faces import (
     MIN_CONFIDENCE,
     kept_faces,
-    known_after,
+    known_when_kept,
+    known_when_labelled,
+    known_when_passed_on,
     looks_of,
     recognize,
+    same_faces,
     unpack_known,
 )
 
@@ -44,7 +47,9 @@ def look(value: int) -> bytes:
 
 
 def known_face(**changes: Any) -> KnownFace:
-    face = KnownFace(box=BOX, label="mask", confidence=0.97, model="v1", labelled_at_s=9.9, look=look(100))
+    face = KnownFace(
+        box=BOX, label="mask", confidence=0.97, model="v1", seq=0, number=0, labelled_at_s=9.9, look=look(100)
+    )
     return msgspec.structs.replace(face, **changes)
 
 
@@ -56,7 +61,7 @@ def test_a_face_that_has_not_changed_is_known() -> None:
     face = known_face()
     moved = (110.0, 104.0, 210.0, 224.0)
 
-    assert recognize([face], [moved], looks(105), NOW, "v1") == [face]
+    assert recognize([face], [moved], looks(105), NOW, "v1") == [msgspec.structs.replace(face, box=moved)]
 
 
 @pytest.mark.parametrize(
@@ -93,11 +98,12 @@ def test_two_boxes_are_never_known_as_the_same_face() -> None:
 def test_a_face_is_compared_with_the_look_that_was_classified_so_that_small_changes_add_up() -> None:
     record = record_of([known_face(), None])
 
-    after = known_after(record, faces_of(record), np.zeros((1, 8, 8, 3), np.uint8), "v2")
+    after = known_when_labelled(record, labelled_in(record), "v2")
 
     assert after
     assert after.faces[0] == known_face()
-    assert (after.faces[1].model, after.faces[1].look) == ("v2", look(0))
+    assert (after.faces[1].model, after.faces[1].look) == ("v2", look(50))
+    assert known_when_kept(record.known[:1]) == KnownFaces(faces=[known_face()])
 
 
 @pytest.mark.parametrize(("mean", "change", "is_known"), [(100, 12, True), (25, 3, True), (25, 4, False), (5, 2, True)])
@@ -114,7 +120,7 @@ def test_what_is_stored_and_is_no_record_is_not_used() -> None:
     assert unpack_known(None) == unpack_known(b"\xc1") == []
 
 
-def record_of(known: list[KnownFace | None]) -> FaceCrops:
+def record_of(known: list[KnownFace | None], *, live: bool = True) -> FaceCrops:
     frame = Frame(
         frame_id="door:7:1",
         camera="door",
@@ -124,46 +130,62 @@ def record_of(known: list[KnownFace | None]) -> FaceCrops:
         height=360,
         pixels_key="{s0}:pixels:door:7:1",
         captured_at=10.0,
-        deadline_at=11.0,
+        deadline_at=11.0 if live else None,
         relabel=NOW,
     )
     boxes = [face.box if face else (300.0, 100.0, 400.0, 220.0) for face in known]
-    return FaceCrops.for_frame(frame, boxes=boxes, scores=[0.8] * len(known), known=known, crop_px=8, seconds={})
+    new = [look(50) for face in known if face is None] if live else None
+    return FaceCrops.for_frame(
+        frame, boxes=boxes, scores=[0.8] * len(known), known=known, looks=new, crop_px=8, seconds={}
+    )
 
 
-def faces_of(record: FaceCrops) -> list[Face]:
+def labelled_in(record: FaceCrops) -> dict[int, Face]:
     faces = kept_faces(record.known, record.boxes, record.scores)
     for number in record.to_classify:
         faces[number] = Face(box=record.boxes[number], score=0.8, label="no_mask", confidence=0.6)
-    return [faces[number] for number in range(len(record.boxes))]
+    return faces
 
 
-@given(st.lists(st.booleans(), max_size=8))
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
 def test_each_face_of_a_frame_is_either_kept_or_classified_and_is_known_afterwards(is_known: list[bool]) -> None:
     record = record_of([known_face() if one else None for one in is_known])
-    crops = np.full((len(record.to_classify), 8, 8, 3), 50, np.uint8)
 
-    faces = faces_of(record)
-    after = known_after(record, faces, crops, "v1")
+    faces = labelled_in(record)
+    after = known_when_labelled(record, faces, "v1")
 
-    assert [face.fresh for face in faces] == [not one for one in is_known]
-    assert [face.label for face in faces] == ["mask" if one else "no_mask" for one in is_known]
-    assert after
-    assert [face.labelled_at_s for face in after.faces] == [9.9 if one else 10.0 for one in is_known]
-    assert [face.look for face in after.faces] == [look(100 if one else 50) for one in is_known]
+    assert [faces[number].fresh for number in range(len(faces))] == [not one for one in is_known]
     if all(is_known):
         with pytest.raises(BadMessage, match="no face is to be classified"):
             messages.decode(FaceCrops, messages.encode(record))
-    else:
-        assert messages.decode(FaceCrops, messages.encode(record)) == record
+        return
+    assert after
+    assert [face.labelled_at_s for face in after.faces] == [9.9 if one else 10.0 for one in is_known]
+    assert [face.look for face in after.faces] == [look(100 if one else 50) for one in is_known]
+    assert messages.decode(FaceCrops, messages.encode(record)) == record
 
 
-def test_the_look_of_a_crop_is_its_brightness_in_64_places() -> None:
-    crop = np.zeros((1, 112, 112, 3), np.uint8)
-    crop[0, :56] = 200
+def test_of_a_file_faces_are_known_when_they_are_passed_on_without_their_labels() -> None:
+    earlier = known_face(label=None, confidence=None, model=None, seq=0, number=3)
+    record = record_of([earlier, None], live=False)
 
-    assert looks_of(crop).tolist() == [[200] * 32 + [0] * 32]
-    assert looks_of(crop[:0]).shape == (0, 64)
+    after = known_when_passed_on(record, looks(90, 50))
+
+    assert after
+    assert [(face.seq, face.number, face.look) for face in after.faces] == [(0, 3, look(100)), (1, 1, look(50))]
+    assert recognize(after.faces, record.boxes, looks(100, 50), NOW, "v1") == after.faces
+    assert kept_faces(record.known, record.boxes, record.scores) == {}
+    (same,) = same_faces(record.known, record.boxes, record.scores)
+    assert (same.number, same.same_seq, same.same_number) == (0, 0, 3)
+    assert known_when_passed_on(record_of([None]), looks(50)) is None
+
+
+def test_the_look_of_a_face_is_its_brightness_in_64_places() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[20:50, 20:80] = 200
+
+    assert looks_of(image, np.array([[20, 20, 80, 80]], np.float32), 0.0).tolist() == [[200] * 32 + [0] * 32]
+    assert looks_of(image, np.empty((0, 4), np.float32), 0.0).shape == (0, 64)
 
 
 SHARED = SharedPixels(pid=1, fd=3, token="0" * 32, slot=0, generation=2)
@@ -171,6 +193,7 @@ HUGE = ((0.0, 0.0, 20.0, 20.0), (-7000.0, 0.0, 7000.0, 100.0))
 CONTRADICTIONS: dict[tuple[tuple[str, Any], ...], str] = {
     (("known", (None,)),): "2 boxes but 1 known",
     (("scores", (0.5,)),): "2 boxes but 1 scores",
+    (("looks", (b"l" * 64, b"l" * 64)),): "1 faces to classify but 2 looks",
     (("crop_boxes", ((0.0, 0.0, 1.0, 1.0),)),): "2 boxes but 1 crop_boxes",
     (("crop_boxes", (BOX, BOX)),): "no pixels to cut them from",
     (("crop_boxes", HUGE), ("shared", SHARED)): "not inside the frame",

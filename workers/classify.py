@@ -34,7 +34,7 @@ from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
 from workers.batcher import Batcher
 from workers.face_crops import CropSource
-from workers.known_faces import kept_faces, known_after
+from workers.known_faces import kept_faces, known_when_labelled, same_faces
 from workers.model_reloader import ModelReloader, report_model, report_state
 from workers.warm_classifier import WarmClassifier, load_warm
 
@@ -179,13 +179,20 @@ def _finish(
     for number, label, confidence in zip(record.to_classify, labels, confidences.tolist(), strict=True):
         box, score = record.boxes[number], record.scores[number]
         labelled[number] = Face(box=box, score=score, label=label, confidence=confidence)
-    faces = [labelled[number] for number in range(len(record.boxes))]
+    faces = [labelled[number] for number in sorted(labelled)]
     classify_s = time.monotonic() - started
     metrics.classify_s.observe(classify_s)
     seconds = record.seconds | {"classify_wait": _waited_s(entry, started), "classify": classify_s}
     model = classifier.card.version
-    result = FrameResult.for_frame(record, faces=faces, model=model, seconds=seconds, left_out=record.left_out)
-    if reader.finish(entry, result, known_after(record, faces, crops, model)):
+    result = FrameResult.for_frame(
+        record,
+        faces=faces,
+        same_faces=same_faces(record.known, record.boxes, record.scores),
+        model=model,
+        seconds=seconds,
+        left_out=record.left_out,
+    )
+    if reader.finish(entry, result, known_when_labelled(record, labelled, model)):
         context.count("frames")
         context.count("faces", len(crops))
 

@@ -31,13 +31,23 @@ from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from pipeline.vision.faces import Box
 from workers.frame_pixels import PixelSource
-from workers.known_faces import kept_faces, looks_of, recognize, unpack_known
+from workers.known_faces import (
+    LOOK_PX,
+    kept_faces,
+    known_when_kept,
+    known_when_passed_on,
+    looks_of,
+    recognize,
+    same_faces,
+    unpack_known,
+)
 from workers.model_reloader import ModelReloader, report_model, report_state
 
 log = logging.getLogger(__name__)
 
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
 NO_CROPS = np.empty((0, 0, 0, 3), np.uint8)
+NO_LOOKS = np.empty((0, LOOK_PX**2), np.uint8)
 
 
 def main(settings: Settings) -> int:
@@ -111,23 +121,29 @@ def detect(
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
     scores: list[float] = faces.scores.tolist()
-    known: list[KnownFace | None] = []
+    is_new, known, looks = np.ones(len(boxes), bool), list[KnownFace | None](), NO_LOOKS
+    if frame.relabel and boxes:
+        looks = looks_of(pixels.image, faces.boxes, model.margin)
+        known = recognize(unpack_known(entry.known), boxes, looks, frame.relabel, model.version)
+        is_new = np.array([face is None for face in known])
     crops, crop_boxes = NO_CROPS, None
     if frame.stays and pixels.are_shared and not reader.needs_crops(entry):
         crop_boxes = [tuple(box) for box in faces.boxes.tolist()]
-    elif boxes:
-        crops = mask_classifier.crop_faces(pixels.full(), faces.boxes * pixels.scale, model.crop_px, model.margin)
-        if frame.relabel and (earlier := unpack_known(entry.known)):
-            known = recognize(earlier, boxes, looks_of(crops), frame.relabel, model.version)
-            crops = crops[[face is None for face in known]]
+    elif is_new.any():
+        new_boxes = faces.boxes[is_new] * pixels.scale
+        crops = mask_classifier.crop_faces(pixels.full(), new_boxes, model.crop_px, model.margin)
     pixels.check()
-    kept = kept_faces(known, boxes, scores)
     seconds["detect"] = clock.now() - started
-    if len(kept) == len(boxes):
+    if not is_new.any():
         result = FrameResult.for_frame(
-            frame, faces=list(kept.values()), model=model.version, seconds=seconds, left_out=faces.left_out
+            frame,
+            faces=list(kept_faces(known, boxes, scores).values()),
+            same_faces=same_faces(known, boxes, scores),
+            model=model.version,
+            seconds=seconds,
+            left_out=faces.left_out,
         )
-        settled = reader.finish(entry, result)
+        settled = reader.finish(entry, result, known_when_kept(known))
     else:
         found = FaceCrops.for_frame(
             frame,
@@ -135,15 +151,16 @@ def detect(
             scores=scores,
             known=known,
             crop_boxes=crop_boxes,
+            looks=[look.tobytes() for look in looks[is_new]] if frame.deadline_at is not None and len(looks) else None,
             left_out=faces.left_out,
             crop_px=model.crop_px,
             seconds=seconds,
         )
-        settled = reader.forward(entry, found, crops.tobytes())
+        settled = reader.forward(entry, found, crops.tobytes(), known_when_passed_on(found, looks))
     metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
-        metrics.kept_labels.inc(len(kept))
+        metrics.kept_labels.inc(int(np.count_nonzero(~is_new)))
 
 
 class ActiveModelCache:

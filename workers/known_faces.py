@@ -1,26 +1,32 @@
 """Recognize faces that were labelled a moment ago: they keep their labels, and are not classified again. Pure.
 
-A face is known if the camera's known faces hold one with nearly the same box that looks nearly the same, was labelled
-less than `every_s` ago by the same version of the classifier, and with confidence. The look of a face is its crop as
-8 x 8 grey values. It is compared with that of the crop which was classified, so that small changes add up.
+A face is known if the camera's known faces hold one whose box was nearby when it was seen last, that looks nearly the
+same, and was labelled less than `every_s` ago by the same version of the classifier, and with confidence. The look of a
+face is its crop as 8 x 8 grey values. It is compared with that of the face which was classified, so that small changes
+add up.
+
+Of a live camera the classifier notes known faces, with their labels. Of a file the detector does when it passes a frame
+on, because many frames are on their way: the label is found later, by who sends the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.classifier.mask_classifier import crop_faces
 from pipeline.bus import messages
-from pipeline.bus.messages import BadMessage, FaceCrops, KnownFace, KnownFaces, Relabel
-from pipeline.vision.arrays import Image
+from pipeline.bus.messages import BadMessage, FaceCrops, KnownFace, KnownFaces, Relabel, SameFace
+from pipeline.vision.arrays import Floats, Image
 from pipeline.vision.boxes import pairs_by_overlap
 from pipeline.vision.faces import Box, Face
 
 MIN_CONFIDENCE = 0.9  # an unsure face is classified in every frame
-MIN_IOU = 0.7  # of the boxes
+MIN_IOU = 0.5  # of its box here and where it was seen last
 # Mean difference of the grey values, as a share of their mean, since dark pictures differ less; between these numbers.
 MAX_LOOK_CHANGE = 0.12
 LEAST_CHANGE, MOST_CHANGE = 2.0, 12.0
@@ -29,12 +35,20 @@ LOOK_PX = 8
 Looks = NDArray[np.uint8]
 
 
-def looks_of(crops: Image) -> Looks:
-    """Return how faces look. crops: uint8 n x S x S x 3, RGB. Returns uint8 n x 64, grey."""
-    looks = np.empty((len(crops), LOOK_PX * LOOK_PX), np.uint8)
-    for look, crop in zip(looks, crops, strict=True):
-        small = cv2.resize(crop, (LOOK_PX, LOOK_PX), interpolation=cv2.INTER_AREA)
-        look[:] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).ravel()
+def looks_of(image: Image, boxes: Floats, margin: float) -> Looks:
+    """Return how faces look.
+
+    Args:
+        image: uint8 H x W x 3, BGR.
+        boxes: float32 n x 4, of the crops, in pixels of the image.
+        margin: of the crops.
+
+    Returns:
+        uint8 n x 64, grey.
+    """
+    looks = np.empty((len(boxes), LOOK_PX**2), np.uint8)
+    for look, crop in zip(looks, crop_faces(image, boxes, LOOK_PX, margin), strict=True):
+        look[:] = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).ravel()
     return looks
 
 
@@ -50,7 +64,7 @@ def unpack_known(packed: bytes | None) -> list[KnownFace]:
 def recognize(
     known: list[KnownFace], boxes: Sequence[Box], looks: Looks, relabel: Relabel, model: str
 ) -> list[KnownFace | None]:
-    """Return for each box the face that it is known as, or None if it must be classified.
+    """Return for each box the face that it is known as, with this box, or None if it must be classified.
 
     Args:
         boxes: n, of the frame.
@@ -59,13 +73,17 @@ def recognize(
         model: the version of the classifier that is in use.
     """
     found: list[KnownFace | None] = [None] * len(boxes)
-    for earlier, box in pairs_by_overlap([face.box for face in known], boxes, MIN_IOU):
+    for earlier, number in pairs_by_overlap([face.box for face in known], boxes, MIN_IOU):
         face = known[earlier]
         is_recent = abs(relabel.at_s - face.labelled_at_s) < relabel.every_s
-        is_sure = face.model == model and face.confidence >= MIN_CONFIDENCE
-        if is_recent and is_sure and _looks_alike(np.frombuffer(face.look, np.uint8), looks[box]):
-            found[box] = face
+        if is_recent and _may_keep(face, model) and _looks_alike(np.frombuffer(face.look, np.uint8), looks[number]):
+            found[number] = msgspec.structs.replace(face, box=boxes[number])
     return found
+
+
+def _may_keep(face: KnownFace, model: str) -> bool:
+    """Return whether a label may be kept. That of a file's face is not known yet, and is kept whatever it will be."""
+    return face.confidence is None or (face.confidence >= MIN_CONFIDENCE and face.model == model)
 
 
 def _looks_alike(classified: Looks, look: Looks) -> bool:
@@ -74,33 +92,64 @@ def _looks_alike(classified: Looks, look: Looks) -> bool:
 
 
 def kept_faces(known: Sequence[KnownFace | None], boxes: Sequence[Box], scores: Sequence[float]) -> dict[int, Face]:
-    """Return the faces that keep their labels, by their numbers. known: of each box; empty when none is known."""
+    """Return the faces that keep labels, by their numbers. known: of each box; empty when none is known."""
     return {
         number: Face(box=boxes[number], score=scores[number], label=face.label, confidence=face.confidence, fresh=False)
         for number, face in enumerate(known)
-        if face is not None
+        if face is not None and face.label is not None and face.confidence is not None
     }
 
 
-def known_after(record: FaceCrops, faces: Sequence[Face], crops: Image, model: str) -> KnownFaces | None:
-    """Return what is known of a camera's faces once a frame is labelled; None when nobody will ask.
+def same_faces(known: Sequence[KnownFace | None], boxes: Sequence[Box], scores: Sequence[float]) -> list[SameFace]:
+    """Return the faces that will have the labels of earlier ones."""
+    return [
+        SameFace(number=number, box=boxes[number], score=scores[number], same_seq=face.seq, same_number=face.number)
+        for number, face in enumerate(known)
+        if face is not None and (face.label is None or face.confidence is None)
+    ]
+
+
+def known_when_kept(known: Sequence[KnownFace | None]) -> KnownFaces | None:
+    """Return what is known of a camera's faces after a frame in which all keep their labels; None without a face."""
+    return KnownFaces(faces=[face for face in known if face is not None]) if known else None
+
+
+def known_when_passed_on(record: FaceCrops, looks: Looks) -> KnownFaces | None:
+    """Return what is known of a file's faces once a frame is passed on; None for other frames. looks: of all boxes."""
+    if record.relabel is None or record.deadline_at is not None:
+        return None
+    known = [*record.known] or [None] * len(record.boxes)
+    for number in record.to_classify:
+        known[number] = KnownFace(
+            box=record.boxes[number],
+            seq=record.seq,
+            number=number,
+            labelled_at_s=record.relabel.at_s,
+            look=looks[number].tobytes(),
+        )
+    return KnownFaces(faces=[face for face in known if face is not None])
+
+
+def known_when_labelled(record: FaceCrops, faces: Mapping[int, Face], model: str) -> KnownFaces | None:
+    """Return what is known of a live camera's faces once a frame is labelled; None for other frames.
 
     Args:
-        faces: all of the frame, in the order of its boxes.
-        crops: uint8 n x S x S x 3, RGB, of the faces that were classified.
+        faces: at least those that were classified, by their numbers.
         model: the version that classified them.
     """
-    if record.relabel is None:
+    if record.relabel is None or not record.looks:
         return None
-    known = [*record.known] or [None] * len(faces)
-    for number, look in zip(record.to_classify, looks_of(crops), strict=True):
+    known = [*record.known] or [None] * len(record.boxes)
+    for number, look in zip(record.to_classify, record.looks, strict=True):
         face = faces[number]
         known[number] = KnownFace(
             box=face.box,
             label=face.label,
             confidence=face.confidence,
             model=model,
+            seq=record.seq,
+            number=number,
             labelled_at_s=record.relabel.at_s,
-            look=look.tobytes(),
+            look=look,
         )
     return KnownFaces(faces=[face for face in known if face is not None])

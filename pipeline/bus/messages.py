@@ -28,6 +28,7 @@ PIXELS_PATTERN = r"\A\{s[0-9a-z]\}:pixels:[a-z0-9:-]{1,80}\Z"
 PixelsKey = Annotated[str, Meta(pattern=PIXELS_PATTERN)]
 MAX_RELABEL_S = 5.0  # as long as the known faces of a live camera are kept
 LOOK_BYTES = 64
+Look = Annotated[bytes, Meta(min_length=LOOK_BYTES, max_length=LOOK_BYTES)]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 MAX_NUMBER = 1e15
@@ -97,17 +98,20 @@ class Relabel(Struct, frozen=True, kw_only=True):
 
 
 class KnownFace(Struct, frozen=True, kw_only=True):
-    """A face as it was when it was classified (workers/known_faces.py).
+    """A face as it was when it was classified, or passed on for that (workers/known_faces.py).
 
-    model: the version that labelled it. labelled_at_s: at_s of that frame. look: its crop as 8 x 8 grey values.
+    label, confidence, model: which version labelled it how; None of a face of a file, whose label may not be there yet.
+    seq, number: of its frame, and of the face in it. labelled_at_s: at_s of that frame. look: 8 x 8 grey values.
     """
 
     box: Box
-    label: Label
-    confidence: Share
-    model: str
+    label: Label | None = None
+    confidence: Share | None = None
+    model: str | None = None
+    seq: Count
+    number: Count
     labelled_at_s: Number
-    look: Annotated[bytes, Meta(min_length=LOOK_BYTES, max_length=LOOK_BYTES)]
+    look: Look
 
 
 class KnownFaces(Struct, frozen=True, kw_only=True):
@@ -129,8 +133,8 @@ class Frame(FrameIdentity, frozen=True, kw_only=True):
 
     @property
     def stays(self) -> bool:
-        """Whether its shared pixels stay until it has a result, and all its faces are to be classified."""
-        return self.deadline_at is None and self.relabel is None
+        """Whether its shared pixels, if it has any, stay until it has a result."""
+        return self.deadline_at is None
 
 
 class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
@@ -139,6 +143,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     known: for each box the face that it is known as, or None: crops are of these boxes. Empty when no face is known.
     crop_boxes: if there are any, there is no such key: the classifier cuts the crops itself, by these boxes, from the
     frame's pixels. shared: where these are, if they stay there until the frame has its result.
+    looks: of the faces that are to be classified, in their order; empty when nobody will ask.
     """
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
@@ -146,6 +151,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     known: Annotated[list[KnownFace | None], Meta(max_length=MAX_FACES)] = []
     shared: SharedPixels | None = None
     crop_boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)] = []
+    looks: Annotated[list[Look], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
@@ -162,6 +168,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         seconds: Seconds,
         known: list[KnownFace | None] | None = None,
         crop_boxes: list[Box] | None = None,
+        looks: list[bytes] | None = None,
         left_out: int = 0,
     ) -> FaceCrops:
         """Return the record of the faces found in a frame.
@@ -169,9 +176,11 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         Args:
             known: None when no face is known.
             crop_boxes: n, by which the classifier cuts the crops from the frame's shared pixels; None if they are sent.
+            looks: of the faces to classify, for a live frame whose faces may be known later.
         """
         fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        fields |= {"known": known or [], "crop_boxes": crop_boxes or [], "relabel": frame.relabel}
+        fields |= {"known": known or [], "crop_boxes": crop_boxes or [], "looks": looks or []}
+        fields |= {"relabel": frame.relabel}
         return cls(**fields, boxes=boxes, scores=scores, shared=frame.shared if frame.stays else None)
 
     @property
@@ -185,27 +194,49 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         return [number for number in range(len(self.boxes)) if not self.known or self.known[number] is None]
 
 
+class SameFace(Struct, frozen=True, kw_only=True):
+    """A face of a file that has the label of an earlier one, which may not be there yet.
+
+    number: among all faces of its frame. same_seq, same_number: the frame of the earlier face, and its number there.
+    """
+
+    number: Annotated[int, Meta(ge=0, lt=MAX_FACES)]
+    box: Box
+    score: Share
+    same_seq: Count
+    same_number: Count
+
+
 class FrameResult(FrameIdentity, frozen=True, kw_only=True):
     """Stream `results`: how a frame ended.
 
     reason: None when labelled. error: a message for people, of dead frames only.
+    same_faces: further faces, of files only.
     """
 
     outcome: Literal["labelled", "dropped", "dead"]
     reason: Reason | None = None
     error: str | None = None
     faces: Annotated[list[Face], Meta(max_length=MAX_FACES)] = []
+    same_faces: Annotated[list[SameFace], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     model: str | None = None
     seconds: Seconds = {}
 
     @classmethod
     def for_frame(
-        cls, frame: FrameIdentity, *, faces: list[Face], model: str, seconds: Seconds, left_out: int = 0
+        cls,
+        frame: FrameIdentity,
+        *,
+        faces: list[Face],
+        model: str,
+        seconds: Seconds,
+        same_faces: list[SameFace] | None = None,
+        left_out: int = 0,
     ) -> FrameResult:
-        """Return the result of a labelled frame."""
+        """Return the result of a labelled frame. same_faces: None when all faces are in `faces`."""
         fields = frame.identity() | {"left_out": left_out, "model": model, "seconds": seconds}
-        return cls(**fields, outcome="labelled", faces=faces)
+        return cls(**fields, outcome="labelled", faces=faces, same_faces=same_faces or [])
 
     @classmethod
     def dropped(cls, frame: FrameIdentity, reason: Reason) -> FrameResult:
@@ -318,6 +349,14 @@ def _check_identity(record: FrameIdentity) -> None:
         raise BadMessage(f"frame_id {record.frame_id!r} does not belong to {expected!r}")
     if isinstance(record, FaceCrops):
         _check_faces(record)
+    if isinstance(record, FrameResult) and record.same_faces:
+        _check_same_faces(record)
+
+
+def _check_same_faces(record: FrameResult) -> None:
+    numbers = {face.number for face in record.same_faces}
+    if len(numbers) < len(record.same_faces) or max(numbers) >= len(numbers) + len(record.faces):
+        raise BadMessage("same_faces have numbers that are no places among the faces")
 
 
 def _check_faces(record: FaceCrops) -> None:
@@ -326,6 +365,8 @@ def _check_faces(record: FaceCrops) -> None:
     for name, length in lengths.items():
         if length != count and (length or name == "scores"):
             raise BadMessage(f"{count} boxes but {length} {name}")
+    if record.looks and len(record.looks) != len(record.to_classify):
+        raise BadMessage(f"{len(record.to_classify)} faces to classify but {len(record.looks)} looks")
     if record.crop_boxes and record.shared is None:
         raise BadMessage("crop_boxes, but no pixels to cut them from")
     if not record.to_classify:

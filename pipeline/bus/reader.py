@@ -113,12 +113,15 @@ class Reader(Generic[Record]):
         """Return whether a classifier needs crops, because it runs on another machine or as another user."""
         return self._settler.needs_crops.get(entry.at.shard.number, True)
 
-    def forward(self, entry: Entry[Record], faces: FaceCrops, crops: bytes = b"") -> bool:
+    def forward(
+        self, entry: Entry[Record], faces: FaceCrops, crops: bytes = b"", known: KnownFaces | None = None
+    ) -> bool:
         """Settle a frame by passing its faces on; return False when another process had settled it.
 
         crops: b"" when the classifier cuts them from shared pixels.
+        known: the faces that are known of the camera from now on; None leaves those of before.
         """
-        return self._settler.forward(entry.at, faces, crops)
+        return self._settler.forward(entry.at, faces, crops, known)
 
     def finish(self, entry: Entry[Record], result: FrameResult, known: KnownFaces | None = None) -> bool:
         """Settle a frame with its result; return False when another process had settled it.

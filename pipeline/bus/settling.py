@@ -71,10 +71,10 @@ class Settler:
         outcomes = [self._settle(settlement) for settlement in settlements]
         return self._sent(outcomes)
 
-    def forward(self, at: StreamEntry, faces: FaceCrops, crops: bytes) -> bool:
+    def forward(self, at: StreamEntry, faces: FaceCrops, crops: bytes, known: KnownFaces | None = None) -> bool:
         """Settle a frame by bringing its faces to the next stage; return False when another process had settled it.
 
-        crops: b"" when the classifier cuts them.
+        crops: b"" when the classifier cuts them. known: the faces that are known of the camera from now on, or None.
         """
 
         def answered(answer: list[int]) -> int:
@@ -85,10 +85,11 @@ class Settler:
         shard, live = at.shard, faces.deadline_at is not None
         stage_keys = shard.stage_keys(self._stage)
         keys = [*shard.stage_keys("faces"), *shard.camera_keys(faces.camera), shard.key(at.stream)]
-        keys += [*stage_keys[-2:], faces.crops_key, shard.key("remote:faces")]
+        keys += [*stage_keys[-2:], faces.crops_key, shard.key("remote:faces"), shard.key("known", faces.camera)]
         data_key = faces.crops_key if crops else ""
         args = [*frame_arguments(faces, data_key=data_key, other_key=faces.pixels_key), mode_of(faces)]
         args += [GROUP, at.id, crops, LIVE_PIXELS_MS if live else COMPLETE_PIXELS_MS]
+        args += [messages.encode(known) if known else b""]
         return self._sent([self._defer(self._forward_script, keys, args, "forwarded", answered)])
 
     def _settle(self, end: Settlement) -> list[bool]:

@@ -25,6 +25,7 @@ from pipeline.bus.writer import Writer
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.jpeg import encode_jpeg
+from producer.files.kept_labels import KeptLabels, LabelGone
 from producer.files.lines import JsonLine, error_line, labelled_line
 from producer.files.outputs import Outputs
 from producer.frames import frame_jpeg, frame_record
@@ -48,12 +49,14 @@ class _Pending:
     """A frame that was read but is not written yet: its record while it is labelled, its line afterwards.
 
     jpeg: its pixels, b"" while they are only shared. shared: where they are.
+    result: that has come, while labels of other frames are awaited which its faces keep.
     """
 
     source_frame: SourceFrame
     frame: Frame | None = None
     jpeg: bytes = b""
     shared: SharedPixels | None = None
+    result: FrameResult | None = None
     line: JsonLine | None = None
 
     @property
@@ -101,6 +104,7 @@ class Sender:
         self._writer = Writer(shard, camera=camera, token=token, pixels_ms=COMPLETE_PIXELS_MS)
         self._images = SharedImages(slots=WINDOW, max_bytes=MAX_SHARED_BYTES, enabled=settings.shared_memory)
         self._results = ResultConsumer([shard])
+        self._kept_labels = KeptLabels()
         self._start = int(shard.clock.now() * 1000)
         self._window: dict[int, _Pending] = {}
         self._to_send: collections.deque[int] = collections.deque()
@@ -217,6 +221,7 @@ class Sender:
 
     def _apply_all(self, results: list[FrameResult]) -> None:
         finished = [frame for result in results if (frame := self._apply(result))]
+        finished += [frame for pending in self._window.values() if (frame := self._complete(pending))]
         ended = [self._window[frame.seq] for frame in finished]
         self._images.release(pending.shared for pending in ended if pending.shared is not None)
         if in_redis := [frame for frame, pending in zip(finished, ended, strict=True) if pending.jpeg]:
@@ -230,14 +235,39 @@ class Sender:
             return None
         source, source_frame = self._outputs.source, pending.source_frame
         if result.outcome == "labelled":
-            pending.line = labelled_line(source, source_frame, result)
-        elif result.reason == "pixels_gone":
+            pending.result = result
+            self._kept_labels.add(result)
+            return self._complete(pending)
+        if result.reason == "pixels_gone":
             self._make_jpeg(pending)  # its worker was on another machine
             pending.frame = msgspec.structs.replace(frame, shared=None)
             self._send_again(pending)
         elif result.reason not in ("source_full", "memory"):  # those were known when it was published
             pending.line = error_line(source, source_frame, result.error or f"dropped: {result.reason}")
         return frame if pending.line is not None else None
+
+    def _complete(self, pending: _Pending) -> Frame | None:
+        """Complete the line of a frame whose result has come; return the frame, or None if there is nothing to do yet.
+
+        If a label that one of its faces keeps will never come, it is sent again, and all its faces are classified.
+        """
+        frame, result = pending.unfinished, pending.result
+        if frame is None or result is None:
+            return None
+        awaited = [self._window.get(seq) for seq in self._kept_labels.missing(result)]
+        if any(other and other.unfinished and other.result is None for other in awaited):
+            return None
+        pending.result = None
+        try:
+            if awaited:
+                raise LabelGone("its frame has no labels")
+            complete = self._kept_labels.complete(result)
+        except LabelGone:
+            pending.frame = msgspec.structs.replace(frame, relabel=None)
+            self._send_again(pending)
+            return None
+        pending.line = labelled_line(self._outputs.source, pending.source_frame, complete)
+        return frame
 
     def _warn_about_missing_workers(self, nothing_came: bool) -> None:
         """Log once when no result comes because there is no detector or no classifier."""
@@ -286,7 +316,10 @@ class Sender:
         lost = [
             pending
             for index, pending in self._window.items()
-            if pending.unfinished and pending.unfinished.frame_id not in standing and index not in self._to_send
+            if pending.unfinished
+            and pending.result is None
+            and pending.unfinished.frame_id not in standing
+            and index not in self._to_send
         ]
         if lost:
             log.warning("Redis has lost %d frames or their results, sending them again", len(lost))
