@@ -1,58 +1,96 @@
-"""Measure a live 720p camera at 20 frames per second: latency from capture to labelled, and dropped frames."""
+"""Measure live 720p cameras at 20 frames per second: latency from capture to labelled, drops, and CPU by process."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import msgspec
+
 from bench.clip import FPS, bench_clip
+from bench.pretend import cpu_s
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
 from pipeline.bus.messages import FrameResult, decode
 from pipeline.bus.shards import Bus
-from pipeline.bus.status import read_ledgers
+from pipeline.bus.status import read_heartbeats, read_ledgers
 from pipeline.runtime.children import Children
 from pipeline.runtime.embedded_server import embedded_server
 
-CAMERA = "bench"
 CLIP_SECONDS = 45
 WARM_UP_S = 5.0
 MEASURED_S = 30.0
 
 
-def measure_live_latency() -> dict[str, Any]:
-    """Run server, camera, one detector and one classifier as processes; return latencies and drops by reason."""
-    source = bench_clip(CLIP_SECONDS)
-    with running_camera(str(source)) as client:
-        wait_for_labels(client)
+class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of some cameras.
+
+    offered, labelled: frames/s of all cameras. share: of the frames, that were labelled. dropped: by reason.
+    p50_ms, p95_ms, p99_ms: from capture to labelled. cpu_ms: of processor time a labelled frame, by role.
+    """
+
+    cameras: int
+    offered: float
+    labelled: float
+    share: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    dropped: dict[str, int]
+    cpu_ms: dict[str, float]
+
+
+def measure_live(cameras: int, workers: int) -> LiveRun:
+    """Run server, cameras, and so many workers of each kind as processes; return what was measured."""
+    names = camera_names(cameras)
+    with running_cameras(str(bench_clip(CLIP_SECONDS)), cameras, workers) as client:
+        wait_for_labels(client, names)
         time.sleep(WARM_UP_S)
-        before, start = read_ledgers(Bus(client), [CAMERA])[CAMERA], Clock(client).now()
+        bus = Bus(client)
+        before, cpu_before, start = read_ledgers(bus, names), _cpu_by_role(client), Clock(client).now()
         time.sleep(MEASURED_S)
-        after = read_ledgers(Bus(client), [CAMERA])[CAMERA]
-        latencies = sorted(_latencies_ms(client, start))
-    return {
-        "frames": after.produced - before.produced,
-        "fps": round(len(latencies) / MEASURED_S, 1),
-        "median_ms": round(statistics.median(latencies), 1),
-        "p95_ms": round(latencies[int(0.95 * len(latencies))], 1),
-        "most_ms": round(latencies[-1], 1),  # the key in results of earlier versions, too
-        "dropped": dict(Counter(after.dropped) - Counter(before.dropped)),
-    }
+        after, cpu_after = read_ledgers(bus, names), _cpu_by_role(client)
+        latencies = sorted(at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, start))
+    produced = sum(after[name].produced - before[name].produced for name in names)
+    dropped: dict[str, int] = defaultdict(int)
+    for name in names:
+        for reason, count in after[name].dropped.items():
+            dropped[reason] += count - before[name].dropped.get(reason, 0)
+    labelled = sum(after[name].labelled - before[name].labelled for name in names)
+    quantiles = statistics.quantiles(latencies, n=100)
+    return LiveRun(
+        cameras=cameras,
+        offered=produced / MEASURED_S,
+        labelled=labelled / MEASURED_S,
+        share=labelled / max(1, produced),
+        p50_ms=quantiles[49],
+        p95_ms=quantiles[94],
+        p99_ms=quantiles[98],
+        dropped={reason: count for reason, count in dropped.items() if count},
+        cpu_ms={role: 1000 * (cpu - cpu_before[role]) / max(1, labelled) for role, cpu in cpu_after.items()},
+    )
+
+
+def camera_names(count: int) -> list[str]:
+    """Return the names of the cameras."""
+    return [f"bench-{number}" for number in range(count)]
 
 
 @contextmanager
-def running_camera(source: str) -> Iterator[Redis]:
-    """Run one camera and one worker of each kind on an embedded server; yield its client."""
+def running_cameras(source: str, cameras: int = 1, workers: int = 1) -> Iterator[Redis]:
+    """Run cameras with the same source, and workers of each kind, on an embedded server; yield its client."""
     with embedded_server() as server, Children() as children:
         environment = {"MASKWATCH_REDIS_URL": server.url, "MASKWATCH_LOG_LEVEL": "warning"}
-        children.start("detect", environment=environment)
-        children.start("classify", environment=environment)
-        children.start("camera", source, "--name", CAMERA, "--fps", str(FPS), environment=environment)
+        for _ in range(workers):
+            children.start("detect", environment=environment)
+            children.start("classify", environment=environment)
+        for name in camera_names(cameras):
+            children.start("camera", source, "--name", name, "--fps", str(FPS), environment=environment)
         server.wait()
         with connect(server.url) as client:
             yield client
@@ -66,14 +104,34 @@ def labelled_since(client: Redis, since: float) -> list[tuple[int, FrameResult]]
     return [(at_ms, result) for at_ms, result in found if result.outcome == "labelled"]
 
 
-def wait_for_labels(client: Redis) -> None:
-    """Wait until a frame is labelled; exit with one line if none is within 30 s."""
-    for _ in range(300):
-        if read_ledgers(Bus(client), [CAMERA])[CAMERA].labelled:
+def wait_for_labels(client: Redis, names: list[str]) -> None:
+    """Wait until each camera has a labelled frame; exit with one line if one has none within 60 s."""
+    for _ in range(600):
+        if all(ledger.labelled for ledger in read_ledgers(Bus(client), names).values()):
             return
         time.sleep(0.1)
-    sys.exit("bench: no frame was labelled within 30 s")
+    sys.exit("bench: no frame was labelled within 60 s")
 
 
-def _latencies_ms(client: Redis, since: float) -> list[float]:
-    return [at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, since)]
+def _cpu_by_role(client: Redis) -> dict[str, float]:
+    """Return the processor time of all processes so far, seconds, by role; "redis" is the server's."""
+    found: dict[str, float] = defaultdict(float)
+    for beat in read_heartbeats(client):
+        found[beat.role] += cpu_s(beat.pid)
+    memory = client.info("cpu")
+    found["redis"] = memory["used_cpu_sys"] + memory["used_cpu_user"]
+    return dict(found)
+
+
+def table(runs: list[LiveRun]) -> str:
+    """Return the measurements as a Markdown table."""
+    rows = [
+        "| cameras | offered, frames/s | labelled, frames/s | labelled | median | 95 % within | 99 % within | dropped |"
+    ]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for run in runs:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in run.dropped.items()) or "nothing"
+        rates = f"{run.offered:.1f} | {run.labelled:.1f} | {run.share:.1%}"
+        times = " | ".join(f"{ms:.0f} ms" for ms in (run.p50_ms, run.p95_ms, run.p99_ms))
+        rows.append(f"| {run.cameras} | {rates} | {times} | {dropped} |")
+    return "\n".join(rows)

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.classifier import mask_classifier
 from models.detector import face_detector
-from pipeline.runtime.worker_context import keep_memory
+from pipeline.runtime.memory import keep_memory
 from pipeline.vision.faces import Face
 from pipeline.vision.tracks import FaceTracker
 from producer.sources.source_spec import parse_source

@@ -2,13 +2,15 @@
 
     python -m bench.peer_loop MODEL.tflite SOURCE LINES.jsonl [THREADS]
 
-It reads the same source and writes lines of the same kind as the baseline (loop.py). Anchors, variances and thresholds
+It reads the same source and writes lines of the same kind as the baseline (loop.py), and prints how many seconds the
+loop took. Anchors, variances and thresholds
 are those of its release (AIZOOTech/FaceMaskDetection). The model is not part of maskwatch: it lies beside the data.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.runtime.worker_context import keep_memory
+from pipeline.runtime.memory import keep_memory
 from producer.sources.source_spec import parse_source
 
 INPUT_PX = 260
@@ -49,7 +51,7 @@ def main(model: Path, source_text: str, lines: Path, threads: int = 1) -> None:
     interpreter.allocate_tensors()
     input_index = interpreter.get_input_details()[0]["index"]
     boxes_index, scores_index = _outputs(interpreter)
-    priors = anchors()
+    priors, begun = anchors(), time.monotonic()
     with lines.open("wb") as file:
         for source_frame in parse_source(source_text).open():
             frame = np.asarray(source_frame.image)
@@ -59,6 +61,7 @@ def main(model: Path, source_text: str, lines: Path, threads: int = 1) -> None:
             deltas, scores = interpreter.get_tensor(boxes_index)[0], interpreter.get_tensor(scores_index)[0]
             faces = _faces(deltas, scores, priors, frame.shape[1], frame.shape[0])
             file.write(msgspec.json.encode({"frame": source_frame.index, "faces": faces}) + b"\n")
+    print(time.monotonic() - begun)
 
 
 def _outputs(interpreter: tf.lite.Interpreter) -> tuple[int, int]:

@@ -6,6 +6,7 @@ They show what the queue itself costs, and how it shares what workers can do, wi
 from __future__ import annotations
 
 import heapq
+import itertools
 import multiprocessing
 import os
 import threading
@@ -16,16 +17,23 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from pipeline.bus.connection import connect
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
-from pipeline.bus.messages import FaceCrops, Frame, FrameResult, frame_id
+from pipeline.bus.messages import FaceCrops, Frame, FrameResult, Relabel, frame_id
 from pipeline.bus.reader import Reader
 from pipeline.bus.shards import Bus, Stage
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
+from producer.camera import DEFAULT_RELABEL_S, MAX_SHARED_BYTES, SHARED_FRAMES
+from producer.shared_images import SharedImages
+from producer.sources.source_spec import parse_source
 
 DEADLINE_S = 1.0
 CROP_PX = 8
@@ -34,9 +42,20 @@ FACE = Face(box=(10.0, 10.0, 60.0, 60.0), score=0.9, label="mask", confidence=0.
 Rates = Mapping[str, float]  # frames per second, by camera
 
 
-def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000, shards: int | None = None) -> None:
-    """Publish frames of cameras at fixed rates, from one process, until `stop` is set."""
-    jpeg = bytes(jpeg_bytes)
+def run_cameras(
+    url: str,
+    rates: Rates,
+    stop: Event,
+    *,
+    jpeg_bytes: int = 1_000,
+    shards: int | None = None,
+    images: tuple[str, int] | None = None,
+) -> None:
+    """Publish frames of cameras at fixed rates, from one process, until `stop` is set.
+
+    images: a video, and how many of its frames are decoded before, shared instead of JPEGs, and repeated.
+    """
+    jpeg, pictures = bytes(jpeg_bytes), _decoded(*images) if images else []
     with connect(url) as client:
         bus = Bus(client, shards)
         start = int(bus.clock.now() * 1000)
@@ -50,6 +69,7 @@ def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000,
             )
             for name in rates
         }
+        rings = {name: SharedImages(slots=SHARED_FRAMES, max_bytes=MAX_SHARED_BYTES) for name in rates}
         begun = time.monotonic()
         # phases spread the cameras over a period
         due = [(begun + number / len(rates) / rates[name], name, 0) for number, name in enumerate(rates)]
@@ -58,7 +78,10 @@ def run_cameras(url: str, rates: Rates, stop: Event, *, jpeg_bytes: int = 1_000,
             at, name, seq = heapq.heappop(due)
             time.sleep(max(0.0, at - time.monotonic()))
             published_at = time.monotonic()
-            if writers[name].publish(_frame(bus, name, start, seq), jpeg) == "published":
+            frame = _frame(bus, name, start, seq)
+            if pictures:
+                frame = _with_image(frame, rings[name], pictures[seq % len(pictures)])
+            if writers[name].publish(frame, b"" if pictures else jpeg) == "published":
                 leases[name].note_published(published_at)
             heapq.heappush(due, (at + 1 / rates[name], name, seq + 1))
 
@@ -133,6 +156,19 @@ def _frame(bus: Bus, camera: str, start: int, seq: int) -> Frame:
         captured_at=captured_at,
         deadline_at=captured_at + DEADLINE_S,
     )
+
+
+def _decoded(video: str, count: int) -> list[Image]:
+    """Return the first frames of a video, uint8 720 x 1280 x 3, BGR."""
+    source = parse_source(video).open()
+    images = [np.asarray(frame.image) for frame in itertools.islice(source, count)]
+    source.close()
+    return images
+
+
+def _with_image(frame: Frame, ring: SharedImages, image: Image) -> Frame:
+    relabel = Relabel(every_s=DEFAULT_RELABEL_S, at_s=frame.captured_at)
+    return msgspec.structs.replace(frame, shared=ring.put(image), relabel=relabel)
 
 
 def _loop(url: str, role: str, work: Callable[[Any], None], stop: Event, shards: int | None) -> None:

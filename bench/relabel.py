@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from bench.clip import FPS, data_folder
-from bench.live import WARM_UP_S, labelled_since, running_camera, wait_for_labels
+from bench.live import WARM_UP_S, camera_names, labelled_since, running_cameras, wait_for_labels
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import MaskClassifier
 from models.detector import face_detector
@@ -133,8 +133,8 @@ def compare(
 
 def live_share(seconds: float) -> tuple[int, float]:
     """Run a camera of the demo scene; return how many faces were labelled, and the share that was classified."""
-    with running_camera("demo") as client:
-        wait_for_labels(client)
+    with running_cameras("demo") as client:
+        wait_for_labels(client, camera_names(1))
         time.sleep(WARM_UP_S)
         start = Clock(client).now()
         time.sleep(seconds)

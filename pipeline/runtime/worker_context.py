@@ -8,7 +8,6 @@ and lets the loop retry.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import resource
@@ -27,6 +26,7 @@ from pipeline.bus.shards import Bus
 from pipeline.runtime import metrics
 from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
+from pipeline.runtime.memory import keep_memory
 from pipeline.runtime.metrics_server import serve_metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stop_signals import calling_on_stop_signals
@@ -34,7 +34,6 @@ from pipeline.runtime.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-MALLOPT = {-3: 64 << 20, -1: 256 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 QUIET_FAILURES = 4  # failures in a row that are not logged; with these pauses they take a second
 KICK_INTERVAL_S = 1.0  # how often a waiting loop kicks the watchdog
@@ -204,17 +203,6 @@ def worker_context(
                 context.client.close()
             context.hard_stop.cancel()
             log.info("%s ended", context.id)
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory for the next frame instead of returning it to the system.
-
-    Without this, requesting memory page by page takes a tenth of a worker's time at 720p. See mallopt(3).
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in MALLOPT.items():
-            mallopt(parameter, value)
 
 
 def _watch_parent(fd: int, context: WorkerContext) -> None:

@@ -1,0 +1,72 @@
+"""Measure offered load against labelled frames: pretend cameras with real pictures, real workers, up to far too much.
+
+The cameras repeat frames of the bench's clip that were decoded before, so that they take little of the cores.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import msgspec
+
+from bench.clip import bench_clip
+from bench.live import CLIP_SECONDS, labelled_since, wait_for_labels
+from bench.pretend import run_cameras, running
+from pipeline.bus.clock import Clock
+from pipeline.bus.connection import connect
+from pipeline.bus.shards import Bus
+from pipeline.bus.status import read_ledgers
+from pipeline.runtime.children import Children
+from pipeline.runtime.embedded_server import embedded_server
+
+CAMERAS = 8
+OFFERED = (20.0, 40.0, 80.0, 120.0, 160.0, 240.0, 400.0)  # frames/s of all cameras
+PICTURES = 100
+WARM_UP_S, MEASURED_S = 6.0, 15.0
+
+
+class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured at one load. offered, labelled: frames/s. p50_ms, p95_ms: from capture to labelled."""
+
+    offered: float
+    labelled: float
+    p50_ms: float
+    p95_ms: float
+
+
+def measure_load(offered: float, workers: int) -> LoadRun:
+    """Run CAMERAS cameras that offer so many frames/s together, and so many workers of each kind."""
+    rates = {f"load-{number}": offered / CAMERAS for number in range(CAMERAS)}
+    names, images = list(rates), (str(bench_clip(CLIP_SECONDS)), PICTURES)
+    with embedded_server() as server, Children() as children:
+        environment = {"MASKWATCH_REDIS_URL": server.url, "MASKWATCH_LOG_LEVEL": "warning"}
+        for _ in range(workers):
+            children.start("detect", environment=environment)
+            children.start("classify", environment=environment)
+        server.wait()
+        with connect(server.url) as client, running(run_cameras, server.url, rates, images=images):
+            wait_for_labels(client, names)
+            time.sleep(WARM_UP_S)
+            before, start = read_ledgers(Bus(client), names), Clock(client).now()
+            time.sleep(MEASURED_S)
+            after = read_ledgers(Bus(client), names)
+            ages_ms = [at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, start)]
+    produced = sum(after[name].produced - before[name].produced for name in names)
+    quantiles = statistics.quantiles(ages_ms, n=20)
+    return LoadRun(
+        offered=produced / MEASURED_S,
+        labelled=len(ages_ms) / MEASURED_S,
+        p50_ms=quantiles[9],
+        p95_ms=quantiles[18],
+    )
+
+
+def table(runs: list[LoadRun]) -> str:
+    """Return the measurements as a Markdown table."""
+    most = max(run.labelled for run in runs)
+    rows = ["| offered, frames/s | labelled, frames/s | of the most | median | 95 % within |", "|---|---|---|---|---|"]
+    for run in runs:
+        rates = f"{run.offered:.0f} | {run.labelled:.1f} | {run.labelled / most:.0%}"
+        rows.append(f"| {rates} | {run.p50_ms:.0f} ms | {run.p95_ms:.0f} ms |")
+    return "\n".join(rows)
