@@ -236,7 +236,8 @@ class Sender:
         source, source_frame = self._outputs.source, pending.source_frame
         if result.outcome == "labelled":
             pending.result = result
-            self._kept_labels.add(result)
+            if self._relabel_s:
+                self._kept_labels.add(result)
             return self._complete(pending)
         if result.reason == "pixels_gone":
             self._make_jpeg(pending)  # its worker was on another machine
