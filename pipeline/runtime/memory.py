@@ -1,6 +1,6 @@
-"""What glibc's allocator does with freed memory: keep it for the next frame, or give it back once. See mallopt(3).
+"""What glibc's allocator does with freed memory: it keeps it for the next frame. See mallopt(3).
 
-Other C libraries have no such functions; then nothing changes.
+Other C libraries have no such function; then nothing changes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,3 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOPT.items():
             mallopt(parameter, value)
-
-
-def give_back_memory() -> None:
-    """Give freed memory back to the system: call it when something large was prepared that will not be needed again."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

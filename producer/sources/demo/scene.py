@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.memory import give_back_memory
 from pipeline.vision.arrays import Image
 from producer.sources.demo.frame_number import write_number
 from producer.sources.demo.masks import BLACK, SURGICAL, WHITE
@@ -124,7 +123,6 @@ class DemoSource:
         self._numbered = numbered
         self.total = frames
         self._scene = Scene(fps=fps, seed=seed)
-        give_back_memory()  # drawing the room and the people took 36 MB
 
     def __iter__(self) -> Iterator[SourceFrame]:
         index = 0
