@@ -124,9 +124,10 @@ def test_one_more_worker_that_cannot_start_ends_nothing(
 
 @pytest.mark.skipif(available_cores() < 2, reason="with one core there is one worker of each kind")
 def test_up_starts_workers_while_all_are_busy(server: Server, processes: Processes) -> None:
-    cameras = [word for name in ("a", "b", "c") for word in ("--camera", f"{name}=demo")]
+    cameras = [word for name in ("a", "b") for word in ("--camera", f"{name}=demo")]
 
-    processes.start("up", *cameras, "--fps", "120", "--relabel-s", "0", "--port", "0", redis=server)
+    slow = ("--detector-px", "1920")  # so that detectors have more to do than cameras
+    processes.start("up", *cameras, *slow, "--port", "0", redis=server)
 
     wait_until(lambda: live(server, "detector", 2), 90, "a second detector")
     assert len({beat.pid for beat in read_heartbeats(server.client) if beat.role == "detector"}) >= 2
