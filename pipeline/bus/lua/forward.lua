@@ -20,7 +20,8 @@ redis.call('XDEL', KEYS[STREAM], id)
 on(KEYS[FROM_TAKEN], 'HDEL', id)
 on(KEYS[FROM_ALONE], 'HDEL', KEYS[STREAM] .. '/' .. id)
 if crops ~= '' then redis.call('SET', KEYS[CROPS], crops, 'PX', crops_ms) end
-if on(KEYS[STANDING], 'HEXISTS', frame[2]) == 1 then on(KEYS[STANDING], 'HSET', frame[2], 'faces') end
-if known ~= '' then redis.call('SET', KEYS[KNOWN], known, 'PX', crops_ms) end
+local stands = on(KEYS[STANDING], 'HEXISTS', frame[2]) == 1 -- otherwise it was never published, or has ended before
+if stands then on(KEYS[STANDING], 'HSET', frame[2], 'faces') end
+if stands and known ~= '' then redis.call('SET', KEYS[KNOWN], known, 'PX', crops_ms) end
 if mode == 'live' then wait(frame) else append(frame) end
 return {1, redis.call('EXISTS', KEYS[REMOTE])}
