@@ -67,13 +67,16 @@ too: cameras that offer far too much take it away from the workers.
 
 ## What helped, and what did not
 
-- Pixels in shared memory instead of JPEG through Redis: 1.15 times as fast for files ([pixels.md](pixels.md)).
-- Crops cut by the classifier instead of sent through Redis: 1.6 of 21.8 ms of processor time a frame.
-- As many classifiers as detectors: 1.12 times as fast for files; one classifier cannot keep up with two detectors when
-  there are 7 faces in a frame.
-- Faces that keep labels: of a live camera's faces a fifth is classified ([labels.md](labels.md)).
-- Batches of 64 instead of 16 crops did not help: a face takes as long in either, and 64 need 44 MB more.
-- Three workers of each kind on two cores did not help more than two.
+- Pixels in shared memory instead of JPEG through Redis ([pixels.md](pixels.md)); `--no-shared-memory` shows the
+  difference.
+- Crops of files that the classifier cuts itself, instead of sending them through Redis.
+- As many classifiers as detectors: with `--classifiers 1`, one cannot keep up with two detectors when there are 7 faces
+  in a frame, and a core is idle for part of the time.
+- Faces that keep labels: of a live camera's faces a fifth is classified ([labels.md](labels.md)). In the video above,
+  which pans quickly, two thirds of the faces count as changed.
+- Larger batches did not help on a CPU: a face takes as long with `--max-batch 64`, which needs more memory.
+- Three workers of each kind on two cores did not help, nor did starting workers before the source is opened: the start
+  is bound by the processor time of importing libraries.
 """
 
 

@@ -64,9 +64,9 @@ def measure_load(offered: float, workers: int) -> LoadRun:
 
 def table(runs: list[LoadRun]) -> str:
     """Return the measurements as a Markdown table."""
-    most = max(run.labelled for run in runs)
-    rows = ["| offered, frames/s | labelled, frames/s | of the most | median | 95 % within |", "|---|---|---|---|---|"]
+    peak = max(run.labelled for run in runs)
+    rows = ["| offered, frames/s | labelled, frames/s | of the peak | median | 95 % within |", "|---|---|---|---|---|"]
     for run in runs:
-        rates = f"{run.offered:.0f} | {run.labelled:.1f} | {run.labelled / most:.0%}"
+        rates = f"{run.offered:.0f} | {run.labelled:.1f} | {run.labelled / peak:.0%}"
         rows.append(f"| {rates} | {run.p50_ms:.0f} ms | {run.p95_ms:.0f} ms |")
     return "\n".join(rows)

@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.clip import FPS, data_folder
 from bench.live import WARM_UP_S, camera_names, labelled_since, running_cameras, wait_for_labels
+from bench.loop import label_image
 from models.classifier import mask_classifier
 from models.classifier.mask_classifier import MaskClassifier
 from models.detector import face_detector
@@ -30,7 +31,7 @@ from pipeline.vision.faces import Face
 from pipeline.vision.tracks import FaceTracker, TrackedFace
 from producer.sources.source import Source
 from producer.sources.source_spec import parse_source
-from workers.known_faces import kept_faces, looks_of, recognize
+from workers.known_faces import kept_faces, recognize, thumbnails_of
 
 MAX_SHARE, MAX_DIFFERENCE_S = 0.25, 0.5
 GAP_S = 0.1  # between two differences of one track that count as one
@@ -98,16 +99,10 @@ def compare(
         image, at_s = np.asarray(frame.image), frame.index / FPS if frame.at_s is None else frame.at_s
         frame_s, before_s = at_s - before_s, at_s
         known = on_their_way.popleft() or known
-        found = detector.find(image)
-        crops = mask_classifier.crop_faces(image, found.boxes, card.size_px, card.margin)
-        boxes, scores = [tuple(box) for box in found.outlines.tolist()], found.scores.tolist()
-        looks = looks_of(image, found.boxes, card.margin)
-        labels, confidences = mask_classifier.label_of(classifier.mask_probability(crops), card.threshold)
-        every = [
-            Face(box=box, score=score, label=label, confidence=confidence)
-            for box, score, label, confidence in zip(boxes, scores, labels, confidences.tolist(), strict=True)
-        ]
-        recognized = recognize(known, boxes, looks, Relabel(every_s=relabel_s, at_s=at_s), card.version)
+        found, every = label_image(image, detector, classifier)
+        boxes, scores = [face.box for face in every], [face.score for face in every]
+        thumbnails = thumbnails_of(image, found.boxes, card.margin)
+        recognized = recognize(known, boxes, thumbnails, Relabel(every_s=relabel_s, at_s=at_s), card.version)
         held = kept_faces(recognized, boxes, scores)
         classified = [
             KnownFace(
@@ -118,9 +113,9 @@ def compare(
                 seq=frame.index,
                 number=number,
                 labelled_at_s=at_s,
-                look=look.tobytes(),
+                thumbnail=thumbnail.tobytes(),
             )
-            for number, (face, look) in enumerate(zip(every, looks, strict=True))
+            for number, (face, thumbnail) in enumerate(zip(every, thumbnails, strict=True))
         ]
         after = [earlier or new for earlier, new in zip(recognized, classified, strict=True)]
         on_their_way.append(after)

@@ -30,9 +30,9 @@ from workers.known_faces import (
     known_when_kept,
     known_when_labelled,
     known_when_passed_on,
-    looks_of,
     recognize,
     same_faces,
+    thumbnails_of,
     unpack_known,
 )
 
@@ -42,26 +42,26 @@ BOX = (100.0, 100.0, 200.0, 220.0)
 NOW = Relabel(every_s=0.25, at_s=10.0)
 
 
-def look(value: int) -> bytes:
+def thumbnail(value: int) -> bytes:
     return bytes([value] * 64)
 
 
 def known_face(**changes: Any) -> KnownFace:
     face = KnownFace(
-        box=BOX, label="mask", confidence=0.97, model="v1", seq=0, number=0, labelled_at_s=9.9, look=look(100)
+        box=BOX, label="mask", confidence=0.97, model="v1", seq=0, number=0, labelled_at_s=9.9, thumbnail=thumbnail(100)
     )
     return msgspec.structs.replace(face, **changes)
 
 
-def looks(*values: int) -> Any:
-    return np.array([list(look(value)) for value in values], np.uint8)
+def thumbnails(*values: int) -> Any:
+    return np.array([list(thumbnail(value)) for value in values], np.uint8)
 
 
 def test_a_face_that_has_not_changed_is_known() -> None:
     face = known_face()
     moved = (110.0, 104.0, 210.0, 224.0)
 
-    assert recognize([face], [moved], looks(105), NOW, "v1") == [msgspec.structs.replace(face, box=moved)]
+    assert recognize([face], [moved], thumbnails(105), NOW, "v1") == [msgspec.structs.replace(face, box=moved)]
 
 
 @pytest.mark.parametrize(
@@ -86,31 +86,31 @@ def test_a_face_that_has_not_changed_is_known() -> None:
     ],
 )
 def test_any_other_face_is_classified(changes: dict[str, Any], box: Any, value: int) -> None:
-    assert recognize([known_face(**changes)], [box], looks(value), NOW, "v1") == [None]
+    assert recognize([known_face(**changes)], [box], thumbnails(value), NOW, "v1") == [None]
 
 
 def test_two_boxes_are_never_known_as_the_same_face() -> None:
     face = known_face()
 
-    assert recognize([face], [(104.0, 100.0, 204.0, 220.0), BOX], looks(100, 100), NOW, "v1") == [None, face]
+    assert recognize([face], [(104.0, 100.0, 204.0, 220.0), BOX], thumbnails(100, 100), NOW, "v1") == [None, face]
 
 
-def test_a_face_is_compared_with_the_look_that_was_classified_so_that_small_changes_add_up() -> None:
+def test_a_face_is_compared_with_how_it_was_classified_so_that_small_changes_add_up() -> None:
     record = record_of([known_face(), None])
 
     after = known_when_labelled(record, labelled_in(record), "v2")
 
     assert after
     assert after.faces[0] == known_face()
-    assert (after.faces[1].model, after.faces[1].look) == ("v2", look(50))
+    assert (after.faces[1].model, after.faces[1].thumbnail) == ("v2", thumbnail(50))
     assert known_when_kept(record.known[:1]) == KnownFaces(faces=[known_face()])
 
 
 @pytest.mark.parametrize(("mean", "change", "is_known"), [(100, 12, True), (25, 3, True), (25, 4, False), (5, 2, True)])
 def test_a_dark_face_may_change_less(mean: int, change: int, is_known: bool) -> None:
-    face = known_face(look=look(mean))
+    face = known_face(thumbnail=thumbnail(mean))
 
-    assert recognize([face], [BOX], looks(mean + change), NOW, "v1") == [face if is_known else None]
+    assert recognize([face], [BOX], thumbnails(mean + change), NOW, "v1") == [face if is_known else None]
 
 
 def test_what_is_stored_and_is_no_record_is_not_used() -> None:
@@ -134,9 +134,9 @@ def record_of(known: list[KnownFace | None], *, live: bool = True) -> FaceCrops:
         relabel=NOW,
     )
     boxes = [face.box if face else (300.0, 100.0, 400.0, 220.0) for face in known]
-    new = [look(50) for face in known if face is None] if live else None
+    new = [thumbnail(50)] * len(known) if live else None
     return FaceCrops.for_frame(
-        frame, boxes=boxes, scores=[0.8] * len(known), known=known, looks=new, crop_px=8, seconds={}
+        frame, boxes=boxes, scores=[0.8] * len(known), known=known, thumbnails=new, crop_px=8, seconds={}
     )
 
 
@@ -161,7 +161,7 @@ def test_each_face_of_a_frame_is_either_kept_or_classified_and_is_known_afterwar
         return
     assert after
     assert [face.labelled_at_s for face in after.faces] == [9.9 if one else 10.0 for one in is_known]
-    assert [face.look for face in after.faces] == [look(100 if one else 50) for one in is_known]
+    assert [face.thumbnail for face in after.faces] == [thumbnail(100 if one else 50) for one in is_known]
     assert messages.decode(FaceCrops, messages.encode(record)) == record
 
 
@@ -169,23 +169,26 @@ def test_of_a_file_faces_are_known_when_they_are_passed_on_without_their_labels(
     earlier = known_face(label=None, confidence=None, model=None, seq=0, number=3)
     record = record_of([earlier, None], live=False)
 
-    after = known_when_passed_on(record, looks(90, 50))
+    after = known_when_passed_on(record, thumbnails(90, 50))
 
     assert after
-    assert [(face.seq, face.number, face.look) for face in after.faces] == [(0, 3, look(100)), (1, 1, look(50))]
-    assert recognize(after.faces, record.boxes, looks(100, 50), NOW, "v1") == after.faces
+    assert [(face.seq, face.number, face.thumbnail) for face in after.faces] == [
+        (0, 3, thumbnail(100)),
+        (1, 1, thumbnail(50)),
+    ]
+    assert recognize(after.faces, record.boxes, thumbnails(100, 50), NOW, "v1") == after.faces
     assert kept_faces(record.known, record.boxes, record.scores) == {}
     (same,) = same_faces(record.known, record.boxes, record.scores)
     assert (same.number, same.same_seq, same.same_number) == (0, 0, 3)
-    assert known_when_passed_on(record_of([None]), looks(50)) is None
+    assert known_when_passed_on(record_of([None]), thumbnails(50)) is None
 
 
-def test_the_look_of_a_face_is_its_brightness_in_64_places() -> None:
+def test_a_thumbnail_is_the_faces_brightness_in_64_places() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[20:50, 20:80] = 200
 
-    assert looks_of(image, np.array([[20, 20, 80, 80]], np.float32), 0.0).tolist() == [[200] * 32 + [0] * 32]
-    assert looks_of(image, np.empty((0, 4), np.float32), 0.0).shape == (0, 64)
+    assert thumbnails_of(image, np.array([[20, 20, 80, 80]], np.float32), 0.0).tolist() == [[200] * 32 + [0] * 32]
+    assert thumbnails_of(image, np.empty((0, 4), np.float32), 0.0).shape == (0, 64)
 
 
 SHARED = SharedPixels(pid=1, fd=3, token="0" * 32, slot=0, generation=2)
@@ -193,7 +196,7 @@ HUGE = ((0.0, 0.0, 20.0, 20.0), (-7000.0, 0.0, 7000.0, 100.0))
 CONTRADICTIONS: dict[tuple[tuple[str, Any], ...], str] = {
     (("known", (None,)),): "2 boxes but 1 known",
     (("scores", (0.5,)),): "2 boxes but 1 scores",
-    (("looks", (b"l" * 64, b"l" * 64)),): "1 faces to classify but 2 looks",
+    (("thumbnails", (b"t" * 64,)),): "2 boxes but 1 thumbnails",
     (("crop_boxes", ((0.0, 0.0, 1.0, 1.0),)),): "2 boxes but 1 crop_boxes",
     (("crop_boxes", (BOX, BOX)),): "no pixels to cut them from",
     (("crop_boxes", HUGE), ("shared", SHARED)): "not inside the frame",

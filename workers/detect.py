@@ -17,7 +17,7 @@ import numpy as np
 import redis
 
 from models.classifier import mask_classifier
-from models.detector.face_detector import FaceDetector
+from models.detector.face_detector import FaceDetector, Faces
 from models.detector.self_test import load_with_self_test
 from models.registry.kinds import CLASSIFIER, DETECTOR
 from models.registry.resolve import current_card, resolve_models
@@ -29,16 +29,18 @@ from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
+from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box
 from workers.frame_pixels import PixelSource
 from workers.known_faces import (
-    LOOK_PX,
+    THUMBNAIL_PX,
+    Thumbnails,
     kept_faces,
     known_when_kept,
     known_when_passed_on,
-    looks_of,
     recognize,
     same_faces,
+    thumbnails_of,
     unpack_known,
 )
 from workers.model_reloader import ModelReloader, report_model, report_state
@@ -47,7 +49,7 @@ log = logging.getLogger(__name__)
 
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
 NO_CROPS = np.empty((0, 0, 0, 3), np.uint8)
-NO_LOOKS = np.empty((0, LOOK_PX**2), np.uint8)
+NO_THUMBNAILS = np.empty((0, THUMBNAIL_PX**2), np.uint8)
 
 
 def main(settings: Settings) -> int:
@@ -121,13 +123,10 @@ def detect(
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
     scores: list[float] = faces.scores.tolist()
-    is_new, known, looks = np.ones(len(boxes), bool), list[KnownFace | None](), NO_LOOKS
-    if frame.relabel and boxes:
-        looks = looks_of(pixels.image, faces.boxes, model.margin)
-        known = recognize(unpack_known(entry.known), boxes, looks, frame.relabel, model.version)
-        is_new = np.array([face is None for face in known])
+    known, thumbnails = _recognized(entry, pixels.image, faces, boxes, model)
+    is_new = np.array([face is None for face in known], bool)
     crops, crop_boxes = NO_CROPS, None
-    if frame.stays and pixels.are_shared and not reader.needs_crops(entry):
+    if frame.keeps_pixels and pixels.are_shared and not reader.needs_crops(entry):
         crop_boxes = [tuple(box) for box in faces.boxes.tolist()]
     elif is_new.any():
         new_boxes = faces.boxes[is_new] * pixels.scale
@@ -151,16 +150,27 @@ def detect(
             scores=scores,
             known=known,
             crop_boxes=crop_boxes,
-            looks=[look.tobytes() for look in looks[is_new]] if frame.deadline_at is not None and len(looks) else None,
+            thumbnails=[] if frame.keeps_pixels else [one.tobytes() for one in thumbnails],
             left_out=faces.left_out,
             crop_px=model.crop_px,
             seconds=seconds,
         )
-        settled = reader.forward(entry, found, crops.tobytes(), known_when_passed_on(found, looks))
+        settled = reader.forward(entry, found, crops.tobytes(), known_when_passed_on(found, thumbnails))
     metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
         metrics.kept_labels.inc(int(np.count_nonzero(~is_new)))
+
+
+def _recognized(
+    entry: Entry[Frame], image: Image, faces: Faces, boxes: list[Box], model: AnnouncedModel
+) -> tuple[list[KnownFace | None], Thumbnails]:
+    """Return for each face the one that it is known as, and the faces' thumbnails; no thumbnails if nobody will ask."""
+    if entry.record.relabel is None:
+        return [None] * len(boxes), NO_THUMBNAILS
+    thumbnails = thumbnails_of(image, faces.boxes, model.margin)
+    earlier = unpack_known(entry.known)
+    return recognize(earlier, boxes, thumbnails, entry.record.relabel, model.version), thumbnails
 
 
 class ActiveModelCache:

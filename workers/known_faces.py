@@ -1,9 +1,9 @@
 """Recognize faces that were labelled a moment ago: they keep their labels, and are not classified again. Pure.
 
 A face is known if the camera's known faces hold one whose box was nearby when it was seen last, that looks nearly the
-same, and was labelled less than `every_s` ago by the same version of the classifier, and with confidence. The look of a
-face is its crop as 8 x 8 grey values. It is compared with that of the face which was classified, so that small changes
-add up.
+same, and was labelled less than `every_s` ago by the same version of the classifier, and with confidence. What a face
+looks like is its thumbnail: its crop as 8 x 8 grey values. It is compared with that of the face which was classified,
+so that small changes add up.
 
 Of a live camera the classifier notes known faces, with their labels. Of a file the detector does when it passes a frame
 on, because many frames are on their way: the label is found later, by who sends the file.
@@ -27,16 +27,17 @@ from pipeline.vision.faces import Box, Face
 
 MIN_CONFIDENCE = 0.9  # an unsure face is classified in every frame
 MIN_IOU = 0.5  # of its box here and where it was seen last
-# Mean difference of the grey values, as a share of their mean, since dark pictures differ less; between these numbers.
-MAX_LOOK_CHANGE = 0.12
-LEAST_CHANGE, MOST_CHANGE = 2.0, 12.0
-LOOK_PX = 8
+# The mean difference of two thumbnails' values, 0 to 255, is at most this share of their mean, since dark pictures
+# differ less; the limit is never below or above the numbers after it.
+MAX_CHANGE_SHARE = 0.12
+MIN_LIMIT, MAX_LIMIT = 2.0, 12.0
+THUMBNAIL_PX = 8
 
-Looks = NDArray[np.uint8]
+Thumbnails = NDArray[np.uint8]
 
 
-def looks_of(image: Image, boxes: Floats, margin: float) -> Looks:
-    """Return how faces look.
+def thumbnails_of(image: Image, boxes: Floats, margin: float) -> Thumbnails:
+    """Return the thumbnails of faces.
 
     Args:
         image: uint8 H x W x 3, BGR.
@@ -46,10 +47,10 @@ def looks_of(image: Image, boxes: Floats, margin: float) -> Looks:
     Returns:
         uint8 n x 64, grey.
     """
-    looks = np.empty((len(boxes), LOOK_PX**2), np.uint8)
-    for look, crop in zip(looks, crop_faces(image, boxes, LOOK_PX, margin), strict=True):
-        look[:] = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).ravel()
-    return looks
+    thumbnails = np.empty((len(boxes), THUMBNAIL_PX**2), np.uint8)
+    for thumbnail, crop in zip(thumbnails, crop_faces(image, boxes, THUMBNAIL_PX, margin), strict=True):
+        thumbnail[:] = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).ravel()
+    return thumbnails
 
 
 def unpack_known(packed: bytes | None) -> list[KnownFace]:
@@ -62,13 +63,13 @@ def unpack_known(packed: bytes | None) -> list[KnownFace]:
 
 
 def recognize(
-    known: list[KnownFace], boxes: Sequence[Box], looks: Looks, relabel: Relabel, model: str
+    known: list[KnownFace], boxes: Sequence[Box], thumbnails: Thumbnails, relabel: Relabel, model: str
 ) -> list[KnownFace | None]:
     """Return for each box the face that it is known as, with this box, or None if it must be classified.
 
     Args:
         boxes: n, of the frame.
-        looks: uint8 n x 64, of the boxes.
+        thumbnails: uint8 n x 64, of the boxes.
         relabel: of the frame.
         model: the version of the classifier that is in use.
     """
@@ -76,7 +77,11 @@ def recognize(
     for earlier, number in pairs_by_overlap([face.box for face in known], boxes, MIN_IOU):
         face = known[earlier]
         is_recent = abs(relabel.at_s - face.labelled_at_s) < relabel.every_s
-        if is_recent and _may_keep(face, model) and _looks_alike(np.frombuffer(face.look, np.uint8), looks[number]):
+        if (
+            is_recent
+            and _may_keep(face, model)
+            and _is_unchanged(np.frombuffer(face.thumbnail, np.uint8), thumbnails[number])
+        ):
             found[number] = msgspec.structs.replace(face, box=boxes[number])
     return found
 
@@ -86,9 +91,9 @@ def _may_keep(face: KnownFace, model: str) -> bool:
     return face.confidence is None or (face.confidence >= MIN_CONFIDENCE and face.model == model)
 
 
-def _looks_alike(classified: Looks, look: Looks) -> bool:
-    limit = min(max(MAX_LOOK_CHANGE * classified.mean(), LEAST_CHANGE), MOST_CHANGE)
-    return bool(np.abs(classified.astype(int) - look).mean() <= limit)
+def _is_unchanged(classified: Thumbnails, thumbnail: Thumbnails) -> bool:
+    limit = min(max(MAX_CHANGE_SHARE * classified.mean(), MIN_LIMIT), MAX_LIMIT)
+    return bool(np.abs(classified.astype(int) - thumbnail).mean() <= limit)
 
 
 def kept_faces(known: Sequence[KnownFace | None], boxes: Sequence[Box], scores: Sequence[float]) -> dict[int, Face]:
@@ -114,8 +119,11 @@ def known_when_kept(known: Sequence[KnownFace | None]) -> KnownFaces | None:
     return KnownFaces(faces=[face for face in known if face is not None]) if known else None
 
 
-def known_when_passed_on(record: FaceCrops, looks: Looks) -> KnownFaces | None:
-    """Return what is known of a file's faces once a frame is passed on; None for other frames. looks: of all boxes."""
+def known_when_passed_on(record: FaceCrops, thumbnails: Thumbnails) -> KnownFaces | None:
+    """Return what is known of a file's faces once a frame is passed on; None for other frames.
+
+    thumbnails: of all its boxes.
+    """
     if record.relabel is None or record.deadline_at is not None:
         return None
     known = [*record.known] or [None] * len(record.boxes)
@@ -125,7 +133,7 @@ def known_when_passed_on(record: FaceCrops, looks: Looks) -> KnownFaces | None:
             seq=record.seq,
             number=number,
             labelled_at_s=record.relabel.at_s,
-            look=looks[number].tobytes(),
+            thumbnail=thumbnails[number].tobytes(),
         )
     return KnownFaces(faces=[face for face in known if face is not None])
 
@@ -137,10 +145,10 @@ def known_when_labelled(record: FaceCrops, faces: Mapping[int, Face], model: str
         faces: at least those that were classified, by their numbers.
         model: the version that classified them.
     """
-    if record.relabel is None or not record.looks:
+    if record.relabel is None or not record.thumbnails:
         return None
     known = [*record.known] or [None] * len(record.boxes)
-    for number, look in zip(record.to_classify, record.looks, strict=True):
+    for number in record.to_classify:
         face = faces[number]
         known[number] = KnownFace(
             box=face.box,
@@ -150,6 +158,6 @@ def known_when_labelled(record: FaceCrops, faces: Mapping[int, Face], model: str
             seq=record.seq,
             number=number,
             labelled_at_s=record.relabel.at_s,
-            look=look,
+            thumbnail=record.thumbnails[number],
         )
     return KnownFaces(faces=[face for face in known if face is not None])

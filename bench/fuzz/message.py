@@ -144,10 +144,7 @@ def use(record: msgspec.Struct) -> None:
     if isinstance(record, FrameIdentity):
         decode(FrameResult, encode(FrameResult.dropped(record, "stale")))
     if isinstance(record, FaceCrops):
-        again = FaceCrops.for_frame(
-            record, boxes=record.boxes, scores=record.scores, known=record.known, crop_px=8, seconds={}
-        )
-        decode(FaceCrops, encode(again))
+        decode(FaceCrops, encode(record))
         kept = kept_faces(record.known, record.boxes, record.scores)
         if len(kept) + len(record.to_classify) != len(record.boxes):
             raise AssertionError("a face is neither kept nor classified, or both")

@@ -27,8 +27,8 @@ FrameId = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}:[0-9]{1,16}:[0-9]{1,12
 PIXELS_PATTERN = r"\A\{s[0-9a-z]\}:pixels:[a-z0-9:-]{1,80}\Z"
 PixelsKey = Annotated[str, Meta(pattern=PIXELS_PATTERN)]
 MAX_RELABEL_S = 5.0  # as long as the known faces of a live camera are kept
-LOOK_BYTES = 64
-Look = Annotated[bytes, Meta(min_length=LOOK_BYTES, max_length=LOOK_BYTES)]
+THUMBNAIL_BYTES = 64
+Thumbnail = Annotated[bytes, Meta(min_length=THUMBNAIL_BYTES, max_length=THUMBNAIL_BYTES)]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 MAX_NUMBER = 1e15
@@ -101,7 +101,7 @@ class KnownFace(Struct, frozen=True, kw_only=True):
     """A face as it was when it was classified, or passed on for that (workers/known_faces.py).
 
     label, confidence, model: which version labelled it how; None of a face of a file, whose label may not be there yet.
-    seq, number: of its frame, and of the face in it. labelled_at_s: at_s of that frame. look: 8 x 8 grey values.
+    seq, number: of its frame, and of the face in it. labelled_at_s: at_s of that frame. thumbnail: 8 x 8 grey values.
     """
 
     box: Box
@@ -111,7 +111,7 @@ class KnownFace(Struct, frozen=True, kw_only=True):
     seq: Count
     number: Count
     labelled_at_s: Number
-    look: Look
+    thumbnail: Thumbnail
 
 
 class KnownFaces(Struct, frozen=True, kw_only=True):
@@ -132,8 +132,8 @@ class Frame(FrameIdentity, frozen=True, kw_only=True):
     relabel: Relabel | None = None
 
     @property
-    def stays(self) -> bool:
-        """Whether its shared pixels, if it has any, stay until it has a result."""
+    def keeps_pixels(self) -> bool:
+        """Whether its producer keeps its shared pixels, if it has any, until it has a result."""
         return self.deadline_at is None
 
 
@@ -142,8 +142,8 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
 
     known: for each box the face that it is known as, or None: crops are of these boxes. Empty when no face is known.
     crop_boxes: if there are any, there is no such key: the classifier cuts the crops itself, by these boxes, from the
-    frame's pixels. shared: where these are, if they stay there until the frame has its result.
-    looks: of the faces that are to be classified, in their order; empty when nobody will ask.
+    frame's pixels. shared: where these are, if they are kept until the frame has its result.
+    thumbnails: of the boxes; empty when nobody will ask.
     """
 
     boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)]
@@ -151,7 +151,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     known: Annotated[list[KnownFace | None], Meta(max_length=MAX_FACES)] = []
     shared: SharedPixels | None = None
     crop_boxes: Annotated[list[Box], Meta(max_length=MAX_FACES)] = []
-    looks: Annotated[list[Look], Meta(max_length=MAX_FACES)] = []
+    thumbnails: Annotated[list[Thumbnail], Meta(max_length=MAX_FACES)] = []
     left_out: Count = 0
     crop_px: Annotated[int, Meta(ge=8, le=512)]
     seconds: Seconds
@@ -160,7 +160,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
     @classmethod
     def for_frame(
         cls,
-        frame: Frame | FaceCrops,
+        frame: Frame,
         *,
         boxes: list[Box],
         scores: list[float],
@@ -168,7 +168,7 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         seconds: Seconds,
         known: list[KnownFace | None] | None = None,
         crop_boxes: list[Box] | None = None,
-        looks: list[bytes] | None = None,
+        thumbnails: list[bytes] | None = None,
         left_out: int = 0,
     ) -> FaceCrops:
         """Return the record of the faces found in a frame.
@@ -176,17 +176,12 @@ class FaceCrops(FrameIdentity, frozen=True, kw_only=True):
         Args:
             known: None when no face is known.
             crop_boxes: n, by which the classifier cuts the crops from the frame's shared pixels; None if they are sent.
-            looks: of the faces to classify, for a live frame whose faces may be known later.
+            thumbnails: n, for a live frame whose faces may be known later.
         """
         fields = frame.identity() | {"left_out": left_out, "crop_px": crop_px, "seconds": seconds}
-        fields |= {"known": known or [], "crop_boxes": crop_boxes or [], "looks": looks or []}
+        fields |= {"known": known or [], "crop_boxes": crop_boxes or [], "thumbnails": thumbnails or []}
         fields |= {"relabel": frame.relabel}
-        return cls(**fields, boxes=boxes, scores=scores, shared=frame.shared if frame.stays else None)
-
-    @property
-    def stays(self) -> bool:
-        """Whether the frame's shared pixels stay until it has a result."""
-        return self.shared is not None
+        return cls(**fields, boxes=boxes, scores=scores, shared=frame.shared if frame.keeps_pixels else None)
 
     @property
     def to_classify(self) -> list[int]:
@@ -362,11 +357,10 @@ def _check_same_faces(record: FrameResult) -> None:
 def _check_faces(record: FaceCrops) -> None:
     count = len(record.boxes)
     lengths = {"scores": len(record.scores), "known": len(record.known), "crop_boxes": len(record.crop_boxes)}
+    lengths |= {"thumbnails": len(record.thumbnails)}
     for name, length in lengths.items():
         if length != count and (length or name == "scores"):
             raise BadMessage(f"{count} boxes but {length} {name}")
-    if record.looks and len(record.looks) != len(record.to_classify):
-        raise BadMessage(f"{len(record.to_classify)} faces to classify but {len(record.looks)} looks")
     if record.crop_boxes and record.shared is None:
         raise BadMessage("crop_boxes, but no pixels to cut them from")
     if not record.to_classify:

@@ -41,6 +41,8 @@ class ChildFailed(Exception):
 
 @dataclass(slots=True)
 class _Child:
+    """A child. stopped_at: when it was asked to end. extra: started beyond the first ones, and dispensable."""
+
     arguments: list[str]
     environment: Mapping[str, str]
     required: bool

@@ -40,20 +40,20 @@ class Scaler:
         self._too_many_since: float | None = None
         self._seen_at = float("-inf")
 
-    def wanted(self, now: float, busy: Sequence[float], most: int) -> int:
+    def wanted(self, now: float, busy: Sequence[float], max_workers: int) -> int:
         """Return how many workers there are to be.
 
         Args:
             now: monotonic, seconds.
             busy: of each worker that there is, the share of the last second in which it worked, 0 to 1.
-            most: at most so many, at least 1.
+            max_workers: how many there may be, at least 1.
         """
         count, work = len(busy), sum(busy)
         if now - self._seen_at > MAX_GAP_S:
             self._too_few_since = self._too_many_since = None
         self._seen_at = now
-        too_few = count < most and work >= GROW_BUSY * count
-        too_many = count > most or (count > 1 and work <= SHRINK_BUSY * (count - 1))
+        too_few = count < max_workers and work >= GROW_BUSY * count
+        too_many = count > max_workers or (count > 1 and work <= SHRINK_BUSY * (count - 1))
         self._too_few_since = _since(self._too_few_since, now) if too_few else None
         self._too_many_since = _since(self._too_many_since, now) if too_many else None
         if self._too_few_since is not None and now - self._too_few_since >= GROW_S:
@@ -76,7 +76,7 @@ class WorkerPool:
         self._count = 1
         self._grow_at = 0.0
 
-    def adjust(self, beats: Sequence[Heartbeat], now: float, most: int) -> None:
+    def adjust(self, beats: Sequence[Heartbeat], now: float, max_workers: int) -> None:
         """Start or stop a worker if the heartbeats of all of them say so; others are ignored. now: monotonic."""
         pids, host = self._children.pids(self._command), socket.gethostname()
         if len(pids) < self._count:  # one could not start
@@ -85,7 +85,7 @@ class WorkerPool:
         busy = {beat.pid: beat.busy for beat in beats if (beat.role, beat.host) == (self._role, host)}
         if not pids <= busy.keys():  # one is starting, or has died
             return
-        wanted = self._scaler.wanted(now, [busy[pid] for pid in pids], most)
+        wanted = self._scaler.wanted(now, [busy[pid] for pid in pids], max_workers)
         if wanted > len(pids) and now >= self._grow_at:
             try:
                 self._children.start_another(self._command)
