@@ -153,11 +153,11 @@ def _timed_ms(bus: Bus) -> float:
 
 
 def _wait_for_labels(bus: Bus, cameras: list[str]) -> None:
-    for _ in range(300):
+    for _ in range(600):
         if sum(ledger.labelled for ledger in read_ledgers(bus, cameras).values()):
             return
         time.sleep(0.1)
-    sys.exit("bench: no frame was labelled within 30 s")
+    sys.exit("bench: no frame was labelled within 60 s")
 
 
 if __name__ == "__main__":

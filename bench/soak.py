@@ -1,7 +1,7 @@
 """Run a pipeline for long and see whether it stays as it is: `python -m bench.soak --minutes 30`.
 
-A server, two simulated cameras, two workers of each kind, a viewer whose live streams are watched, and `label` over and
-over. Printed: memory of each process, in its first minutes after warming up and in its last ones, without the frames
+A server, two simulated cameras, two workers of each kind, a viewer whose live streams are watched, and `label` every 30
+seconds. Printed: memory of each process, in its first minutes after warming up and in its last ones, without the frames
 that cameras and `label` share, whose size is fixed; what Redis holds of it (used_memory), which varies with the
 frames that wait; what the ledgers count. Exit status 1 if a process grew by more than 5 %, one was restarted, or a
 ledger does not balance.
@@ -34,6 +34,7 @@ CAMERAS = ("door", "hall")
 FPS = 5
 CLIP_SECONDS = 45
 SAMPLE_S = 5.0
+LABEL_INTERVAL_S = 30.0  # between two starts of `label`, which takes less
 WARM_UP_SHARE, COMPARED_SHARE = 0.15, 0.2  # of the whole time: left out at first, then compared with as much at the end
 MAX_GROWTH = 0.05
 HELD = "held by redis"
@@ -88,14 +89,18 @@ def main(minutes: float) -> None:
 
 
 def _sample(client: Redis, children: Children, url: str, clip: Path, seconds: float) -> Samples:
-    """Note the memory of all processes, while `label` runs again and again."""
+    """Note the memory of all processes, while `label` runs again and again.
+
+    It begins at fixed times: Redis keeps results for a minute, so a faster `label` would make it hold more of them.
+    """
     samples: Samples = {}
     label: subprocess.Popen[bytes] | None = None
-    begun = time.monotonic()
+    begun, label_at = time.monotonic(), 0.0
     while (passed := time.monotonic() - begun) < seconds:
-        if label is None or label.poll() is not None:
+        if passed >= label_at and (label is None or label.poll() is not None):
             if label is not None and label.returncode:
                 sys.exit(f"bench: label ended with status {label.returncode}")
+            label_at += LABEL_INTERVAL_S
             command = ["label", str(clip), "--json", str(OUT / "soak.jsonl"), "--redis", url]
             label = subprocess.Popen([sys.executable, "-m", "maskwatch", *command], stderr=subprocess.DEVNULL)
         children.supervise()

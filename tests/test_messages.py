@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -123,3 +126,32 @@ def test_a_flipped_byte_never_makes_a_record_of_another_frame_id_pattern(where: 
         return
 
     assert found.frame_id == messages.frame_id(found.camera, found.start, found.seq)
+
+
+FIRST_DECODED_IN_THREADS = """
+import sys, threading
+from pipeline.bus.messages import FaceCrops, Frame, decode, encode
+frame = Frame(
+    frame_id="a:1:1", camera="a", start=1, seq=1, width=9, height=9, pixels_key="{s0}:pixels:a:1:1", captured_at=1.0,
+    deadline_at=2.0,
+)
+crops = FaceCrops.for_frame(frame, boxes=[(0.0, 0.0, 9.0, 9.0)], scores=[0.5], crop_px=8, seconds={})
+packed = [(type(record), encode(record)) for record in (crops, frame)]
+together = threading.Barrier(8)
+def work():
+    together.wait()
+    for record_type, one in packed:
+        decode(record_type, one)
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_the_first_records_of_a_process_may_be_decoded_in_several_threads_at_once() -> None:
+    command = [sys.executable, "-c", FIRST_DECODED_IN_THREADS]
+
+    ends = [subprocess.run(command, check=False, timeout=60).returncode for _ in range(20)]
+
+    assert ends == [0] * 20  # without decoders made at import, one in five ends with a segmentation fault

@@ -293,6 +293,16 @@ class LeaseHolder(Struct, frozen=True, kw_only=True):
 
 Record = TypeVar("Record", bound=Struct)
 
+RECORDS: tuple[type[Struct], ...] = (
+    *(Frame, FaceCrops, FrameResult, KnownFaces),
+    *(DeadLetter, Heartbeat, AnnouncedModel, LeaseHolder),
+)
+# Made here, by one thread: msgspec prepares a type when it first decodes it, and crashes the process (a segmentation
+# fault) when two threads do that at once. Types that are prepared stay so, also for other decoders.
+_DECODERS: dict[type[Struct], msgspec.msgpack.Decoder[Any]] = {
+    record_type: msgspec.msgpack.Decoder(record_type) for record_type in RECORDS
+}
+
 
 def encode(record: Struct) -> bytes:
     """Return the record as MessagePack."""
@@ -300,13 +310,13 @@ def encode(record: Struct) -> bytes:
 
 
 def decode(record_type: type[Record], packed: bytes) -> Record:
-    """Return the record in `packed`.
+    """Return the record in `packed`. record_type: one of RECORDS.
 
     Raises:
         BadMessage: it is not MessagePack, or not a `record_type`; names the wrong field.
     """
     try:
-        record = msgspec.msgpack.decode(packed, type=record_type)
+        record: Record = _DECODERS[record_type].decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not a {record_type.__name__}: {error}") from error
     if isinstance(record, FrameIdentity):

@@ -16,6 +16,7 @@ EVENT = "2"  # before the JSON of an event: a list that begins with the event's 
 Number: TypeAlias = Annotated[float, Meta(ge=-1e16, le=1e16)]  # Engine.IO rejects integers of more than 100 digits
 Value: TypeAlias = str | Number | bool | None
 Event: TypeAlias = list[Value | list[Value | list[Value]]]  # no event of the page is nested deeper
+_DECODER = msgspec.json.Decoder(Event)  # made by one thread: msgspec may crash when several first decode a type at once
 
 
 class PagePacket(Packet):  # type: ignore[misc]  # python-socketio ships no types
@@ -35,7 +36,7 @@ def is_page_packet(packet: object) -> bool:
     if not isinstance(packet, str) or not packet.startswith(EVENT):
         return packet in CONTROL
     try:
-        event = msgspec.json.decode(packet.removeprefix(EVENT), type=Event)
+        event = _DECODER.decode(packet.removeprefix(EVENT))
     except msgspec.MsgspecError:
         return False
     return bool(event) and isinstance(event[0], str)
