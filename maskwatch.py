@@ -27,14 +27,14 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.shared import command_line, load_config
     from commands.status import health, status
     from commands.training import jobs, train, trainer
-    from commands.up import demo, serve_embedded, up
+    from commands.up import demo, fork_workers, serve_embedded, up
 except KeyboardInterrupt:
     sys.stderr.write(STOPPED)
     sys.exit(INTERRUPTED)
 
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, label, train, trainer, jobs, models),
-    *(status, dead, check, chaos, health, password, serve_embedded, chaos_janitor),
+    *(status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
 )
 
 

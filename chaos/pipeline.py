@@ -26,6 +26,8 @@ from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_heartbeats
 
 STARTED_TIMEOUT_S = 60.0
+# Of setproctitle, which gunicorn uses: a process keeps the variables by which the janitor finds it.
+KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
 TICK_S = 0.02
 FLAGS = {"detect": ("--detector-px", "320", "--threads", "1"), "classify": ("--threads", "1"), "view": ()}
 
@@ -92,7 +94,7 @@ def running_pipeline(
     with (
         _running_redis(folder, mark, rng, cluster=cluster) as (server, proxy, variables),
         Observer(server.connect(), server.shards) as observer,
-        Processes(folder, mark | variables) as processes,
+        Processes(folder, mark | KEEP_ENVIRONMENT | variables) as processes,
     ):
         for name in WORKERS:
             role = name.partition("-")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ from commands.shared import (
     redis_server,
     run_process,
 )
-from pipeline.runtime.children import Children, environment_of, start_workers, supervised
+from pipeline.runtime.children import Children, environment_of, fork_server, start_workers, supervised
 from pipeline.runtime.cores import available_cores
 from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
+    from pipeline.runtime.fork_server import ForkServer
     from producer.files.outputs import Outputs
     from producer.sources.source import Source
     from producer.sources.source_spec import SourceSpec
@@ -72,16 +74,18 @@ def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_p
     from producer.files.video_out import BadOutput
     from producer.sources.source import SourceFailed
 
-    source = spec.open(seed=settings.seed)
-    if source.is_live or spec.kind == "demo":
-        raise SourceFailed(f"{spec.name} is a live source: use `maskwatch camera`; label takes files and folders")
-    outputs = Outputs(spec, json_path=json_path, out_path=out_path, resume=resume)
-    complete = False
-    try:
-        seconds, complete = label_source(settings, source, outputs)
-    finally:
-        source.close()
-        outputs.close(complete=complete)
+    with contextlib.ExitStack() as stack:
+        # it imports while this process does, to open the source
+        forks = None if settings.redis_url else stack.enter_context(fork_server())
+        source = stack.enter_context(contextlib.closing(spec.open(seed=settings.seed)))
+        if source.is_live or spec.kind == "demo":
+            raise SourceFailed(f"{spec.name} is a live source: use `maskwatch camera`; label takes files and folders")
+        outputs = Outputs(spec, json_path=json_path, out_path=out_path, resume=resume)
+        complete = False
+        try:
+            seconds, complete = label_source(settings, source, outputs, forks)
+        finally:
+            outputs.close(complete=complete)
     click.echo(
         f"{outputs.frames} frames, {outputs.faces} faces: {outputs.masks} with a mask, "
         f"{outputs.faces - outputs.masks} without; {outputs.errors} frames could not be labelled; "
@@ -93,8 +97,8 @@ def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_p
     return 1 if outputs.errors else 0
 
 
-def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[float, bool]:
-    """Label with the workers of the Redis that the settings name, or with child processes.
+def label_source(settings: Settings, source: Source, outputs: Outputs, forks: ForkServer | None) -> tuple[float, bool]:
+    """Label with the workers of the Redis that the settings name, or with child processes that `forks` starts.
 
     Returns:
         how long it took, seconds, and whether the whole source was labelled.
@@ -105,7 +109,7 @@ def label_source(settings: Settings, source: Source, outputs: Outputs) -> tuple[
         with redis_server(settings):
             return process.main(settings, source, outputs, own_workers=False)
     check_models(settings)
-    with redis_server(settings) as server, Children() as children:
+    with redis_server(settings) as server, Children(forks) as children:
         environment = environment_of(settings, server.url)
         count = worker_count(available_cores(), source.total)
         start_workers(children, settings, environment, detectors=count, classifiers=count)

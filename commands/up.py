@@ -15,8 +15,16 @@ from commands.password import check_access
 from commands.shared import CAMERA, PIPELINE, STARTERS, VIEW
 from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import is_camera_name
-from pipeline.runtime.children import SUPERVISE_INTERVAL_S, Children, environment_of, flags_of, start_workers
+from pipeline.runtime.children import (
+    SUPERVISE_INTERVAL_S,
+    Children,
+    environment_of,
+    flags_of,
+    fork_server,
+    start_workers,
+)
 from pipeline.runtime.embedded_server import keep_server
+from pipeline.runtime.fork_server import serve_forks
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import Settings, setting_options
 from pipeline.runtime.stop_signals import calling_on_stop_signals
@@ -40,6 +48,14 @@ def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = shared.prepare_process(values)
     run_pipeline(settings, parsed_cameras(cameras))
+
+
+@click.command("fork-workers", hidden=True)
+@setting_options("parent_fd")
+def fork_workers(parent_fd: int) -> None:
+    """Run the fork server of `demo`, `up` and `label`."""
+    configure_logging(as_json=is_json())
+    serve_forks(parent_fd)
 
 
 @click.command("serve-embedded", hidden=True)
@@ -78,14 +94,14 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
 
     def start() -> int:
         shared.check_models(settings)
-        with shared.redis_server(settings) as server, Children() as children:
+        with fork_server() as forks, shared.redis_server(settings) as server, Children(forks) as children:
             environment = environment_of(settings, server.url)
-            start_workers(children, settings, environment, detectors=1, classifiers=1)
             for name, source in sources.items():
                 flags = flags_of(settings, *CAMERA)
                 own = environment | {"MASKWATCH_SOURCE": source.text}  # its URL may hold a password
                 children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
             children.start("view", *flags_of(settings, *VIEW), environment=environment)
+            start_workers(children, settings, environment, detectors=1, classifiers=1)
             server.wait()
             fixed = {"detector": settings.detectors, "classifier": settings.classifiers}
             pools = [WorkerPool(children, role) for role, count in fixed.items() if count is None]

@@ -424,6 +424,18 @@ def test_demo_ends_with_all_it_started_however_it_is_ended(processes: Processes,
     wait_until(lambda: list(processes.temporary.iterdir()) == [], 10, "no file is left")
 
 
+def test_ctrl_c_while_workers_are_started_ends_demo_without_an_error(processes: Processes) -> None:
+    demo = processes.start("demo", "--port", "0", "--log-json")
+    wait_until(lambda: any("fork-workers" in command(pid) for pid in descendants(demo.pid)), 30, "workers are forked")
+    family = descendants(demo.pid)
+
+    os.killpg(demo.pid, signal.SIGINT)
+
+    assert demo.wait(timeout=30) == 0
+    assert {json.loads(line)["level"] for line in processes.log().splitlines()} <= {"INFO"}
+    wait_until(lambda: gone(family), 30, f"none of {family} is left")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_demo_continues_after_its_processes_are_ended(processes: Processes, number: signal.Signals) -> None:
     demo = processes.start("demo", "--port", "0")
@@ -432,7 +444,7 @@ def test_demo_continues_after_its_processes_are_ended(processes: Processes, numb
     (folder,) = processes.temporary.glob("maskwatch-*")
     client = messages_client(folder)
     wait_until(lambda: labelled(client) >= 20, 30, "labels at first")
-    roles = r"maskwatch (detect|classify|camera|view) |valkey-server"
+    roles = r"maskwatch (detect|classify|camera|view)\b|valkey-server"
     victims = [pid for pid in descendants(demo.pid) if re.search(roles, command(pid))]
 
     for pid in victims:

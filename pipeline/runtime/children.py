@@ -1,7 +1,8 @@
 """Run `maskwatch` subcommands as child processes: `demo`, `up` and `label` run a whole pipeline on one machine.
 
 Each child runs in its own session and holds one end of a pipe, which closes however the parent dies; then the child
-stops. A child that dies is restarted after a pause that grows.
+stops. A child that dies is restarted after a pause that grows. Workers are forked where a fork server is given
+(fork_server.py); all others are new interpreters.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
+from pipeline.runtime.fork_server import MODULES, ForkedProcess, ForkServer, StartFailed
+from pipeline.runtime.logs import is_json
 from pipeline.runtime.settings import Settings, flag_of
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class _Child:
     arguments: list[str]
     environment: Mapping[str, str]
     required: bool
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     started_at: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at: float | None = None
@@ -62,13 +65,15 @@ class Children(contextlib.AbstractContextManager["Children"]):
     start. Any other end, including a stop from outside, is followed by a restart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forks: ForkServer | None = None) -> None:
+        """Begin without a child. forks: starts the workers among them; None for new interpreters."""
+        self._forks = forks
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
 
     def start(self, *arguments: str, environment: Mapping[str, str], required: bool = True) -> None:
         """Start `maskwatch ARGUMENTS`, with additional variables; required: the other children need this one."""
-        process = spawn(arguments, self._read_end, environment)
+        process = self._spawn(arguments, environment)
         self._children.append(_Child(list(arguments), environment, required, process))
 
     def supervise(self) -> None:
@@ -99,7 +104,7 @@ class Children(contextlib.AbstractContextManager["Children"]):
                 child.restart_at = now + pause
             elif now >= child.restart_at:
                 kill_session(child.process.pid)  # its own children may still hold its port
-                child.process = spawn(child.arguments, self._read_end, child.environment)
+                child.process = self._spawn(child.arguments, child.environment)
                 child.started_at, child.restart_at = now, None
                 child.restarts += 1
 
@@ -123,6 +128,16 @@ class Children(contextlib.AbstractContextManager["Children"]):
         child.stopped_at = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(signal.SIGTERM)
+
+    def _spawn(
+        self, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes] | ForkedProcess:
+        if self._forks is not None and self._forks.is_possible and arguments[0] in MODULES:
+            try:
+                return self._forks.start(arguments, self._read_end, inherited_environment() | dict(environment))
+            except StartFailed as error:
+                log.warning("%s; a new interpreter runs %s", error, arguments[0])
+        return spawn(arguments, self._read_end, environment)
 
     def _running(self, command: str) -> list[_Child]:
         return [child for child in self._children if child.arguments[0] == command and child.stopped_at is None]
@@ -170,8 +185,19 @@ def spawn(
         stdin=subprocess.DEVNULL,
         stdout=log_file,
         stderr=log_file,
-        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(environment),
+        env=inherited_environment() | dict(environment),
     )
+
+
+def fork_server() -> ForkServer:
+    """Return a fork server for Children, which begins to import at once."""
+    environment = {"MASKWATCH_LOG_JSON": str(is_json()).lower()}
+    return ForkServer(lambda fd: spawn(["fork-workers"], fd, environment))
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return the variables of this process that children have, too."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
 
 
 def start_workers(

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from pipeline.vision import jpeg
 from pipeline.vision.arrays import Image
@@ -49,6 +50,7 @@ class VideoSource:
         self._location = str(spec.path) if spec.path else spec.name
         self._damaged = 0
         self._skipped = 0
+        self._reformatter = VideoReformatter()  # one for all frames: setting it up takes as long as a conversion
         # over HTTP, FFmpeg invents the timestamps of a live stream
         self._skipper = PacketSkipper() if spec.kind == "rtsp" else None
         self._container = _open(spec, self._location)
@@ -128,7 +130,9 @@ class VideoSource:
 
     def _source_frame(self, index: int, decoded: Any) -> SourceFrame:
         jpeg.check_size(decoded.width, decoded.height)
-        image = _upright(decoded.to_ndarray(format="bgr24"), decoded.rotation)
+        # One thread: with more, each frame costs more than it gains, and workers use the other cores.
+        converted = self._reformatter.reformat(decoded, format="bgr24", threads=1)
+        image = _upright(converted.to_ndarray().astype(np.uint8, copy=False), decoded.rotation)
         height, width = image.shape[:2]
         return SourceFrame(name=self._name, index=index, width=width, height=height, image=image, at_s=decoded.time)
 

@@ -117,6 +117,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         """Configure gunicorn."""
         values = {
             "bind": f"fd://{self._descriptor}",
+            "proc_name": "maskwatch view",
             "workers": 1,
             "worker_class": "gthread",
             "threads": THREADS,
