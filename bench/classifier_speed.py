@@ -10,6 +10,7 @@ is left out with a line on stderr; one that was asked for fails with status 1.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -37,20 +38,29 @@ MIN_CALLS, MIN_TIME_S = 5, 1.0  # of each measurement, whichever takes longer
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
 def main(model: Path, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int) -> None:
     """Print the milliseconds a face of a classifier."""
-    found: dict[str, Classify] = {}
     try:
-        card = read_card(model)
-        for runtime in runtimes or RUNTIMES[:2]:
-            found[runtime] = loaded(model, card, runtime, threads)
-        if not runtimes:
-            found |= cuda_if_there(model, card, threads)
+        found = measure_speed(model, runtimes, batches, threads)
     except (ModelUnusable, ClassifierFailed) as error:
         raise click.ClickException(str(error)) from error
-    noise = np.random.default_rng(0).integers(0, 256, (max(batches), card.size_px, card.size_px, 3), np.uint8)
     click.echo("batch".rjust(6) + "".join(f"{runtime} ms".rjust(12) for runtime in found))
-    for batch in batches:
-        cells = (f"{ms_a_face(classify, noise[:batch]):.3f}".rjust(12) for classify in found.values())
-        click.echo(str(batch).rjust(6) + "".join(cells))
+    for number, batch in enumerate(batches):
+        click.echo(str(batch).rjust(6) + "".join(f"{times[number]:.3f}".rjust(12) for times in found.values()))
+
+
+def measure_speed(
+    folder: Path, runtimes: Sequence[str] = (), batches: Sequence[int] = BATCHES, threads: int = 1
+) -> dict[str, list[float]]:
+    """Return milliseconds a face for each batch, by runtime. runtimes: none for those that this machine has.
+
+    Raises:
+        ModelUnusable, ClassifierFailed: the model, or a runtime that was asked for, cannot be used.
+    """
+    card = read_card(folder)
+    found = {runtime: loaded(folder, card, runtime, threads) for runtime in runtimes or RUNTIMES[:2]}
+    if not runtimes:
+        found |= cuda_if_there(folder, card, threads)
+    noise = np.random.default_rng(0).integers(0, 256, (max(batches), card.size_px, card.size_px, 3), np.uint8)
+    return {runtime: [ms_a_face(classify, noise[:batch]) for batch in batches] for runtime, classify in found.items()}
 
 
 def loaded(folder: Path, card: Card, runtime: str, threads: int) -> Classify:

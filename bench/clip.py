@@ -1,10 +1,11 @@
-"""Render the clip of the benchmarks: 1280x720 at 20 frames per second, panning over photographs chosen by a seed.
+"""Render the clips of the benchmarks: 20 frames per second, panning over photographs chosen by a seed.
 
 The photographs are those of face-mask-detection under MASKWATCH_DATA. A clip is rendered once, into bench/out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -17,18 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.data.annotations import read_annotations
+
 OUT = Path(__file__).parent / "out"
 WIDTH, HEIGHT, FPS = 1280, 720, 20
 SHOT_FRAMES = 60  # frames per photograph
 SEED = 0
+FACES_TOLERANCE = 0.3  # of the number of faces that is asked for
 
 
-def bench_clip(seconds: int, seed: int = SEED) -> Path:
-    """Return the clip of that length; render it if it does not exist."""
-    path = OUT / f"clip-{seconds}s-{seed}.mp4"
+def bench_clip(seconds: int, seed: int = SEED, *, width: int = WIDTH, faces: int | None = None) -> Path:
+    """Return the clip of that length; render it if it does not exist.
+
+    Args:
+        seconds: its length.
+        seed: of the choice of photographs.
+        width: in pixels, even; the height is nine sixteenths of it.
+        faces: about how many of them the photographs show; None for any photographs, which show 5 on average.
+    """
+    height = width * HEIGHT // WIDTH
+    path = OUT / f"clip-{seconds}s-{seed}-{width}px-{faces or 'any'}-faces.mp4"
     if path.exists():
         return path
-    photographs = sorted(data_folder().joinpath("face-mask-detection", "images").iterdir())
+    photographs = _photographs(faces)
     random.Random(seed).shuffle(photographs)
     OUT.mkdir(exist_ok=True)
     part = path.with_suffix(".part")
@@ -36,11 +48,12 @@ def bench_clip(seconds: int, seed: int = SEED) -> Path:
         stream = file.add_stream(
             "libx264", rate=Fraction(FPS), options={"preset": "veryfast", "crf": "20", "threads": "1"}
         )
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(seconds * FPS):
             shot, step = divmod(number, SHOT_FRAMES)
             photograph = np.asarray(Image.open(photographs[shot % len(photographs)]).convert("RGB"))[:, :, ::-1]
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(_panned(photograph, step / SHOT_FRAMES), format="bgr24")))
+            window = _panned(photograph, step / SHOT_FRAMES, width, height)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="bgr24")))
         file.mux(stream.encode())
     part.replace(path)
     return path
@@ -54,12 +67,21 @@ def data_folder() -> Path:
     return folder
 
 
-def _panned(photograph: NDArray[np.uint8], progress: float) -> NDArray[np.uint8]:
-    """Return a 1280x720 window that moves over the photograph, which is scaled to a tenth more than the window."""
-    height, width = photograph.shape[:2]
-    factor = 1.1 * max(WIDTH / width, HEIGHT / height)
-    left = (width * factor - WIDTH) * progress
-    top = (height * factor - HEIGHT) * progress
+def _photographs(faces: int | None) -> list[Path]:
+    """Return the photographs of the data set in order of their names, if a number is given those with about so many."""
+    folder = data_folder() / "face-mask-detection"
+    if faces is None:
+        return sorted((folder / "images").iterdir())
+    around = range(math.ceil(faces * (1 - FACES_TOLERANCE)), math.floor(faces * (1 + FACES_TOLERANCE)) + 1)
+    return [picture.path for picture in read_annotations(folder) if len(picture.faces) in around]
+
+
+def _panned(photograph: NDArray[np.uint8], progress: float, width: int, height: int) -> NDArray[np.uint8]:
+    """Return a window of that size that moves over the photograph, which is scaled to a tenth more than the window."""
+    own_height, own_width = photograph.shape[:2]
+    factor = 1.1 * max(width / own_width, height / own_height)
+    left = (own_width * factor - width) * progress
+    top = (own_height * factor - height) * progress
     matrix = np.array([[factor, 0, -left], [0, factor, -top]], np.float32)
-    window: NDArray[np.uint8] = cv2.warpAffine(photograph, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+    window: NDArray[np.uint8] = cv2.warpAffine(photograph, matrix, (width, height), flags=cv2.INTER_LINEAR)
     return window

@@ -20,6 +20,7 @@ import msgspec
 from bench.clip import OUT, bench_clip
 
 SECONDS = 120
+FACES = 4  # about, in the second clip
 ROUNDS = 5
 LABEL = "maskwatch label"
 RELABEL = "with --relabel-s 0.25"
@@ -42,10 +43,10 @@ class CompleteRun(msgspec.Struct, frozen=True, kw_only=True):
     same_lines: bool
 
 
-def measure_complete_mode(cores: int, rounds: int = ROUNDS) -> CompleteRun:
-    """Run the commands in turn, several times."""
+def measure_complete_mode(cores: int, faces: int | None = None, rounds: int = ROUNDS) -> CompleteRun:
+    """Run the commands in turn, several times. faces: a frame, about; None for any photographs."""
     source, lines, loop_lines, peer_lines = (
-        bench_clip(SECONDS),
+        bench_clip(SECONDS, faces=faces),
         OUT / "lines.jsonl",
         OUT / "loop.jsonl",
         OUT / "peer.jsonl",

@@ -32,6 +32,7 @@ class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
 
     offered, labelled: frames/s of all cameras. share: of the frames, that were labelled. dropped: by reason.
     p50_ms, p95_ms, p99_ms: from capture to labelled. cpu_ms: of processor time a labelled frame, by role.
+    redis_in, redis_out: bytes a labelled frame that Redis received and sent.
     """
 
     cameras: int
@@ -43,6 +44,8 @@ class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     dropped: dict[str, int]
     cpu_ms: dict[str, float]
+    redis_in: float
+    redis_out: float
 
 
 def measure_live(cameras: int, workers: int) -> LiveRun:
@@ -53,8 +56,9 @@ def measure_live(cameras: int, workers: int) -> LiveRun:
         time.sleep(WARM_UP_S)
         bus = Bus(client)
         before, cpu_before, start = read_ledgers(bus, names), _cpu_by_role(client), Clock(client).now()
+        bytes_before = client.info("stats")
         time.sleep(MEASURED_S)
-        after, cpu_after = read_ledgers(bus, names), _cpu_by_role(client)
+        after, cpu_after, bytes_after = read_ledgers(bus, names), _cpu_by_role(client), client.info("stats")
         latencies = sorted(at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, start))
     produced = sum(after[name].produced - before[name].produced for name in names)
     dropped: dict[str, int] = defaultdict(int)
@@ -73,6 +77,8 @@ def measure_live(cameras: int, workers: int) -> LiveRun:
         p99_ms=quantiles[98],
         dropped={reason: count for reason, count in dropped.items() if count},
         cpu_ms={role: 1000 * (cpu - cpu_before[role]) / max(1, labelled) for role, cpu in cpu_after.items()},
+        redis_in=(bytes_after["total_net_input_bytes"] - bytes_before["total_net_input_bytes"]) / max(1, labelled),
+        redis_out=(bytes_after["total_net_output_bytes"] - bytes_before["total_net_output_bytes"]) / max(1, labelled),
     )
 
 
@@ -121,6 +127,18 @@ def _cpu_by_role(client: Redis) -> dict[str, float]:
     memory = client.info("cpu")
     found["redis"] = memory["used_cpu_sys"] + memory["used_cpu_user"]
     return dict(found)
+
+
+def cost_table(runs: list[LiveRun]) -> str:
+    """Return what a labelled frame costs as a Markdown table."""
+    roles = ("camera", "detector", "classifier", "redis")
+    rows = [f"| cameras |{''.join(f' {role} |' for role in roles)} all | bytes to Redis | bytes from Redis |"]
+    rows.append("|---|" + "---|" * (len(roles) + 3))
+    for run in runs:
+        costs = [run.cpu_ms.get(role, 0.0) for role in roles]
+        cells = "".join(f" {cost:.1f} ms |" for cost in (*costs, sum(costs)))
+        rows.append(f"| {run.cameras} |{cells} {run.redis_in:,.0f} | {run.redis_out:,.0f} |")
+    return "\n".join(rows)
 
 
 def table(runs: list[LiveRun]) -> str:

@@ -1,6 +1,7 @@
 """Measure offered load against labelled frames: pretend cameras with real pictures, real workers, up to far too much.
 
-The cameras repeat frames of the bench's clip that were decoded before, so that they take little of the cores.
+The cameras repeat frames of the bench's clip that were decoded and shared before, so that they take little of the
+cores.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
 
 
-def measure_load(offered: float, workers: int) -> LoadRun:
+def measure_load(offered: float, workers: int, *classify_flags: str) -> LoadRun:
     """Run CAMERAS cameras that offer so many frames/s together, and so many workers of each kind."""
     rates = {f"load-{number}": offered / CAMERAS for number in range(CAMERAS)}
     names, images = list(rates), (str(bench_clip(CLIP_SECONDS)), PICTURES)
@@ -43,7 +44,7 @@ def measure_load(offered: float, workers: int) -> LoadRun:
         environment = {"MASKWATCH_REDIS_URL": server.url, "MASKWATCH_LOG_LEVEL": "warning"}
         for _ in range(workers):
             children.start("detect", environment=environment)
-            children.start("classify", environment=environment)
+            children.start("classify", *classify_flags, environment=environment)
         server.wait()
         with connect(server.url) as client, running(run_cameras, server.url, rates, images=images):
             wait_for_labels(client, names)

@@ -22,17 +22,17 @@ import numpy as np
 
 from pipeline.bus.connection import connect
 from pipeline.bus.dedicated_connection import DedicatedConnection
+from pipeline.bus.frame_ring import FrameRing
 from pipeline.bus.keys import LIVE_PIXELS_MS
 from pipeline.bus.leases import Lease
-from pipeline.bus.messages import FaceCrops, Frame, FrameResult, Relabel, frame_id
+from pipeline.bus.messages import FaceCrops, Frame, FrameResult, Relabel, SharedPixels, frame_id
 from pipeline.bus.reader import Reader
 from pipeline.bus.shards import Bus, Stage
 from pipeline.bus.writer import Writer
 from pipeline.runtime.worker_context import WorkerContext
 from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Face
-from producer.camera import DEFAULT_RELABEL_S, MAX_SHARED_BYTES, SHARED_FRAMES
-from producer.shared_images import SharedImages
+from producer.camera import DEFAULT_RELABEL_S, SHARED_FRAMES
 from producer.sources.source_spec import parse_source
 
 DEADLINE_S = 1.0
@@ -53,9 +53,11 @@ def run_cameras(
 ) -> None:
     """Publish frames of cameras at fixed rates, from one process, until `stop` is set.
 
-    images: a video, and how many of its frames are decoded before, shared instead of JPEGs, and repeated.
+    images: a video, and how many of its frames are decoded and shared before, instead of JPEGs. A camera repeats some
+        of them, without copying any, as if it were on a machine of its own.
     """
-    jpeg, pictures = bytes(jpeg_bytes), _decoded(*images) if images else []
+    jpeg = bytes(jpeg_bytes)
+    shared = _shared(_decoded(*images), list(rates)) if images else {}
     with connect(url) as client:
         bus = Bus(client, shards)
         start = int(bus.clock.now() * 1000)
@@ -69,7 +71,6 @@ def run_cameras(
             )
             for name in rates
         }
-        rings = {name: SharedImages(slots=SHARED_FRAMES, max_bytes=MAX_SHARED_BYTES) for name in rates}
         begun = time.monotonic()
         # phases spread the cameras over a period
         due = [(begun + number / len(rates) / rates[name], name, 0) for number, name in enumerate(rates)]
@@ -79,9 +80,9 @@ def run_cameras(
             time.sleep(max(0.0, at - time.monotonic()))
             published_at = time.monotonic()
             frame = _frame(bus, name, start, seq)
-            if pictures:
-                frame = _with_image(frame, rings[name], pictures[seq % len(pictures)])
-            if writers[name].publish(frame, b"" if pictures else jpeg) == "published":
+            if shared:
+                frame = _with_pixels(frame, shared[name][seq % SHARED_FRAMES])
+            if writers[name].publish(frame, b"" if shared else jpeg) == "published":
                 leases[name].note_published(published_at)
             heapq.heappush(due, (at + 1 / rates[name], name, seq + 1))
 
@@ -166,9 +167,20 @@ def _decoded(video: str, count: int) -> list[Image]:
     return images
 
 
-def _with_image(frame: Frame, ring: SharedImages, image: Image) -> Frame:
+def _shared(images: list[Image], cameras: list[str]) -> dict[str, list[SharedPixels]]:
+    """Share images that follow one another for each camera, beginning at different ones; return where they are."""
+    found = {}
+    for number, name in enumerate(cameras):
+        ring = FrameRing(SHARED_FRAMES, images[0].nbytes)  # stays, since its memory is not closed
+        first = number * len(images) // len(cameras)
+        chosen = [images[(first + slot) % len(images)] for slot in range(SHARED_FRAMES)]
+        found[name] = [pixels for image in chosen if (pixels := ring.put(image, hold=True))]
+    return found
+
+
+def _with_pixels(frame: Frame, pixels: SharedPixels) -> Frame:
     relabel = Relabel(every_s=DEFAULT_RELABEL_S, at_s=frame.captured_at)
-    return msgspec.structs.replace(frame, shared=ring.put(image), relabel=relabel)
+    return msgspec.structs.replace(frame, shared=pixels, relabel=relabel)
 
 
 def _loop(url: str, role: str, work: Callable[[Any], None], stop: Event, shards: int | None) -> None:
