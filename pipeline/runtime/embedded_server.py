@@ -32,7 +32,15 @@ START_TIMEOUT_S = 10.0
 MMAP_THRESHOLD = 1 << 16  # bytes; pixels get pages of their own, which glibc gives back: its heap only ever grows
 MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
-CONFIG = {"save": "", "appendonly": "no", "maxmemory": "1gb", "maxmemory-policy": "noeviction"}
+# Effort: up to a tenth of all keys that expire may stay in memory longer by default; with many runs of `label`, whose
+# counts are kept for a day, expired pixels would be among them.
+CONFIG = {
+    "save": "",
+    "appendonly": "no",
+    "maxmemory": "1gb",
+    "maxmemory-policy": "noeviction",
+    "active-expire-effort": "10",
+}
 
 
 class ServerFailed(Exception):
