@@ -118,7 +118,8 @@ def watched(server: Server, processes: Processes, versions: Versions) -> Watched
         processes.start("classify", "--models", versions.registry.location, redis=server)
     processes.start("detect", "--models", versions.registry.location, "--detector-px", 320, redis=server)
     wait_for_workers(server, 1, 2)
-    processes.start("camera", "demo", "--name", CAMERA, "--fps", 20, redis=server)
+    # every face is classified: a label that is kept for 0.25 s may be one of the version before
+    processes.start("camera", "demo", "--name", CAMERA, "--fps", 20, "--relabel-s", 0, redis=server)
     found = Watched(server, versions)
     wait_until(lambda: found.labelled_with(versions.first) >= 20, 30, "the first version labels")
     return found
