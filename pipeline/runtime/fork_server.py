@@ -84,6 +84,8 @@ class ForkServer(contextlib.AbstractContextManager["ForkServer"]):
         Raises:
             StartFailed: it does not run.
         """
+        if not self.is_possible:
+            raise StartFailed("this system cannot fork workers")
         request = msgspec.json.encode(_Request(arguments=list(arguments), environment=dict(environment)))
         try:
             return ForkedProcess(self._ask(request, parent_fd))
