@@ -34,7 +34,7 @@ def bench_clip(seconds: int, seed: int = SEED, *, width: int = WIDTH, faces: int
         seconds: its length.
         seed: of the choice of photographs.
         width: in pixels, even; the height is nine sixteenths of it.
-        faces: about how many of them the photographs show; None for any photographs, which show 5 on average.
+        faces: about how many of them the photographs show; None for any photographs.
     """
     height = width * HEIGHT // WIDTH
     path = OUT / f"clip-{seconds}s-{seed}-{width}px-{faces or 'any'}-faces.mp4"

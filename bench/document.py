@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -176,10 +177,11 @@ def _peer(measured: Measured) -> str:
     if any(complete_mode.PEER not in run.rates for run in runs):
         return ""
     found = " and ".join(f"{run.peer_faces} instead of {run.faces}" for run in runs)
-    return (
-        "\nThe peer is the released detector of AIZOO, which finds faces and their masks with one network; its time\n"
-        f"is that of its loop alone, because importing TensorFlow takes seconds. It finds {found} faces.\n"
+    text = (
+        "The peer is the released detector of AIZOO, which finds faces and their masks with one network; its time is "
+        f"that of its loop alone, because importing TensorFlow takes seconds. It finds {found} faces."
     )
+    return f"\n{textwrap.fill(text, 120)}\n"
 
 
 def _models(models: dict[str, dict[str, list[float]]]) -> str:

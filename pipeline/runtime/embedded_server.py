@@ -32,8 +32,8 @@ START_TIMEOUT_S = 10.0
 MMAP_THRESHOLD = 1 << 16  # bytes; pixels get pages of their own, which glibc gives back: its heap only ever grows
 MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
-# Effort: up to a tenth of all keys that expire may stay in memory longer by default; with many runs of `label`, whose
-# counts are kept for a day, expired pixels would be among them.
+# With less than the highest effort, a tenth of all keys that have an expiry may be expired and still in memory. After
+# many runs of `label`, whose counts are kept for a day, that would be many pixels.
 CONFIG = {
     "save": "",
     "appendonly": "no",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import logging
 import os
 import runpy
 import signal
@@ -27,8 +26,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from setproctitle import setproctitle
-
-log = logging.getLogger(__name__)
 
 # What the subcommands import that are started so.
 MODULES = {"detect": "workers.detect", "classify": "workers.classify"}
@@ -106,8 +103,9 @@ class ForkServer(contextlib.AbstractContextManager["ForkServer"]):
     def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(self._timeout_s)
+        self._socket = ours
         with theirs:
-            self._socket, self._process = ours, self._spawn(theirs.fileno())
+            self._process = self._spawn(theirs.fileno())
 
     def _ask(self, request: bytes, parent_fd: int) -> int:
         """Return the process ID of what was started."""
@@ -222,7 +220,6 @@ def _start_worker(connection: socket.socket, request: _Request, parent_fd: int, 
         os._exit(1)
     os.close(write_end)
     connection.close()
-    os.set_inheritable(parent_fd, True)
     sys.argv = ["maskwatch", *request.arguments, "--parent-fd", str(parent_fd)]
     setproctitle(" ".join(sys.argv))  # before the environment, in whose memory a title has room
     os.environ.clear()
