@@ -848,7 +848,7 @@ def test_a_key_of_the_wrong_type_fails_before_anything_is_changed(server: Server
     (entry,) = read(reader)
     server.client.set("{s0}:results", "not a stream")
 
-    with pytest.raises(redis.ResponseError, match="results is a string"):
+    with pytest.raises(redis.ResponseError, match="results is no stream"):
         reader.finish(entry, labelled(entry.record))
 
     assert ledger(server) == Ledger(produced=1, in_flight=1)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from pipeline.bus import messages
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import FILE_COUNTS_S, LEASE_MS
-from pipeline.bus.messages import Frame, FrameResult, describe_holder
+from pipeline.bus.messages import Frame, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
 
@@ -75,7 +74,6 @@ class Writer:
         for_workers = jpeg and (frame.shared is None or self._jpeg_for == WORKERS)
         data_key, other_key = (frame.pixels_key, "") if for_workers else ("", frame.pixels_key if jpeg else "")
         args: list[Any] = [*frame_arguments(frame, data_key=data_key, other_key=other_key), mode_of(frame)]
-        args += [messages.encode(FrameResult.dropped(frame, reason)) for reason in ("source_full", "memory")]
         args += [f"{frame.start}:{frame.seq}:{frame.attempt}", f"{frame.captured_at:.6f}", jpeg, self._pixels_ms]
         args += [MAX_STANDING_FRAMES, self._token, LEASE_MS]
         before = shard.clock.monotonic()

@@ -23,10 +23,12 @@ local function on(key, command, ...)
   return type(removed) == 'number' and redis.call(command, key, ...)
 end
 
--- Check, before anything is changed, that a key is a stream, or does not exist.
-local function check_stream(key)
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'stream' and found ~= 'none' then error('key ' .. key .. ' is a ' .. found .. ', not a stream') end
+local lengths = {} -- of the streams that were checked
+-- Check, before anything is changed, that KEYS[i] is a stream, or does not exist, and note its length.
+local function check_stream(i)
+  local length = redis.pcall('XLEN', KEYS[i])
+  if type(length) ~= 'number' then error('key ' .. KEYS[i] .. ' is no stream: ' .. length.err) end
+  lengths[i] = length
 end
 
 -- Increment a field of a hash, and return it; what is no number counts as 0.
@@ -44,7 +46,7 @@ end
 local function add_result(camera, result)
   local by, limit = 'MINID', string.format('%d', time[1] * 1000 - RESULTS_MS)
   -- to less than the maximum, so that the next result removes old ones again
-  if redis.call('XLEN', KEYS[RESULTS]) >= MAX_RESULTS then by, limit = 'MAXLEN', MAX_RESULTS - 1000 end
+  if lengths[RESULTS] >= MAX_RESULTS then by, limit = 'MAXLEN', MAX_RESULTS - 1000 end
   redis.call('XADD', KEYS[RESULTS], by, '~', limit, '*', 'camera', camera, 'record', result)
 end
 
@@ -76,7 +78,7 @@ end
 
 local function unread_tickets()
   local pending = redis.pcall('XPENDING', KEYS[LIVE], GROUP)
-  return redis.call('XLEN', KEYS[LIVE]) - (pending.err and 0 or pending[1]) -- an error: there is no group yet
+  return lengths[LIVE] - (pending.err and 0 or pending[1]) -- an error: there is no group yet
 end
 
 -- Make a live frame its camera's waiting one of a stage, in the place of an older one.

@@ -11,17 +11,16 @@ frame[3], frame[4] = tonumber(frame[3]), tonumber(frame[4])
 local mode, group, id, crops, crops_ms, known = unpack(ARGV, 9)
 
 if (tonumber(crops_ms) or 0) < 1 then error('crops need a TTL in ms') end
-check_stream(KEYS[LIVE])
-check_stream(KEYS[COMPLETE])
-check_stream(KEYS[RESULTS])
+check_stream(mode == 'live' and LIVE or COMPLETE)
+check_stream(RESULTS)
 
 if redis.call('XACK', KEYS[STREAM], group, id) == 0 then return {0, redis.call('EXISTS', KEYS[REMOTE])} end
 redis.call('XDEL', KEYS[STREAM], id)
 on(KEYS[FROM_TAKEN], 'HDEL', id)
 on(KEYS[FROM_ALONE], 'HDEL', KEYS[STREAM] .. '/' .. id)
 if crops ~= '' then redis.call('SET', KEYS[CROPS], crops, 'PX', crops_ms) end
-local stands = on(KEYS[STANDING], 'HEXISTS', frame[2]) == 1 -- otherwise it was never published, or has ended before
-if stands then on(KEYS[STANDING], 'HSET', frame[2], 'faces') end
+local stands = on(KEYS[STANDING], 'HSET', frame[2], 'faces') == 0
+if not stands then on(KEYS[STANDING], 'HDEL', frame[2]) end -- it was never published, or has ended before
 if stands and known ~= '' then redis.call('SET', KEYS[KNOWN], known, 'PX', crops_ms) end
 if mode == 'live' then wait(frame) else append(frame) end
 return {1, redis.call('EXISTS', KEYS[REMOTE])}

@@ -4,7 +4,7 @@
 -- Returns 1; 0 if the dead letter is gone; -1 if the data are gone.
 local DEAD, DATA = 12, 13
 local id, camera, frame_id, record, stage = unpack(ARGV)
-check_stream(KEYS[COMPLETE])
+check_stream(COMPLETE)
 if redis.call('EXISTS', KEYS[DATA]) == 0 then return -1 end
 if redis.call('XDEL', KEYS[DEAD], id) == 0 then return 0 end
 on(KEYS[STANDING], 'HSET', frame_id, stage)

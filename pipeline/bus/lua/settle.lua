@@ -6,8 +6,8 @@
 local STREAM, CROPS, DEAD, KNOWN = 12, 13, 14, 15
 local MAX_LATENCY_MS = 1000000
 local camera, frame_id, field, result, letter, mode, captured_at, group, id, max_dead, known, known_ms = unpack(ARGV)
-check_stream(KEYS[RESULTS])
-if letter ~= '' then check_stream(KEYS[DEAD]) end
+check_stream(RESULTS)
+if letter ~= '' then check_stream(DEAD) end
 
 -- Count a labelled frame and its latency under the current second.
 local function note_labelled()
