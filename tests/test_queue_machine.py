@@ -88,7 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(target=held, stage=stages, worker=workers, files_first=st.booleans())
     def take(self, stage: Stage, worker: str, files_first: bool) -> Any:
         first = "files" if files_first else ""
-        rows = self.script("take", stage, [GROUP, worker, 1, first])[2]
+        rows = self.script("take", stage, [GROUP, worker, 1, first, 1])[2]
 
         number = self.model.take(stage, worker, files_first=files_first)
 
@@ -124,7 +124,7 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         ranges = [id_ for id_ in tickets for _ in range(2)]
 
-        rows = self.script("take", stage, [GROUP, worker, 1, "", *ranges])[2]
+        rows = self.script("take", stage, [GROUP, worker, 1, "", 1, *ranges])[2]
 
         number = self.model.take_held(stage, worker)
 

@@ -129,11 +129,23 @@ def test_known_faces_come_with_the_cameras_next_frame_and_expire(server: Server)
     writer(server).publish(frame(server, 2, live=False), b"jpeg")
     (other,) = read(detector)
 
-    assert first.known is None
-    assert faces.known is None
-    assert {entry.record.camera: entry.known for entry in entries} == {"door": messages.encode(known), "hall": None}
+    assert not first.known
+    assert not faces.known
+    assert {entry.record.camera: entry.known for entry in entries} == {"door": messages.encode(known), "hall": b""}
     assert 0 < ttl_ms <= keys.LIVE_PIXELS_MS
-    assert (other.record.seq, other.known) == (2, None)
+    assert (other.record.seq, detector.known_faces(other)) == (2, b"")
+
+
+def test_known_faces_of_a_frame_that_was_waited_for_are_asked_for(server: Server) -> None:
+    known = messages.encode(KnownFaces(faces=[]))
+    reader = frames_reader(server)
+    assert read(reader) == []
+    server.client.set("{s0}:known:door", known)
+    writer(server).publish(frame(server, 0, live=False), b"jpeg")
+
+    (entry,) = reader.read(1)
+
+    assert (entry.known, reader.known_faces(entry)) == (None, known)
 
 
 def test_known_faces_of_a_frame_that_another_process_has_settled_are_not_kept(server: Server) -> None:
@@ -302,6 +314,28 @@ def test_a_newer_frame_takes_the_place_of_a_waiting_one(server: Server) -> None:
     assert [entry.record.seq for entry in entries] == [3]
     assert [(result.seq, result.reason) for result in consumer.read()] == [(0, "stale"), (1, "stale"), (2, "stale")]
     assert list(server.client.scan_iter("*pixels*")) == [b"{s0}:pixels:door:7:3"]
+
+
+def test_a_run_of_a_file_is_at_most_half_of_the_frames_that_wait(server: Server) -> None:
+    reader, other = frames_reader(server), frames_reader(server, "detector-2")
+    for seq in range(6):
+        writer(server).publish(frame(server, seq, live=False), b"jpeg")
+
+    taken = [one.read(1, run=4) for one in (reader, other, reader, other)]
+
+    assert [[entry.record.seq for entry in entries] for entries in taken] == [[0, 1, 2], [3, 4], [5], []]
+    assert taken[0][2].data == b"jpeg"
+
+
+def test_a_live_frame_is_taken_alone_before_a_run(server: Server) -> None:
+    reader = frames_reader(server)
+    for seq in range(6):
+        writer(server, "file-1").publish(frame(server, seq, live=False, camera="file-1"), b"jpeg")
+    writer(server).publish(frame(server, 0), b"jpeg")
+
+    taken = [reader.read(1, run=8) for _ in range(2)]
+
+    assert [[entry.record.camera for entry in entries] for entries in taken] == [[CAMERA], ["file-1"] * 3]
 
 
 def test_a_frame_that_a_worker_holds_is_not_replaced(server: Server) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,24 +18,22 @@ import numpy as np
 import redis
 
 from models.classifier import mask_classifier
-from models.detector.face_detector import FaceDetector, Faces
+from models.detector.face_detector import FaceDetector
 from models.detector.self_test import load_with_self_test
 from models.registry.kinds import CLASSIFIER, DETECTOR
 from models.registry.resolve import current_card, resolve_models
 from pipeline.bus import messages
 from pipeline.bus.cluster import STALE
 from pipeline.bus.keys import MODEL
-from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult, KnownFace
+from pipeline.bus.messages import AnnouncedModel, BadMessage, FaceCrops, Frame, FrameResult, KnownFace, KnownFaces
 from pipeline.bus.reader import Entry, Reader
 from pipeline.runtime import metrics
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
-from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box
 from workers.frame_pixels import PixelSource
 from workers.known_faces import (
     THUMBNAIL_PX,
-    Thumbnails,
     kept_faces,
     known_when_kept,
     known_when_passed_on,
@@ -47,6 +46,8 @@ from workers.model_reloader import ModelReloader, report_model, report_state
 
 log = logging.getLogger(__name__)
 
+RUN_FRAMES = 8  # of a file; at 30 frames/s those of 0.25 s
+QUIET_S = 1.0  # without a live frame, before a run is taken
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
 NO_CROPS = np.empty((0, 0, 0, 3), np.uint8)
 NO_THUMBNAILS = np.empty((0, THUMBNAIL_PX**2), np.uint8)
@@ -64,7 +65,7 @@ def main(settings: Settings) -> int:
             report_model(context, reloader.first.version)
         reader = Reader(context.bus, stage="frames", record_type=Frame, consumer=context.id, pipelined=True)
         metrics.settled.add_reader("frames", reader.outcomes)
-        source = PixelSource()
+        source, runs = PixelSource(), FileRuns()
         while context.should_run():
             source.let_go()
             if (newer := reloader.take()) is not None:
@@ -74,10 +75,11 @@ def main(settings: Settings) -> int:
             report_state(context, reloader.state)
             with context.reconnecting():
                 model = active_model.get(context)
-                entries = reader.read(1)
+                entries = reader.read(1, runs.length())
+                runs.begin(entries)
                 for number, entry in enumerate(entries, start=1):
                     with context.busy(), reader.guard(entry):
-                        detect(context, reader, entry, detector, model, source)
+                        detect(context, reader, entry, detector, model, source, runs)
                     reader.renew(entries[number:])
         with context.reconnecting():
             reader.leave_group()
@@ -108,6 +110,7 @@ def detect(
     detector: FaceDetector,
     model: AnnouncedModel,
     source: PixelSource,
+    runs: FileRuns,
 ) -> None:
     """Detect the faces of one frame and settle it.
 
@@ -123,7 +126,11 @@ def detect(
     metrics.detect_wait_s.observe(seconds["detect_wait"])
     boxes: list[Box] = [tuple(outline) for outline in (faces.outlines * pixels.scale).tolist()]
     scores: list[float] = faces.scores.tolist()
-    known, thumbnails = _recognized(entry, pixels.image, faces, boxes, model)
+    known: list[KnownFace | None] = [None] * len(boxes)
+    thumbnails = NO_THUMBNAILS
+    if frame.relabel is not None:
+        thumbnails = thumbnails_of(pixels.image, faces.boxes, model.margin)
+        known = recognize(runs.known_faces(reader, entry), boxes, thumbnails, frame.relabel, model.version)
     is_new = np.array([face is None for face in known], bool)
     crops, crop_boxes = NO_CROPS, None
     if frame.keeps_pixels and pixels.are_shared and not reader.needs_crops(entry):
@@ -142,7 +149,8 @@ def detect(
             seconds=seconds,
             left_out=faces.left_out,
         )
-        settled = reader.finish(entry, result, known_when_kept(known))
+        known_next = known_when_kept(known)
+        settled = reader.finish(entry, result, known_next)
     else:
         found = FaceCrops.for_frame(
             frame,
@@ -155,22 +163,51 @@ def detect(
             crop_px=model.crop_px,
             seconds=seconds,
         )
-        settled = reader.forward(entry, found, crops.tobytes(), known_when_passed_on(found, thumbnails))
+        known_next = known_when_passed_on(found, thumbnails)
+        settled = reader.forward(entry, found, crops.tobytes(), known_next)
+    runs.note(frame, known_next)
     metrics.detect_s.observe(clock.now() - started)
     if settled:
         context.count("frames")
         metrics.kept_labels.inc(int(np.count_nonzero(~is_new)))
 
 
-def _recognized(
-    entry: Entry[Frame], image: Image, faces: Faces, boxes: list[Box], model: AnnouncedModel
-) -> tuple[list[KnownFace | None], Thumbnails]:
-    """Return for each face the one that it is known as, and the faces' thumbnails; no thumbnails if nobody will ask."""
-    if entry.record.relabel is None:
-        return [None] * len(boxes), NO_THUMBNAILS
-    thumbnails = thumbnails_of(image, faces.boxes, model.margin)
-    earlier = unpack_known(entry.known)
-    return recognize(earlier, boxes, thumbnails, entry.record.relabel, model.version), thumbnails
+class FileRuns:
+    """Take several frames of a file that follow one another, so that faces keep labels from each to the next.
+
+    Detectors that take them one by one are each a frame or more behind the others, and classify a face that has changed
+    once each. A worker that gets live frames takes no runs, since these would wait for the rest of a run.
+
+    monotonic: the clock of this process, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._are_wanted = False
+        self._live_at = float("-inf")
+        self._known: dict[str, KnownFaces] = {}
+
+    def length(self) -> int:
+        """Return how many frames of files to take at once."""
+        return RUN_FRAMES if self._are_wanted and self._monotonic() - self._live_at > QUIET_S else 1
+
+    def begin(self, entries: Sequence[Entry[Frame]]) -> None:
+        """Note which frames were taken together."""
+        self._known = {}
+        if any(not entry.record.keeps_pixels for entry in entries):
+            self._live_at = self._monotonic()
+        if entries:
+            self._are_wanted = any(entry.record.relabel for entry in entries)
+
+    def known_faces(self, reader: Reader[Frame], entry: Entry[Frame]) -> list[KnownFace]:
+        """Return the faces that are known of an entry's camera: those of the frame before in this run, or of Redis."""
+        here = self._known.get(entry.record.camera)
+        return here.faces if here else unpack_known(reader.known_faces(entry))
+
+    def note(self, frame: Frame, known: KnownFaces | None) -> None:
+        """Note the faces that are known after a frame; None when that is not the detector's to say."""
+        if known is not None:
+            self._known[frame.camera] = known
 
 
 class ActiveModelCache:

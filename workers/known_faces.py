@@ -29,8 +29,8 @@ MIN_CONFIDENCE = 0.9  # an unsure face is classified in every frame
 MIN_IOU = 0.5  # of its box here and where it was seen last
 # The mean difference of two thumbnails' values, 0 to 255, is at most this share of their mean, since dark pictures
 # differ less; the limit is never below or above the numbers after it.
-MAX_CHANGE_SHARE = 0.12
-MIN_LIMIT, MAX_LIMIT = 2.0, 12.0
+MAX_CHANGE_SHARE = 0.18
+MIN_LIMIT, MAX_LIMIT = 2.0, 18.0
 THUMBNAIL_PX = 8
 
 Thumbnails = NDArray[np.uint8]
@@ -53,7 +53,7 @@ def thumbnails_of(image: Image, boxes: Floats, margin: float) -> Thumbnails:
     return thumbnails
 
 
-def unpack_known(packed: bytes | None) -> list[KnownFace]:
+def unpack_known(packed: bytes) -> list[KnownFace]:
     """Return the known faces; none when there are none, or what is stored is invalid."""
     try:
         known = messages.decode(KnownFaces, packed) if packed else None

@@ -38,8 +38,9 @@ HEARTBEAT_S = 5.0  # a worker whose last heartbeat is older is not live
 
 
 class RawEntry(NamedTuple):
-    """An entry as it is in Redis. data: pixels or crops, if they came with it. known: the camera's known faces, if any.
+    """An entry as it is in Redis. data: pixels or crops, if they came with it.
 
+    known: the camera's known faces, b"" if there are none; None if they did not come with it.
     deaths: how many processes died while they worked on it alone; None unless it was reclaimed.
     """
 
@@ -85,14 +86,16 @@ class GroupConsumer:
         self._groups_script = Script(bus.client, "create_groups")
         self._leave_group_script = Script(bus.client, "leave_group")
 
-    def read(self, count: int, block_ms: int, *, reclaim: bool = True) -> list[RawEntry]:
+    def read(self, count: int, block_ms: int, *, run: int = 1, reclaim: bool = True) -> list[RawEntry]:
         """Return up to `count` entries, or none after `block_ms`. A reclaimed one comes alone, if `reclaim` is set.
 
         Live frames come first, and every tenth time those of files. A process that had to wait may get one of each.
+
+        run: up to so many frames of files come together, if others wait besides.
         """
         if reclaim and (entries := self._reclaim()):
             return entries
-        return ([] if self._is_idle else self._take(count)) or self._wait(count, block_ms)
+        return ([] if self._is_idle else self._take(count, run)) or self._wait(count, block_ms)
 
     def renew(self, entries: Sequence[StreamEntry]) -> None:
         """Reset the idle time of entries, so that no other process reclaims them."""
@@ -121,7 +124,7 @@ class GroupConsumer:
     def _retire(self, stream: str, consumer: str | bytes) -> None:
         self._leave_group_script(keys=[stream], args=[GROUP, consumer])
 
-    def _take(self, count: int) -> list[RawEntry]:
+    def _take(self, count: int, run: int) -> list[RawEntry]:
         """Take what waits in the home shards or, when nothing does, in one of the others."""
         take_number = next(self._takes)
         first = "files" if take_number % FILES_EVERY == 0 else ""
@@ -129,7 +132,7 @@ class GroupConsumer:
         start = take_number % len(homes)
         others = self._reachable([shard for shard in self._bus.shards if shard not in self._homes])
         for shard in [*homes[start:], *homes[:start], *random.sample(others, min(1, len(others)))]:
-            if entries := self._take_from(shard, [count, first]):
+            if entries := self._take_from(shard, [count, first, run]):
                 return entries
         return []
 
@@ -145,7 +148,7 @@ class GroupConsumer:
         seconds, micros, rows = answer
         shard.clock.compare(before, (seconds, micros))
         entries = [
-            RawEntry(_at(shard, stream, id_), _paired(flat), data, known=known)
+            RawEntry(_at(shard, stream, id_), _paired(flat), data, known=known or b"")
             for stream, id_, flat, data, known in rows
         ]
         self._note_tickets(shard, [entry.at.id for entry in entries if entry.at.stream == self._stage])
@@ -160,7 +163,7 @@ class GroupConsumer:
             block_ms = max(1, block_ms // (4 * len(homes)))
         wait: Command = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", 1, "BLOCK", block_ms)
         wait += (b"STREAMS", *keys[:2], ">", ">")
-        take_args = [GROUP, self._consumer, count, "", b"(" + last_ticket, "+"]
+        take_args = [GROUP, self._consumer, count, "", 1, b"(" + last_ticket, "+"]
 
         def wait_and_take() -> tuple[Any, Any]:
             found, taken = self._connection.execute_commands(wait, self._take_script.command(keys, take_args))
@@ -178,7 +181,7 @@ class GroupConsumer:
         entries = self._taken(shard, before, taken)
         earlier = [id_ for id_ in tickets if _id_parts(id_) <= _id_parts(last_ticket)]
         if earlier:  # Redis' clock was set back, or a group that was lost was created again
-            entries += self._take_from(shard, [count, "", *(id_ for id_ in earlier for _ in range(2))])
+            entries += self._take_from(shard, [count, "", 1, *(id_ for id_ in earlier for _ in range(2))])
         if not entries:
             self._note_tickets(shard, tickets)
         return entries + others

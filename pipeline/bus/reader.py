@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import redis
 
@@ -37,7 +37,8 @@ class Entry(Generic[Record]):
     """One entry of a stream, held by this process until it is settled.
 
     alone: the entry was reclaimed from a silent process, so it must not share a batch with others.
-    data: pixels or crops, if they came with the entry. known: a packed KnownFaces of its camera, likewise.
+    data: pixels or crops, if they came with the entry. known: a packed KnownFaces of its camera, likewise; b"" if there
+    are none.
     """
 
     at: StreamEntry
@@ -70,13 +71,15 @@ class Reader(Generic[Record]):
         self._settler = Settler(self._connection, stage, pipelined=pipelined)
         self.outcomes = self._settler.counts  # settled by this process, by ledger field or "forwarded"
 
-    def read(self, count: int) -> list[Entry[Record]]:
+    def read(self, count: int, run: int = 1) -> list[Entry[Record]]:
         """Return up to `count` entries to work on, or none after 250 ms without any.
 
         Live frames come first, and every tenth time those of files. Expired live frames are dropped here, invalid
         messages are dead-lettered. A reclaimed entry is returned alone.
+
+        run: up to so many frames of files are returned together, if others wait besides.
         """
-        return self._usable(self._consumer.read(count, READ_BLOCK_MS))
+        return self._usable(self._consumer.read(count, READ_BLOCK_MS, run=run))
 
     def read_new(self, count: int, block_ms: int) -> list[Entry[Record]]:
         """Return up to `count` entries that nobody has read, or none after `block_ms` without any."""
@@ -89,6 +92,14 @@ class Reader(Generic[Record]):
             PixelsGone: they have expired.
         """
         return entry.data if entry.data is not None else fetch_pixels(self._client, key)
+
+    def known_faces(self, entry: Entry[Record]) -> bytes:
+        """Return a packed KnownFaces of an entry's camera, b"" if there are none."""
+        if entry.known is not None:
+            return entry.known
+        key = entry.at.shard.key("known", entry.record.camera)
+        (found,) = cast(list[bytes | None], self._client.mget([key]))  # of another type: no error, unlike GET
+        return found or b""
 
     def renew(self, entries: Sequence[Entry[Record]]) -> None:
         """Reset the idle time of `entries`, so that no other process reclaims them. Call it between model calls."""

@@ -76,9 +76,10 @@ local function drop_stale(frame)
   on_data('UNLINK', frame[8])
 end
 
-local function unread_tickets()
-  local pending = redis.pcall('XPENDING', KEYS[LIVE], GROUP)
-  return lengths[LIVE] - (pending.err and 0 or pending[1]) -- an error: there is no group yet
+-- Return how many entries of the checked stream KEYS[i] nobody has read.
+local function unread(i)
+  local pending = redis.pcall('XPENDING', KEYS[i], GROUP)
+  return lengths[i] - (pending.err and 0 or pending[1]) -- an error: there is no group yet
 end
 
 -- Make a live frame its camera's waiting one of a stage, in the place of an older one.
@@ -93,7 +94,7 @@ local function wait(frame)
   on(KEYS[ORDER], 'ZADD', turn == turn and turn or 0, camera) -- "nan" is a number that differs from itself
   -- An unread ticket for each waiting camera. One too many is discarded when it is taken; one that was lost, that a worker
   -- has read and died, or that a foreign entry stands for, is added with the camera's next frame.
-  if not held or unread_tickets() < (on(KEYS[ORDER], 'ZCARD') or 0) then
+  if not held or unread(LIVE) < (on(KEYS[ORDER], 'ZCARD') or 0) then
     redis.call('XADD', KEYS[LIVE], '*', 'ticket', 1)
   end
 end
