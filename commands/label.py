@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,12 @@ MAX_WORKERS = 6
 @click.argument("source")
 @click.option("--json", "json_path", metavar="FILE", help="Write a JSON line for each frame; - for stdout.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Write labelled pictures or a labelled video.")
+@click.option("--recursive", is_flag=True, help="Also label the pictures of the folders in a folder.")
 @click.option("--resume", is_flag=True, help="Continue after the last complete line of --json.")
 @setting_options(*COMMON, *PIPELINE, "relabel_s", "jpeg_quality", "shared_memory", "seed")
-def label(source: str, json_path: str | None, out_path: Path | None, resume: bool, **values: Any) -> None:
+def label(
+    source: str, json_path: str | None, out_path: Path | None, recursive: bool, resume: bool, **values: Any
+) -> None:
     """Label every frame of a video file, or every picture of a folder."""
     from models.files import ModelUnusable
     from pipeline.bus.leases import NameTaken
@@ -56,7 +60,7 @@ def label(source: str, json_path: str | None, out_path: Path | None, resume: boo
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
         fail("--resume needs --json FILE", 2)
-    spec = parsed_source(source)
+    spec = replace(parsed_source(source), recursive=recursive)
     run_process(
         lambda: label_all(settings, spec, json_path, out_path, resume),
         SourceFailed,

@@ -24,7 +24,7 @@ from test_sources import write_clip_with_latin_1_title
 from producer.files.lines import JsonLine, LineFace, error_line
 from producer.files.outputs import Outputs
 from producer.files.video_out import BadOutput
-from producer.sources.folder import read_picture
+from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFrame
 from producer.sources.source_spec import parse_source
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from pipeline.vision.jpeg import decode_jpeg
 from producer.sources import video
-from producer.sources.folder import natural_order, read_picture
+from producer.sources.folder import natural_order
+from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFailed
 from producer.sources.source_spec import parse_source
 
@@ -184,7 +185,7 @@ def test_a_video_gives_every_frame_that_it_decodes_with_its_time(pictures: Path)
     assert source.total == 64  # as the file claims
     assert [one.index for one in found] == list(range(63))
     assert {(one.width, one.height, one.image.shape) for one in found} == {(640, 480, (480, 640, 3))}
-    assert [one.at_s for one in found] == pytest.approx([0.033 + i / 30 for i in range(63)], abs=0.002)
+    assert [one.at_s for one in found] == pytest.approx([i / 30 for i in range(63)], abs=0.002)
     assert not source.is_live
 
 
@@ -276,7 +277,10 @@ def test_a_folder_gives_its_pictures_in_natural_order_and_counts_the_rest(
 
     assert [source_frame.name for source_frame in source] == ["a.png", "B1.JPEG", "b9.jpg", "b10.jpg"]
     assert source.total == 4
-    assert [record.message for record in caplog.records] == [f"{tmp_path}: 4 pictures; 3 other entries are left out"]
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: pictures: 4; left out: folders: 1 (--recursive looks into them); "
+        "no pictures: 1 (1 .txt); hidden: 1"
+    ]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), max_size=6))

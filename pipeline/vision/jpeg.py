@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import cast
@@ -15,6 +16,11 @@ from pipeline.vision.arrays import Image
 MAX_PIXELS = 50_000_000  # 150 MB of memory when decoded
 MAX_SIDE_PX = 65_500  # libjpeg's own limit
 MAX_SCANS = 50  # encoders write up to 12; each scan of a progressive JPEG, however few its bytes, takes a full pass
+END = b"\xff\xd9"
+# What libjpeg-turbo says of pictures that browsers show: some cameras forget the end marker, or write bytes in front of
+# a marker.
+END_IS_MISSING = "Premature end of JPEG file"
+EXTRA_BYTES = "extraneous bytes before marker"
 START_OF_SCAN = b"\xff\xda"  # also in an embedded thumbnail, and by chance in metadata, but in no scan
 
 # What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
@@ -46,7 +52,7 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
         BadImage: it has no valid header, or is too large.
     """
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        height, width, _, _ = _header(jpeg)
     except ValueError as error:
         raise BadImage(f"not a JPEG: {error}") from error
     check_size(width, height)
@@ -79,9 +85,13 @@ def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
             ),
         )
     except ValueError as error:
+        if END_IS_MISSING in str(error) and not jpeg.endswith(END):
+            return decode_jpeg(jpeg + END, at_least_px=at_least_px)
+        if EXTRA_BYTES in str(error):
+            return _decode_past_extra_bytes(jpeg)
         if "colorspace" not in str(error).lower():
             raise BadImage(f"a damaged JPEG: {error}") from error
-    return _decode_rare(jpeg)
+    return _decode_cmyk(jpeg)
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
@@ -103,8 +113,26 @@ def unpack_crops(packed: bytes, count: int, crop_px: int) -> Image:
     return np.frombuffer(packed, np.uint8).reshape(count, crop_px, crop_px, 3)
 
 
-def _decode_rare(jpeg: bytes) -> Image:
-    """Decode a JPEG in a colour space that libjpeg-turbo does not convert to BGR (CMYK)."""
+def _header(jpeg: bytes) -> tuple[int, int, str, str]:
+    try:
+        return cast(tuple[int, int, str, str], simplejpeg.decode_jpeg_header(jpeg))
+    except ValueError as error:
+        if EXTRA_BYTES not in str(error):
+            raise
+    return cast(tuple[int, int, str, str], simplejpeg.decode_jpeg_header(jpeg, strict=False))
+
+
+def _decode_past_extra_bytes(jpeg: bytes) -> Image:
+    from PIL import Image as PillowImage  # rarely needed, and a quarter of the time in which a worker starts
+
+    try:
+        with PillowImage.open(io.BytesIO(jpeg)) as image:
+            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    except PILLOW_ERRORS as error:
+        raise BadImage(f"a damaged JPEG: {error}") from error
+
+
+def _decode_cmyk(jpeg: bytes) -> Image:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BadImage("a damaged JPEG: no decoder can read it")

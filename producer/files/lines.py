@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 from pipeline.bus.messages import FrameResult
 from pipeline.vision.faces import Face
 from producer.files.video_out import BadOutput, failures_as_bad_output
-from producer.sources.folder import printable_name
+from producer.sources.picture_file import printable_name
 from producer.sources.source import SourceFrame
 
 

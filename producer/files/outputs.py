@@ -20,12 +20,14 @@ from pipeline.vision.jpeg import BadImage, decode_jpeg
 from pipeline.vision.tracks import FaceTracker
 from producer.files.lines import JsonLine, KnownLines, LinesFile
 from producer.files.video_out import FALLBACK_FPS, FORMATS, BadOutput, VideoFile, failures_as_bad_output
-from producer.sources.folder import printable_name
+from producer.sources.picture_file import printable_name
 from producer.sources.source import PICTURE_SUFFIXES, SourceFrame
 from producer.sources.source_spec import SourceSpec
 
 OTHER_VIDEO_SUFFIXES = (".avi", ".webm", ".m4v", ".mpg", ".ts", ".wmv", ".flv")  # meant as a video, not as a folder
-WRITTEN_SUFFIXES = PICTURE_SUFFIXES - {".jpe", ".gif"}  # of the pictures that OpenCV can write
+WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})  # by OpenCV
+PART_NAME = ".maskwatch.part"  # of a picture that is being written
+MAX_NAME_BYTES = 255  # of a file, on the file systems that people have
 
 
 class Outputs:
@@ -125,6 +127,7 @@ class PictureWriter:
         with failures_as_bad_output(f"--out {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._written: set[Path] = set()
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
         """Write one labelled picture; as PNG where OpenCV cannot write the file's own format."""
@@ -132,16 +135,32 @@ class PictureWriter:
         if self._numbered:
             name = Path(f"{name.stem}-{source_frame.index:06d}.jpg")
         suffix = name.suffix.lower() if name.suffix.lower() in WRITTEN_SUFFIXES else ".png"
-        path = self._folder / (name.name if suffix == name.suffix.lower() else name.name + suffix)
+        path = self._path_for(name, "" if suffix == name.suffix.lower() else suffix)
         written, packed = cv2.imencode(suffix, image)
         if not written:
             raise BadOutput(
                 f"--out {path}: OpenCV cannot write a {suffix} picture of {image.shape[1]}x{image.shape[0]}"
             )
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(PART_NAME)
         with failures_as_bad_output(f"--out {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(packed.tobytes())
             part.replace(path)
+
+    def _path_for(self, name: Path, suffix: str) -> Path:
+        """Return where to write a picture, which is not where another one was written."""
+        path = self._folder / name.parent / _fitting(name.stem, name.suffix + suffix)
+        number = 2
+        while path in self._written:
+            path = self._folder / name.parent / _fitting(name.stem, f"-{number}{name.suffix}{suffix}")
+            number += 1
+        self._written.add(path)
+        return path
+
+
+def _fitting(stem: str, end: str) -> str:
+    """Return a file's name of these two, with a shorter stem if it is too long."""
+    return stem.encode()[: MAX_NAME_BYTES - len(end.encode())].decode(errors="ignore") + end
 
 
 def _image(source_frame: SourceFrame, jpeg: bytes) -> Image:

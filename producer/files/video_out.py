@@ -16,13 +16,13 @@ import av.error
 import cv2
 
 from pipeline.vision.arrays import Image
+from producer.files.sound import Sound
 from producer.sources.source import SourceFrame
 
 TIME_BASE = Fraction(1, 90_000)  # the customary clock of video timestamps
 CRF = "20"  # x264's constant quality; 18 to 28 is the sane range
 PRESET = "veryfast"
 FALLBACK_FPS = 25.0  # of a source without timestamps
-COPIED_SOUND = ("aac", "mp3", "ac3")  # codecs that MP4 players support; other sound is converted to AAC
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -50,7 +50,7 @@ class VideoFile:
         with failures_as_bad_output(f"--out {path}"):
             self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
         try:
-            self._sound = _Sound(sound_from, self._file)
+            self._sound = Sound(sound_from, self._file)
         except (OSError, av.error.FFmpegError) as error:
             with contextlib.suppress(av.error.FFmpegError):
                 self._file.close()
@@ -92,56 +92,3 @@ class VideoFile:
         stream.time_base = stream.codec_context.time_base = TIME_BASE
         self._stream = stream
         self._sound.start()
-
-
-class _Sound:
-    """The source's sound, read by a second demuxer and written along with the frames; nothing when none can be read."""
-
-    def __init__(self, source: Path | None, file: Any) -> None:
-        self._file = file
-        self._input: Any = None
-        self._stream: Any = None
-        self._packets: Iterator[Any] = iter(())
-        self._next: Any = None
-        if source is None:
-            return
-        self._input = av.open(f"file:{source}", metadata_errors="replace")  # a file's name may look like a URL
-        self._stream = next((stream for stream in self._input.streams.audio if stream.codec_context), None)
-        if self._stream is None:  # no sound, or in a codec that FFmpeg does not know
-            self.close()
-
-    def start(self) -> None:
-        """Add the sound to the file; all streams must be there before the first packet."""
-        if self._stream is None:
-            return
-        stream = self._stream
-        if stream.codec_context.name in COPIED_SOUND:
-            target = self._file.add_stream_from_template(stream)
-            self._packets = self._copied(stream, target)
-        else:
-            target = self._file.add_stream("aac", rate=stream.rate)
-            self._packets = self._encoded(stream, target)
-        self._next = next(self._packets, None)
-
-    def write_until(self, at_s: float) -> None:
-        """Write the sound up to this time of the video, in seconds."""
-        while self._next is not None and float(self._next.pts * self._next.time_base) <= at_s:
-            self._file.mux(self._next)
-            self._next = next(self._packets, None)
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self._input is not None:
-            self._input.close()
-            self._input = None
-
-    def _copied(self, stream: Any, target: Any) -> Iterator[Any]:
-        for packet in self._input.demux(stream):
-            if packet.dts is not None:
-                packet.stream = target
-                yield packet
-
-    def _encoded(self, stream: Any, target: Any) -> Iterator[Any]:
-        for frame in self._input.decode(stream):
-            yield from target.encode(frame)
-        yield from target.encode(None)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:  # it loads NumPy, and the command line parses sources without
     from pipeline.vision.arrays import Image
 
 Kind = Literal["webcam", "video", "folder", "rtsp", "http", "demo"]
-# Files of these names are pictures; any other file is a video.
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# Files of these names are pictures, and those that begin like one; any other file is a video.
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif"}
+)
 
 
 class SourceFailed(Exception):

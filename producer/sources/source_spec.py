@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.bus.connection import hide_password
+from producer.sources.picture_signature import is_picture
 from producer.sources.source import PICTURE_SUFFIXES, Kind, Source, SourceFailed
 
 UNREADABLE = (
@@ -27,6 +28,7 @@ class SourceSpec:
     text: as the user wrote it; a URL may hold a password.
     name: the text for logs and outputs, its password hidden.
     path: the file, folder or device; None for a URL and the demo.
+    recursive: of a folder: with the pictures of the folders in it.
     numbered, frames: of the demo: each frame shows its index; how many frames there are, None for no end.
     """
 
@@ -34,6 +36,7 @@ class SourceSpec:
     name: str
     kind: Kind
     path: Path | None = None
+    recursive: bool = False
     numbered: bool = False
     frames: int | None = None
 
@@ -63,7 +66,7 @@ class SourceSpec:
         if self.kind == "folder" and self.path:
             from producer.sources.folder import FolderSource
 
-            return FolderSource(self.path)
+            return FolderSource(self.path, recursive=self.recursive)
         from producer.sources.video import VideoSource
 
         return VideoSource(self)
@@ -114,7 +117,8 @@ def _parse_path(text: str) -> SourceSpec:
             f"there is no file or folder {hide_password(text)!r}; a source is a camera's number, a video file, a "
             "folder of pictures, an rtsp:// or http:// URL, or demo"
         )
-    kind: Kind = "folder" if is_folder or path.suffix.lower() in PICTURE_SUFFIXES else "video"
+    is_still = path.suffix.lower() in PICTURE_SUFFIXES or (path.is_file() and is_picture(path))
+    kind: Kind = "folder" if is_folder or is_still else "video"
     return SourceSpec(text=text, name=text, kind=kind, path=path)
 
 

@@ -1,7 +1,8 @@
-"""Read video through FFmpeg: a file, an RTSP camera, an HTTP stream in; BGR frames with exact timestamps out.
+"""Read video through FFmpeg: a file, an RTSP camera, an HTTP stream in; BGR frames with their times out.
 
-Every frame of a file that can be decoded is yielded. A damaged packet is skipped, with one log line for the first. A
-source that cannot be opened, holds no video, or breaks raises SourceFailed; so does a stream that is silent for 4 s.
+Every frame of a file that can be decoded is yielded, and the times of a file begin at 0 and only grow. A damaged packet
+is skipped, with one log line for the first. A source that cannot be opened, holds no video, or breaks raises
+SourceFailed; so does a stream that is silent for 4 s.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from typing import Any
 
 import av
 import av.error
-import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from pipeline.vision import jpeg
 from pipeline.vision.arrays import Image
+from producer.sources.frame_converter import FrameConverter
 from producer.sources.packet_skipper import PacketSkipper
 from producer.sources.source import Kind, SourceFailed, SourceFrame
 from producer.sources.source_spec import SourceSpec
+from producer.sources.streams import film_of, interval_s, start_s
+from producer.sources.timestamps import SteadyTimes
 
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 4.0
 MAX_DAMAGED = 100  # damaged packets in a row, after which reading fails
+DEFAULT_INTERVAL_S = 0.04
 
 _LIVE_OPTIONS = {"fflags": "nobuffer+discardcorrupt", "max_delay": "500000"}  # microseconds to wait for lost packets
 _OPTIONS: dict[Kind, dict[str, str]] = {
@@ -50,25 +53,26 @@ class VideoSource:
         self._location = str(spec.path) if spec.path else spec.name
         self._damaged = 0
         self._skipped = 0
-        self._reformatter = VideoReformatter()  # one for all frames: setting it up takes as long as a conversion
         # over HTTP, FFmpeg invents the timestamps of a live stream
         self._skipper = PacketSkipper() if spec.kind == "rtsp" else None
         self._container = _open(spec, self._location)
-        streams = self._container.streams.video
-        if not streams or streams[0].codec_context is None:
+        self._stream = film_of(self._container)
+        if self._stream is None:
             self._container.close()
             raise SourceFailed(f"{self._location} holds no video that can be decoded")
-        self._stream = streams[0]
+        self._converter = FrameConverter(self._stream)
         self.is_live = spec.kind != "video" and not self._container.duration
         self.total = None if self.is_live else _estimate(self._stream)
+        interval = interval_s(self._stream, DEFAULT_INTERVAL_S)
+        self._times = None if self.is_live else SteadyTimes(zero_s=start_s(self._stream), interval_s=interval)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         index = 0
         try:
-            for packet in self._packets():
-                for decoded in self._decode(packet):
-                    yield self._source_frame(index, decoded)
-                    index += 1
+            for image, at_s in self._images():
+                height, width = image.shape[:2]
+                yield SourceFrame(name=self._name, index=index, width=width, height=height, image=image, at_s=at_s)
+                index += 1
         except (av.error.FFmpegError, jpeg.BadImage, MemoryError) as error:
             reason = f"no data came for {READ_TIMEOUT_S:g} s" if _timed_out(error) else _reason(error)
             raise SourceFailed(f"{self._location} broke off: {reason}") from error
@@ -82,6 +86,13 @@ class VideoSource:
     def close(self) -> None:
         """Close the file or connection."""
         self._container.close()
+
+    def _images(self) -> Iterator[tuple[Image, float | None]]:
+        for packet in self._packets():
+            for decoded in self._decode(packet):
+                at_s = self._times.at_s(decoded.time) if self._times else decoded.time
+                yield from self._converter.convert(decoded, at_s)
+        yield from self._converter.flush()
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets, resuming after damaged parts of a file, and at last the empty packet that flushes."""
@@ -128,14 +139,6 @@ class VideoSource:
             log.warning("%s: a damaged packet is skipped: %s", self._location, _reason(error))
         self._damaged += 1
 
-    def _source_frame(self, index: int, decoded: Any) -> SourceFrame:
-        jpeg.check_size(decoded.width, decoded.height)
-        # One thread: with more, each frame costs more than it gains, and workers use the other cores.
-        converted = self._reformatter.reformat(decoded, format="bgr24", threads=1)
-        image = _upright(converted.to_ndarray().astype(np.uint8, copy=False), decoded.rotation)
-        height, width = image.shape[:2]
-        return SourceFrame(name=self._name, index=index, width=width, height=height, image=image, at_s=decoded.time)
-
 
 def _open(spec: SourceSpec, location: str) -> Any:
     url = f"file:{spec.path}" if spec.path else spec.text  # a file's name may look like a URL
@@ -156,12 +159,6 @@ def _estimate(stream: Any) -> int | None:
         return int(stream.frames)
     duration_s = stream.duration * stream.time_base if stream.duration else (stream.container.duration or 0) / 1_000_000
     return round(duration_s * stream.average_rate) or None if stream.average_rate else None
-
-
-def _upright(image: Image, rotation: int) -> Image:
-    """Rotate an image counter-clockwise by the multiple of 90 degrees that the file asks for."""
-    quarters = round(rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
 def _timed_out(error: Exception) -> bool:
