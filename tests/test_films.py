@@ -262,7 +262,7 @@ def test_of_two_sounds_the_one_that_can_be_decoded_is_written(tmp_path: Path, ca
     frames, _, heard, _ = copied(path, tmp_path / "out.mp4")
 
     assert (frames, heard > 20) == (FRAMES, True)
-    assert "film.mkv: FFmpeg has no decoder for the sound of track 1: left out" in caplog.text
+    assert "film.mkv: the sound of track 1 cannot be decoded: left out" in caplog.text
 
 
 def test_the_sound_of_joined_recordings_stays_with_the_pictures(tmp_path: Path) -> None:

@@ -26,11 +26,10 @@ def sound_of(container: Any, name: str) -> Any | None:
 
     name: of the file, for the log.
     """
-    tracks = list(container.streams.audio)
-    undecodable = [track.index for track in tracks if track.codec_context is None]
-    if undecodable:
-        log.warning("%s: FFmpeg has no decoder for the sound of track %s: left out", name, _listed(undecodable))
-    playable = [track for track in tracks if track.codec_context is not None]
+    playable = [track for track in container.streams.audio if _is_playable(track)]
+    for track in container.streams.audio:
+        if track not in playable:
+            log.warning("%s: the sound of track %d cannot be decoded: left out", name, track.index)
     best = container.streams.best("audio")
     return best if best in playable else next(iter(playable), None)
 
@@ -50,5 +49,6 @@ def _pixels(stream: Any) -> int:
     return int(stream.codec_context.width * stream.codec_context.height)
 
 
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _is_playable(track: Any) -> bool:
+    """Return whether there is a decoder for a sound track, and enough of it to know how it sounds."""
+    return track.codec_context is not None and track.codec_context.sample_rate > 0
