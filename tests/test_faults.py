@@ -19,6 +19,7 @@ from conftest import Server, wait_until
 from feeding import alive
 from processes import Process, Processes, descendants, gone, live, processes, wait_for_workers
 
+from chaos.lines import read_lines
 from models.classifier.card import DEFAULT_FOLDER
 from pipeline.bus.connection import connect
 from pipeline.bus.frame_ring import RingReader
@@ -256,6 +257,28 @@ def test_a_classifier_of_another_machine_gets_crops_of_a_file_that_shares_its_pi
     ledger = read_ledgers(server.bus, [camera])[camera]
     assert ledger.balances
     assert 1 <= ledger.dropped["pixels_gone"] <= 40  # those that were on their way before it had asked for crops
+
+
+def test_crops_that_expire_are_cut_again_from_the_same_pixels(
+    server: Server, processes: Processes, pictures: Path, tmp_path: Path
+) -> None:
+    clip, quiet, lines = pictures / "hand-over-face" / "bird.mkv", tmp_path / "quiet.jsonl", tmp_path / "out.jsonl"
+    detector = processes.start("detect", redis=server)
+    classifier = processes.start("classify", redis=server)
+    wait_for_workers(server)
+    assert processes.start("label", clip, "--json", quiet, redis=server).wait(60) == 0
+    detector.terminate()
+    detector.wait(10)
+    os.kill(classifier.pid, signal.SIGSTOP)
+
+    processes.start("detect", redis=server)
+    label = processes.start("label", clip, "--json", lines, redis=server)
+    wait_until(lambda: server.client.xlen("{s0}:faces:complete") >= 10, 30, "faces wait")
+    expired = server.client.delete(*server.client.scan_iter("{s0}:crops:*"))
+    os.kill(classifier.pid, signal.SIGCONT)
+
+    assert (label.wait(60), expired > 0) == (0, True)  # a new detector sends crops until it knows who needs them
+    assert read_lines(lines) == read_lines(quiet)
 
 
 def test_a_picture_that_never_fits_into_redis_gets_a_line_with_its_error(

@@ -49,6 +49,7 @@ class _Pending:
     """A frame that was read but is not written yet: its record while it is labelled, its line afterwards.
 
     jpeg: its pixels, b"" while they are only shared. shared: where they are.
+    were_gone: a worker has once not found its pixels, or the crops of it.
     result: that has come, while labels of other frames are awaited which its faces keep.
     """
 
@@ -56,6 +57,7 @@ class _Pending:
     frame: Frame | None = None
     jpeg: bytes = b""
     shared: SharedPixels | None = None
+    were_gone: bool = False
     result: FrameResult | None = None
     line: JsonLine | None = None
 
@@ -240,8 +242,10 @@ class Sender:
                 self._kept_labels.add(result)
             return self._complete(pending)
         if result.reason == "pixels_gone":
-            self._make_jpeg(pending)  # its worker was on another machine
-            pending.frame = msgspec.structs.replace(frame, shared=None)
+            self._make_jpeg(pending)  # in case its worker was on another machine
+            if pending.were_gone:
+                pending.frame = msgspec.structs.replace(frame, shared=None)
+            pending.were_gone = True  # crops that have expired are cut again from the same pixels, not from a JPEG
             self._send_again(pending)
         elif result.reason not in ("source_full", "memory"):  # those were known when it was published
             pending.line = error_line(source, source_frame, result.error or f"dropped: {result.reason}")
