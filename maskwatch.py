@@ -20,14 +20,16 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.chaos import chaos, chaos_janitor
     from commands.check import check
     from commands.dead import dead
+    from commands.errors import command_line
     from commands.label import label
     from commands.models import models
     from commands.password import password
     from commands.processes import camera, classify, detect, view
-    from commands.shared import command_line, load_config
+    from commands.shared import load_config
     from commands.status import health, status
     from commands.training import jobs, train, trainer
     from commands.up import demo, fork_workers, serve_embedded, up
+    from pipeline.runtime.redaction import hide_own_arguments
 except KeyboardInterrupt:
     sys.stderr.write(STOPPED)
     sys.exit(INTERRUPTED)
@@ -40,6 +42,7 @@ COMMANDS: tuple[click.Command, ...] = (
 
 def main() -> NoReturn:
     """Run the command line."""
+    hide_own_arguments()
     command_line(cli)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from commands.shared import fail, run_process
+from commands.errors import fail
+from commands.shared import run_process
 from pipeline.runtime.logs import configure_logging, is_json
 from pipeline.runtime.settings import setting_options
 

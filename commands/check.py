@@ -12,7 +12,10 @@ from typing import Any
 import click
 
 from commands.shared import checked_settings, parsed_source, redis_server
+from commands.training import GET_TRAINING
 from pipeline.bus.connection import connect, hide_password
+from pipeline.runtime.redaction import redact
+from pipeline.runtime.running_pipelines import find_running_pipelines
 from pipeline.runtime.settings import Settings, setting_options
 
 
@@ -27,7 +30,7 @@ def check(**values: Any) -> None:
             click.echo(f"ok       {part}: {find()}")
         except Exception as error:  # noqa: BLE001 -- each library has errors of its own, and the user must see them all
             missing += 1
-            click.echo(f"MISSING  {part}: {' '.join(str(error).split()) or type(error).__name__}")
+            click.echo(f"MISSING  {part}: {' '.join(redact(str(error)).split()) or type(error).__name__}")
     sys.exit(1 if missing else 0)
 
 
@@ -76,15 +79,22 @@ def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]
         return f"{hide_password(server.url) if settings.redis_url else 'embedded'}, version {version}"
 
     def port() -> str:
-        with socket.create_server((settings.host, settings.port)):
-            return f"{settings.host}:{settings.port} is free"
+        address = f"{settings.host}:{settings.port}"
+        for pipeline in find_running_pipelines():
+            if (pipeline.host, pipeline.port) == (settings.host, settings.port):
+                return f"{address} is that of `maskwatch {pipeline.command}`, process {pipeline.pid}, which runs"
+        try:
+            with socket.create_server((settings.host, settings.port)):
+                return f"{address} is free"
+        except OSError as error:
+            raise OSError(f"{address} cannot be used: {error.strerror}; choose another --port or --host") from error
 
     def training() -> str:
         from trainer.data.published_detector import read_published
         from trainer.networks.imagenet_weights import read_imagenet_weights
 
         if find_spec("tensorflow") is None:
-            return "not installed, needed only to train: run `make setup-dev`"
+            return f"not installed, needed only to train: {GET_TRAINING}"
         read_published()  # every training needs it
         read_imagenet_weights()
         return "TensorFlow is installed, and the weights to start from are there"

@@ -11,11 +11,11 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from commands.errors import fail
 from commands.shared import (
     COMMON,
     PIPELINE,
     check_models,
-    fail,
     parsed_source,
     prepare_process,
     redis_server,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from commands.shared import checked_settings, fail, report_failure, run_process
+from commands.errors import fail
+from commands.model_list import list_built_in, list_registry
+from commands.pipelines import SeveralPipelines, only_pipeline
+from commands.shared import checked_settings, run_process
+from models.card import read_card_as
+from models.files import ModelUnusable, indented_json
 from pipeline.runtime.settings import setting_options
 
 if TYPE_CHECKING:
+    from models.registry.kinds import ModelKind
     from models.registry.promotion import PromotionResult
     from models.registry.registry import Registry
-    from models.registry.version_table import VersionRow
 
 
 of_detector = click.option("--detector", "of_detector", is_flag=True, help="The detector's: for rollback and built-in.")
@@ -31,33 +34,13 @@ def models() -> None:
 @setting_options("models")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool, **values: Any) -> None:
-    """List the versions of classifier and detector; * marks the current ones.
+    """List the versions of classifier and detector; * marks the current ones. Without a registry: the built-in ones.
 
     What cannot be listed is one line on stderr; the exit status is 1 then.
     """
-    from models.files import ModelUnusable
-    from models.registry.kinds import KINDS
-    from models.registry.version_table import version_rows, version_table
-
-    def show(registry: Registry[Any]) -> None:
-        rows: list[VersionRow] = []
-        tables: list[str] = []
-        faults: list[str] = []
-        for kind in KINDS:
-            try:
-                found = version_rows(registry.of_kind(kind))
-                tables.append(version_table(found, registry.of_kind(kind).current(), kind))
-                rows += found
-            except ModelUnusable as error:  # the other kind may be listed
-                faults.append(str(error))
-        if as_json or tables:
-            click.echo(msgspec.json.encode(rows).decode() if as_json else "\n\n".join(tables))
-        for fault in faults:
-            report_failure(fault)
-        if faults:
-            sys.exit(1)
-
-    with_registry(values, show)
+    if named_location(values) is None:
+        run_process(lambda: list_built_in(as_json), ModelUnusable)
+    with_registry(values, lambda registry: list_registry(registry, as_json))
 
 
 @models.command("show")
@@ -65,8 +48,14 @@ def models_list(as_json: bool, **values: Any) -> None:
 @of_detector
 @setting_options("models")
 def models_show(version: str, of_detector: bool, **values: Any) -> None:
-    """Show a version's card as JSON."""
-    from models.files import indented_json
+    """Show a version's card as JSON. Without a registry there is one version, built-in."""
+    from models.registry.kinds import CLASSIFIER, DETECTOR
+    from models.registry.registry import BUILT_IN
+
+    if version == BUILT_IN and named_location(values) is None:
+        kind: ModelKind[Any] = DETECTOR if of_detector else CLASSIFIER
+        click.echo(indented_json(read_card_as(kind.card_type, kind.built_in)), nl=False)
+        return
 
     def show(registry: Registry[Any]) -> None:
         click.echo(indented_json(registry.card(registry.known(version))), nl=False)
@@ -79,7 +68,6 @@ def models_show(version: str, of_detector: bool, **values: Any) -> None:
 @setting_options("models")
 def models_register(run_folder: Path, **values: Any) -> None:
     """Add a run folder of training, of a classifier or detector, as a version; create the registry if need be."""
-    from models.files import ModelUnusable
     from models.registry.registry import RegistryError, register
 
     location = registry_location(values)
@@ -122,10 +110,26 @@ def models_rollback(of_detector: bool, **values: Any) -> None:
     with_registry(values, start, of_detector=of_detector)
 
 
+def named_location(values: dict[str, Any]) -> str | None:
+    """Return the registry that is named, else that of the pipeline that runs on this machine; None for built-in models.
+
+    End with status 2 and one line when pipelines run that use different ones.
+    """
+    if location := checked_settings(values).models:
+        return location
+    try:
+        pipeline = only_pipeline("models", "--models or MASKWATCH_MODELS")
+    except SeveralPipelines as error:
+        fail(str(error), 2)
+    return pipeline.models if pipeline else None
+
+
 def registry_location(values: dict[str, Any]) -> str:
-    """Return the registry's folder or URL; end with status 2 when none was named."""
-    return checked_settings(values).models or fail(
-        "name a registry, its folder or URL, with --models or MASKWATCH_MODELS", 2
+    """Return the registry's folder or URL; end with status 2 when there is none."""
+    return named_location(values) or fail(
+        "name a registry, its folder or URL, with --models or MASKWATCH_MODELS; without one there are the built-in "
+        "models alone, which `maskwatch models list` shows",
+        2,
     )
 
 
@@ -142,7 +146,6 @@ def with_registry(
         of_detector: with the detectors' registry; otherwise that of the kind that has `version`.
         version: None means the classifiers' registry.
     """
-    from models.files import ModelUnusable
     from models.registry.kinds import CLASSIFIER, DETECTOR
     from models.registry.registry import Registry, RegistryError, registry_with
     from models.registry.resolve import resolve_models

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from commands.shared import fail
+from commands.errors import fail
 from pipeline.runtime.settings import BadSettings, Settings
 
 MIN_CHARACTERS, MAX_CHARACTERS = 8, 1024

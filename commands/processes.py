@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from commands.errors import fail
 from commands.password import check_access
-from commands.shared import CAMERA, COMMON, VIEW, check_camera_name, fail, parsed_source, process_settings, run_process
+from commands.shared import CAMERA, COMMON, VIEW, check_camera_name, parsed_source, process_settings, run_process
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
 from pipeline.runtime.settings import setting_options
 

@@ -1,14 +1,12 @@
-"""What commands share: check settings, reach Redis, and end with one line on stderr when something is wrong.
+"""What commands share: check settings, find and reach Redis, and run a process to its end.
 
-Exit status: 0 done, 1 failed while running, 2 wrong usage or settings.
+What goes wrong ends the command with one line (errors.py).
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,50 +15,26 @@ import click
 import msgspec
 import redis
 
+from commands.errors import fail
+from commands.pipelines import DEFAULT_REDIS, NOTHING_RUNS, SeveralPipelines, only_pipeline
 from pipeline.bus.connection import BadUrl, Unreachable, check_reachable, connect
 from pipeline.bus.messages import FILE_PREFIX
 from pipeline.bus.shards import UnusableRedis, check_eviction
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS, ChildFailed
 from pipeline.runtime.embedded_server import ServerFailed, StartingServer, embedded_server
-from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.running_pipelines import find_running_pipelines
 from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read_settings_file, settings_from
 
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
 
-log = logging.getLogger(__name__)
-
-DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 # The settings of every process, of commands that start child processes, of the workers, of cameras, and of the viewer.
 COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
 CAMERA = ("fps", "deadline_s", "relabel_s", "jpeg_quality", "loop", "shared_memory", "seed")
 VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
-
-
-def command_line(cli: click.Group) -> NoReturn:
-    """Run the command line. With --log-json, click's own usage errors become JSON lines, too."""
-    if not wants_json_logs(sys.argv[1:], os.environ):
-        sys.exit(cli.main(prog_name="maskwatch"))
-    configure_logging(as_json=True, level="WARNING")  # until a process sets its own
-    try:
-        sys.exit(cli.main(prog_name="maskwatch", standalone_mode=False))
-    except click.ClickException as error:
-        fail(error.format_message(), error.exit_code)
-    except click.Abort:
-        sys.exit(1)
-
-
-def wants_json_logs(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Return whether JSON lines are asked for, before click has read anything."""
-    flags = [word for word in arguments if word in ("--log-json", "--no-log-json")]
-    if flags:
-        return flags[-1] == "--log-json"
-    try:
-        return bool(click.BOOL.convert(environment.get("MASKWATCH_LOG_JSON") or "false", None, None))
-    except click.BadParameter:  # the command that takes the variable reports it
-        return False
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -102,9 +76,23 @@ def prepare_process(values: dict[str, Any]) -> Settings:
 
 
 def process_settings(values: dict[str, Any]) -> Settings:
-    """Return the checked settings of one process, which needs a running Redis; the default one unless named."""
+    """Return the checked settings of one process, which needs a running Redis; see used_redis()."""
     settings = prepare_process(values)
-    return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=DEFAULT_REDIS)
+    return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=used_redis(settings))
+
+
+def used_redis(settings: Settings) -> str:
+    """Return the URL of the Redis that is named, else of the pipeline that runs on this machine, else the default.
+
+    End with status 2 and one line when several pipelines run.
+    """
+    if settings.redis_url:
+        return settings.redis_url
+    try:
+        pipeline = only_pipeline("redis_url", "--redis or MASKWATCH_REDIS_URL")
+    except SeveralPipelines as error:
+        fail(str(error), 2)
+    return pipeline.redis_url if pipeline else DEFAULT_REDIS
 
 
 def parsed_source(text: str, prefix: str = "") -> SourceSpec:
@@ -157,21 +145,6 @@ def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoRetur
         fail(str(error), 1)
 
 
-def fail(text: str, exit_status: int) -> NoReturn:
-    """End with one line on stderr."""
-    report_failure(text)
-    sys.exit(exit_status)
-
-
-def report_failure(text: str) -> None:
-    """Print one line on stderr."""
-    line = " ".join(text.split())
-    if is_json():
-        log.error("%s", line)
-    else:
-        click.echo(f"maskwatch: {line}", err=True)
-
-
 @contextmanager
 def redis_server(settings: Settings) -> Iterator[StartingServer]:
     """Yield the Redis that the settings name, or an embedded one."""
@@ -187,12 +160,15 @@ def redis_server(settings: Settings) -> Iterator[StartingServer]:
 
 @contextmanager
 def redis_client(values: dict[str, Any], *expected: type[Exception]) -> Iterator[Any]:
-    """Yield a client of the Redis that the settings name; end with one line when it fails."""
-    url = checked_settings(values).redis_url or DEFAULT_REDIS
-    errors: tuple[type[Exception], ...] = (Unreachable, redis.RedisError, ValueError, *expected)
+    """Yield a client of the Redis that used_redis() finds; end with one line when it fails."""
+    url = used_redis(checked_settings(values))
+    errors: tuple[type[Exception], ...] = (redis.RedisError, ValueError, *expected)
     try:
         with connect(url) as client:
             check_reachable(client, url)
             yield client
+    except Unreachable as error:
+        nothing_runs = url == DEFAULT_REDIS and not find_running_pipelines()
+        fail(f"{NOTHING_RUNS}, and {error}" if nothing_runs else str(error), 1)
     except errors as error:
         fail(str(error), 1)

@@ -13,7 +13,8 @@ from typing import Any
 import click
 import msgspec
 
-from commands.shared import fail, redis_client
+from commands.errors import fail
+from commands.shared import redis_client
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_heartbeats, read_status, status_table
 from pipeline.runtime.settings import setting_options

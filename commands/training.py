@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from commands.shared import COMMON, DEFAULT_REDIS, checked_settings, fail, prepare_process, redis_client, run_process
+from commands.errors import fail
+from commands.shared import COMMON, checked_settings, prepare_process, redis_client, run_process, used_redis
 from pipeline.bus.connection import CLUSTER, Redis
 from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.running_pipelines import find_running_pipelines
 from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from trainer.settings import TrainSettings
 
 START_TRAINER = "start one with `maskwatch trainer`"
-NEEDS_TENSORFLOW = "training needs TensorFlow, which is not installed: run `make setup-dev`"
+# Not `pip install maskwatch[train]`: no package index has maskwatch.
+GET_TRAINING = "run `make setup-dev` in a checkout of maskwatch's repository; no package index has it"
+NEEDS_TENSORFLOW = f"training needs TensorFlow, which is not installed: {GET_TRAINING}"
 
 
 @click.command()
@@ -122,7 +126,17 @@ def train_as_job(settings: TrainSettings, models: str | None, time_limit_h: int,
     with redis_client({"redis_url": redis_url}, JobRejected) as client:
         id_ = enqueue_job(client, spec, time_limit_s=time_limit_h * 3600)
         hint = "" if has_trainer(client) else f"; it waits for a trainer: {START_TRAINER}"
+    hint += loss_hint(redis_url)
     click.echo(f"job {id_} is in the queue: `maskwatch jobs {id_}` shows its progress, --cancel ends it{hint}")
+
+
+def loss_hint(redis_url: str) -> str:
+    """Return what to do for jobs in the embedded server of a running pipeline; nothing for those in another Redis."""
+    ends_with = [one for one in find_running_pipelines() if one.embedded and one.redis_url == redis_url]
+    return "".join(
+        f"; it is lost when `maskwatch {one.command}`, process {one.pid}, ends: --jobs-redis names a Redis that lasts"
+        for one in ends_with
+    )
 
 
 @click.command()
@@ -177,8 +191,8 @@ def print_jobs(client: Redis, found: list[TrainingRun] | TrainingRun, as_json: b
 
 
 def jobs_redis_url(settings: Settings) -> str:
-    """Return the URL of the Redis that keeps the jobs: --jobs-redis, else --redis, else the default."""
-    url = settings.jobs_redis or settings.redis_url or DEFAULT_REDIS
+    """Return the URL of the Redis that keeps the jobs: --jobs-redis, else that of used_redis()."""
+    url = settings.jobs_redis or used_redis(settings)
     if url.partition("://")[0] in CLUSTER:  # rq's transactions use keys of several slots
         fail("training jobs need a Redis that is no cluster: name one with --jobs-redis", 2)
     return url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands import shared
+from commands.errors import fail
 from commands.password import check_access
 from commands.shared import CAMERA, PIPELINE, STARTERS, VIEW
 from pipeline.bus.connection import hide_password
@@ -26,6 +28,7 @@ from pipeline.runtime.children import (
 from pipeline.runtime.embedded_server import keep_server
 from pipeline.runtime.fork_server import serve_forks
 from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.running_pipelines import RunningPipeline, announced
 from pipeline.runtime.settings import Settings, setting_options
 from pipeline.runtime.stop_signals import calling_on_stop_signals
 from pipeline.runtime.worker_pool import WorkerPool, adjust_pools, reading_heartbeats
@@ -73,14 +76,14 @@ def parsed_cameras(cameras: Sequence[str]) -> dict[str, SourceSpec]:
     for text in cameras:
         name, _, source = text.partition("=")
         if not is_camera_name(name) or not source:  # it may be a URL, whose "=" is in its password or parameters
-            shared.fail(
+            fail(
                 f"--camera {hide_password(text)}: write NAME=SOURCE, for example door=rtsp://camera.lan/stream, with "
                 "at most 32 of a-z 0-9 - in the name",
                 2,
             )
         shared.check_camera_name(name, "--camera")
         if name in sources:
-            shared.fail(f"--camera {name}: the name is given twice", 2)
+            fail(f"--camera {name}: the name is given twice", 2)
         sources[name] = shared.parsed_source(source, f"--camera {name}: ")
     return sources
 
@@ -103,9 +106,10 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
             children.start("view", *flags_of(settings, *VIEW), environment=environment)
             start_workers(children, settings, environment, detectors=1, classifiers=1)
             server.wait()
+            found = running_pipeline(settings, server.url, list(sources))
             fixed = {"detector": settings.detectors, "classifier": settings.classifiers}
             pools = [WorkerPool(children, role) for role, count in fixed.items() if count is None]
-            with reading_heartbeats(server.url) as beats:
+            with reading_heartbeats(server.url) as beats, announced(found):
                 while not stop.wait(SUPERVISE_INTERVAL_S):
                     children.supervise()
                     adjust_pools(pools, beats)
@@ -113,3 +117,18 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
 
     with calling_on_stop_signals(stop.set):
         shared.run_process(start, ModelUnusable)
+
+
+def running_pipeline(settings: Settings, redis_url: str, cameras: list[str]) -> RunningPipeline:
+    """Return what other commands need to find this pipeline. cameras: their names."""
+    models = settings.models
+    return RunningPipeline(
+        pid=os.getpid(),
+        command=click.get_current_context().info_name or "up",
+        redis_url=redis_url,
+        embedded=settings.redis_url is None,
+        cameras=cameras,
+        models=str(Path(models).absolute()) if models and "://" not in models else models,
+        host=settings.host,
+        port=settings.port,
+    )

@@ -43,6 +43,16 @@ class Server:
         return self.bus.shards[0]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_foreign_pipelines() -> Iterator[None]:
+    """Let commands of tests find no pipeline that runs on this machine already."""
+    folder = tempfile.mkdtemp(prefix="mw-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def server(valkey: Server) -> Server:
     """The server that most tests use."""

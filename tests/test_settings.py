@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import maskwatch
 from commands import up
-from commands.shared import wants_json_logs
+from commands.errors import wants_json_logs
 from pipeline.runtime.settings import BadSettings, Settings, flag_of, read_settings_file, settings_from
 
 
@@ -169,7 +169,7 @@ def test_what_is_no_error_is_as_it_always_is_where_lines_are_json() -> None:
 
 
 def maskwatch_where(command: list[str], log_json: str) -> subprocess.CompletedProcess[str]:
-    program = "import maskwatch; from commands.shared import command_line; command_line(maskwatch.cli)"
+    program = "import maskwatch; from commands.errors import command_line; command_line(maskwatch.cli)"
     return subprocess.run(
         [sys.executable, "-c", program, *command],
         capture_output=True,

@@ -1,4 +1,5 @@
-"""List a registry's versions of one kind: a row for each version out, and a table of the rows for people.
+"""List a registry's versions of one kind: a row for each version out, and a table of the rows for people. Without a
+registry there is one version of each kind, the built-in one.
 
 The row of a version whose card is missing or damaged reports that.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from models.card import read_card_as
 from models.files import ModelUnusable
 from models.registry.current_version import CurrentVersion
 from models.registry.kinds import AnyCard, ModelKind
@@ -39,6 +41,12 @@ def version_rows(registry: Registry[AnyCard]) -> list[VersionRow]:
     return [_row(registry, BUILT_IN, current), *sorted(found, key=lambda row: row.created or "")]
 
 
+def built_in_row(kind: ModelKind[AnyCard]) -> VersionRow:
+    """Return the version that is used without a registry."""
+    card = read_card_as(kind.card_type, kind.built_in)
+    return _row_of(card, kind, BUILT_IN, current=True, size_bytes=_built_in_size(kind))
+
+
 def version_table(found: list[VersionRow], current: CurrentVersion, kind: ModelKind[AnyCard]) -> str:
     """Return the rows of a kind as text for people."""
     lines = [f"  {kind.name.upper():<26} {'ARCH':<10} {'SIZE':>8}  {'CREATED':<16}  MEASURED ({kind.measured})"]
@@ -62,14 +70,19 @@ def _row(registry: Registry[AnyCard], version: str, current: str) -> VersionRow:
     except ModelUnusable as error:
         return VersionRow(version=version, kind=kind.name, current=version == current, damaged=str(error))
     if version == BUILT_IN:
-        size_bytes: int | None = (kind.built_in / kind.network).stat().st_size
-    else:
-        file = registry.files(version).get(kind.network)
-        size_bytes = file.size_bytes if file else None
+        return _row_of(card, kind, version, current=version == current, size_bytes=_built_in_size(kind))
+    file = registry.files(version).get(kind.network)
+    size_bytes = file.size_bytes if file else None
+    return _row_of(card, kind, version, current=version == current, size_bytes=size_bytes)
+
+
+def _row_of(
+    card: AnyCard, kind: ModelKind[AnyCard], version: str, *, current: bool, size_bytes: int | None
+) -> VersionRow:
     return VersionRow(
         version=version,
         kind=kind.name,
-        current=version == current,
+        current=current,
         labels_as=card.version,
         arch=card.arch,
         size_bytes=size_bytes,
@@ -80,3 +93,7 @@ def _row(registry: Registry[AnyCard], version: str, current: str) -> VersionRow:
             if set(kind.figures) & figures.keys()
         },
     )
+
+
+def _built_in_size(kind: ModelKind[AnyCard]) -> int:
+    return (kind.built_in / kind.network).stat().st_size

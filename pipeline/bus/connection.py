@@ -75,8 +75,13 @@ OTHER_AUTHORITY = "another certificate authority (CA) than that of ssl_ca_certs 
 # Hides everything from the first colon after scheme:// to the last @. Without a scheme, only if no slash precedes the
 # colon: then it is most likely a file's path.
 _CREDENTIALS = re.compile(r"([^:/?#@]*://[^:]*:|[^:/?#@]*:(?!//)).*@", re.DOTALL)
-# redis-py and cameras accept passwords as parameters too; what looks like the next parameter may belong to it
-_NAMED_PASSWORD = re.compile(r"[?&](?:\w+_)?(?:password|passwd|pass|pwd)=", re.IGNORECASE)
+# Redis-py and cameras accept passwords as parameters, too; what looks like the next parameter may belong to it. Some
+# cameras want them in the path: /user=me_password=secret_channel=1
+_NAMED_PASSWORD = re.compile(
+    r"[?&;/_](?:\w*(?:password|passwd|passwort|pwd|psw|token|secret|credential|signature|loginpas|apikey)"
+    r"|(?:\w+[_-])?(?:pass|pw|key|auth|sig))=",
+    re.IGNORECASE,
+)
 
 
 class BadUrl(ValueError):

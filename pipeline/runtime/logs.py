@@ -1,4 +1,4 @@
-"""Log to stderr: text for people, or one JSON object per line for programs.
+"""Log to stderr: text for people, or one JSON object per line for programs. No line shows the password of a URL.
 
 In JSON mode nothing else is written: warnings and uncaught errors, also those of threads, become lines too. What native
 libraries write to stderr themselves is captured only where `capture_stderr` is called, which is the trainer.
@@ -11,10 +11,13 @@ import os
 import sys
 import threading
 import time
+import traceback
 from types import TracebackType
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
+
+from pipeline.runtime.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,17 @@ class _JsonLines(JsonFormatter):
         return super().format(record)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Add the identity after renaming: its field `process` is not the record's."""
-        return log_data | _identity
+        """Hide passwords; add the identity after renaming: its field `process` is not the record's."""
+        shown = {name: redact(value) if isinstance(value, str) else value for name, value in log_data.items()}
+        return shown | _identity
+
+
+class _TextLines(logging.Formatter):
+    """Format a record for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback of an error below it."""
+        return redact(super().format(record))
 
 
 def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
@@ -48,14 +60,14 @@ def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
     if as_json:
         handler.setFormatter(_JsonLines(FIELDS, rename_fields=NAMES))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    if as_json:
-        logging.captureWarnings(True)
-        sys.excepthook = _log_error
-        sys.unraisablehook = lambda found: _log_error(found.exc_type, found.exc_value, found.exc_traceback)
-        threading.excepthook = lambda found: _log_error(found.exc_type, found.exc_value, found.exc_traceback)
+    logging.captureWarnings(as_json)
+    report = _log_error if as_json else _print_error
+    sys.excepthook = report
+    sys.unraisablehook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
+    threading.excepthook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def capture_stderr() -> None:
@@ -105,3 +117,8 @@ def _log_lines(read_end: int) -> None:
 def _log_error(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if error is not None and not issubclass(kind, SystemExit):
         log.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
+
+
+def _print_error(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, SystemExit):
+        sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

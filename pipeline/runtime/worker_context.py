@@ -28,6 +28,7 @@ from pipeline.runtime.heartbeat import send_heartbeats
 from pipeline.runtime.logs import set_log_identity
 from pipeline.runtime.memory import keep_memory
 from pipeline.runtime.metrics_server import serve_metrics
+from pipeline.runtime.redaction import redact
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stop_signals import calling_on_stop_signals
 from pipeline.runtime.watchdog import Watchdog
@@ -158,7 +159,7 @@ class WorkerContext:
             beat_at=now,
             model=self.model,
             camera=self.camera,
-            state=self.state,
+            state=redact(self.state),
             rates=self.rates,
             busy=self.busy_share,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pipeline.bus.connection import hide_password
 from producer.sources.picture_signature import is_picture
@@ -127,10 +127,26 @@ def _kind_of_url(text: str) -> Kind:
         parts = urlsplit(text)
         kind, host = _SCHEMES.get(parts.scheme.lower()), parts.hostname
         _ = parts.port  # raises when it is not a number
+        _check_password(parts)
     except ValueError:  # its text may contain a password
         raise SourceFailed(UNREADABLE) from None
     if kind is None:
-        raise SourceFailed(f"{hide_password(text)}: sources have the schemes {', '.join(sorted(_SCHEMES))}")
+        scheme = text.partition("://")[0]  # no more: the rest of a foreign URL may be a key
+        raise SourceFailed(
+            f"{hide_password(scheme)}:// cannot be read: sources have the schemes {', '.join(sorted(_SCHEMES))}"
+        )
     if not host:
         raise SourceFailed(f"{hide_password(text)} names no host")
     return kind
+
+
+def _check_password(parts: SplitResult) -> None:
+    """Check that no raw character of a password ended the host's part of a URL too early.
+
+    Raises:
+        ValueError: an @ comes later, so what was taken for host and port may be part of user and password.
+    """
+    credentials_may_go_on = "@" in parts.netloc or parts.netloc.rpartition("]")[2].count(":") > 0
+    name_of_parameter, _, _ = parts.query.partition("=")
+    if "@" in parts.fragment or (credentials_may_go_on and "@" in parts.path + name_of_parameter):
+        raise ValueError("a raw character in a password")
