@@ -12,11 +12,14 @@ from pipeline.runtime.settings import BadSettings, Settings
 MIN_CHARACTERS, MAX_CHARACTERS = 8, 1024
 
 
-@click.command()
-def password() -> None:
+@click.command(options_metavar="")
+@click.argument("words", nargs=-1, metavar="")
+def password(words: tuple[str, ...]) -> None:
     """Ask for a password, or read it from stdin; print the value for MASKWATCH_PASSWORD_HASH."""
     from viewer.security.authenticator import password_hash
 
+    if words:
+        fail("give no argument: this command asks for the password, because others can read command lines", 2)
     if sys.stdin.isatty():
         text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

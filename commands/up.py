@@ -45,7 +45,14 @@ def demo(**values: Any) -> None:
 
 
 @click.command()
-@click.option("--camera", "cameras", multiple=True, metavar="NAME=SOURCE", help="A camera; may be given several times.")
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    envvar="MASKWATCH_CAMERAS",
+    metavar="NAME=SOURCE",
+    help="A camera; may be given several times. Without it: MASKWATCH_CAMERAS, separated by spaces.",
+)
 @setting_options(*STARTERS, *VIEW, *PIPELINE, *CAMERA)
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
