@@ -30,10 +30,15 @@ def password(words: tuple[str, ...]) -> None:
 
 
 def check_access(settings: Settings) -> None:
-    """End with status 2 and one line when these settings would let other machines use the viewer without a password."""
+    """End with status 2 and one line when these settings would let other machines use the viewer without a password.
+
+    Also when its base path cannot be used.
+    """
     from viewer.security.authenticator import check_access_settings
+    from viewer.serving.base_path import base_path_of
 
     try:
         check_access_settings(settings)
+        base_path_of(settings)
     except BadSettings as error:
         fail(str(error), 2)

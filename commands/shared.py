@@ -34,7 +34,7 @@ COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metri
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
 CAMERA = ("fps", "deadline_s", "relabel_s", "jpeg_quality", "loop", "shared_memory", "seed")
-VIEW = ("host", "port", "max_viewers", "origins", "password_hash", "session_key")
+VIEW = ("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key")
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:

@@ -28,6 +28,7 @@ from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
+from viewer.serving.base_path import BasePathMiddleware, base_path_of
 from viewer.serving.connection_limiter import ConnectionLimiter
 from viewer.serving.server import listen, page_url, serve
 from viewer.serving.websocket_limiter import WebSocketLimiter
@@ -46,19 +47,20 @@ def main(settings: Settings) -> int:
     """Serve until a signal or the end of the parent; return the exit status.
 
     Raises:
-        BadSettings: other machines would be served without a password.
+        BadSettings: other machines would be served without a password, or the base path is that of a route.
         PortInUse: the viewer cannot listen on its address.
         FileNotFoundError: a part of the page is missing.
     """
     if not SOCKET_IO_JS.is_file():
         raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
     authenticator = Authenticator(settings)
+    base_path = base_path_of(settings)
     listening = listen(settings.host, settings.port)
     authenticator.check_address(listening.getsockname()[0])  # a name may have resolved to another address before
     if settings.log_json:
-        log.info("viewer at %s", page_url(listening))
+        log.info("viewer at %s", page_url(listening, base_path))
     else:
-        print(f"Viewer: {page_url(listening)}", flush=True)
+        print(f"Viewer: {page_url(listening, base_path)}", flush=True)
     rejections = RejectionLog()
     return serve(listening, lambda cleanup: create_app(settings, authenticator, rejections, cleanup), rejections)
 
@@ -81,7 +83,8 @@ def create_app(
     for work in (live_view.follow, lambda: broadcast_status(context, sockets)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
-    return SecurityMiddleware(websockets, authenticator, rejections), context
+    secured = SecurityMiddleware(websockets, authenticator, rejections)
+    return BasePathMiddleware(secured, base_path_of(settings)), context
 
 
 def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:

@@ -26,6 +26,7 @@ InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
 RelabelS = Annotated[float, Meta(ge=0, le=MAX_RELABEL_S)]
 Score = Annotated[float, Meta(gt=0, lt=1)]
 SessionKey = Annotated[str, Meta(min_length=32)]
+BasePath = Annotated[str, Meta(pattern=r"\A(/[A-Za-z0-9][A-Za-z0-9._~-]*)*/?\Z")]
 Token = Annotated[str, Meta(min_length=16)]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -104,6 +105,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     session_key: Annotated[SessionKey | None, Meta(description="signs sessions; default: random at each start")] = None
     origins: Annotated[str | None, Meta(description="additional allowed origins, comma-separated")] = None
+    base_path: Annotated[
+        BasePath | None, Meta(description="path of the page behind a proxy, for example /maskwatch; default: /")
+    ] = None
     metrics_token: Annotated[Token | None, Meta(description="bearer token that readers of metrics must send")] = None
     max_viewers: Annotated[int, Meta(ge=1, le=120, description="maximum number of browsers and MJPEG streams")] = 100
 

@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 
-from flask import Flask, Response, make_response, redirect, render_template, request
+from flask import Flask, Response, make_response, redirect, render_template, request, url_for
 
 from viewer.security.authenticator import DEVICE_RETENTION_S, SESSION_DURATION_S, Authenticator, Session, session_of
 from viewer.security.login_throttle import LoginThrottle
@@ -56,7 +56,7 @@ def add_login(app: Flask, authenticator: Authenticator, rejections: RejectionLog
             rejections.log(request.environ, "sign-out with a forged token, or none")
             return Response("this page was too old; load it again\n", 403, mimetype="text/plain")
         authenticator.end(session)
-        return set_cookie(make_response(redirect("/login", 303)), "session", "", 0)
+        return set_cookie(make_response(redirect(url_for("login"), 303)), "session", "", 0)
 
     @app.get("/api/session")
     def session() -> Response:
@@ -79,7 +79,7 @@ def login_form(authenticator: Authenticator, message: str = "", status: int = 20
 
 def redirect_to_page() -> Response:
     """Redirect a browser to the page."""
-    return make_response(redirect("/", 303))
+    return make_response(redirect(url_for("page"), 303))
 
 
 def set_cookie(answer: Response, purpose: str, value: str, max_age_s: int | None) -> Response:
@@ -93,6 +93,7 @@ def set_cookie(answer: Response, purpose: str, value: str, max_age_s: int | None
         max_age=max_age_s,
         secure=is_https(request.environ),
         httponly=True,
+        path=request.script_root or "/",
         samesite="Lax",
     )
     return answer

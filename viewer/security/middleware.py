@@ -30,7 +30,8 @@ LOGIN = "/login"
 PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
 MAX_BODY = 4096  # bytes; the longest body is a password
-HTTP_PREFIX, HTTPS_PREFIX = "maskwatch-", "__Host-maskwatch-"  # prefixes of cookie names
+# Prefixes of cookie names. Browsers accept __Host- for the path / only.
+HTTP_PREFIX, HTTPS_PREFIX, HTTPS_PATH_PREFIX = "maskwatch-", "__Host-maskwatch-", "__Secure-maskwatch-"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -54,7 +55,7 @@ class Denial(Struct, frozen=True, kw_only=True):
     text: str
 
 
-NOT_SIGNED_IN = Denial(status=HTTPStatus.UNAUTHORIZED, text="not signed in; a browser signs in at /login")
+NOT_SIGNED_IN = Denial(status=HTTPStatus.UNAUTHORIZED, text="not signed in: open the page in a browser and sign in")
 
 
 class SecurityMiddleware:
@@ -75,7 +76,7 @@ class SecurityMiddleware:
         if denial is None:
             return self._app(environ, start)
         if denial is NOT_SIGNED_IN and environ["PATH_INFO"] == "/":
-            return redirect(LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
+            return redirect(environ["SCRIPT_NAME"] + LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
         self._rejections.log(environ, denial.text)
         return _response(environ, denial)(environ, start)
 
@@ -118,15 +119,20 @@ class SecurityMiddleware:
 
 
 def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
-    """Return the name of a cookie; over https its prefix restricts it to https and to this host."""
-    return (HTTPS_PREFIX if is_https(environ) else HTTP_PREFIX) + purpose
+    """Return the name of a cookie; over https its prefix restricts it to https, and without a base path to this host."""
+    return (https_prefix(environ) if is_https(environ) else HTTP_PREFIX) + purpose
+
+
+def https_prefix(environ: WSGIEnvironment) -> str:
+    """Return the prefix of the names of cookies that are set over https."""
+    return HTTPS_PATH_PREFIX if environ["SCRIPT_NAME"] else HTTPS_PREFIX
 
 
 def cookie_value(environ: WSGIEnvironment, purpose: str) -> str | None:
     """Return the value of a cookie. One set over https counts even if the proxy does not report https every time."""
     # the parser in werkzeug.http raises where the header is not UTF-8
     found = parse_cookie(environ.get("HTTP_COOKIE"))
-    return found.get(HTTPS_PREFIX + purpose) or found.get(cookie_name(environ, purpose))
+    return found.get(https_prefix(environ) + purpose) or found.get(cookie_name(environ, purpose))
 
 
 def is_https(environ: WSGIEnvironment) -> bool:

@@ -81,12 +81,12 @@ def _bind(address: tuple[str, int], family: socket.AddressFamily) -> socket.sock
         time.sleep(PORT_RETRY_S)
 
 
-def page_url(listening: socket.socket) -> str:
-    """Return the URL of the viewer for a browser on this machine."""
+def page_url(listening: socket.socket, base_path: str) -> str:
+    """Return the URL of the viewer for a browser on this machine. base_path: as in BasePathMiddleware."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 -- asked for by the user; a browser needs a real address
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"http://[{host}]:{port}{base_path}/" if ":" in host else f"http://{host}:{port}{base_path}/"
 
 
 def serve(listening: socket.socket, start: Start, rejections: RejectionLog) -> int:

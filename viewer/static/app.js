@@ -13,7 +13,8 @@ const SPEAK_MS = 4000; // how often the summary for screen readers changes
 
 const $ = (id) => document.getElementById(id);
 const tiles = new Map();
-const socket = io({ transports: ["websocket"], reconnectionDelay: 300, reconnectionDelayMax: 2000 });
+const base = document.documentElement.dataset.base; // the path before all others, behind a proxy; else empty
+const socket = io({ path: `${base}/socket.io/`, transports: ["websocket"], reconnectionDelay: 300, reconnectionDelayMax: 2000 });
 let statusAt = 0;
 let full = null;
 let watched = "";
@@ -37,7 +38,7 @@ socket.on("connect", () => {
 });
 socket.on("disconnect", refresh);
 socket.on("connect_error", async () => {
-  const answer = await fetch("api/session").catch(() => null);
+  const answer = await fetch(`${base}/api/session`).catch(() => null);
   rejected = answer !== null;
   signedOut = answer?.status === 401;
   if (signedOut) socket.disconnect(); // without a session it would only be rejected again
