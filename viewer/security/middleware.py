@@ -119,7 +119,7 @@ class SecurityMiddleware:
 
 
 def cookie_name(environ: WSGIEnvironment, purpose: str) -> str:
-    """Return the name of a cookie; over https its prefix restricts it to https, and without a base path to this host."""
+    """Return a cookie's name; over https its prefix restricts it to https, and without a base path to this host."""
     return (https_prefix(environ) if is_https(environ) else HTTP_PREFIX) + purpose
 
 
