@@ -29,6 +29,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.status import health, status
     from commands.training import jobs, train, trainer
     from commands.up import demo, fork_workers, serve_embedded, up
+    from pipeline.runtime.logs import hide_passwords_of_uncaught_errors
     from pipeline.runtime.redaction import hide_own_arguments
 except KeyboardInterrupt:
     sys.stderr.write(STOPPED)
@@ -43,6 +44,7 @@ COMMANDS: tuple[click.Command, ...] = (
 def main() -> NoReturn:
     """Run the command line."""
     hide_own_arguments()
+    hide_passwords_of_uncaught_errors()
     command_line(cli)
 
 

@@ -39,7 +39,9 @@ COMPOSE_FLAGS = {  # of the plugin and of docker-compose 1.29
     "down": {"-v"},
 }
 CLUSTER = "overlays/cluster"
-OTHER_VARIABLES = frozenset({"MASKWATCH_DATA", "MASKWATCH_SOURCE", "MASKWATCH_CAMERAS", "MASKWATCH_CONFIG", "MASKWATCH_DOCKER_ENGINE"})
+OTHER_VARIABLES = frozenset(
+    {"MASKWATCH_DATA", "MASKWATCH_SOURCE", "MASKWATCH_CAMERAS", "MASKWATCH_CONFIG", "MASKWATCH_DOCKER_ENGINE"}
+)
 
 
 def maskwatch_rule(command: Command) -> None:

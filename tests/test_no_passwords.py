@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
+from command_lines import run_all
 from conftest import Server, wait_until
 from processes import Processes, descendants, processes
 
@@ -64,36 +65,30 @@ WRONG = [
     f"models list --models nowhere://key:{PLANTED}@bucket/models",
     f"password {PLANTED}",
 ]
-# Runs each command line of WRONG as the program does, in one process, and prints its exit status and what it wrote.
-RUN_ALL = """
-import contextlib, io, json, sys
-import maskwatch
-found = []
-for words in json.load(sys.stdin):
-    sys.argv, written = ["maskwatch", *words], io.StringIO()
-    with contextlib.redirect_stderr(written), contextlib.redirect_stdout(written):
-        try:
-            maskwatch.main()
-        except SystemExit as end:
-            found.append((end.code, written.getvalue()))
-print(json.dumps(found))
-"""
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
 def test_no_error_shows_a_password(json_lines: bool) -> None:
-    words = [command.split(" ") for command in WRONG]
-    environment = os.environ | {"MASKWATCH_LOG_JSON": str(json_lines).lower()}
+    found = run_all(WRONG, MASKWATCH_LOG_JSON=str(json_lines).lower())
 
-    program = [sys.executable, "-c", RUN_ALL]
-    given = json.dumps(words)
-    done = subprocess.run(program, input=given, capture_output=True, text=True, timeout=60, check=True, env=environment)
-
-    found = dict(zip(WRONG, json.loads(done.stdout), strict=True))
     assert [command for command, (status, text) in found.items() if status not in (1, 2) or not text] == []
     assert [command for command, (_, text) in found.items() if PLANTED.lower() in text.lower()] == []
     for _, text in found.values():
         assert not json_lines or all(json.loads(line) for line in text.splitlines())
+
+
+def test_the_traceback_of_an_uncaught_error_shows_no_password() -> None:
+    program = (
+        "import maskwatch\n"
+        "def fail(cli): raise RuntimeError('rtsp://admin:' + 'S3' + 'cret@h/s')\n"
+        "maskwatch.command_line = fail\n"
+        "maskwatch.main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert "RuntimeError: rtsp://admin:***@h/s" in done.stderr
+    assert PLANTED not in done.stderr
 
 
 def test_an_argument_of_password_says_why_there_is_none() -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 STDERR = 2
 FIELDS = ("asctime", "levelname", "name", "message", "process")
 NAMES = {"asctime": "time", "levelname": "level", "name": "logger", "process": "pid", "exc_info": "traceback"}
+
+Report = Callable[[type[BaseException], BaseException | None, TracebackType | None], None]  # of an uncaught error
 
 _identity: dict[str, str] = {}
 
@@ -63,11 +66,14 @@ def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
         handler.setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    logging.captureWarnings(as_json)
-    report = _log_error if as_json else _print_error
-    sys.excepthook = report
-    sys.unraisablehook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
-    threading.excepthook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
+    if as_json:
+        logging.captureWarnings(True)
+        _report_uncaught_errors(_log_error)
+
+
+def hide_passwords_of_uncaught_errors() -> None:
+    """Print errors that nothing catches, also those of threads, without the passwords in them."""
+    _report_uncaught_errors(_print_error)
 
 
 def capture_stderr() -> None:
@@ -97,6 +103,12 @@ def is_json() -> bool:
 def set_log_identity(role: str, process_id: str) -> None:
     """Set the role and process that the following JSON lines name."""
     _identity.update(role=role, process=process_id)
+
+
+def _report_uncaught_errors(report: Report) -> None:
+    sys.excepthook = report
+    sys.unraisablehook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
+    threading.excepthook = lambda found: report(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 def _message(record: logging.LogRecord) -> str:

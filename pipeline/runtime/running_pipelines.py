@@ -76,7 +76,9 @@ def find_running_pipelines() -> list[RunningPipeline]:
 def _folders() -> list[Path]:
     """Return the folders in which sockets may be, the preferred one first."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-    return [runtime / "maskwatch", Path(tempfile.gettempdir()) / f"maskwatch.{os.getuid()}"]
+    temporary = Path(tempfile.gettempdir()) / f"maskwatch.{os.getuid()}"
+    # after `su`, XDG_RUNTIME_DIR may be that of another user
+    return [runtime / "maskwatch", temporary] if _is_private(runtime) else [temporary]
 
 
 def _is_private(folder: Path) -> bool:
