@@ -14,6 +14,7 @@ from commands.errors import fail
 from commands.shared import COMMON, checked_settings, prepare_process, redis_client, run_process, used_redis
 from pipeline.bus.connection import CLUSTER, Redis
 from pipeline.runtime.logs import configure_logging, is_json
+from pipeline.runtime.redaction import redact
 from pipeline.runtime.running_pipelines import find_running_pipelines
 from pipeline.runtime.settings import Settings, setting_options
 
@@ -94,7 +95,7 @@ def train_here(settings: TrainSettings, models: str | None) -> int:
     click.echo(f"{Path(outcome.folder) / 'card.json'} describes the model and its measured figures")
     if outcome.registered_at:
         click.echo(
-            f"{outcome.version} is registered at {outcome.registered_at}; "
+            f"{outcome.version} is registered at {redact(outcome.registered_at)}; "
             f"`maskwatch models promote {outcome.version}` makes it current"
         )
     return 0

@@ -190,6 +190,17 @@ def test_a_job_with_a_name_that_is_not_utf_8_is_rejected_and_hides_no_other(serv
     assert (as_table.returncode, whole_job.returncode) == (0, 0)
 
 
+def test_a_job_is_listed_without_the_password_of_its_registry(server: Server, data: Path) -> None:
+    secret = JobSpec(settings=order(data).settings, models="nowhere://key:S3cret@bucket/models")
+    training_queue(server.client).enqueue_call(FUNCTION, args=(msgspec.to_builtins(secret),), job_id="one", meta={})
+    server.client.zadd(INDEX, {"one": 1})
+
+    as_json, whole_job = maskwatch(server, "jobs", "--json"), maskwatch(server, "jobs", "one")
+
+    assert json.loads(as_json.stdout)[0]["models"] == "nowhere://key:***@bucket/models"
+    assert "S3cret" not in as_json.stdout + whole_job.stdout
+
+
 def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) -> None:
     (data.parent / "link").symlink_to(data.parent)
     first = enqueue_job(server.client, order(data), time_limit_s=60)

@@ -15,6 +15,7 @@ from rq.utils import now
 from rq.worker_registration import get_keys
 
 from pipeline.bus.connection import Redis
+from pipeline.runtime.redaction import redact
 from trainer.jobs.job_spec import (
     INDEX,
     JOB_HEARTBEAT_TIMEOUT_S,
@@ -121,9 +122,9 @@ def _run(job: TrainingJob) -> TrainingRun:
 
 
 def _printable(value: Any) -> Any:
-    """Escape texts that are not UTF-8 in a JSON value, so that one job cannot break the list of all."""
+    """Hide passwords in a JSON value, and escape texts that are not UTF-8: one job cannot break the list of all."""
     if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
+        return redact(value.encode(errors="backslashreplace").decode())
     if isinstance(value, dict):
         return {name: _printable(one) for name, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
