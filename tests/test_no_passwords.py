@@ -19,7 +19,7 @@ from processes import Processes, descendants, processes
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.status import read_heartbeats
-from pipeline.runtime.redaction import redact, redact_arguments
+from pipeline.runtime.redaction import redact, redact_arguments, redact_quoted_arguments
 from producer.sources.source import SourceFailed
 from producer.sources.source_spec import UNREADABLE, parse_source
 from viewer.security.authenticator import password_hash
@@ -128,6 +128,14 @@ def test_a_text_is_shown_without_the_passwords_of_its_urls() -> None:
 
     assert shown == "cannot open 'rtsp://a:***@h/s': http://h/x?pwd=*** at http://h:80/ok"
     assert words == ["up", "--camera", "a=rtsp://u:***@h", "--session-key", "***", "--port", "1"]
+
+
+def test_an_error_about_a_command_line_keeps_the_words_that_only_look_like_a_password() -> None:
+    words = ["view", "--metrics-token", "token", "--host", "a\\b:c@d"]
+
+    told = redact_quoted_arguments("--metrics-token: 'token' is too short, and a\\b:c@d or 'a\\\\b:c@d' no host", words)
+
+    assert told == "--metrics-token: '***' is too short, and a\\b:***@d or 'a\\b:***@d' no host"
 
 
 @pytest.mark.parametrize("json_lines", [False, True])

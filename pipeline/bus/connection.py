@@ -78,8 +78,8 @@ _CREDENTIALS = re.compile(r"([^:/?#@]*://[^:]*:|[^:/?#@]*:(?!//)).*@", re.DOTALL
 # Redis-py and cameras accept passwords as parameters, too; what looks like the next parameter may belong to it. Some
 # cameras want them in the path: /user=me_password=secret_channel=1
 _NAMED_PASSWORD = re.compile(
-    r"[?&;/_](?:\w*(?:password|passwd|passwort|pwd|psw|token|secret|credential|signature|loginpas|apikey)"
-    r"|(?:\w+[_-])?(?:pass|pw|key|auth|sig))=",
+    r"[?&;/_](?:\w{0,30}(?:password|passwd|passwort|pwd|psw|token|secret|credential|signature|loginpas|apikey)"
+    r"|(?:\w{1,30}[_-])?(?:pass|pw|key|auth|sig))=",
     re.IGNORECASE,
 )
 

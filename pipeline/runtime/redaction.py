@@ -13,12 +13,12 @@ from pipeline.bus.connection import hide_password
 
 HIDDEN = "***"
 SECRET_FLAGS = frozenset({"--password-hash", "--session-key", "--metrics-token"})
-_URL = re.compile(r"\S*:/\S+")
+_WORD = re.compile(r"\S+")
 
 
 def redact(text: str) -> str:
     """Return a text with each URL in it without its passwords."""
-    return _URL.sub(lambda url: hide_password(url[0]), text) if ":/" in text else text
+    return _WORD.sub(lambda word: hide_password(word[0]) if ":/" in word[0] else word[0], text)
 
 
 def redact_arguments(words: Sequence[str]) -> list[str]:
@@ -40,7 +40,8 @@ def redact_quoted_arguments(text: str, words: Sequence[str]) -> str:
     for word, shown in zip(words, redact_arguments(words), strict=True):
         for one, safe in ((word, shown), (word.partition("=")[2], shown.partition("=")[2])):
             if one and one != safe:
-                text = text.replace(repr(one), repr(safe)).replace(one, safe)
+                whole = rf"(?<![\w-])(?:{re.escape(one)}|{re.escape(repr(one)[1:-1])})(?![\w-])"
+                text = re.sub(whole, safe.replace("\\", r"\\"), text)
     return redact(text)
 
 
