@@ -522,7 +522,7 @@ def test_what_is_no_registry_is_one_line(tmp_path: Path) -> None:
     write_version(run, "a")
 
     lines = [one_line(ask("list", "--models", where)) for where in (empty, tmp_path / "none", run, "what://ever")]
-    unnamed = one_line(ask("list"), status=2)
+    unnamed = one_line(ask("promote", "built-in"), status=2)
 
     assert "neither card.json nor current.json" in lines[0]
     assert "is neither a model folder nor a registry" in lines[1]
