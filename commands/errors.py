@@ -37,8 +37,8 @@ def command_line(cli: click.Group) -> NoReturn:
         error.show(shown)
         click.echo(without_arguments(shown.getvalue()), nl=False, err=True)
         sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(1)
+    except click.Abort:  # Ctrl-C or the end of the input at a question
+        fail("stopped", 1)
 
 
 def without_arguments(message: str) -> str:

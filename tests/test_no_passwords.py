@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 import pytest
 from command_lines import run_all
 from conftest import Server, wait_until
-from processes import Processes, descendants, processes
+from processes import Processes, descendants, live, processes
 
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
@@ -75,6 +75,23 @@ def test_no_error_shows_a_password(json_lines: bool) -> None:
     assert [command for command, (_, text) in found.items() if PLANTED.lower() in text.lower()] == []
     for _, text in found.values():
         assert not json_lines or all(json.loads(line) for line in text.splitlines())
+
+
+def test_cameras_in_a_variable_are_read_and_not_shown() -> None:
+    found = run_all(["up"], MASKWATCH_CAMERAS=f"door=demo yard=rtmp://admin:{PLANTED}@cam.invalid/s")
+
+    status, text = found["up"]
+    assert (status, text.count("\n")) == (2, 1)
+    assert "--camera yard: rtmp:// cannot be read" in text
+
+
+def test_the_command_line_of_a_single_camera_is_overwritten(server: Server, processes: Processes) -> None:
+    camera = processes.start("camera", f"rtsp://admin:{PLANTED}@127.0.0.1:1/s", "--name", "door", redis=server)
+    wait_until(lambda: live(server, "camera"), 30, "the camera is alive")
+
+    shown = Path(f"/proc/{camera.pid}/cmdline").read_text()
+
+    assert shown.startswith(f"maskwatch camera rtsp://admin:***@127.0.0.1:1/s --name door --redis {server.url}")
 
 
 def test_the_traceback_of_an_uncaught_error_shows_no_password() -> None:
