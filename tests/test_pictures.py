@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from feeding import REPOSITORY
 from PIL import Image
 
 from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
@@ -206,3 +210,41 @@ def test_two_pictures_are_never_written_to_one_file(tmp_path: Path) -> None:
 
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
     assert written == ["a-2.gif.png", "a.gif.png", "below/a.gif.png"]
+
+
+def write_odd_ones(folder: Path) -> tuple[set[str], set[str]]:
+    """Write 40 files of odd kinds, eight of each of five; return the pictures among them, and the damaged ones."""
+    good, bad = set(), set()
+    for number in range(8):
+        image = Image.fromarray(picture())
+        image.save(folder / f"phone-{number}.HEIC", "HEIF", quality=95)
+        (folder / f"saved {number}").write_bytes(jpeg())
+        (folder / f"camera-{number}.jpg").write_bytes(before(QUANTIZATION, b"\x00\x00")(jpeg()).removesuffix(END))
+        (folder / f"cut-{number}.jpg").write_bytes(jpeg()[: -number - 60])
+        (folder / f"notes-{number}.txt").write_text("of people")
+        good |= {f"phone-{number}.HEIC", f"saved {number}", f"camera-{number}.jpg"}
+        bad.add(f"cut-{number}.jpg")
+    return good, bad
+
+
+def test_of_a_folder_with_one_odd_file_in_five_each_is_labelled_told_or_counted(tmp_path: Path) -> None:
+    folder, lines, out = tmp_path / "album", tmp_path / "out.jsonl", tmp_path / "labelled"
+    folder.mkdir()
+    for number in range(160):
+        (folder / f"plain-{number}.jpg").write_bytes(jpeg())
+    odd, bad = write_odd_ones(folder)
+    command = [sys.executable, "-m", "maskwatch", "label", str(folder), "--json", str(lines), "--out", str(out)]
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    plain = {f"plain-{number}.jpg" for number in range(160)}
+    warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert done.returncode == 1
+    assert {line["name"] for line in found} == plain | odd | bad
+    assert {line["name"] for line in found if "error" in line} == bad
+    assert {path.name for path in out.iterdir()} == {
+        name if Path(name).suffix == ".jpg" else f"{name}.png" for name in plain | odd
+    }
+    assert [line.partition(": pictures: ")[2] for line in warnings] == ["192; left out: no pictures: 8 (8 .txt)"]
+    assert done.stderr.splitlines()[-1].startswith("192 frames, 0 faces: 0 with a mask, 0 without; 8 frames could not")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import re
 import struct
 import zlib
 from typing import cast
@@ -20,7 +20,8 @@ END = b"\xff\xd9"
 # What libjpeg-turbo says of pictures that browsers show: some cameras forget the end marker, or write bytes in front of
 # a marker.
 END_IS_MISSING = "Premature end of JPEG file"
-EXTRA_BYTES = "extraneous bytes before marker"
+STRAY_BYTES = re.compile("([0-9]+) extraneous bytes before marker 0x([0-9a-f]{2})")
+MAX_STRAY_BYTES = 64  # between the last pixel and the end marker
 START_OF_SCAN = b"\xff\xda"  # also in an embedded thumbnail, and by chance in metadata, but in no scan
 
 # What Pillow raises on damaged files, found by tests with random damage: its plugins have no common error.
@@ -73,22 +74,12 @@ def decode_jpeg(jpeg: bytes, *, at_least_px: int | None = None) -> Image:
     if (scans := jpeg.count(START_OF_SCAN)) > MAX_SCANS:
         raise BadImage(f"a JPEG of {scans} scans, the limit is {MAX_SCANS}")
     factor = max(1, min(8, max(width, height) // at_least_px)) if at_least_px else 1
+    least = (width // factor, height // factor) if factor > 1 else (0, 0)
     try:
-        return cast(
-            Image,
-            simplejpeg.decode_jpeg(
-                jpeg,
-                colorspace="BGR",
-                fastdct=False,
-                min_width=width // factor if factor > 1 else 0,
-                min_height=height // factor if factor > 1 else 0,
-            ),
-        )
+        return _decoded(jpeg, least)
     except ValueError as error:
-        if END_IS_MISSING in str(error) and not jpeg.endswith(END):
-            return decode_jpeg(jpeg + END, at_least_px=at_least_px)
-        if EXTRA_BYTES in str(error):
-            return _decode_past_extra_bytes(jpeg)
+        if END_IS_MISSING in str(error) or STRAY_BYTES.search(str(error)):
+            return _decode_untidy(jpeg, least)
         if "colorspace" not in str(error).lower():
             raise BadImage(f"a damaged JPEG: {error}") from error
     return _decode_cmyk(jpeg)
@@ -117,19 +108,50 @@ def _header(jpeg: bytes) -> tuple[int, int, str, str]:
     try:
         return cast(tuple[int, int, str, str], simplejpeg.decode_jpeg_header(jpeg))
     except ValueError as error:
-        if EXTRA_BYTES not in str(error):
+        if not STRAY_BYTES.search(str(error)):
             raise
     return cast(tuple[int, int, str, str], simplejpeg.decode_jpeg_header(jpeg, strict=False))
 
 
-def _decode_past_extra_bytes(jpeg: bytes) -> Image:
-    from PIL import Image as PillowImage  # rarely needed, and a quarter of the time in which a worker starts
+def _decoded(jpeg: bytes, least: tuple[int, int], *, strict: bool = True) -> Image:
+    """Decode a JPEG. least: width and height that must be kept, 0 for the full size. Errors are ValueErrors."""
+    width, height = least
+    found = simplejpeg.decode_jpeg(
+        jpeg, colorspace="BGR", fastdct=False, min_width=width, min_height=height, strict=strict
+    )
+    return cast(Image, found)
 
+
+def _decode_untidy(jpeg: bytes, least: tuple[int, int]) -> Image:
+    """Decode a JPEG with stray bytes or without its end marker, unless pixels are missing."""
+    tidied = _without_stray_bytes(jpeg) + (b"" if jpeg.endswith(END) else END)
     try:
-        with PillowImage.open(io.BytesIO(jpeg)) as image:
-            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    except PILLOW_ERRORS as error:
+        return _decoded(tidied, least)
+    except ValueError as error:
+        stray = STRAY_BYTES.search(str(error))
+        if not stray or stray[2] != "d9" or int(stray[1]) > MAX_STRAY_BYTES:  # more of them are pixels
+            raise BadImage(f"a damaged JPEG: {error}") from error
+    try:
+        return _decoded(tidied, least, strict=False)
+    except ValueError as error:
         raise BadImage(f"a damaged JPEG: {error}") from error
+
+
+def _without_stray_bytes(jpeg: bytes) -> bytes:
+    """Return a JPEG without what is between its segments, up to the first scan."""
+    kept, at = [jpeg[:2]], 2
+    while True:
+        at = jpeg.find(b"\xff", at)
+        if at < 0 or at + 4 > len(jpeg):
+            return b"".join(kept)
+        if jpeg[at + 1] in (0x00, 0xFF):  # no marker
+            at += 1
+            continue
+        if jpeg.startswith(START_OF_SCAN, at):
+            return b"".join((*kept, jpeg[at:]))
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        kept.append(jpeg[at:end])
+        at = end
 
 
 def _decode_cmyk(jpeg: bytes) -> Image:
