@@ -22,6 +22,7 @@ from bench.average_precision import mean_average_precision
 from models.files import sha256_of
 from pipeline.vision.faces import LABELS, Face
 from trainer.data.annotations import AnnotatedPicture, read_annotations
+from trainer.data.class_names import ClassNames
 from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.reports.evaluate import CLEAR_FACE_PX
 
@@ -32,6 +33,14 @@ only_option = click.option(
     "--only",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"Measure only the files in this list: the first {HASH_DIGITS} digits of a file's SHA-256 on each line.",
+)
+
+map_option = click.option(
+    "--map",
+    "class_names",
+    multiple=True,
+    metavar="NAME=mask|no_mask|ignore",
+    help="What a class name of a data set means, if it is none of the usual ones.",
 )
 
 
@@ -82,11 +91,12 @@ def select_pictures(pictures: Sequence[AnnotatedPicture], hashes: Path) -> list[
 @click.argument("lines", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @only_option
+@map_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def main(lines: Path, folder: Path, only: Path | None, as_json: bool) -> None:
+def main(lines: Path, folder: Path, only: Path | None, class_names: tuple[str, ...], as_json: bool) -> None:
     """Print the mAP of LINES (JSON lines of `maskwatch label --json`) against the annotations in FOLDER."""
     try:
-        pictures = read_annotations(folder)
+        pictures = read_annotations(folder, ClassNames(class_names))
         if only is not None:
             pictures = select_pictures(pictures, only)
         truth = {picture.path.name: picture.faces for picture in pictures}

@@ -1,8 +1,9 @@
 """Measure face detectors on annotated photographs, all faces as one class, and on clips that show one face.
 
     python -m bench.detection FOLDER [DETECTOR...] [--only HASHES] [--px 640] [--px 800] [--clips FOLDER]
+        [--map NAME=mask|no_mask|ignore]
 
-In: a folder with images and Pascal VOC annotations, and ONNX files of YuNet that was trained on; the published detector
+In: a folder with annotated photographs, and ONNX files of YuNet that was trained on; the published detector
 with its outlines is always measured too, with one look at 640 px and with two looks. Out: a line for each detector and
 size: accuracy, processor time a frame, and with --clips in how many frames a second, false face is found. A folder that
 cannot be used fails with status 1.
@@ -19,11 +20,12 @@ import click
 import cv2
 import numpy as np
 
-from bench.accuracy import only_option, select_pictures
+from bench.accuracy import map_option, only_option, select_pictures
 from models.detector.face_detector import FaceDetector
 from models.files import ModelUnusable
 from pipeline.vision.arrays import Image
 from trainer.data.annotations import read_annotations
+from trainer.data.class_names import ClassNames
 from trainer.data.decoding import decode_picture
 from trainer.data.published_detector import FIRST_PX, published_detector
 from trainer.detection.fit import LOWEST_SCORE, find_all, second_faces, trained_detector
@@ -40,15 +42,21 @@ COLUMNS = ("ap", "ap_16px", "recall_at_95", "precision", "recall", "recall_mask"
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("detectors", nargs=-1, type=click.Path(path_type=Path))
 @only_option
+@map_option
 @click.option("--px", "sizes_px", type=int, multiple=True, default=(640, 800), show_default=True, help="Long side.")
 @click.option("--clips", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Of one face each.")
 def main(
-    folder: Path, detectors: tuple[Path, ...], only: Path | None, sizes_px: tuple[int, ...], clips: Path | None
+    folder: Path,
+    detectors: tuple[Path, ...],
+    only: Path | None,
+    class_names: tuple[str, ...],
+    sizes_px: tuple[int, ...],
+    clips: Path | None,
 ) -> None:
     """Print average precision, precision and recall of DETECTORS on the photographs in FOLDER."""
     cv2.setNumThreads(1)
     try:
-        pictures = read_annotations(folder)
+        pictures = read_annotations(folder, ClassNames(class_names))
         if only is not None:
             pictures = select_pictures(pictures, only)
         measured = [measured_picture(folder.name, picture.path, picture.faces) for picture in pictures]

@@ -1,6 +1,6 @@
 """Measure a classifier on the faces of data sets, cropped as workers crop them: a model and data sets in, a table out.
 
-    python -m bench.faces MODEL DATASET... [--only HASHES]
+    python -m bench.faces MODEL DATASET... [--only HASHES] [--map NAME=mask|no_mask|ignore]
 
 Data sets are given as for `maskwatch train` (trainer/data/sources.py). Each unusable file gets a line on stderr; a data
 set without any face, or a damaged model, fails with status 1. Below each data set: its faces of 16 px and more, and
@@ -16,15 +16,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accuracy import only_option
+from bench.accuracy import map_option, only_option
 from models.classifier.mask_classifier import ClassifierFailed, MaskClassifier, load_classifier
 from models.files import ModelUnusable
 from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
+from trainer.data.class_names import ClassNames
 from trainer.data.faces import find_faces
 from trainer.data.hash_list import HASH_DIGITS, read_hashes
 from trainer.data.prepare import EvaluationFaces, cut_faces
-from trainer.data.sources import read_source
+from trainer.data.sources import DatasetSource, read_source
 from trainer.reports.camera_copies import COPIES
 from trainer.reports.evaluate import CLEAR_FACE_PX, classification_figures
 
@@ -35,14 +36,15 @@ COLUMNS = ("accuracy", "mask_recall", "no_mask_recall", "ece")
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("datasets", nargs=-1, required=True)
 @only_option
-def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
+@map_option
+def main(model: Path, datasets: tuple[str, ...], only: Path | None, class_names: tuple[str, ...]) -> None:
     """Print the accuracy of MODEL on the faces of each data set."""
     click.echo("".ljust(36) + "faces".rjust(8) + "".join(name.rjust(16) for name in COLUMNS))
     try:
         classifier = load_classifier(model)
         wanted = None if only is None else read_hashes(only)
-        for dataset in datasets:
-            faces = faces_of(dataset, classifier, wanted)
+        for source in [read_source(dataset, ClassNames(class_names)) for dataset in datasets]:
+            faces = faces_of(source, classifier, wanted)
             _print(faces.sources[0], faces.crops, faces.has_mask, classifier)
             clear = faces.side_px >= CLEAR_FACE_PX
             if 0 < clear.sum() < len(faces):
@@ -53,13 +55,12 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def faces_of(dataset: str, classifier: MaskClassifier, only: Collection[str] | None) -> EvaluationFaces:
+def faces_of(source: DatasetSource, classifier: MaskClassifier, only: Collection[str] | None) -> EvaluationFaces:
     """Return the cropped faces of a data set, or of the files whose hashes are in `only`.
 
     Raises:
         DatasetUnusable: there are none.
     """
-    source = read_source(dataset)
     found = []
     problems = list(source.problems)
     for of_file in find_faces(source.items, source.name, source.collection):

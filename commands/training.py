@@ -40,6 +40,13 @@ NEEDS_TENSORFLOW = f"training needs TensorFlow, which is not installed: {GET_TRA
 )
 @click.option("--validation", help="Data set that is reported on; default: a fifth of each data set.")
 @click.option("--test", "tests", multiple=True, help="Data set that is measured once, at the end.")
+@click.option(
+    "--map",
+    "class_names",
+    multiple=True,
+    metavar="NAME=mask|no_mask|ignore",
+    help="What a class name of the data sets means, if it is none of the usual ones.",
+)
 @click.option("--leave-out-copies", is_flag=True, help="Leave out copies of pictures that are measured.")
 @click.option("--leave-out", metavar="FILE", help="Hashes of pictures to leave out with their copies: held_back.txt.")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the architecture's own.")

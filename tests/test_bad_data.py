@@ -202,6 +202,7 @@ def test_a_link_to_what_is_no_file_is_not_called_a_link_to_nothing(tmp_path: Pat
 @pytest.mark.parametrize("name", ["n" * 5000, "ñ" * 200])
 def test_a_name_of_any_length_in_an_annotation_is_not_shown_in_full(tmp_path: Path, name: str) -> None:
     folder = write_street(tmp_path / "street")
+    (folder / "images" / "odd.png").unlink()
     write_annotation(folder, "odd", "10 10 40 50", picture=f"{name}.png")
 
     source = read_source(str(folder))

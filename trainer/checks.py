@@ -18,6 +18,7 @@ from models.classifier.card import read_card
 from models.registry.registry import registry_at
 from models.registry.store import open_store
 from trainer.data.annotations import DatasetUnusable
+from trainer.data.class_names import ClassNames
 from trainer.data.file_listing import is_utf8, printable
 from trainer.data.hash_list import read_hashes
 from trainer.data.sources import DatasetSource, is_clip, read_source
@@ -75,12 +76,13 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
             check_path_is_utf8(option, path)
     recipe = recipe_of(settings)
     recipe = msgspec.structs.replace(recipe, teachers=_teachers(settings.teachers, recipe.margin))
+    names = ClassNames(settings.class_names)
     plan = TrainingPlan(
         settings=settings,
         recipe=recipe,
-        training=tuple(map(read_source, settings.datasets)),
-        validation=read_source(settings.validation) if settings.validation else None,
-        tests=tuple(map(read_source, settings.tests)),
+        training=tuple(read_source(dataset, names) for dataset in settings.datasets),
+        validation=read_source(settings.validation, names) if settings.validation else None,
+        tests=tuple(read_source(dataset, names) for dataset in settings.tests),
         left_out=_left_out(settings.leave_out),
     )
     if is_detector(settings.arch):
@@ -143,8 +145,8 @@ def check_has_boxes(sources: Sequence[DatasetSource]) -> None:
     for source in sources:
         if any(item.label is not None and not is_clip(item.path) for item in source.items):
             raise DatasetUnusable(
-                f"{source.name} has no boxes to train a detector on: name folders with `annotations` and `images`, or "
-                "clips"
+                f"{source.name} has no boxes to train a detector on: name folders with annotated photographs "
+                "(Pascal VOC, COCO or YOLO), or clips"
             )
 
 

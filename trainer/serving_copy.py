@@ -20,7 +20,7 @@ from models.detector.card import DetectorCard
 from models.files import ModelUnusable, decode_json, indented_json, read_checked
 from models.registry.kinds import kind_of
 from trainer.data.hash_list import HASH_DIGITS
-from trainer.data.prepare import MANIFEST_NAME, ManifestRow
+from trainer.data.manifest import MANIFEST_NAME, ManifestRow
 
 HELD_BACK_NAME = "held_back.txt"
 REMEDY = "train again"

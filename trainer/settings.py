@@ -31,6 +31,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     datasets: to train on; each a folder, or LABEL=FOLDER such as no_mask=clips. out: the model folder to write.
     validation: only reported on; None keeps a fifth of each data set. tests: measured once at the end.
     leave_out_copies: leave out copies of pictures that are measured; otherwise they are an error.
+    class_names: what class names of the data sets mean beside the usual ones: NAME=mask, NAME=no_mask or NAME=ignore.
     leave_out: a file with hashes of pictures to leave out with their copies, such as a model's held_back.txt.
     size_px: side S of the square crops, or of a detector's canvases. margin: added to a face's box at each side, as a
     share of its side. weights: to start from: imagenet, none (random), a network of our own (OWN_NETWORK), or for
@@ -45,6 +46,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tests: tuple[str, ...] = ()
     leave_out_copies: bool = False
     leave_out: str | None = None
+    class_names: tuple[str, ...] = ()
     arch: str = "lite"
     size_px: int | None = None
     margin: float | None = None

@@ -1,29 +1,30 @@
-"""Read photographs with annotated faces: a folder in, pictures with boxes and labels out.
+"""Read photographs with annotated faces: what a folder holds in; pictures with boxes and labels out.
 
-The folder has `annotations` (Pascal VOC, one XML file per picture) and `images`. An annotation that does not parse, or
-whose picture is missing or annotated twice, gets one line; a folder without annotations raises DatasetUnusable.
+The annotations are Pascal VOC (voc.py), COCO (coco.py) or YOLO's (yolo.py): the first of these that a folder holds.
+Boxes are turned with their pictures (orientation.py). An annotation that does not parse, or whose picture is missing,
+annotated twice or not the one that was annotated, gets one line, and so does a box that cannot be used. A class name
+whose meaning is not known raises DatasetUnusable.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from xml.etree import ElementTree
 
-from trainer.data.file_listing import files_below, printable
+from pipeline.vision.faces import Box
+from trainer.data.annotation import AnnotatedObject, Annotation
+from trainer.data.class_names import ClassNames, WornAs, unknown_names_text
+from trainer.data.coco import JSON_SUFFIXES, coco_files, read_coco
+from trainer.data.decoding import PictureUnusable
+from trainer.data.file_listing import KNOWN_SUFFIXES, PICTURE_SUFFIXES, Listing, list_folder, printable
+from trainer.data.orientation import UPRIGHT, orientation_of_boxes, read_header, turned
+from trainer.data.picture_finder import PictureFinder
+from trainer.data.voc import FOLDER_NAME, XML_SUFFIXES, read_voc, voc_files
+from trainer.data.yolo import TEXT_SUFFIXES, read_yolo, yolo_files
+from trainer.data.yolo_names import yolo_names
 
-ANNOTATION_SUFFIXES = frozenset({".xml"})
-MAX_QUOTED_CHARS = 60  # of a file's content in an error message
-MAX_MESSAGE_CHARS = 300
-# A mask worn incorrectly is neither of the two labels.
-WornAs = Literal["mask", "no_mask", "incorrect"]
-WORN_AS: dict[str, WornAs] = {
-    "with_mask": "mask",
-    "without_mask": "no_mask",
-    "mask_weared_incorrect": "incorrect",
-}
+ANNOTATION_SUFFIXES = XML_SUFFIXES | JSON_SUFFIXES | TEXT_SUFFIXES
 
 
 class DatasetUnusable(ValueError):
@@ -32,9 +33,9 @@ class DatasetUnusable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatedFace:
-    """One face: its box (x1, y1, x2, y2 in pixels) and how its mask is worn."""
+    """One face: its box (x1, y1, x2, y2 in pixels of the upright picture) and how its mask is worn."""
 
-    box: tuple[float, float, float, float]
+    box: Box
     worn: WornAs
 
 
@@ -46,80 +47,161 @@ class AnnotatedPicture:
     faces: tuple[AnnotatedFace, ...]
 
 
-def has_annotations(folder: Path) -> bool:
-    """Return whether a data folder holds annotated photographs rather than class folders."""
-    return (folder / "annotations").is_dir()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutBox:
+    """A face that is left out because of its box.
+
+    number: of the face in its picture, from 0. label: its class name. box: the part inside the picture; None for one
+    that cannot be used. problem: a line with the reason.
+    """
+
+    picture: Path
+    number: int
+    label: str
+    box: Box | None
+    problem: str
 
 
-def read_annotations(folder: Path) -> list[AnnotatedPicture]:
-    """Read all annotations of a folder, sorted by picture name; raise DatasetUnusable if any cannot be used."""
-    pictures, problems = usable_annotations(folder)
-    if problems:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedDataset:
+    """The annotated pictures of a folder.
+
+    pictures: those that can be used, sorted by path. boxes: those that are left out of them. problems: a line for each
+    annotation that cannot be used. alone: a line for each file that no annotation is about.
+    """
+
+    pictures: tuple[AnnotatedPicture, ...]
+    boxes: tuple[LeftOutBox, ...]
+    problems: tuple[str, ...]
+    alone: tuple[str, ...]
+
+
+def read_annotations(folder: Path, names: ClassNames | None = None) -> list[AnnotatedPicture]:
+    """Read all annotations of a folder, sorted by picture name; raise DatasetUnusable if any cannot be used.
+
+    names: what class names mean; None means the defaults.
+    """
+    listing = list_folder(folder, ANNOTATION_SUFFIXES | PICTURE_SUFFIXES)
+    found = usable_annotations(listing, names or ClassNames())
+    if found is None:
+        where = f"{printable(folder)}/{FOLDER_NAME}" if (folder / FOLDER_NAME).is_dir() else printable(folder)
+        raise DatasetUnusable(f"{where} has no .xml files, and there are no labels of COCO or YOLO either")
+    if problems := [*listing.problems, *found.problems, *(box.problem for box in found.boxes)]:
         raise DatasetUnusable(problems[0])
-    return pictures
+    return list(found.pictures)
 
 
-def usable_annotations(folder: Path) -> tuple[list[AnnotatedPicture], list[str]]:
-    """Read a folder's usable annotations, sorted by picture name, and a line for each unusable one."""
-    listed, problems = files_below(folder / "annotations", ANNOTATION_SUFFIXES)
-    files = [file for file in listed if file.suffix.lower() in ANNOTATION_SUFFIXES]
+def usable_annotations(listing: Listing, names: ClassNames) -> AnnotatedDataset | None:
+    """Read the usable annotations of a folder; None if it holds none at all.
+
+    Raises:
+        DatasetUnusable: a class name is not known.
+    """
+    finder = PictureFinder(listing.files)
+    files, annotations, problems = _read(listing, finder)
     if not files:
-        raise DatasetUnusable(f"{printable(folder)}/annotations has no .xml files")
-    problems += [f"{printable(file)} is not an .xml file" for file in listed if file not in files]
-    by_picture: dict[Path, AnnotatedPicture] = {}
-    for file in files:
+        return None
+    _check_names(listing.folder, annotations, names)
+    pictures: dict[Path, AnnotatedPicture] = {}
+    boxes: list[LeftOutBox] = []
+    annotated: set[Path] = set()
+    for one in annotations:
+        if one.picture in annotated:
+            what = f"its picture {printable(Path(one.picture.name))} has another annotation already"
+            problems.append(f"{printable(one.file)}: {what}")
+            continue
+        annotated.add(one.picture)
         try:
-            picture = _read(file, folder / "images")
-            if picture.path in by_picture:
-                raise ValueError(f"its picture {printable(Path(picture.path.name))} has another annotation already")
-        # LookupError: an encoding that Python does not know.
-        except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
-            problems.append(f"{printable(file)}: {_brief(str(error), MAX_MESSAGE_CHARS)}")
-        else:
-            by_picture[picture.path] = picture
-    return sorted(by_picture.values(), key=lambda picture: picture.path), problems
-
-
-def _read(path: Path, images: Path) -> AnnotatedPicture:
-    root = ElementTree.parse(path).getroot()  # noqa: S314  # the user's own data; expat 2.4 bounds entities
-    picture = images / Path(_text(root, "filename")).name
-    faces = tuple(_face(element) for element in root.iter("object"))
-    if not _is_there(picture):
-        raise ValueError(f"its picture {_brief(printable(Path(picture.name)))} is missing")
-    return AnnotatedPicture(path=picture, faces=faces)
-
-
-def _face(element: ElementTree.Element) -> AnnotatedFace:
-    box = (
-        float(_text(element, "bndbox/xmin")),
-        float(_text(element, "bndbox/ymin")),
-        float(_text(element, "bndbox/xmax")),
-        float(_text(element, "bndbox/ymax")),
+            faces, left_out = _faces(one, names)
+        except ValueError as error:
+            problems.append(f"{printable(one.picture)}: {error}")
+            continue
+        boxes += left_out
+        if faces or not left_out:  # otherwise its boxes have been reported
+            pictures[one.picture] = AnnotatedPicture(path=one.picture, faces=faces)
+    return AnnotatedDataset(
+        pictures=tuple(pictures[path] for path in sorted(pictures)),
+        boxes=tuple(boxes),
+        problems=tuple(problems),
+        alone=tuple(_alone(listing, files, annotated)),
     )
-    name = _text(element, "name")
-    if name not in WORN_AS:
-        raise ValueError(f"a face is named {_brief(name)!r}, not one of {', '.join(WORN_AS)}")
-    if not all(map(math.isfinite, box)):
-        raise ValueError(f"the box {box} is unusable: its numbers are not finite")
-    if not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"the box {box} has no area")
-    return AnnotatedFace(box=box, worn=WORN_AS[name])
 
 
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"<{path}> is missing")
-    return text
+def _read(listing: Listing, finder: PictureFinder) -> tuple[Sequence[Path], list[Annotation], list[str]]:
+    """Return the annotation files of the first format that there is, what they say, and a line for each problem."""
+    if files := voc_files(listing):
+        return files, *read_voc(files, finder)
+    if files := coco_files(listing):
+        return files, *read_coco(files, finder)
+    if files := yolo_files(listing, finder):
+        try:
+            names = yolo_names(listing)
+        except ValueError as error:
+            raise DatasetUnusable(str(error)) from error
+        return files, *read_yolo(files, names, finder)
+    return (), [], []
 
 
-def _is_there(picture: Path) -> bool:
+def _alone(listing: Listing, files: Sequence[Path], annotated: Set[Path]) -> Iterator[str]:
+    """Yield a line for each picture and clip without annotation, and for each strange file beside Pascal VOC's.
+
+    The other formats have lists and notes of their own beside their labels.
+    """
+    stems = {file.stem for file in files}  # an annotation that cannot be used has been reported
+    is_voc = files[0].suffix.lower() in XML_SUFFIXES
+    folders = {file.parent for file in files} if is_voc else set()
+    beside = {picture.parent for picture in annotated} if is_voc else set()
+    for file in listing.files:
+        is_known = file.suffix.lower() in KNOWN_SUFFIXES
+        if file in annotated or file.suffix.lower() in XML_SUFFIXES:
+            continue
+        if file.parent in folders and not is_known:
+            yield f"{printable(file)} is not an .xml file"
+        elif file.stem not in stems and (is_known or file.parent in beside):
+            yield f"{printable(file)} has no annotation"
+
+
+def _check_names(folder: Path, annotations: Sequence[Annotation], names: ClassNames) -> None:
+    found = {one.name for annotation in annotations for one in annotation.objects}
+    unknown = {name for name in found if names.meaning_of(name) is None}
+    if unknown:
+        raise DatasetUnusable(unknown_names_text(printable(folder), found, unknown))
+
+
+def _faces(one: Annotation, names: ClassNames) -> tuple[tuple[AnnotatedFace, ...], list[LeftOutBox]]:
+    """Return the faces of a picture with upright boxes, and those whose boxes cannot be used.
+
+    Raises:
+        ValueError: it is not known how the boxes lie on the picture.
+    """
+    faces: list[AnnotatedFace] = []
+    left_out: list[LeftOutBox] = []
+    for number, thing in enumerate(one.objects):
+        worn = names.meaning_of(thing.name)
+        if worn is None or worn == "ignore":
+            continue
+        if thing.box is None:
+            left_out.append(_left_out(one, number, thing))
+        else:
+            faces.append(AnnotatedFace(box=thing.box, worn=worn))
+    return _upright(one, faces), left_out
+
+
+def _left_out(one: Annotation, number: int, thing: AnnotatedObject) -> LeftOutBox:
+    where = printable(one.file) + (f": {printable(Path(one.picture.name))}" if one.file.suffix == ".json" else "")
+    return LeftOutBox(
+        picture=one.picture, number=number, label=thing.name, box=None, problem=f"{where}: {thing.problem}"
+    )
+
+
+def _upright(one: Annotation, faces: list[AnnotatedFace]) -> tuple[AnnotatedFace, ...]:
+    if one.is_upright or not faces:
+        return tuple(faces)
     try:
-        return picture.is_file()
-    except OSError:  # the name is too long for a file
-        return False
-
-
-def _brief(text: str, limit: int = MAX_QUOTED_CHARS) -> str:
-    """Shorten a text that is too long for one line."""
-    return text if len(text) <= limit else text[:limit] + "..."
+        header = read_header(one.picture)
+    except PictureUnusable:  # it is reported when it is decoded
+        return tuple(faces)
+    orientation = orientation_of_boxes(header, one.size)
+    if orientation == UPRIGHT:
+        return tuple(faces)
+    return tuple(AnnotatedFace(box=turned(face.box, header, orientation), worn=face.worn) for face in faces)

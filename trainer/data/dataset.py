@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pipeline.vision.faces import Label
-from trainer.data.annotations import DatasetUnusable
+from trainer.data.annotations import DatasetUnusable, LeftOutBox
 from trainer.data.copies.finder import find_copies
 from trainer.data.copies.perceptual_hash import PerceptualHash
 from trainer.data.copy_names import is_marked_copy, original_name
@@ -25,17 +25,21 @@ from trainer.data.split import Split, connected_components
 class Dataset:
     """The faces of all data sets in one list, with their perceptual hashes and the splits that the user asked for.
 
-    faces: n. requested: n, None where the split is to be drawn. counts: of files that are left out or given twice.
+    faces: n. requested: n, None where the split is to be drawn. boxes: the faces left out because of their boxes, each
+    with the short name of its data set. counts: of files that are left out or given twice, of these boxes, and of what
+    tools left behind.
     """
 
     def __init__(self, warn: Callable[[str], None], incorrect: Label | None = None) -> None:
         """Collect nothing yet. incorrect: the label of faces whose mask is worn so; None leaves them out."""
         self.faces: list[FoundFace] = []
         self.requested: list[Split | None] = []
+        self.boxes: list[tuple[str, LeftOutBox]] = []
         self.counts: Counter[str] = Counter()
         self._hashes: list[PerceptualHash] = []
         self._read: set[tuple[Path, Label | None, Split | None]] = set()
         self._warned: set[str] = set()
+        self._leftovers: set[Path] = set()
         self._warn = warn
         self._incorrect = incorrect
         self._contradicting: set[str] = set()
@@ -44,11 +48,14 @@ class Dataset:
         """Find the faces of a data set; raise DatasetUnusable if none of its files can be used."""
         for problem in source.problems:
             self._leave_out(problem)
+        self._leave_out_boxes(source.name, source.boxes)
+        self._count_leftovers(source)
         items = self._not_read_before(source, split)
         before = len(self.faces)
         for found in find_faces(items, source.name, source.collection, self._incorrect):
             for problem in found.problems:
                 self._leave_out(problem)
+            self._leave_out_boxes(source.name, found.boxes)
             self.faces += found.faces
             self.requested += [split] * len(found.faces)
             self._hashes += found.hashes
@@ -128,6 +135,19 @@ class Dataset:
             if (key := _name_key(face)) in marked:  # unmarked files may only happen to have the same number
                 pairs.append((first.setdefault(key, index), index))
         return [pair for pair in pairs if pair[0] != pair[1]]
+
+    def _leave_out_boxes(self, source: str, boxes: Sequence[LeftOutBox]) -> None:
+        """Remember faces that are left out because of their boxes, each once; their lines are among the problems."""
+        fresh = [(source, box) for box in boxes if (source, box) not in self.boxes]
+        self.boxes += fresh
+        self.counts["boxes left out"] += len(fresh)
+
+    def _count_leftovers(self, source: DatasetSource) -> None:
+        if fresh := [path for path in source.leftovers if path.resolve() not in self._leftovers]:
+            self._leftovers |= {path.resolve() for path in fresh}
+            self.counts["leftovers of tools"] += len(fresh)
+            which = printable(fresh[0]) + (f" and {len(fresh) - 1} more" if len(fresh) > 1 else "")
+            self._warn(f"{source.name}: {which}, which tools left behind, left out")
 
     def _leave_out(self, line: str) -> None:
         if line not in self._warned:

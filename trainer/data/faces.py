@@ -24,7 +24,7 @@ from models.detector.face_detector import FaceDetector
 from models.files import sha256_of
 from pipeline.vision.arrays import Image
 from pipeline.vision.faces import Box, Label
-from trainer.data.annotations import DatasetUnusable
+from trainer.data.annotations import DatasetUnusable, LeftOutBox
 from trainer.data.copies.perceptual_hash import PerceptualHash, perceptual_hash
 from trainer.data.decoding import PictureUnusable, clip_frames, decode_picture
 from trainer.data.file_listing import printable
@@ -43,6 +43,7 @@ MIN_FACE_PX = 3  # the side of the part of a face's box that is inside the pictu
 # The side of a patch of a photograph, as a multiple of the face's box. A tight crop is its own patch.
 PATCH_REACH = 1.6
 DECODING_THREADS = 2
+NO_LABELLED_FACE = "every face is worn incorrectly or ignored, or none is annotated"
 
 _local = threading.local()
 
@@ -85,11 +86,12 @@ class FoundFace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFaces:
-    """The faces of one file, the hash of each, and a line for each face that is left out."""
+    """The faces of one file, the hash of each, a line for each problem, and the faces left out for their boxes."""
 
     faces: tuple[FoundFace, ...] = ()
     hashes: tuple[PerceptualHash, ...] = ()
     problems: tuple[str, ...] = ()
+    boxes: tuple[LeftOutBox, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +162,13 @@ def _faces_of_file(item: DatasetFile, *, source: str, collection: str, incorrect
     faces: list[FoundFace] = []
     hashes: list[PerceptualHash] = []
     problems: list[str] = []
+    boxes: list[LeftOutBox] = []
     try:
         for face, picture in _found(item, source, collection, incorrect):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
                 problems.append(f"{where}: {px} are inside it: left out")
+                boxes.append(_left_out(face, problems[-1]))
                 continue
             faces.append(face)
             hashes.append(perceptual_hash(picture, face.box, is_alone=is_alone))
@@ -173,9 +177,13 @@ def _faces_of_file(item: DatasetFile, *, source: str, collection: str, incorrect
     except PictureUnusable as error:
         return FileFaces(problems=(f"{where} {error}: left out",))
     if not faces and not problems:
-        why = "every face is worn incorrectly, or none is annotated" if item.label is None else "no face is found in it"
+        why = NO_LABELLED_FACE if item.label is None else "no face is found in it"
         problems.append(f"{where}: {why}: left out")
-    return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems))
+    return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems), boxes=tuple(boxes))
+
+
+def _left_out(face: FoundFace, problem: str) -> LeftOutBox:
+    return LeftOutBox(picture=face.file, number=face.number, label=face.label, box=face.box, problem=problem)
 
 
 def _found(

@@ -10,14 +10,12 @@ and counted. A split that leaks, or a data set without any usable file, raises D
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +23,7 @@ from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.faces import FacePatches, FoundFace, cut_as_served, cut_patches
+from trainer.data.manifest import MANIFEST_NAME, ManifestRow, content_digest, digest_of, left_out_rows, write_manifest
 from trainer.data.sources import DatasetSource
 from trainer.data.split import (
     CLIP_VALIDATION_SHARE,
@@ -39,7 +38,6 @@ from trainer.data.split import (
 # Patches are larger than crops, so that a crop drawn from the middle of one is as sharp as one cut while serving.
 PATCH_SCALE = 1.4
 MAX_NAMED_LEAKS = 10  # leaking pairs named in the error message; the rest are counted
-MANIFEST_NAME = "manifest.jsonl"
 TOO_FEW_TO_VALIDATE = "there are too few pictures to keep a fifth for validation: name others with --validation"
 # Of a group whose faces were requested for several splits, the first of these gets its faces; the others are out.
 _PRECEDENCE: tuple[Split, ...] = ("test", "validation", "out")
@@ -87,27 +85,13 @@ def cut_faces(found: Sequence[FoundFace], size_px: int, margin: float) -> Evalua
     )
 
 
-class ManifestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One face of the manifest. group: the lowest SHA-256 of the files that belong together, shortened."""
-
-    source: str
-    file: str
-    sha256: str
-    frame: int
-    number: int
-    label: str
-    box: tuple[float, float, float, float]
-    group: str
-    split: Split = msgspec.field(name="side")  # the key in manifests of earlier versions, too
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedData:
     """All that training needs.
 
     validation: the part of the data sets trained on that was kept for reporting, or the validation data set. tests: by
     short name. counts: faces by data set and split, and files left out. digests: of the content of each measured set,
-    by name.
+    by name. manifest: a row for each face. left_out: a row for each face that is left out because of its box.
     """
 
     training: FacePatches
@@ -117,6 +101,7 @@ class PreparedData:
     counts: dict[str, int]
     digests: dict[str, str]
     manifest: tuple[ManifestRow, ...]
+    left_out: tuple[ManifestRow, ...]
 
     @property
     def digest(self) -> str:
@@ -124,8 +109,8 @@ class PreparedData:
         return digest_of(self.manifest)
 
     def write_manifest(self, folder: Path) -> None:
-        """Write the manifest, one line for each face."""
-        write_manifest(folder / MANIFEST_NAME, self.manifest)
+        """Write the manifest, one line for each face, those that are left out at the end."""
+        write_manifest(folder / MANIFEST_NAME, self.manifest + self.left_out)
 
 
 def prepare_data(
@@ -296,24 +281,5 @@ def _cut(
         counts=dict(sorted(counts.items())),
         digests={name: content_digest(of_source) for name, of_source in kept.items()},
         manifest=rows,
+        left_out=left_out_rows(dataset.boxes),
     )
-
-
-def content_digest(rows: Sequence[ManifestRow]) -> str:
-    """Return the hash of a set's faces and labels; it does not depend on what else was trained on."""
-    return hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
-
-
-def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write a manifest, one line for each face."""
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-
-
-def digest_of(manifest: Iterable[ManifestRow]) -> str:
-    """Return the hash of a manifest."""
-    return hash_of(manifest)
-
-
-def hash_of(things: Iterable[object]) -> str:
-    """Return the hash of some things, in any order, that JSON can represent."""
-    return hashlib.sha256(b"".join(sorted(msgspec.json.encode(thing) for thing in things))).hexdigest()

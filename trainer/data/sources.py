@@ -1,28 +1,31 @@
 """List a data set: its name in; files with labels, and a line for each file that cannot be used, out.
 
 A data set is one of
-- a folder with a folder a class: WithMask, with_mask or mask, and WithoutMask, without_mask or no_mask;
-- a folder with `annotations` (Pascal VOC) and `images`;
+- a folder with annotated photographs (annotations.py);
+- a folder with a folder a class anywhere below it (class_folders.py);
 - mask=PATH or no_mask=PATH, where everything in a folder (or one file) has that label; any other "=" is part of a path.
 Pictures and video clips may be mixed, links are followed. A file that is missing, empty or without a label is left out
-and gets one line; a data set without any usable picture raises DatasetUnusable.
+and gets one line, what tools leave behind is counted; a data set without any usable picture raises DatasetUnusable.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.vision.faces import LABELS, Label
-from trainer.data.annotations import AnnotatedFace, DatasetUnusable, has_annotations, usable_annotations
-from trainer.data.file_listing import files_below, is_utf8, printable
+from trainer.data.annotations import (
+    ANNOTATION_SUFFIXES,
+    AnnotatedDataset,
+    AnnotatedFace,
+    DatasetUnusable,
+    LeftOutBox,
+    usable_annotations,
+)
+from trainer.data.class_folders import class_of_folder, files_by_class
+from trainer.data.class_names import ClassNames
+from trainer.data.file_listing import CLIP_SUFFIXES, KNOWN_SUFFIXES, Listing, is_utf8, list_folder, printable
 
-MASK_FOLDERS = frozenset({"mask", "masked", "withmask"})
-NO_MASK_FOLDERS = frozenset({"nomask", "unmasked", "withoutmask"})
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-CLIP_SUFFIXES = frozenset({".mkv", ".mp4", ".mov", ".avi", ".webm"})
-KNOWN_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 # Folders of these names are parts of a data set: face-mask-12k/Train and face-mask-12k/Test are one source.
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
@@ -68,17 +71,26 @@ class DatasetPath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSource:
-    """One data set: its short name, the name it shares with its other parts, its files, and a line for each problem."""
+    """One data set: its short name, the name it shares with its other parts, its files, and a line for each problem.
+
+    boxes: those that are left out of its files; their lines are among the problems. leftovers: what tools left behind.
+    """
 
     dataset: DatasetPath
     name: str
     collection: str
     items: tuple[DatasetFile, ...]
     problems: tuple[str, ...]
+    boxes: tuple[LeftOutBox, ...] = ()
+    leftovers: tuple[Path, ...] = ()
 
 
-def read_source(text: str) -> DatasetSource:
-    """List the files of a data set (PATH or LABEL=PATH), sorted by path; nothing is decoded.
+def read_source(text: str, names: ClassNames | None = None) -> DatasetSource:
+    """List the files of a data set (PATH or LABEL=PATH), sorted by path; of a picture at most its header is read.
+
+    Args:
+        text: where it is.
+        names: what class names mean; None means the defaults.
 
     Raises:
         DatasetUnusable: it is missing, is not a data set, or has no picture that can be used.
@@ -90,23 +102,23 @@ def read_source(text: str) -> DatasetSource:
         raise DatasetUnusable(f"{printable(path)} does not exist{hint}")
     if not is_utf8(path.resolve()):
         raise DatasetUnusable(f"{printable(path)} has a name that is not UTF-8: rename it")
-    if label is not None:
-        items, problems = _of_one_label(path, label)
-    elif not path.is_dir():
+    if label is None and not path.is_dir():
         raise DatasetUnusable(f"{path} is not a folder: name its label too, no_mask={path}")
-    elif has_annotations(path):
-        items, problems = _annotated(path)
-    else:
-        items, problems = _class_folders(path)
-    empty = [item for item in items if item.path.stat().st_size == 0]
-    problems += [f"{printable(item.path)} is empty" for item in empty]
-    usable = tuple(item for item in items if item not in empty)
+    found = _of_one_label([path], label) if label and path.is_file() else _folder(path, label, names or ClassNames())
+    empty = [item for item in found.items if item.path.stat().st_size == 0]
+    problems = [*found.problems, *(f"{printable(item.path)} is empty" for item in empty)]
+    usable = tuple(item for item in found.items if item not in empty)
     if not usable:
         why = f": {problems[0]}" if problems else ""
         raise DatasetUnusable(f"{printable(path)} has no picture that can be used{why}")
-    left_out = tuple(f"{problem}: left out" for problem in problems)
     return DatasetSource(
-        dataset=dataset, name=dataset_name(path), collection=dataset_collection(path), items=usable, problems=left_out
+        dataset=dataset,
+        name=dataset_name(path),
+        collection=dataset_collection(path),
+        items=usable,
+        problems=tuple(f"{problem}: left out" for problem in problems),
+        boxes=found.boxes,
+        leftovers=found.leftovers,
     )
 
 
@@ -125,48 +137,63 @@ def dataset_collection(path: Path) -> str:
     """Return the name that all parts of a data set share: of the nearest folder that is neither a class nor a split."""
     resolved = path.resolve()
     folder = resolved.parent if resolved.is_file() else resolved
-    while folder.parent.name and (_label_of_folder(folder) or folder.name.lower() in SPLIT_NAMES):
+    while folder.parent.name and (class_of_folder(folder) or folder.name.lower() in SPLIT_NAMES):
         folder = folder.parent
     return folder.name
 
 
-def _class_folders(folder: Path) -> tuple[list[DatasetFile], list[str]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The files of a data set, and what of it is left out."""
+
+    items: list[DatasetFile]
+    problems: list[str]
+    boxes: tuple[LeftOutBox, ...] = ()
+    leftovers: tuple[Path, ...] = ()
+
+
+def _folder(path: Path, label: Label | None, names: ClassNames) -> _Found:
+    listing = list_folder(path, KNOWN_SUFFIXES if label else KNOWN_SUFFIXES | ANNOTATION_SUFFIXES)
+    if label is not None:
+        found = _of_one_label(listing.files, label)
+    elif annotated := usable_annotations(listing, names):
+        found = _annotated(annotated)
+    else:
+        found = _class_folders(listing, names)
+    return _Found(
+        items=found.items,
+        problems=listing.problems + found.problems,
+        boxes=found.boxes,
+        leftovers=tuple(listing.leftovers),
+    )
+
+
+def _class_folders(listing: Listing, names: ClassNames) -> _Found:
     items: list[DatasetFile] = []
     problems: list[str] = []
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and (label := _label_of_folder(child)):
-            of_class, strange = _of_one_label(child, label)
-            items += of_class
-            problems += strange
-        elif not child.name.startswith("."):
-            problems.append(f"{printable(child)} is not named for a class, mask or no mask")
+    by_class = files_by_class(listing, names)
+    for label in LABELS:
+        of_class = _of_one_label(by_class.files[label], label)
+        items += of_class.items
+        problems += of_class.problems
+    problems += [f"{printable(path)} is not named for a class, mask or no mask" for path in by_class.unnamed]
     for needed, wanted in (("mask", "with_mask"), ("no_mask", "without_mask")):
         if not any(item.label == needed for item in items):
             raise DatasetUnusable(
-                f"{folder} has no pictures in a folder named {wanted}: one folder per class is needed"
+                f"{printable(listing.folder)} has no pictures in a folder named {wanted}: one folder per class is "
+                f"needed (--map FOLDER={needed} for another name), or boxes in files of Pascal VOC, COCO or YOLO"
             )
-    return items, problems
+    return _Found(items=items, problems=problems)
 
 
-def _label_of_folder(folder: Path) -> Label | None:
-    """Return the label of a class folder's name; None for another folder."""
-    name = re.sub(r"[^a-z]", "", folder.name.lower())
-    return "mask" if name in MASK_FOLDERS else "no_mask" if name in NO_MASK_FOLDERS else None
+def _of_one_label(files: list[Path], label: Label) -> _Found:
+    items = [DatasetFile(path=file, label=label) for file in files if file.suffix.lower() in KNOWN_SUFFIXES]
+    strange = [file for file in files if file.suffix.lower() not in KNOWN_SUFFIXES]
+    problems = [f"{printable(file)} is neither a picture nor a video by its name" for file in strange]
+    return _Found(items=items, problems=problems)
 
 
-def _of_one_label(path: Path, label: Label) -> tuple[list[DatasetFile], list[str]]:
-    found, problems = ([path], []) if path.is_file() else files_below(path, KNOWN_SUFFIXES)
-    items = [DatasetFile(path=file, label=label) for file in found if file.suffix.lower() in KNOWN_SUFFIXES]
-    strange = [file for file in found if file.suffix.lower() not in KNOWN_SUFFIXES and not file.name.startswith(".")]
-    problems += [f"{printable(file)} is neither a picture nor a video by its name" for file in strange]
-    return items, problems
-
-
-def _annotated(folder: Path) -> tuple[list[DatasetFile], list[str]]:
-    pictures, problems = usable_annotations(folder)
-    named = {picture.path for picture in pictures}
-    stems = {file.stem for file in (folder / "annotations").iterdir()}  # unusable ones have been reported
-    found, strange = files_below(folder / "images", PICTURE_SUFFIXES)
-    alone = [file for file in found if file not in named and file.stem not in stems and not file.name.startswith(".")]
-    problems += strange + [f"{printable(file)} has no annotation" for file in alone]
-    return [DatasetFile(path=picture.path, label=None, faces=picture.faces) for picture in pictures], problems
+def _annotated(found: AnnotatedDataset) -> _Found:
+    items = [DatasetFile(path=picture.path, label=None, faces=picture.faces) for picture in found.pictures]
+    problems = [*found.problems, *(box.problem for box in found.boxes), *found.alone]
+    return _Found(items=items, problems=problems, boxes=found.boxes)

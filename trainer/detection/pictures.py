@@ -27,7 +27,8 @@ from pipeline.vision.jpeg import encode_jpeg
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.decoding import clip_frames, decode_picture
-from trainer.data.prepare import ManifestRow, digest_of, split_faces
+from trainer.data.manifest import ManifestRow, digest_of, left_out_rows
+from trainer.data.prepare import split_faces
 from trainer.data.published_detector import published_detector
 from trainer.data.sources import DatasetFile, DatasetSource, is_clip
 from trainer.data.split import Split
@@ -77,7 +78,8 @@ class DetectionData:
 
     validation: what was kept of the data sets trained on, or the validation data set. tests: of each test set.
     clips: those kept for either, which have no boxes, by data set. geometry: of the outlines that the network learns.
-    counts: pictures by data set and split, and boxes by their use.
+    counts: pictures by data set and split, and boxes by their use. manifest: a row for each face. left_out: a row for
+    each face that is left out because of its box.
     """
 
     training: tuple[TrainingPicture, ...]
@@ -87,6 +89,7 @@ class DetectionData:
     geometry: OutlineGeometry
     counts: dict[str, int]
     manifest: tuple[ManifestRow, ...]
+    left_out: tuple[ManifestRow, ...]
 
     @property
     def digest(self) -> str:
@@ -140,6 +143,7 @@ def prepare_pictures(
         geometry=reference,
         counts=dict(sorted((counts + dataset.counts).items())),
         manifest=rows,
+        left_out=left_out_rows(dataset.boxes),
     )
 
 

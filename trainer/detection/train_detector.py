@@ -21,7 +21,8 @@ from models.files import sha256_of
 from trainer.checks import TrainingPlan
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.decoding import decode_picture
-from trainer.data.prepare import MANIFEST_NAME, TOO_FEW_TO_VALIDATE, hash_of, write_manifest
+from trainer.data.manifest import MANIFEST_NAME, hash_of, write_manifest
+from trainer.data.prepare import TOO_FEW_TO_VALIDATE
 from trainer.data.published_detector import published_detector
 from trainer.detection.canvases import SERVED_PX
 from trainer.detection.fit import KEPT_SHARE, DetectorEpoch, find_all, fit_detector, second_faces, trained_detector
@@ -71,7 +72,7 @@ def _write_folder(
     """Measure the network and write its folder. Test pictures are used only here, once."""
     out = plan.out
     (out / DETECTOR_NAME).write_bytes(content)
-    write_manifest(out / MANIFEST_NAME, data.manifest)
+    write_manifest(out / MANIFEST_NAME, data.manifest + data.left_out)
     sets = _measured_sets(data, content)
     card = DetectorCard(
         version=f"{plan.settings.arch}-{sha256_of(content)[:8]}",
