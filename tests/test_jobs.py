@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from annotated_folders import voc, write_photograph, write_text
 from click.testing import CliRunner
 from conftest import Server
 from rq.job import JobStatus
@@ -66,6 +67,22 @@ def order(data: Path, name: str = "run") -> JobSpec:
 def maskwatch(server: Server, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maskwatch", *map(str, arguments), "--redis", server.url]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def test_a_job_has_the_meanings_of_class_names_that_the_command_line_gives(server: Server, tmp_path: Path) -> None:
+    write_photograph(tmp_path / "street" / "a.jpg")
+    write_text(tmp_path / "street" / "a.xml", voc("a.jpg", "kn95", "bare"))
+    command = ("train", "street", "--out", "run", "--queue")
+
+    refused = maskwatch(server, *command, "--map", "kn95=mask", cwd=tmp_path)
+    done = maskwatch(server, *command, "--map", "kn95=mask", "--map", "bare=no_mask", cwd=tmp_path)
+
+    (run,) = list_jobs(server.client)
+    assert (refused.returncode, done.returncode) == (1, 0)
+    assert "the meaning of bare is not known: give it with --map 'bare=mask|no_mask|ignore'" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert run.settings is not None
+    assert run.settings.class_names == ("kn95=mask", "bare=no_mask")
 
 
 def test_a_job_is_enqueued_by_the_command_line_with_absolute_paths(server: Server, data: Path) -> None:

@@ -51,15 +51,17 @@ class AnnotatedPicture:
 class LeftOutBox:
     """A face that is left out because of its box.
 
-    number: of the face in its picture, from 0. label: its class name. box: the part inside the picture; None for one
-    that cannot be used. problem: a line with the reason.
+    frame: of a clip, else 0. number: of the face in its picture, from 0. label: its class name. box: the part inside
+    the picture; None for one that cannot be used. problem: the reason. line: the reason with the file that it is in.
     """
 
     picture: Path
+    frame: int = 0
     number: int
     label: str
     box: Box | None
     problem: str
+    line: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def read_annotations(folder: Path, names: ClassNames | None = None) -> list[Anno
     if found is None:
         where = f"{printable(folder)}/{FOLDER_NAME}" if (folder / FOLDER_NAME).is_dir() else printable(folder)
         raise DatasetUnusable(f"{where} has no .xml files, and there are no labels of COCO or YOLO either")
-    if problems := [*listing.problems, *found.problems, *(box.problem for box in found.boxes)]:
+    if problems := [*listing.problems, *found.problems, *(box.line for box in found.boxes)]:
         raise DatasetUnusable(problems[0])
     return list(found.pictures)
 
@@ -102,28 +104,17 @@ def usable_annotations(listing: Listing, names: ClassNames) -> AnnotatedDataset 
     if not files:
         return None
     _check_names(listing.folder, annotations, names)
-    pictures: dict[Path, AnnotatedPicture] = {}
-    boxes: list[LeftOutBox] = []
-    annotated: set[Path] = set()
+    first = {one.picture: one for one in reversed(annotations)}
     for one in annotations:
-        if one.picture in annotated:
+        if one is not first[one.picture]:
             what = f"its picture {printable(Path(one.picture.name))} has another annotation already"
             problems.append(f"{printable(one.file)}: {what}")
-            continue
-        annotated.add(one.picture)
-        try:
-            faces, left_out = _faces(one, names)
-        except ValueError as error:
-            problems.append(f"{printable(one.picture)}: {error}")
-            continue
-        boxes += left_out
-        if faces or not left_out:  # otherwise its boxes have been reported
-            pictures[one.picture] = AnnotatedPicture(path=one.picture, faces=faces)
+    pictures, boxes, refused = _pictures([first[path] for path in sorted(first)], names)
     return AnnotatedDataset(
-        pictures=tuple(pictures[path] for path in sorted(pictures)),
+        pictures=tuple(pictures),
         boxes=tuple(boxes),
-        problems=tuple(problems),
-        alone=tuple(_alone(listing, files, annotated)),
+        problems=(*problems, *refused),
+        alone=tuple(_alone(listing, files, first.keys())),
     )
 
 
@@ -168,6 +159,25 @@ def _check_names(folder: Path, annotations: Sequence[Annotation], names: ClassNa
         raise DatasetUnusable(unknown_names_text(printable(folder), found, unknown))
 
 
+def _pictures(
+    annotations: Sequence[Annotation], names: ClassNames
+) -> tuple[list[AnnotatedPicture], list[LeftOutBox], list[str]]:
+    """Return the pictures that can be used, the boxes that cannot, and a line for each other picture."""
+    pictures: list[AnnotatedPicture] = []
+    boxes: list[LeftOutBox] = []
+    problems: list[str] = []
+    for one in annotations:
+        try:
+            faces, left_out = _faces(one, names)
+        except ValueError as error:
+            problems.append(f"{printable(one.picture)}: {error}")
+            continue
+        boxes += left_out
+        if faces or not left_out:  # otherwise its boxes have been reported
+            pictures.append(AnnotatedPicture(path=one.picture, faces=faces))
+    return pictures, boxes, problems
+
+
 def _faces(one: Annotation, names: ClassNames) -> tuple[tuple[AnnotatedFace, ...], list[LeftOutBox]]:
     """Return the faces of a picture with upright boxes, and those whose boxes cannot be used.
 
@@ -188,9 +198,15 @@ def _faces(one: Annotation, names: ClassNames) -> tuple[tuple[AnnotatedFace, ...
 
 
 def _left_out(one: Annotation, number: int, thing: AnnotatedObject) -> LeftOutBox:
-    where = printable(one.file) + (f": {printable(Path(one.picture.name))}" if one.file.suffix == ".json" else "")
+    is_of_many = one.file.suffix.lower() in JSON_SUFFIXES
+    where = printable(one.file) + (f": {printable(Path(one.picture.name))}" if is_of_many else "")
     return LeftOutBox(
-        picture=one.picture, number=number, label=thing.name, box=None, problem=f"{where}: {thing.problem}"
+        picture=one.picture,
+        number=number,
+        label=thing.name,
+        box=None,
+        problem=thing.problem,
+        line=f"{where}: {thing.problem}",
     )
 
 

@@ -70,8 +70,8 @@ def unknown_names_text(where: str, names: Iterable[str], unknown: Iterable[str])
     strange = sorted(unknown)
     hint = " (data.yaml or classes.txt would name a number)" if all(name.isdigit() for name in strange) else ""
     return (
-        f"{where} has faces named {_listed(sorted(names))}, and it is not known what {_listed(strange)} means{hint}: "
-        f"say so for each, with --map {_quoted(f'{_shortened(strange[0])}=mask|no_mask|ignore')}"
+        f"{where} has faces named {_listed(sorted(names))}; the meaning of {_listed(strange)} is not known{hint}: "
+        f"give it with --map {_quoted(f'{_shortened(strange[0])}=mask|no_mask|ignore')}, for each name"
     )
 
 
@@ -95,7 +95,7 @@ def _listed(names: list[str]) -> str:
 
 def _shortened(name: str) -> str:
     """Return a name as part of one line."""
-    shown = "".join(char if char.isprintable() else "?" for char in name)
+    shown = "".join(char if char.isprintable() else "?" for char in " ".join(name.split()))
     return shown if len(shown) <= MAX_NAME_CHARS else shown[:MAX_NAME_CHARS] + "..."
 
 

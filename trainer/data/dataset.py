@@ -34,7 +34,7 @@ class Dataset:
         """Collect nothing yet. incorrect: the label of faces whose mask is worn so; None leaves them out."""
         self.faces: list[FoundFace] = []
         self.requested: list[Split | None] = []
-        self.boxes: list[tuple[str, LeftOutBox]] = []
+        self.boxes: dict[tuple[str, LeftOutBox], None] = {}  # in order, each once
         self.counts: Counter[str] = Counter()
         self._hashes: list[PerceptualHash] = []
         self._read: set[tuple[Path, Label | None, Split | None]] = set()
@@ -137,10 +137,9 @@ class Dataset:
         return [pair for pair in pairs if pair[0] != pair[1]]
 
     def _leave_out_boxes(self, source: str, boxes: Sequence[LeftOutBox]) -> None:
-        """Remember faces that are left out because of their boxes, each once; their lines are among the problems."""
-        fresh = [(source, box) for box in boxes if (source, box) not in self.boxes]
-        self.boxes += fresh
-        self.counts["boxes left out"] += len(fresh)
+        """Remember faces that are left out because of their boxes; their lines are among the problems."""
+        self.boxes |= dict.fromkeys((source, box) for box in boxes)
+        self.counts["boxes left out"] = len(self.boxes)
 
     def _count_leftovers(self, source: DatasetSource) -> None:
         if fresh := [path for path in source.leftovers if path.resolve() not in self._leftovers]:

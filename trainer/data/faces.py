@@ -167,8 +167,8 @@ def _faces_of_file(item: DatasetFile, *, source: str, collection: str, incorrect
         for face, picture in _found(item, source, collection, incorrect):
             if face.side_px < MIN_FACE_PX:
                 px = f"less than {MIN_FACE_PX} px of its face {face.number + 1}"
-                problems.append(f"{where}: {px} are inside it: left out")
-                boxes.append(_left_out(face, problems[-1]))
+                boxes.append(_left_out(face, f"{px} are inside it", where))
+                problems.append(f"{boxes[-1].line}: left out")
                 continue
             faces.append(face)
             hashes.append(perceptual_hash(picture, face.box, is_alone=is_alone))
@@ -182,8 +182,16 @@ def _faces_of_file(item: DatasetFile, *, source: str, collection: str, incorrect
     return FileFaces(faces=tuple(faces), hashes=tuple(hashes), problems=tuple(problems), boxes=tuple(boxes))
 
 
-def _left_out(face: FoundFace, problem: str) -> LeftOutBox:
-    return LeftOutBox(picture=face.file, number=face.number, label=face.label, box=face.box, problem=problem)
+def _left_out(face: FoundFace, problem: str, where: str) -> LeftOutBox:
+    return LeftOutBox(
+        picture=face.file,
+        frame=face.frame,
+        number=face.number,
+        label=face.label,
+        box=face.box,
+        problem=problem,
+        line=f"{where}: {problem}",
+    )
 
 
 def _found(

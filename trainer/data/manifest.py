@@ -71,6 +71,6 @@ def _left_out_row(source: str, left_out: LeftOutBox) -> ManifestRow:
     except OSError:  # it is reported where it is decoded
         sha256 = ""
     return ManifestRow(
-        source=source, file=left_out.picture.name, sha256=sha256, frame=0, number=left_out.number,
+        source=source, file=left_out.picture.name, sha256=sha256, frame=left_out.frame, number=left_out.number,
         label=left_out.label, box=left_out.box, group=sha256[:GROUP_DIGITS], split="out", problem=left_out.problem,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from trainer.data.annotations import (
 from trainer.data.class_folders import class_of_folder, files_by_class
 from trainer.data.class_names import ClassNames
 from trainer.data.file_listing import CLIP_SUFFIXES, KNOWN_SUFFIXES, Listing, is_utf8, list_folder, printable
+from trainer.data.yolo_names import YAML_SUFFIXES
 
 # Folders of these names are parts of a data set: face-mask-12k/Train and face-mask-12k/Test are one source.
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -103,7 +104,10 @@ def read_source(text: str, names: ClassNames | None = None) -> DatasetSource:
     if not is_utf8(path.resolve()):
         raise DatasetUnusable(f"{printable(path)} has a name that is not UTF-8: rename it")
     if label is None and not path.is_dir():
-        raise DatasetUnusable(f"{path} is not a folder: name its label too, no_mask={path}")
+        hint = f"name its label too, no_mask={path}"
+        if path.suffix.lower() in ANNOTATION_SUFFIXES | YAML_SUFFIXES:
+            hint = f"name the folder with its pictures, {path.parent}"
+        raise DatasetUnusable(f"{printable(path)} is not a folder: {hint}")
     found = _of_one_label([path], label) if label and path.is_file() else _folder(path, label, names or ClassNames())
     empty = [item for item in found.items if item.path.stat().st_size == 0]
     problems = [*found.problems, *(f"{printable(item.path)} is empty" for item in empty)]
@@ -195,5 +199,5 @@ def _of_one_label(files: list[Path], label: Label) -> _Found:
 
 def _annotated(found: AnnotatedDataset) -> _Found:
     items = [DatasetFile(path=picture.path, label=None, faces=picture.faces) for picture in found.pictures]
-    problems = [*found.problems, *(box.problem for box in found.boxes), *found.alone]
+    problems = [*found.problems, *(box.line for box in found.boxes), *found.alone]
     return _Found(items=items, problems=problems, boxes=found.boxes)

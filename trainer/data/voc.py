@@ -30,6 +30,7 @@ from trainer.data.picture_finder import PictureFinder, missing_picture
 XML_SUFFIXES = frozenset({".xml"})
 FOLDER_NAME = "annotations"  # of a folder whose XML files are annotations, whatever they hold
 SNIFFED_BYTES = 1024
+UNNAMED = "unnamed"  # the class name of an object without one
 _DECLARATION = re.compile(r"""\A<\?xml[^>]*?(?:encoding\s*=\s*["']([^"']+)["'][^>]*?)?\?>""")
 # GB 18030 holds the characters of both, and what Windows writes beyond them.
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
@@ -101,7 +102,7 @@ def _object(element: ElementTree.Element) -> AnnotatedObject:
         x1, y1, x2, y2 = (float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
         return x1, y1, x2, y2
 
-    return read_object((element.findtext("name") or "").strip(), box)
+    return read_object((element.findtext("name") or "").strip() or UNNAMED, box)
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

@@ -24,6 +24,7 @@ from trainer.data.yolo_names import NAME_LISTS
 TEXT_SUFFIXES = frozenset({".txt"})
 BOX_NUMBERS = 4
 SNIFFED_BYTES = 4096
+TOLERANCE = 0.02  # of polygons that reach over an edge, as a share of the side; key points may be -1, a polygon never
 
 
 def yolo_files(listing: Listing, finder: PictureFinder) -> list[Path]:
@@ -101,6 +102,8 @@ def _shares(numbers: Sequence[float]) -> Box:
     An odd count is a box with something behind it: the score of a network, or key points with their visibility.
     """
     if len(numbers) > BOX_NUMBERS and len(numbers) % 2 == 0:
+        if not all(-TOLERANCE <= number <= 1 + TOLERANCE for number in numbers):
+            raise ValueError(f"the polygon {shortened(str(numbers))} is not inside the picture")
         return box_round(numbers)
     if len(numbers) < BOX_NUMBERS:
         raise ValueError(f"a line with {shortened(str(numbers))} has no box")
