@@ -67,6 +67,8 @@ USERS = frozenset(
     {
         *("pictures/", "holiday.mp4", "registry/", "detectors/", "worker.env", "runs/mine/report/report.html"),
         *("faces/WithMask/", "faces/WithoutMask/", "street/images/", "street/annotations/"),
+        *("_annotations.coco.json", "instances_train.json", "data.yaml", "classes.txt", "obj.names", "with_mask/face"),
+        *("labels/train", "images/train", ".ipynb_checkpoints", ".DS_Store", "desktop.ini", "Thumbs.db"),
         *("card.json", "classifier.keras", "classifier.onnx", "classifier.int8.onnx", "run.lock", "detector.onnx"),
         *("face_detection_yunet_2023mar.onnx", "efficientnet-lite0-57934424.pth", ".keras"),
         *("/dev/video0", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
