@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from annotated_folders import faces_of, read, voc, write_photograph, write_text
 
+from trainer.data.annotations import DatasetUnusable
 from trainer.data.prepare import prepare_data
 
 
@@ -63,6 +64,27 @@ def test_what_is_in_no_class_folder_gets_one_line_for_each_folder(tmp_path: Path
     ]
 
 
+def test_class_folders_beside_annotated_photographs_are_refused_with_what_to_name(tmp_path: Path) -> None:
+    for name in ("with_mask/a.jpg", "without_mask/b.jpg", "street/c.jpg"):
+        write_photograph(tmp_path / name)
+    write_text(tmp_path / "street" / "c.xml", voc("c.jpg", "with_mask"))
+
+    with pytest.raises(DatasetUnusable, match="has class folders and annotated photographs: name each by itself"):
+        read(tmp_path)
+
+
+def test_annotated_photographs_may_be_in_class_folders(tmp_path: Path) -> None:
+    for name in ("with_mask", "without_mask"):
+        write_photograph(tmp_path / name / f"{name}.jpg")
+        write_photograph(tmp_path / name / "alone.jpg")
+        write_text(tmp_path / name / f"{name}.xml", voc(f"{name}.jpg", name))
+
+    source = read(tmp_path)
+
+    assert [item.label for item in source.items] == [None, None]
+    assert [problem.endswith("alone.jpg has no annotation: left out") for problem in source.problems] == [True, True]
+
+
 def test_a_user_says_which_folders_are_classes(tmp_path: Path) -> None:
     for name in ("kn95/a.jpg", "people/b.jpg", "mask/c.jpg"):
         write_photograph(tmp_path / name)
@@ -96,7 +118,7 @@ def test_what_tools_leave_behind_is_counted_and_not_trained_on(tmp_path: Path) -
 
     found = prepare_data([read(folder)], size_px=32, margin=0.05, warn=said.append)
 
-    assert said == [f"toy: {folder}/.DS_Store and 6 more, which tools left behind, left out"]
+    assert said == [f"toy: leftovers of tools are left out: {folder}/.DS_Store and 6 more"]
     assert found.counts["leftovers of tools"] == 7
     assert len(found.manifest) == 20
 

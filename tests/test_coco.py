@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from annotated_folders import coco, faces_of, read, write_photograph, write_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.data.annotations import DatasetUnusable
 
@@ -98,6 +100,29 @@ def test_pictures_that_are_missing_or_not_listed_get_a_line_each(tmp_path: Path)
         "a.json: image 99 has objects, but is not listed: left out",
         "alone.jpg has no annotation: left out",
     ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40)
+@given(bbox=JSON, segmentation=JSON)
+def test_any_json_in_place_of_a_box_gives_a_face_or_a_line(
+    tmp_path_factory: pytest.TempPathFactory, bbox: object, segmentation: object
+) -> None:
+    folder = tmp_path_factory.mktemp("coco")
+    write_photograph(folder / "a.jpg")
+    objects = [("mask", BBOX), ("mask", bbox)]
+    write_text(folder / "a.json", coco([("a.jpg", objects)], segmentation=segmentation))
+
+    source = read(folder)
+
+    assert len(source.items[0].faces) + len(source.boxes) == 2
+    assert all("\n" not in problem for problem in source.problems)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from annotated_folders import faces_of, read, write_photograph, write_text
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from trainer.data.annotations import DatasetUnusable
+from trainer.data.faces import find_faces
 
 # In a picture of 120 x 80 pixels, and as its box in pixels.
 LINE, BOX = "0.25 0.5 0.25 0.5", (15, 20, 45, 60)
@@ -143,6 +149,40 @@ def test_what_cannot_be_used_of_labels_gets_a_line_each(tmp_path: Path) -> None:
         "a.txt: the polygon [-1.0, -1.0, 0.5, 0.5, 0.1, 0.1] is not inside the picture: left out",
         "background.jpg has no annotation: left out",
     ]
+
+
+def test_damaged_exif_data_do_not_move_a_box(tmp_path: Path) -> None:
+    Image.new("RGB", (120, 80)).save(tmp_path / "a.jpg", exif=b"Exif\0\0damaged")
+    write_text(tmp_path / "a.txt", f"0 {LINE}")
+    write_text(tmp_path / "classes.txt", "mask")
+
+    assert faces_of(read(tmp_path)) == {"a.jpg": [("mask", BOX)]}
+
+
+def test_a_picture_that_cannot_be_read_is_reported_where_it_is_decoded(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.jpg", "no picture")
+    write_text(tmp_path / "a.txt", f"0 {LINE}")
+    write_text(tmp_path / "classes.txt", "mask")
+    source = read(tmp_path)
+
+    (found,) = find_faces(source.items, source.name, source.collection)
+
+    assert found.problems == (f"{tmp_path}/a.jpg is not a picture that can be read: left out",)
+
+
+@given(lines=st.lists(st.lists(st.text("0123456789.-einfa ", max_size=12), max_size=12), max_size=5))
+def test_any_text_in_labels_gives_faces_or_lines(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("labels")
+    write_labels(folder / "a.jpg", folder / "a.txt", f"0 {LINE}", *map(" ".join, lines))
+    write_text(folder / "classes.txt", "mask")
+
+    with suppress(DatasetUnusable):
+        source = read(folder)
+
+        assert all(math.isfinite(number) for item in source.items for face in item.faces for number in face.box)
+        assert all("\n" not in problem for problem in source.problems)
 
 
 def test_shares_are_of_the_picture_as_it_is_seen(tmp_path: Path) -> None:

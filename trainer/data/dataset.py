@@ -146,7 +146,7 @@ class Dataset:
             self._leftovers |= {path.resolve() for path in fresh}
             self.counts["leftovers of tools"] += len(fresh)
             which = printable(fresh[0]) + (f" and {len(fresh) - 1} more" if len(fresh) > 1 else "")
-            self._warn(f"{source.name}: {which}, which tools left behind, left out")
+            self._warn(f"{source.name}: leftovers of tools are left out: {which}")
 
     def _leave_out(self, line: str) -> None:
         if line not in self._warned:

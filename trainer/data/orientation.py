@@ -44,9 +44,8 @@ def read_header(path: Path) -> PictureHeader:
     """Read a picture's header; raise PictureUnusable if it has none that can be read."""
     try:
         with PillowImage.open(path) as image:
-            exif = PillowImage.Exif()
-            exif.load(image.info.get("exif", b""))  # image.getexif() would read XMP too, which OpenCV does not
-            return PictureHeader(width=image.width, height=image.height, orientation=_valid(exif.get(ORIENTATION_TAG)))
+            orientation = _orientation(image.info.get("exif", b""))
+            return PictureHeader(width=image.width, height=image.height, orientation=orientation)
     except PILLOW_ERRORS as error:
         raise PictureUnusable("is not a picture that can be read") from error
 
@@ -85,6 +84,12 @@ def turned(box: Box, header: PictureHeader, orientation: int) -> Box:
     return (y1, x1, y2, x2) if orientation in QUARTER_TURNS else (x1, y1, x2, y2)
 
 
-def _valid(orientation: object) -> int:
-    """Return an orientation; 1 for anything that is none, as decoders do."""
+def _orientation(content: bytes) -> int:
+    """Return the orientation in EXIF data; 1 if they are damaged or have no valid one, as decoders do."""
+    exif = PillowImage.Exif()
+    try:
+        exif.load(content)  # the picture's getexif() would read XMP too, which OpenCV does not
+        orientation = exif.get(ORIENTATION_TAG)
+    except PILLOW_ERRORS:
+        return UPRIGHT
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else UPRIGHT

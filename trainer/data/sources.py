@@ -161,6 +161,7 @@ def _folder(path: Path, label: Label | None, names: ClassNames) -> _Found:
     if label is not None:
         found = _of_one_label(listing.files, label)
     elif annotated := usable_annotations(listing, names):
+        _check_is_of_one_kind(listing, annotated, names)
         found = _annotated(annotated)
     else:
         found = _class_folders(listing, names)
@@ -170,6 +171,15 @@ def _folder(path: Path, label: Label | None, names: ClassNames) -> _Found:
         boxes=found.boxes,
         leftovers=tuple(listing.leftovers),
     )
+
+
+def _check_is_of_one_kind(listing: Listing, annotated: AnnotatedDataset, names: ClassNames) -> None:
+    """Raise DatasetUnusable if there are class folders of both labels in which nothing is annotated."""
+    in_folders = files_by_class(listing, names).files
+    has_boxes = {picture.path for picture in annotated.pictures}
+    if all(in_folders.values()) and has_boxes.isdisjoint(file for files in in_folders.values() for file in files):
+        folder = printable(listing.folder)
+        raise DatasetUnusable(f"{folder} has class folders and annotated photographs: name each by itself")
 
 
 def _class_folders(listing: Listing, names: ClassNames) -> _Found:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.vision.faces import Box
@@ -68,12 +69,11 @@ def _read(file: Path, names: Mapping[int, str], finder: PictureFinder) -> Annota
     picture = finder.beside(file)
     if picture is None:
         raise ValueError(missing_picture(file.stem))
-    text = file.read_bytes().decode("utf-8-sig", "replace")
-    try:
+    objects: tuple[AnnotatedObject, ...] = ()
+    with suppress(PictureUnusable):  # the picture is reported when it is decoded
         width, height = read_header(picture).upright_size
-    except PictureUnusable:
-        width, height = 1, 1  # the picture is reported when it is decoded
-    objects = tuple(_object(line.split(), names, width, height) for line in text.splitlines() if line.strip())
+        lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
+        objects = tuple(_object(line.split(), names, width, height) for line in lines if line.strip())
     return Annotation(file=file, picture=picture, size=None, objects=objects, is_upright=True)
 
 

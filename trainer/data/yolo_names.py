@@ -60,7 +60,7 @@ def _from_yaml(file: Path) -> dict[int, str]:
         if isinstance(names, list):
             return {number: str(name).strip() for number, name in enumerate(names)}
         return {int(number): str(name).strip() for number, name in names.items()} if isinstance(names, dict) else {}
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = shortened(" ".join(str(error).split()), MAX_MESSAGE_CHARS)
         raise ValueError(f"{printable(file)}: its class names cannot be read ({reason}): correct it") from error
 
