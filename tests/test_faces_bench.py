@@ -68,6 +68,17 @@ def test_faces_of_16_px_and_more_and_copies_are_also_measured_separately(tmp_pat
     assert [row.split()[0] for row in rows[2:]] == ["grey", "dark", "blurred"]
 
 
+def test_class_names_have_the_meaning_that_the_command_line_gives(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "WithoutMask", tmp_path / "people")
+    shutil.copytree(folder / "WithMask", tmp_path / "kn95")
+
+    refused, result = measured(tmp_path), measured(tmp_path, "--map", "people=no_mask", "--map", "kn95=mask")
+
+    assert refused.exit_code == 1
+    assert "no pictures in a folder named with_mask" in refused.stderr
+    assert result.stdout.splitlines()[1].split()[:2] == [tmp_path.name, str(2 * FACES)]
+
+
 def test_nothing_to_measure_is_an_error(folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / "listed.txt"
     listed.write_text("0" * 16)

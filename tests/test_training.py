@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -210,6 +210,14 @@ def test_the_report_says_how_to_train_it_again_but_not_where_data_is(run: Run) -
     )
     assert command in page
     assert str(run.folder.parent) not in page + (run.folder / CARD_NAME).read_text()
+
+
+def test_the_command_to_train_it_again_has_the_meanings_of_class_names(run: Run) -> None:
+    settings = msgspec.structs.replace(run.plan.settings, class_names=("hard hat=ignore", "kn95=mask"))
+
+    command = training_command(replace(run.plan, settings=settings))
+
+    assert "--map 'hard hat=ignore' --map kn95=mask" in command
 
 
 def test_a_model_folder_is_not_overwritten(run: Run) -> None:
