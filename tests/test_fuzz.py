@@ -16,7 +16,7 @@ SEED = 20  # of every run, so that it tries the same inputs, as many as there is
 MINUTES = 0.1
 
 
-@pytest.mark.parametrize("target", ["message", "jpeg", "settings", "sources"])
+@pytest.mark.parametrize("target", ["message", "jpeg", "settings", "sources", "annotations"])
 def test_what_others_send_is_decoded_or_rejected(pictures: Path, target: str) -> None:
     command = [sys.executable, "-m", "bench.fuzz", target, "--seed", str(SEED), "--minutes", str(MINUTES)]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench.fuzz.rounds import Round
 
-TARGETS = ("message", "queue", "jpeg", "settings", "http", "socket", "sources")
+TARGETS = ("message", "queue", "jpeg", "settings", "http", "socket", "sources", "annotations")
 OUT = Path(__file__).parent.parent / "out" / "fuzz"
 HUNG_S = 120.0  # a round that takes longer hangs
 MAX_FINDINGS = 20  # of a target; then it is given up
