@@ -20,6 +20,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.chaos import chaos, chaos_janitor
     from commands.check import check
     from commands.dead import dead
+    from commands.discover import discover
     from commands.errors import command_line
     from commands.label import label
     from commands.models import models
@@ -37,7 +38,7 @@ except KeyboardInterrupt:
 
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, label, train, trainer, jobs, models),
-    *(status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
+    *(discover, status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
 )
 
 

@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
-CAMERA = ("fps", "deadline_s", "relabel_s", "jpeg_quality", "loop", "shared_memory", "seed")
+CAMERA = (
+    "fps",
+    "deadline_s",
+    "relabel_s",
+    "jpeg_quality",
+    "rtsp_transport",
+    "hwaccel",
+    "loop",
+    "shared_memory",
+    "seed",
+)
 VIEW = ("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key")
 
 

@@ -36,9 +36,11 @@ from pipeline.runtime.worker_pool import WorkerPool, adjust_pools, reading_heart
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
 
+FILE_AND_NETWORK = ("loop", "rtsp_transport", "hwaccel")  # settings of sources that the demo does not have
+
 
 @click.command()
-@setting_options(*STARTERS, *VIEW, *PIPELINE, *(name for name in CAMERA if name != "loop"))
+@setting_options(*STARTERS, *VIEW, *PIPELINE, *(name for name in CAMERA if name not in FILE_AND_NETWORK))
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a simulated camera; print the page's address."""
     run_pipeline(shared.prepare_process(values), {"demo": shared.parsed_source("demo")})

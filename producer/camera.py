@@ -36,6 +36,7 @@ FRAME_TIMEOUT_S = 0.2  # a stopping process notices within this time
 SHARED_FRAMES = 8  # at 20 frames/s those of 0.4 s, which is more than a frame waits while workers keep up
 MAX_SHARED_BYTES = 64_000_000
 DEFAULT_RELABEL_S = 0.25
+SKIP_LOG_PAUSE_S = 60.0  # pictures that are left out after a pause as long as this are logged again
 UNANSWERED = "unanswered"  # the outcome of publishing when Redis did not answer
 
 
@@ -51,7 +52,12 @@ def main(settings: Settings, spec: SourceSpec) -> int:
             return 0
         shard, lease, start = taken
         feed = Feed(
-            lambda: spec.open(fps=settings.fps, seed=settings.seed),
+            lambda: spec.open(
+                fps=settings.fps,
+                seed=settings.seed,
+                rtsp_transport=settings.rtsp_transport,
+                hwaccel=settings.hwaccel,
+            ),
             may_come_back=spec.may_come_back,
             loop=settings.loop,
         )
@@ -97,6 +103,7 @@ class FramePublisher:
 
     source_name: the source, for the log. start: Unix milliseconds, part of every frame's ID. seq: of the next frame.
     redis_answered: whether the last call to Redis succeeded. bad_names: pictures that the log has reported.
+    skipped_at: when the source last left pictures out, on the monotonic clock.
     """
 
     context: WorkerContext
@@ -111,6 +118,7 @@ class FramePublisher:
     seq: int = 0
     redis_answered: bool = True
     bad_names: set[str] = field(default_factory=set)
+    skipped_at: float = float("-inf")
 
     def publish_all(self, feed: Feed) -> int:
         """Publish what the feed delivers until it ends or the process is asked to stop; return the exit status."""
@@ -125,6 +133,7 @@ class FramePublisher:
                 if captured is None:
                     continue
                 limiter.count(time.monotonic())
+                self._count_skipped(captured.skipped)
                 if captured.source_frame.error:
                     self._report_bad_frame(captured.source_frame)
                 else:
@@ -187,6 +196,16 @@ class FramePublisher:
             self.bad_names.add(source_frame.name)
             log.warning("%s is left out: %s", source_frame.name, source_frame.error)
 
+    def _count_skipped(self, count: int) -> None:
+        """Count pictures that were not decoded; log it when it begins, and again after a minute without."""
+        if not count:
+            return
+        metrics.skipped_pictures.labels(self.camera).inc(count)
+        now = time.monotonic()
+        if now - self.skipped_at > SKIP_LOG_PAUSE_S:
+            log.warning("camera %s: pictures come faster than they are decoded; %d were left out", self.camera, count)
+        self.skipped_at = now
+
     def _release_name(self) -> None:
         try:
             self.lease.release()
@@ -199,6 +218,7 @@ def _start_counters(camera: str) -> None:
     for outcome in (*get_args(Published), UNANSWERED):
         metrics.published.labels(camera, outcome)
     metrics.source_failures.labels(camera)
+    metrics.skipped_pictures.labels(camera)
     metrics.bad_pictures.labels(camera)
 
 

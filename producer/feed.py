@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producer.sources.source import Source, SourceFailed, SourceFrame
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the source is reopened; a frame resets them to the first
 SILENCE_TIMEOUT_S = 4.0  # no frame for this long: the camera hangs
-FIRST_FRAME_TIMEOUT_S = 15.0  # limit for a stream's first frame; a silent network times out earlier
+NETWORK_SILENCE_TIMEOUT_S = 70.0  # the same of a network camera, which knows its own pace; only libraries hang so long
 OPEN_TIMEOUT_S = 15.0  # limit for opening (a name server that does not answer, a disk that spins up) and for closing
 CLOSE_TIMEOUT_S = 0.5
 MAX_HUNG = 4  # no further reader thread is started once this many hang: the driver hangs
@@ -29,10 +29,14 @@ MAX_TIMESTAMP_STEP_S = 10.0  # a step in a video's timestamps that is a fault, n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedFrame:
-    """A frame, and when it was captured, on the monotonic clock."""
+    """A frame, and when it was captured, on the monotonic clock.
+
+    skipped: pictures that the source left out since the frame that was taken before.
+    """
 
     source_frame: SourceFrame
     captured_s: float
+    skipped: int = 0
 
 
 class Feed:
@@ -140,6 +144,7 @@ class _ReaderThread(threading.Thread):
         self._open_source = open_source
         self._changed = threading.Condition()
         self._newest: CapturedFrame | None = None
+        self._skipped = 0  # since the last frame was taken
         self._stopping = threading.Event()
         self._hangs_at: float | None = None  # None while the thread itself waits
         self._has_times = False
@@ -156,10 +161,13 @@ class _ReaderThread(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._newest or self.finished, within_s)
             captured, self._newest = self._newest, None
+            skipped, self._skipped = (self._skipped, 0) if captured else (0, self._skipped)
             self._changed.notify_all()
-        if captured and not self._has_times:
-            return CapturedFrame(source_frame=captured.source_frame, captured_s=time.monotonic())
-        return captured
+        if captured is None:
+            return None
+        return replace(
+            captured, captured_s=captured.captured_s if self._has_times else time.monotonic(), skipped=skipped
+        )
 
     def stop(self) -> None:
         """Ask the thread to close the source and end; frames that still come are dropped."""
@@ -189,7 +197,7 @@ class _ReaderThread(threading.Thread):
             source.close()  # only here: closing what another thread reads from crashes in the libraries below
 
     def _read_frames(self, source: Source) -> None:
-        self._expect_within(_max_silence_s(source, delivered=False))
+        self._expect_within(_max_silence_s(source))
         for source_frame in source:
             self._hangs_at = None
             self._has_times = source.is_live or source_frame.at_s is not None
@@ -198,7 +206,7 @@ class _ReaderThread(threading.Thread):
             self._offer(source_frame)
             if self._stopping.is_set():
                 return
-            self._expect_within(_max_silence_s(source, delivered=True))
+            self._expect_within(_max_silence_s(source))
 
     def _expect_within(self, limit_s: float) -> None:
         """Count as hanging when the source does not return within this time from now."""
@@ -209,6 +217,7 @@ class _ReaderThread(threading.Thread):
             if not self._has_times:
                 self._wait_until_taken()
             self._newest = CapturedFrame(source_frame=source_frame, captured_s=time.monotonic())
+            self._skipped += source_frame.skipped
             self._changed.notify_all()
 
     def _wait_until_taken(self) -> None:
@@ -224,8 +233,8 @@ class _ReaderThread(threading.Thread):
         self._stopping.wait(max(0.0, self._zero_s + source_frame.at_s - now))
 
 
-def _max_silence_s(source: Source, *, delivered: bool) -> float:
+def _max_silence_s(source: Source) -> float:
     """Return how long a source may block before it counts as hanging."""
     if not source.is_live:
         return float("inf")
-    return SILENCE_TIMEOUT_S if delivered or source.kind == "webcam" else FIRST_FRAME_TIMEOUT_S
+    return SILENCE_TIMEOUT_S if source.kind == "webcam" else NETWORK_SILENCE_TIMEOUT_S

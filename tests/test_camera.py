@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import Server, missing, wait_until
 from frame_number import read_number
+from http_camera import Manners, grey_jpeg, http_camera
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -457,6 +459,24 @@ def test_a_file_that_breaks_is_not_opened_again() -> None:
         wait_until(lambda: feed.take(0.1), 10, "it fails")
 
 
+def test_pictures_that_a_source_leaves_out_are_counted_also_with_frames_that_nobody_takes() -> None:
+    class Hurried(Scripted):
+        def __iter__(self) -> Iterator[SourceFrame]:
+            for source_frame in super().__iter__():
+                yield msgspec.structs.replace(source_frame, skipped=3)
+
+    feed = Feed(lambda: Hurried(is_live=True), may_come_back=True, loop=True)
+
+    taken = wait_until(lambda: feed.take(0.1), 10, "a frame")
+    skipped = taken.skipped
+    while taken.source_frame.index < 20:
+        taken = wait_until(lambda: feed.take(0.1), 10, "another frame")
+        skipped += taken.skipped
+    feed.close()
+
+    assert skipped == 3 * (taken.source_frame.index + 1)
+
+
 # --- the process
 
 
@@ -537,8 +557,9 @@ def test_bad_pictures_of_a_folder_are_left_out_and_told_once(start: Start, tmp_p
     assert [frame.seq for frame in frames] == list(range(len(frames)))
     for frame, jpeg in camera.taken:
         assert decode_jpeg(jpeg).shape == (frame.height, frame.width, 3)
-    assert len(camera.warnings()) == 1
-    assert "1.jpg is left out: the file is empty" in camera.log()
+    told = [line for line in camera.warnings() if "no pictures: 1 (1 .log)" not in line]  # its own log is in the folder
+    assert len(told) == len(camera.warnings()) - 1 == 1
+    assert "1.jpg is left out: the file is empty" in told[0]
 
 
 def test_a_webcam_that_is_not_there_is_looked_for_again_with_one_line(start: Start) -> None:
@@ -590,6 +611,28 @@ def test_an_http_camera_that_hangs_is_said_to_be_gone(
     wait_until(lambda: camera.state().startswith("retrying"), 20, "the hang is noticed")
 
     assert len(camera.warnings()) == 1
+
+
+def test_a_camera_that_shows_nothing_says_why_in_its_state_and_in_one_line(start: Start) -> None:
+    with http_camera(Manners(password="right")) as silent:
+        camera = start(f"http://admin:s3cret@{silent.address}")
+        wait_until(lambda: camera.state().startswith("retrying"), 15, "its state says why")
+        wait_until(lambda: silent.requests > 4, 15, "it is tried again")
+
+    assert "it rejects the user or the password (401)" in camera.state()
+    assert len(camera.warnings()) == 1
+    assert camera.state() in camera.warnings()[0]
+    assert "s3cret" not in camera.log() + camera.state()
+
+
+def test_a_camera_that_is_faster_than_decoding_says_that_pictures_are_left_out(start: Start) -> None:
+    large = grey_jpeg(90, (2560, 1440))
+
+    with http_camera(Manners(jpegs=[large], period_s=0)) as hurried:
+        camera = start(hurried.url)
+        wait_until(lambda: "were left out" in camera.log(), 15, "it says so")
+
+    assert "camera door: pictures come faster than they are decoded" in camera.warnings()[0]
 
 
 def test_a_camera_ends_while_its_source_hangs(start: Start) -> None:

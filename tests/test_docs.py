@@ -47,7 +47,7 @@ from producer.sources.demo.people import load_photograph
 __all__ = ["processes"]
 
 # What each command of the program is: one that ends by itself is run here, one that runs until it is stopped is parsed.
-ENDS = frozenset({"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs"})
+ENDS = frozenset({"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover"})
 GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "train", "trainer"})
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.vision.jpeg import decode_jpeg
-from producer.sources import video
+from producer.sources import timeouts
 from producer.sources.folder import natural_order
 from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFailed
@@ -443,8 +443,8 @@ def test_an_http_camera_plays(mjpeg_camera: MjpegCamera) -> None:
 def test_an_http_camera_that_falls_silent_is_noticed(
     mjpeg_camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert video.READ_TIMEOUT_S < 5
-    monkeypatch.setattr(video, "READ_TIMEOUT_S", 1.0)
+    assert timeouts.READ_TIMEOUT_S < 5
+    monkeypatch.setattr(timeouts, "READ_TIMEOUT_S", 1.0)
     mjpeg_camera.most = 100
     source = parse_source(mjpeg_camera.url).open()
 
@@ -458,8 +458,8 @@ def test_an_http_camera_that_falls_silent_is_noticed(
 def test_a_server_that_accepts_and_hangs_is_noticed(
     silent_server: int, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert video.OPEN_TIMEOUT_S < 5
-    monkeypatch.setattr(video, "OPEN_TIMEOUT_S", 0.5)
+    assert timeouts.OPEN_TIMEOUT_S < 5
+    monkeypatch.setattr(timeouts, "OPEN_TIMEOUT_S", 0.5)
 
     with pytest.raises(SourceFailed, match=r"no answer within 0\.5 s") as failed:
         parse_source(f"{scheme}://user:secret@127.0.0.1:{silent_server}/video").open()

@@ -14,6 +14,7 @@ from pipeline.bus import keys
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, hide_password
 from pipeline.bus.status import STREAMS, Ledger, State, camera_state, read_heartbeats, read_status, status_table
+from pipeline.runtime.slow_rate import SlowRate
 from pipeline.runtime.worker_context import WorkerContext
 
 
@@ -42,6 +43,25 @@ def test_a_cameras_state(
     found = camera_state(age_s, labelled_age_s, held=held, connected=connected, fps=fps)
 
     assert found == state
+
+
+def test_what_happens_every_five_seconds_has_a_rate_until_it_ceases() -> None:
+    slow = SlowRate()
+
+    for second in (0.0, 5.0, 10.0):
+        slow.note(second)
+
+    assert [slow.get(second) for second in (10.1, 14.0, 24.9, 25.1)] == [0.2, 0.2, 0.2, None]
+
+
+def test_what_happens_often_or_once_has_no_slow_rate() -> None:
+    often, once = SlowRate(), SlowRate()
+
+    for number in range(100):
+        often.note(number / 20)
+    once.note(0.0)
+
+    assert (often.get(5.0), once.get(1.0)) == (None, None)
 
 
 def test_the_clock_takes_the_fastest_of_its_round_trips() -> None:

@@ -116,6 +116,9 @@ published = _counter("maskwatch_published_total", "Frames of this camera, by how
 source_failures = _counter(
     "maskwatch_source_failures_total", "How often the camera's source stopped delivering", "camera"
 )
+skipped_pictures = _counter(
+    "maskwatch_skipped_pictures_total", "Pictures left out because decoding is slower than the camera", "camera"
+)
 bad_pictures = _counter("maskwatch_bad_pictures_total", "Images of the source that could not be decoded", "camera")
 
 # Detectors and classifiers
@@ -136,7 +139,7 @@ job_epochs = _gauge("maskwatch_job_epochs", "How many epochs the job is to have,
 
 EVERY_ROLE: tuple[Collector, ...] = (busy, loop_age_s, redis_up, reconnects, rejected)
 ROLES: dict[str, tuple[Collector, ...]] = {
-    "camera": (published, source_failures, bad_pictures),
+    "camera": (published, source_failures, skipped_pictures, bad_pictures),
     "detector": (settled, detect_s, detect_wait_s, kept_labels, model_info, model_rejected),
     "classifier": (settled, classify_s, classify_wait_s, batch_crops, model_info, model_rejected),
     "trainer": (job_running, job_epoch, job_epochs),

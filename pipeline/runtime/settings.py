@@ -22,6 +22,7 @@ Shards = Annotated[int, Meta(ge=1, le=36)]  # as many as pipeline.bus.shards has
 Workers = Annotated[int, Meta(ge=1, le=64)]
 MaxBatch = Annotated[int, Meta(ge=1, le=512)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+HwAccel = Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,32}\Z")]
 InputPx = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]
 RelabelS = Annotated[float, Meta(ge=0, le=MAX_RELABEL_S)]
 Score = Annotated[float, Meta(gt=0, lt=1)]
@@ -67,6 +68,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jpeg_quality: Annotated[
         int, Meta(ge=10, le=100, description="JPEG quality for frames that are not JPEG already")
     ] = 90
+    rtsp_transport: Annotated[
+        Literal["auto", "tcp", "udp"],
+        Meta(description="transport of RTSP cameras; auto: TCP, or UDP where the camera rejects TCP"),
+    ] = "auto"
+    hwaccel: Annotated[
+        HwAccel,
+        Meta(description="what decodes network cameras: none for the CPU, auto, or a device of FFmpeg's such as cuda"),
+    ] = "none"
     loop: Annotated[bool, Meta(description="restart a file when it ends")] = True
     shared_memory: Annotated[
         bool, Meta(description="pass pixels to workers of this machine in memory, not as JPEG through Redis")

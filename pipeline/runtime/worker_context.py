@@ -30,6 +30,7 @@ from pipeline.runtime.memory import keep_memory
 from pipeline.runtime.metrics_server import serve_metrics
 from pipeline.runtime.redaction import redact
 from pipeline.runtime.settings import Settings
+from pipeline.runtime.slow_rate import SlowRate
 from pipeline.runtime.stop_signals import calling_on_stop_signals
 from pipeline.runtime.watchdog import Watchdog
 
@@ -69,6 +70,7 @@ class WorkerContext:
         self.hard_stop = threading.Timer(STOP_TIMEOUT_S, self._exit_now)
         self.hard_stop.daemon = True
         self._counts: dict[str, int] = {}
+        self._slow_rates: dict[str, SlowRate] = {}
         self._counted_at = time.monotonic()
         self._busy_s = 0.0
         self._started_at: float | None = None
@@ -113,6 +115,7 @@ class WorkerContext:
     def count(self, name: str, by: int = 1) -> None:
         """Count towards a rate of the heartbeat."""
         self._counts[name] = self._counts.get(name, 0) + by
+        self._slow_rates.setdefault(name, SlowRate()).note(time.monotonic())
 
     @contextlib.contextmanager
     def reconnecting(self) -> Iterator[None]:
@@ -147,7 +150,8 @@ class WorkerContext:
         if elapsed_s > 0.5:  # else the rates would be too coarse
             counts, self._counts = self._counts, {}
             self._counted_at += elapsed_s
-            self.rates = {name: count / elapsed_s for name, count in counts.items()}
+            slow = {name: rate for name, one in self._slow_rates.copy().items() if (rate := one.get(self._counted_at))}
+            self.rates = {name: count / elapsed_s for name, count in counts.items()} | slow
             before_s, self._busy_s = self._busy_s, metrics.busy.seconds(self.role)
             self.busy_share = min(1.0, max(0.0, (self._busy_s - before_s) / elapsed_s))
         return Heartbeat(

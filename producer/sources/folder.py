@@ -6,6 +6,7 @@ a folder without any picture raises SourceFailed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections import Counter
@@ -60,7 +61,7 @@ def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
         hint = "; --recursive looks into the folders in it" if left_out["folders"] else ""
         raise SourceFailed(f"the folder {folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}){hint}")
     if left_out:
-        log.warning("%s: pictures: %d; left out: %s", folder, len(pictures), _described(left_out))
+        _warn_once(f"{folder}: pictures: {len(pictures)}; left out: {_described(left_out)}")
     return sorted(pictures, key=lambda path: natural_order(str(path.relative_to(folder))))
 
 
@@ -85,6 +86,12 @@ def _parted(folder: Path, *, recursive: bool) -> tuple[list[Path], Counter[str]]
         else:
             left_out[entry.suffix.lower() or "without a suffix"] += 1
     return pictures, left_out
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Log a warning, unless it was logged before: a camera reads its folder again and again."""
+    log.warning("%s", text)
 
 
 def _described(left_out: Counter[str]) -> str:

@@ -46,7 +46,8 @@ class FrameConverter:
     """Convert the frames of one video. stream: of PyAV."""
 
     def __init__(self, stream: Any) -> None:
-        self._pixel_aspect = _pixel_aspect(stream)
+        self._stream = stream
+        self._pixel_aspect = Fraction(1)
         self._time_base = stream.time_base
         self._reformatter = VideoReformatter()  # one for all frames: setting it up takes as long as a conversion
         self._kind: _Kind | None = None
@@ -66,6 +67,7 @@ class FrameConverter:
         if kind != self._kind:
             yield from self.flush()
             self._kind = kind
+            self._pixel_aspect = _pixel_aspect(self._stream)  # a network stream says it in its first frame
             self._graph = _graph(kind, decoded, self._time_base) if kind.needs_filters else None
         self._inside.append((at_s, decoded.rotation))
         if self._graph is None:

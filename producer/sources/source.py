@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it loads NumPy, and the command line parses sources without
     from pipeline.vision.arrays import Image
 
 Kind = Literal["webcam", "video", "folder", "rtsp", "http", "demo"]
+RtspTransport = Literal["auto", "tcp", "udp"]
 # Files of these names are pictures, and those that begin like one; any other file is a video.
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif"}
@@ -35,6 +36,7 @@ class SourceFrame(Struct, frozen=True, kw_only=True):
     width, height: in pixels; 0 when there is an error.
     at_s: when the frame is due by the source's own timestamps, seconds; None in a source without timestamps.
     error: why this frame cannot be read, one line; the source continues with the next.
+    skipped: pictures left out just before this one, because decoding is slower than the camera.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SourceFrame(Struct, frozen=True, kw_only=True):
     jpeg: bytes | None = None
     at_s: float | None = None
     error: str | None = None
+    skipped: int = 0
 
 
 class Source(Protocol):

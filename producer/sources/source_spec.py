@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pipeline.bus.connection import hide_password
 from producer.sources.picture_signature import is_picture
-from producer.sources.source import PICTURE_SUFFIXES, Kind, Source, SourceFailed
+from producer.sources.source import PICTURE_SUFFIXES, Kind, RtspTransport, Source, SourceFailed
 
 UNREADABLE = (
     "this URL cannot be parsed as SCHEME://USER:PASSWORD@HOST:PORT/PATH with a number for the port; in user and "
@@ -45,12 +45,16 @@ class SourceSpec:
         """Whether a source of this kind is worth opening again after it failed."""
         return self.kind in ("webcam", "rtsp", "http")
 
-    def open(self, *, fps: float = 20.0, seed: int = 0) -> Source:
+    def open(
+        self, *, fps: float = 20.0, seed: int = 0, rtsp_transport: RtspTransport = "auto", hwaccel: str = "none"
+    ) -> Source:
         """Open the source.
 
         Args:
-            fps: frame rate of a source that can produce frames at any rate (the demo).
+            fps: frame rate of a source that can produce frames at any rate (the demo, a still picture that is polled).
             seed: of what is random in the demo.
+            rtsp_transport: of an RTSP camera; auto is TCP, or UDP where the camera rejects TCP.
+            hwaccel: what decodes a network camera: none for the CPU, auto, or FFmpeg's name of a kind of device.
 
         Raises:
             SourceFailed: it cannot be opened; says what to do.
@@ -67,6 +71,10 @@ class SourceSpec:
             from producer.sources.folder import FolderSource
 
             return FolderSource(self.path, recursive=self.recursive)
+        if self.path is None:
+            from producer.sources.open_network import open_network
+
+            return open_network(self, fps=fps, transport=rtsp_transport, hwaccel=hwaccel)
         from producer.sources.video import VideoSource
 
         return VideoSource(self)
