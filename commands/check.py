@@ -20,7 +20,7 @@ from pipeline.runtime.settings import Settings, setting_options
 
 
 @click.command()
-@setting_options("redis_url", "models", "detector", "port", "host")
+@setting_options("redis_url", "models", "model", "detector", "port", "host")
 def check(**values: Any) -> None:
     """Check settings and environment; report what is missing and how to get it."""
     settings = checked_settings(values)

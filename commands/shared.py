@@ -67,6 +67,8 @@ def checked_settings(values: dict[str, Any]) -> Settings:
         settings = settings_from(values)
     except BadSettings as error:
         fail(str(error), 2)
+    if settings.model:
+        settings = _with_built_in_model(settings, settings.model)
     for name in URLS:
         if url := getattr(settings, name):
             try:
@@ -74,6 +76,15 @@ def checked_settings(values: dict[str, Any]) -> Settings:
             except BadUrl as error:
                 fail(f"{flag_of(name)}: {error}", 2)
     return settings
+
+
+def _with_built_in_model(settings: Settings, name: str) -> Settings:
+    """Return settings whose models are the built-in ones with this classifier."""
+    from models.classifier.card import BUILT_IN_CLASSIFIERS
+
+    if settings.models:
+        fail("--model chooses a built-in classifier, and --models has others: leave one of them out", 2)
+    return msgspec.structs.replace(settings, model=None, models=str(BUILT_IN_CLASSIFIERS[name]))
 
 
 def prepare_process(values: dict[str, Any]) -> Settings:

@@ -16,6 +16,8 @@ from models.card import CARD_NAME, FileName, Sha256, Share, Version, read_card_a
 from models.files import indented_json
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
+# The classifiers that the program includes, by the name that `--model` has for them.
+BUILT_IN_CLASSIFIERS = {"lite": DEFAULT_FOLDER, "resnet18-half": DEFAULT_FOLDER.with_name("resnet18-half")}
 INT8_NAME = "classifier.int8.onnx"
 FLOAT_NAME = "classifier.onnx"
 KERAS_NAME = "classifier.keras"

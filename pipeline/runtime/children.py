@@ -31,11 +31,12 @@ RESTART_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 START_FAILURE_S = 15.0  # a child that ends with an error within this time of its first start cannot start
 STEADY_S = 30.0  # after running for this long a child is restarted after the first pause again
 
-NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG")  # children get all their settings from their parent
+# Children get all their settings from their parent.
+NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG", "MASKWATCH_MODEL")
 # Children get these through the environment, because every user of the machine can read command lines.
 SECRETS = ("redis_url", "models", "password_hash", "session_key", "metrics_token")
-DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models")
-CLASSIFY_FLAGS = ("models", "runtime", "max_batch", "max_wait_ms", "threads")
+DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models", "model")
+CLASSIFY_FLAGS = ("models", "model", "runtime", "max_batch", "max_wait_ms", "threads")
 
 
 class ChildFailed(Exception):

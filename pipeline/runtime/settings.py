@@ -96,6 +96,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None,
         Meta(description="a registry of models, or a model's folder; a folder or URL; default: built in"),
     ] = None
+    model: Annotated[
+        Literal["lite", "resnet18-half"] | None, Meta(description="a built-in classifier; default: lite")
+    ] = None
     runtime: Annotated[
         Literal["auto", "onnx", "cuda", "keras"],
         Meta(description="runtime of the classifier; auto: cuda on an NVIDIA GPU, else onnx, on the CPU"),
