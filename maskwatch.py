@@ -28,6 +28,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.processes import camera, classify, detect, view
     from commands.shared import load_config
     from commands.status import health, status
+    from commands.tokens import tokens
     from commands.training import jobs, train, trainer
     from commands.up import demo, fork_workers, serve_embedded, up
     from pipeline.runtime.logs import hide_passwords_of_uncaught_errors
@@ -38,7 +39,7 @@ except KeyboardInterrupt:
 
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, label, train, trainer, jobs, models),
-    *(discover, status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
+    *(discover, status, dead, check, chaos, health, password, tokens, fork_workers, serve_embedded, chaos_janitor),
 )
 
 

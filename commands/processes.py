@@ -5,7 +5,7 @@ Settings in; the process runs in the foreground until SIGTERM or Ctrl-C, and its
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,10 @@ from commands.errors import fail
 from commands.password import check_access
 from commands.shared import CAMERA, COMMON, VIEW, check_camera_name, parsed_source, process_settings, run_process
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
-from pipeline.runtime.settings import setting_options
+from pipeline.runtime.settings import Settings, setting_options
+
+if TYPE_CHECKING:
+    from viewer.api.reading import JobListing
 
 
 @click.command()
@@ -68,4 +71,17 @@ def view(**values: Any) -> None:
 
     settings = process_settings(values)
     check_access(settings)
-    run_process(lambda: process.main(settings), PortInUse)
+    run_process(lambda: process.main(settings, job_listing(settings)), PortInUse)
+
+
+def job_listing(settings: Settings) -> JobListing | None:
+    """Return how a viewer lists training jobs; None in a cluster, which cannot hold any."""
+    from pipeline.bus.connection import CLUSTER, connect
+    from trainer.jobs.job_list import TrainingRun, list_jobs
+    from viewer.api.reading import JobListing
+
+    url = settings.jobs_redis or settings.redis_url or ""
+    if url.partition("://")[0] in CLUSTER:
+        return None
+    client = connect(url)
+    return JobListing(record_type=TrainingRun, read=lambda: list_jobs(client))

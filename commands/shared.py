@@ -44,7 +44,10 @@ CAMERA = (
     "shared_memory",
     "seed",
 )
-VIEW = ("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key")
+VIEW = (
+    *("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key"),
+    *("tokens", "label_redis", "jobs_redis"),
+)
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:

@@ -249,7 +249,14 @@ def all_commands(group: click.Group) -> Iterator[click.Command]:
 
 def is_route(path: str) -> bool:
     """Return whether the viewer serves a path."""
-    return any(f'"{path}"' in source.read_text() for source in (REPOSITORY / "viewer").rglob("*.py"))
+    sources = "".join(source.read_text() for source in (REPOSITORY / "viewer").rglob("*.py"))
+    in_api = path.removeprefix("/api/v1")
+    if in_api == path:
+        return f'"{path}"' in sources
+    rules = re.findall(r'path="([^"]+)"', sources)
+    return path == "/api/v1" or any(
+        re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(rule)), in_api) for rule in rules
+    )
 
 
 def is_variable(name: str) -> bool:

@@ -101,7 +101,7 @@ def locked(
 
 def users_of(template: Path, folder: Path) -> str:
     """Return the ACL file that start.sh makes of a template: run its part before the start of Redis, in `folder`."""
-    passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in (*USERS, "replica")}
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": password_of(user) for user in (*USERS, "replica", "labeller")}
     part, rest, _ = (DEPLOY / "start.sh").read_text().partition("\n# TLS\n")
     assert rest, "start.sh has lost its heading for TLS"
     subprocess.run(

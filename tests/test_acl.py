@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+import requests
 import yaml
 from conftest import wait_until
 from feeding import numbered_picture
@@ -42,6 +43,7 @@ from pipeline.bus.status import Ledger, read_counts, read_heartbeats, read_ledge
 from pipeline.bus.writer import Writer
 from pipeline.vision.faces import Face
 from pipeline.vision.jpeg import encode_jpeg
+from producer.sources.demo.people import load_photograph
 from trainer.jobs.enqueue import cancel_job, enqueue_job
 from trainer.jobs.job_list import job_with_id
 from trainer.jobs.job_spec import JobSpec, training_queue
@@ -275,6 +277,22 @@ DENIED = {
     ],
     "admin": [],
 }
+LABELLER_DENIED = [
+    "XADD {s0}:frames * a b",
+    "HSET {s0}:frames:waiting door x",
+    "ZADD {s0}:frames:order 1 door",
+    "SET {s0}:pixels:door:1:1 x",
+    "SET {s0}:pixels:file-12345678:1:1 x",
+    "UNLINK {s0}:pixels:door:1:1",
+    "GET {s0}:pixels:file-api-1:1:1",
+    "SET {s0}:lease:door x",
+    "HINCRBY {s0}:ledger:door produced 1",
+    "HSET {s0}:newest:frames:door seq 1",
+    "SET {s0}:watched:file-api-1 1",
+    "ZRANGE {all}:processes 0 -1",
+    "SET {all}:heartbeat:labeller-1 x",
+    "SET {all}:shards 9",
+]
 # Calls of scripts that only the server's start can load, each with keys that its user may name.
 SCRIPTED = {
     "camera": [
@@ -738,6 +756,52 @@ def test_no_script_does_what_its_user_may_not(shared: Locked, user: str) -> None
             answers[command, len(named)] = outcome(client, "EVALSHA", sha, str(len(named)), *named)
 
     assert {call: answer for call, answer in answers.items() if answer != "denied"} == {}
+    client.close()
+
+
+def test_a_viewer_labels_pictures_with_a_user_of_their_own_and_without_it_says_so(
+    own: Locked, processes: Processes
+) -> None:
+    start(own, processes, "detector", "detect")
+    start(own, processes, "classifier", "classify")
+    label_redis = ("--label-redis", own.url("labeller"))
+    viewers = [start(own, processes, "viewer", "view", "--port", 0, *flags) for flags in (label_redis, ())]
+    pages = [line.removeprefix("Viewer: ").strip() for one in viewers if one.stdout for line in [one.stdout.readline()]]
+    picture = encode_jpeg(load_photograph(), 90)
+    wait_until(lambda: len(read_heartbeats(own.server.client)) == 4, 40, "workers and viewers are alive")
+
+    labelled, refused = (
+        requests.post(f"{page}api/v1/label", picture, headers={"Content-Type": "image/jpeg"}, timeout=60)
+        for page in pages
+    )
+
+    assert labelled.status_code == 200, labelled.text
+    assert len(labelled.json()["faces"]) == 1
+    (run_of_viewer,) = read_status(own.server.bus).files
+    assert run_of_viewer.ledger == Ledger(produced=1, labelled=1)
+    assert list(own.server.client.scan_iter("*pixels*")) == []
+    assert refused.status_code == 503
+    assert "MASKWATCH_LABEL_REDIS" in refused.json()["detail"]
+    assert {row["username"] for row in denials(own)} == {"viewer"}
+
+
+def test_the_user_that_publishes_pictures_may_do_nothing_else(shared: Locked) -> None:
+    client = connect(shared.url("labeller"))
+    shared.server.client.script_load(READ_RESULTS)
+    tried = [*NOBODY, *NO_PROGRAM, *DENIED["camera"], *LABELLER_DENIED]
+    allowed = "XADD {s0}:frames:complete * a b"  # as its script does
+
+    answers = {line: outcome(client, *words(line)) for line in tried if line != allowed}
+    scripted = {
+        command: outcome(client, "EVALSHA", shared.server.client.script_load(f"return redis.call({call})"), "1", key)
+        for command, key in (
+            ("XADD {s0}:frames * a b", "{s0}:frames"),
+            ("GET {s0}:pixels:file-api-1:1:1", "{s0}:remote"),
+        )
+        for call in [", ".join(f"'{word}'" for word in command.split())]
+    }
+
+    assert {line: answer for line, answer in {**answers, **scripted}.items() if answer != "denied"} == {}
     client.close()
 
 

@@ -47,7 +47,9 @@ from producer.sources.demo.people import load_photograph
 __all__ = ["processes"]
 
 # What each command of the program is: one that ends by itself is run here, one that runs until it is stopped is parsed.
-ENDS = frozenset({"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover"})
+ENDS = frozenset(
+    {"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover", "tokens"}
+)
 GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "train", "trainer"})
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})
@@ -71,7 +73,7 @@ USERS = frozenset(
         *("labels/train", "images/train", ".ipynb_checkpoints", ".DS_Store", "desktop.ini", "Thumbs.db"),
         *("card.json", "classifier.keras", "classifier.onnx", "classifier.int8.onnx", "run.lock", "detector.onnx"),
         *("face_detection_yunet_2023mar.onnx", "efficientnet-lite0-57934424.pth", ".keras"),
-        *("/dev/video0", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
+        *("~/.config/maskwatch/tokens.json", "/dev/video0", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
     }
 )
 SUFFIXES = (".py", ".md", ".json", ".jsonl", ".yml", ".yaml", ".lua", ".txt", ".onnx", ".keras", ".html", ".template")

@@ -159,7 +159,8 @@ def test_redis_and_probes_start_from_files_that_are_mounted() -> None:
     }
 
     assert named == {"start.sh", "redis.conf", "users.acl.template", "jobs.conf", "jobs.acl.template", "liveness.py"}
-    assert files == named | {"join.sh", "cluster.conf", "replica.acl.template"}, "start.sh reads these in a cluster"
+    of_clusters, of_pictures = {"join.sh", "cluster.conf", "replica.acl.template"}, {"labeller.acl.template"}
+    assert files == named | of_clusters | of_pictures, "start.sh reads these, too"
 
 
 def test_classifiers_and_trainer_on_gpus_have_one_each_and_the_image_for_it() -> None:

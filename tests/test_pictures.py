@@ -18,8 +18,9 @@ from feeding import REPOSITORY
 from PIL import Image
 
 from pipeline.vision.jpeg import BadImage, decode_jpeg, jpeg_size
+from pipeline.vision.pictures import to_8_bit
 from producer.files.outputs import PictureWriter
-from producer.sources.picture_file import read_picture, to_8_bit
+from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFailed, SourceFrame
 from producer.sources.source_spec import parse_source
 

@@ -89,7 +89,7 @@ def test_wrong_settings_end_with_status_2_and_one_line(tmp_path: Path) -> None:
     assert "none.toml" in result.output
 
 
-@pytest.mark.parametrize("name", ["redis_url", "jobs_redis"])
+@pytest.mark.parametrize("name", ["redis_url", "jobs_redis", "label_redis"])
 def test_a_url_that_does_not_fit_is_not_shown_for_it_may_hold_a_password(name: str) -> None:
     with pytest.raises(BadSettings) as error:
         settings_from({name: "reddis://detector:secret@redis.lan"})

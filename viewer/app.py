@@ -21,9 +21,15 @@ from pipeline.bus import status
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer import health
+from viewer.api.label import InMemoryRequest, label_operation
+from viewer.api.labeller import PictureLabeller
+from viewer.api.reading import JobListing, reading_operations
+from viewer.api.routes import add_api
+from viewer.error_answers import add_error_answers
 from viewer.live_view import LiveView
 from viewer.metrics import add_metrics
 from viewer.routes import add_api_routes, add_media_routes
+from viewer.security.api_tokens import TokenStore, tokens_path
 from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
@@ -32,6 +38,7 @@ from viewer.serving.base_path import BasePathMiddleware, base_path_of
 from viewer.serving.connection_limiter import ConnectionLimiter
 from viewer.serving.server import listen, page_url, serve
 from viewer.serving.websocket_limiter import WebSocketLimiter
+from viewer.snapshots import Snapshots
 from viewer.sockets import PageSockets
 
 if TYPE_CHECKING:
@@ -43,8 +50,11 @@ STATUS_INTERVAL_S = 1.0
 SOCKET_IO_JS = Path(__file__).parent / "static" / "vendor" / "socket.io.min.js"
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, jobs: JobListing | None = None) -> int:
     """Serve until a signal or the end of the parent; return the exit status.
+
+    Args:
+        jobs: how training jobs are listed; None for no list of them.
 
     Raises:
         BadSettings: other machines would be served without a password, or the base path is that of a route.
@@ -62,28 +72,37 @@ def main(settings: Settings) -> int:
     else:
         print(f"Viewer: {page_url(listening, base_path)}", flush=True)
     rejections = RejectionLog()
-    return serve(listening, lambda cleanup: create_app(settings, authenticator, rejections, cleanup), rejections)
+    return serve(listening, lambda cleanup: create_app(settings, authenticator, rejections, jobs, cleanup), rejections)
 
 
 def create_app(
-    settings: Settings, authenticator: Authenticator, rejections: RejectionLog, cleanup: ExitStack
+    settings: Settings,
+    authenticator: Authenticator,
+    rejections: RejectionLog,
+    jobs: JobListing | None,
+    cleanup: ExitStack,
 ) -> tuple[WSGIApplication, WorkerContext]:
     """Create the application and start its threads, in the worker process."""
     context = cleanup.enter_context(worker_context("viewer", settings))
     app = Flask(__name__)
+    app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path with other slashes than a route's is not found
     limiter = ConnectionLimiter(settings.max_viewers)
     sockets = PageSockets(app, rejections)
-    live_view = LiveView(context, sockets.audience)
-    add_api_routes(app, context, authenticator, rejections)
-    add_media_routes(app, context, live_view, limiter, authenticator, rejections)
+    labeller = PictureLabeller(context, settings.label_redis)
+    live_view = LiveView(context, sockets.audience, labeller.settle)
+    snapshots = Snapshots(context, live_view)
+    add_error_answers(app, rejections)
+    add_api_routes(app, context, authenticator)
+    add_media_routes(app, context, live_view, snapshots, limiter, authenticator, rejections)
+    add_api(app, [*reading_operations(context, snapshots, jobs), label_operation(labeller)], base_path_of(settings))
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (live_view.follow, lambda: broadcast_status(context, sockets)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
-    secured = SecurityMiddleware(websockets, authenticator, rejections)
+    secured = SecurityMiddleware(websockets, authenticator, TokenStore(tokens_path(settings)), rejections)
     return BasePathMiddleware(secured, base_path_of(settings)), context
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -54,10 +55,16 @@ class _SelectedFrame:
 
 
 class LiveView:
-    """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`."""
+    """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`.
 
-    def __init__(self, context: WorkerContext, audience: Audience) -> None:
+    settle: takes the results of files, which are not displayed.
+    """
+
+    def __init__(
+        self, context: WorkerContext, audience: Audience, settle: Callable[[FrameResult], None] = lambda _: None
+    ) -> None:
         self._context = context
+        self._settle = settle
         self.audience = audience
         self._views: dict[str, _View] = {}
         self._newest_labelled: dict[str, _SelectedFrame] = {}
@@ -129,7 +136,9 @@ class LiveView:
         return max(1, min(READ_BLOCK_MS, round(1000 * min(waits_s, default=1.0))))
 
     def _add(self, result: FrameResult) -> None:
-        if not result.camera.startswith(FILE_PREFIX) and math.isfinite(result.captured_at):  # JSON has no other numbers
+        if result.camera.startswith(FILE_PREFIX):
+            self._settle(result)
+        elif math.isfinite(result.captured_at):  # JSON has no other numbers
             self._view(result.camera).joiner.add(result, time.monotonic())
 
     def _view(self, camera: str) -> _View:

@@ -6,7 +6,7 @@
 #
 # /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of
 # PEM) Redis also serves TLS, on port 6380. With REDIS_NODES it is a node of a cluster: the names of all six nodes, each
-# that of a host, or HOST.DOMAIN. If a password is missing, short, or not fit for a URL, the script prints one line and
+# that of a host, or HOST.DOMAIN. With REDIS_LABELLER_PASSWORD there is a user who publishes pictures to label. If a password is missing, short, or not fit for a URL, the script prints one line and
 # exits with status 1; later it exits with the status of Redis.
 set -eu
 umask 077
@@ -27,7 +27,8 @@ users=$run/users.acl
 socket=$run/start.sock
 mkdir -p "$run"
 
-cat "$template" ${nodes:+"$files/replica.acl.template"} | sed '/^#/d; /^[[:space:]]*$/d' >"$users"
+labeller=${REDIS_LABELLER_PASSWORD:+"$files/labeller.acl.template"}
+cat "$template" ${nodes:+"$files/replica.acl.template"} ${labeller:+"$labeller"} | sed '/^#/d; /^[[:space:]]*$/d' >"$users"
 for role in $(grep -o '{[a-z]*_sha256}' "$users" | sort -u | sed 's/^{//; s/_sha256}$//'); do
   name=REDIS_$(printf %s "$role" | tr '[:lower:]' '[:upper:]')_PASSWORD
   [ "$role" != jobs ] || name=JOBS_PASSWORD

@@ -120,6 +120,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     base_path: Annotated[
         BasePath | None, Meta(description="path of the page behind a proxy, for example /maskwatch; default: /")
     ] = None
+    tokens: Annotated[
+        str | None, Meta(description="file of the API's tokens; default: ~/.config/maskwatch/tokens.json")
+    ] = None
+    label_redis: Annotated[
+        RedisUrl | None, Meta(description="Redis as a user who may publish pictures to label; default: --redis")
+    ] = None
     metrics_token: Annotated[Token | None, Meta(description="bearer token that readers of metrics must send")] = None
     max_viewers: Annotated[int, Meta(ge=1, le=120, description="maximum number of browsers and MJPEG streams")] = 100
 
@@ -127,7 +133,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classifiers: Annotated[Workers | None, Meta(description="classification workers to start")] = None
 
 
-URLS = ("redis_url", "jobs_redis")  # the fields with a URL of Redis
+URLS = ("redis_url", "jobs_redis", "label_redis")  # the fields with a URL of Redis
 _FLAGS = {"redis_url": "--redis"}
 _CLICK_TYPES = {"integer": click.INT, "number": click.FLOAT, "string": click.STRING}  # by type in JSON Schema
 _FIELDS: dict[str, dict[str, Any]] = msgspec.json.schema(Settings)["$defs"]["Settings"]["properties"]

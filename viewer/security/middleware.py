@@ -1,7 +1,8 @@
 """WSGI middleware that checks every request, for pages and WebSockets alike, before the application handles it.
 
 In: a request. Out: a denial, or the application's answer, both with the security headers. Denials are logged; a denied
-request costs no connection of the limiter and no call to Redis.
+request costs no connection of the limiter and no call to Redis. Below /api/v1 a token does instead of a session, and
+denials are problem objects.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
 from werkzeug.sansio.http import parse_cookie
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
+from viewer.api.problems import API, is_api, problem_response
+from viewer.security.api_tokens import TokenStore
 from viewer.security.authenticator import SESSION, Authenticator
+from viewer.security.callers import Denial, identify_caller
 from viewer.security.rejection_log import RejectionLog
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ LOGIN = "/login"
 PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
 MAX_BODY = 4096  # bytes; the longest body is a password
+MAX_PICTURE = 20_000_000  # bytes of a request with a picture to be labelled
+LABEL = f"{API}/label"
+CHUNK_BYTES = 65_536
 # Prefixes of cookie names. Browsers accept __Host- for the path / only.
 HTTP_PREFIX, HTTPS_PREFIX, HTTPS_PATH_PREFIX = "maskwatch-", "__Host-maskwatch-", "__Secure-maskwatch-"
 HEADERS = {
@@ -48,30 +54,34 @@ HEADERS = {
 }
 
 
-class Denial(Struct, frozen=True, kw_only=True):
-    """The reason why a request is denied, and the status of the answer."""
-
-    status: HTTPStatus
-    text: str
-
-
 NOT_SIGNED_IN = Denial(status=HTTPStatus.UNAUTHORIZED, text="not signed in: open the page in a browser and sign in")
 
 
 class SecurityMiddleware:
     """WSGI middleware; it leaves the request's Session, or None, in the environment."""
 
-    def __init__(self, app: WSGIApplication, authenticator: Authenticator, rejections: RejectionLog) -> None:
+    def __init__(
+        self, app: WSGIApplication, authenticator: Authenticator, tokens: TokenStore, rejections: RejectionLog
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._tokens = tokens
         self._rejections = rejections
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
+        answer = self._answer(environ, start_response)
+        if environ["PATH_INFO"] == LABEL:
+            _discard_body(environ)
+        return answer
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = _with_headers(environ, start_response)
         session = environ[SESSION] = self._authenticator.session(cookie_value(environ, "session"))
         denial = self._denial(environ)
-        if denial is None and session is None and environ["PATH_INFO"] not in PUBLIC:
+        if denial is None and is_api(environ["PATH_INFO"]):
+            denial = identify_caller(environ, self._authenticator, self._tokens)
+        elif denial is None and session is None and environ["PATH_INFO"] not in PUBLIC:
             denial = NOT_SIGNED_IN
         if denial is None:
             return self._app(environ, start)
@@ -89,8 +99,9 @@ class SecurityMiddleware:
             return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins allows more origins")
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="Content-Length is required")
-        if _length(environ) > MAX_BODY:
-            return Denial(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text=f"a body of more than {MAX_BODY} bytes")
+        limit = MAX_PICTURE if environ["PATH_INFO"] == LABEL else MAX_BODY
+        if _length(environ) > limit:
+            return Denial(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text=f"a body of more than {limit} bytes")
         return None
 
     def _is_own_host(self, host: str) -> bool:
@@ -153,7 +164,17 @@ def _is_loopback(name: str) -> bool:
 
 def _length(environ: WSGIEnvironment) -> int:
     text = environ.get("CONTENT_LENGTH") or "0"
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else MAX_BODY + 1
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else MAX_PICTURE + 1
+
+
+def _discard_body(environ: WSGIEnvironment) -> None:
+    """Read what is left of a picture that is not accepted: clients send all of it before they read the answer.
+
+    gunicorn would close the connection instead, and accept no others while it waits for the client to do so, too.
+    """
+    if _length(environ) <= MAX_PICTURE and not environ.get("HTTP_TRANSFER_ENCODING"):
+        while environ["wsgi.input"].read(CHUNK_BYTES):
+            pass
 
 
 def _with_headers(environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
@@ -173,6 +194,9 @@ def _with_headers(environ: WSGIEnvironment, start_response: StartResponse) -> St
 
 def _response(environ: WSGIEnvironment, denial: Denial) -> Response:
     """Return the answer with the reason: one line, or JSON below /api/."""
+    if is_api(environ["PATH_INFO"]):
+        headers = {"WWW-Authenticate": denial.challenge} if denial.challenge else {}
+        return problem_response(denial.status, denial.text, headers)
     if environ["PATH_INFO"].startswith("/api/"):
         return Response(msgspec.json.encode({"error": denial.text}), denial.status, mimetype="application/json")
     return Response(f"{denial.text}\n", denial.status)
