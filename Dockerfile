@@ -1,6 +1,6 @@
 # The images: the sources of this repository and pinned packages in, programs that run as an ordinary user out.
 #
-#   docker build --target run -t maskwatch .            camera, detector, classifier, viewer
+#   docker build --target run -t maskwatch .            camera, detector, classifier, viewer, recorder
 #   docker build --target gpu -t maskwatch-gpu .        the same for classifiers on NVIDIA GPUs
 #   docker build --target train -t maskwatch-train .    with TensorFlow: trainer, Keras runtime
 #   docker build --target train-gpu -t maskwatch-train-gpu .        the same on NVIDIA GPUs
@@ -47,8 +47,8 @@ ENV PATH=/opt/maskwatch/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/maskwatch PYTHON
   PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 RUN groupadd --gid 10001 maskwatch \
   && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin maskwatch \
-  && mkdir /models /runs \
-  && chown maskwatch:maskwatch /models /runs
+  && mkdir /models /runs /events \
+  && chown maskwatch:maskwatch /models /runs /events
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["maskwatch"]
 CMD ["--help"]

@@ -22,10 +22,11 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.dead import dead
     from commands.discover import discover
     from commands.errors import command_line
+    from commands.events import deliveries, events, rules
     from commands.label import label
     from commands.models import models
     from commands.password import password
-    from commands.processes import camera, classify, detect, view
+    from commands.processes import camera, classify, detect, record, view
     from commands.shared import load_config
     from commands.status import health, status
     from commands.tokens import tokens
@@ -38,8 +39,9 @@ except KeyboardInterrupt:
     sys.exit(INTERRUPTED)
 
 COMMANDS: tuple[click.Command, ...] = (
-    *(demo, up, camera, detect, classify, view, label, train, trainer, jobs, models),
-    *(discover, status, dead, check, chaos, health, password, tokens, fork_workers, serve_embedded, chaos_janitor),
+    *(demo, up, camera, detect, classify, view, record, label, train, trainer, jobs, models),
+    *(events, deliveries, rules, discover, tokens),
+    *(status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
 )
 
 

@@ -11,6 +11,7 @@ from pipeline.bus.connection import hide_password
 from pipeline.runtime.running_pipelines import RunningPipeline, find_running_pipelines
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
+UNNAMED = {"redis_url": "no Redis", "models": "the built-in models", "database": "no database"}
 NOTHING_RUNS = "no `maskwatch demo` or `maskwatch up` of this user runs on this machine"
 
 
@@ -18,7 +19,7 @@ class SeveralPipelines(Exception):
     """Several pipelines run, and the user named none; says which there are and how to name one."""
 
 
-def only_pipeline(field: Literal["redis_url", "models"], flag: str) -> RunningPipeline | None:
+def only_pipeline(field: Literal["redis_url", "models", "database"], flag: str) -> RunningPipeline | None:
     """Return the pipeline that runs; None if none does.
 
     Args:
@@ -35,8 +36,8 @@ def only_pipeline(field: Literal["redis_url", "models"], flag: str) -> RunningPi
     return found[0] if found else None
 
 
-def describe_pipeline(pipeline: RunningPipeline, field: Literal["redis_url", "models"]) -> str:
+def describe_pipeline(pipeline: RunningPipeline, field: Literal["redis_url", "models", "database"]) -> str:
     """Return a pipeline in words, with the value of a field that tells it from others."""
-    value = hide_password(getattr(pipeline, field) or "the built-in models")
+    value = hide_password(getattr(pipeline, field) or UNNAMED[field])
     cameras = ", ".join(pipeline.cameras) or "none"
     return f"{value} is of `maskwatch {pipeline.command}`, process {pipeline.pid}, cameras: {cameras}"

@@ -1,4 +1,4 @@
-"""`maskwatch camera`, `detect`, `classify` and `view`: the pipeline's processes, each started by itself.
+"""`maskwatch camera`, `detect`, `classify`, `record` and `view`: the pipeline's processes, each started by itself.
 
 Settings in; the process runs in the foreground until SIGTERM or Ctrl-C, and its exit status is the command's.
 """
@@ -11,7 +11,17 @@ import click
 
 from commands.errors import fail
 from commands.password import check_access
-from commands.shared import CAMERA, COMMON, VIEW, check_camera_name, parsed_source, process_settings, run_process
+from commands.shared import (
+    CAMERA,
+    COMMON,
+    RECORD,
+    VIEW,
+    check_camera_name,
+    check_recording,
+    parsed_source,
+    process_settings,
+    run_process,
+)
 from pipeline.runtime.children import CLASSIFY_FLAGS, DETECT_FLAGS
 from pipeline.runtime.settings import Settings, setting_options
 
@@ -60,6 +70,18 @@ def classify(**values: Any) -> None:
 
     settings = process_settings(values)
     run_process(lambda: process.main(settings), ModelUnusable)
+
+
+@click.command()
+@setting_options(*COMMON, *RECORD)
+def record(**values: Any) -> None:
+    """Record events by rules, and deliver them; several may run, one of them works."""
+    from events import recorder as process
+    from events.locations import BadDatabase
+
+    settings = process_settings(values)
+    check_recording(settings)
+    run_process(lambda: process.main(settings), BadDatabase)
 
 
 @click.command()

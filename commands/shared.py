@@ -29,7 +29,8 @@ from pipeline.runtime.settings import URLS, BadSettings, Settings, flag_of, read
 if TYPE_CHECKING:
     from producer.sources.source_spec import SourceSpec
 
-# The settings of every process, of commands that start child processes, of the workers, of cameras, and of the viewer.
+# The settings of every process, of commands that start child processes, of the workers, of cameras, of recorders, and
+# of the viewer.
 COMMON = ("redis_url", "shards", "log_json", "log_level", "metrics_port", "metrics_token", "parent_fd")
 STARTERS = tuple(name for name in COMMON if name != "metrics_port")
 PIPELINE = ("detectors", "classifiers", *dict.fromkeys((*DETECT_FLAGS, *CLASSIFY_FLAGS)))
@@ -48,6 +49,7 @@ VIEW = (
     *("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key"),
     *("tokens", "label_redis", "jobs_redis"),
 )
+RECORD = ("rules", "database", "keep_days", "keep_mb")
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -149,6 +151,18 @@ def check_models(settings: Settings) -> None:
 
     for kind in (CLASSIFIER,) if settings.detector == "haar" else KINDS:
         kind.check_files(current_folder(settings.models, kind))
+
+
+def check_recording(settings: Settings) -> None:
+    """End with status 2 and one line when the rules or the URL of the database cannot be used."""
+    from events.locations import BadDatabase, database_url
+    from events.rule_file import BadRules, load_rules
+
+    try:
+        load_rules(Path(settings.rules) if settings.rules else None)
+        database_url(settings.database)
+    except (BadRules, BadDatabase) as error:
+        fail(str(error), 2)
 
 
 def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:

@@ -19,7 +19,7 @@ from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_heartbeats, read_status, status_table
 from pipeline.runtime.settings import setting_options
 
-ROLES = ("camera", "detector", "classifier", "viewer", "trainer")
+ROLES = ("camera", "detector", "classifier", "viewer", "recorder", "trainer")
 
 
 @click.command()

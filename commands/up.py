@@ -1,4 +1,8 @@
-"""`maskwatch demo` and `maskwatch up`: cameras in; Redis, workers, cameras and the viewer as child processes, out."""
+"""`maskwatch demo` and `maskwatch up`: cameras in; Redis, workers, cameras, viewer, recorder as child processes, out.
+
+Events of `demo` are in the folder of its server, which is removed with it; those of `up`, and of a `demo` with a Redis
+that the user names, in the folder of the user's data.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from commands import shared
 from commands.errors import fail
 from commands.password import check_access
-from commands.shared import CAMERA, PIPELINE, STARTERS, VIEW
+from commands.shared import CAMERA, PIPELINE, RECORD, STARTERS, VIEW
 from pipeline.bus.connection import hide_password
 from pipeline.bus.messages import is_camera_name
 from pipeline.runtime.children import (
@@ -40,7 +45,10 @@ FILE_AND_NETWORK = ("loop", "rtsp_transport", "hwaccel")  # settings of sources 
 
 
 @click.command()
-@setting_options(*STARTERS, *VIEW, *PIPELINE, *(name for name in CAMERA if name not in FILE_AND_NETWORK))
+@setting_options(
+    *(*STARTERS, *VIEW, "record", *RECORD, *PIPELINE),
+    *(name for name in CAMERA if name not in FILE_AND_NETWORK),
+)
 def demo(**values: Any) -> None:
     """Run everything on this machine, with a simulated camera; print the page's address."""
     run_pipeline(shared.prepare_process(values), {"demo": shared.parsed_source("demo")})
@@ -55,7 +63,7 @@ def demo(**values: Any) -> None:
     metavar="NAME=SOURCE",
     help="A camera; may be given several times. Without it: MASKWATCH_CAMERAS, separated by spaces.",
 )
-@setting_options(*STARTERS, *VIEW, *PIPELINE, *CAMERA)
+@setting_options(*STARTERS, *VIEW, "record", *RECORD, *PIPELINE, *CAMERA)
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = shared.prepare_process(values)
@@ -98,8 +106,10 @@ def parsed_cameras(cameras: Sequence[str]) -> dict[str, SourceSpec]:
 
 
 def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
-    """Run server, workers, cameras and viewer until SIGTERM or Ctrl-C. sources: by the camera's name."""
+    """Run server, workers, cameras, viewer and recorder until SIGTERM or Ctrl-C. sources: by the camera's name."""
     check_access(settings)
+    if settings.record:
+        shared.check_recording(settings)
     stop = threading.Event()
 
     from models.files import ModelUnusable
@@ -107,15 +117,18 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     def start() -> int:
         shared.check_models(settings)
         with fork_server() as forks, shared.redis_server(settings) as server, Children(forks) as children:
-            environment = environment_of(settings, server.url)
+            told = with_database(settings, server.folder)
+            environment = environment_of(told, server.url)
             for name, source in sources.items():
                 flags = flags_of(settings, *CAMERA)
                 own = environment | {"MASKWATCH_SOURCE": source.text}  # its URL may hold a password
                 children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
             children.start("view", *flags_of(settings, *VIEW), environment=environment)
+            if settings.record:
+                children.start("record", *flags_of(settings, *RECORD), environment=environment, required=False)
             start_workers(children, settings, environment, detectors=1, classifiers=1)
             server.wait()
-            found = running_pipeline(settings, server.url, list(sources))
+            found = running_pipeline(told, server.url, list(sources))
             fixed = {"detector": settings.detectors, "classifier": settings.classifiers}
             pools = [WorkerPool(children, role) for role, count in fixed.items() if count is None]
             with reading_heartbeats(server.url) as beats, announced(found):
@@ -140,4 +153,16 @@ def running_pipeline(settings: Settings, redis_url: str, cameras: list[str]) -> 
         models=str(Path(models).absolute()) if models and "://" not in models else models,
         host=settings.host,
         port=settings.port,
+        database=settings.database,
     )
+
+
+def with_database(settings: Settings, folder: Path | None) -> Settings:
+    """Return the settings with the database of events: of `demo` in the folder of its server, unless they name one."""
+    from events.locations import database_url, sqlite_url
+
+    if not settings.record:
+        return msgspec.structs.replace(settings, database=None)
+    is_temporary = settings.database is None and folder is not None and click.get_current_context().info_name == "demo"
+    url = sqlite_url(folder / "events.db") if folder and is_temporary else database_url(settings.database)
+    return msgspec.structs.replace(settings, database=url)

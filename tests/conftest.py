@@ -45,10 +45,11 @@ class Server:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_foreign_pipelines() -> Iterator[None]:
-    """Let commands of tests find no pipeline that runs on this machine already."""
+    """Let commands of tests find no pipeline that runs on this machine, and keep no events in the user's folder."""
     folder = tempfile.mkdtemp(prefix="mw-")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
+        patch.setenv("XDG_DATA_HOME", folder)
         yield
     shutil.rmtree(folder)
 

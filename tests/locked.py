@@ -26,7 +26,7 @@ DEPLOY = REPOSITORY / "deploy" / "redis"
 TEMPLATE = DEPLOY / "users.acl.template"
 JOBS_TEMPLATE = DEPLOY / "jobs.acl.template"
 REPLICA_TEMPLATE = DEPLOY / "replica.acl.template"
-USERS = ("camera", "detector", "classifier", "viewer", "admin")
+USERS = ("camera", "detector", "classifier", "viewer", "recorder", "admin")
 # The test's own user, who may run every command; the deployment has no such user.
 ROOT = "user root on >root-of-the-test ~* &* +@all\n"
 

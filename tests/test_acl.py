@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -275,6 +277,49 @@ DENIED = {
         "PEXPIRE {all}:shards 1",
         "SET {all}:heartbeat:classifier-1 x",
     ],
+    "recorder": [
+        "INFO",
+        "MGET {s0}:pixels:door:1:1",
+        "GET {s0}:pixels:door:1:1",
+        "SET {s0}:watched:door 1",
+        "XLEN {s0}:frames",
+        "SET {all}:heartbeat:viewer-1 x",
+        "XADD {s0}:frames * a b",
+        "XADD {s0}:frames:complete * a b",
+        "XADD {s0}:faces * a b",
+        "XADD {s0}:results * a b",
+        "XDEL {s0}:results 1-1",
+        "XREADGROUP GROUP workers me STREAMS {s0}:frames >",
+        "XREADGROUP GROUP workers me STREAMS {s0}:faces:complete >",
+        "XCLAIM {s0}:frames workers me 0 1-1",
+        "XACK {s0}:frames workers 1-1",
+        "XRANGE {s0}:frames - +",
+        "HGET {s0}:frames:waiting door",
+        "HSET {s0}:frames:waiting door x",
+        "ZPOPMIN {s0}:faces:order",
+        "HSET {s0}:frames:taken 1-1 x",
+        "SET {s0}:pixels:door:1:1 x",
+        "GETDEL {s0}:pixels:door:1:1",
+        "UNLINK {s0}:pixels:door:1:1",
+        "PEXPIRE {s0}:pixels:door:1:1 9",
+        "GET {s0}:crops:door:1:1",
+        "MGET {s0}:crops:door:1:1",
+        "SET {s0}:known:door x",
+        "GET {s0}:known:door",
+        "HSET {s0}:newest:frames:door seq 1",
+        "HINCRBY {s0}:ledger:door produced 1",
+        "UNLINK {s0}:ledger:door",
+        "HDEL {s0}:standing:door x",
+        "HSET {s0}:recent:door labelled_at 1",
+        "SET {s0}:lease:door x",
+        "GET {s0}:lease:door",
+        "ZADD {s0}:cameras 1 door",
+        "SET {all}:model x",
+        "GET {all}:model",
+        "SET {all}:shards 9",
+        "PEXPIRE {all}:shards 1",
+        "SET {all}:heartbeat:classifier-1 x",
+    ],
     "admin": [],
 }
 LABELLER_DENIED = [
@@ -315,6 +360,12 @@ SCRIPTED = {
         ("HGET", "{s0}:frames:waiting", "door"),
     ],
     "viewer": [
+        ("HINCRBY", "{s0}:ledger:door", "produced", "1"),
+        ("XADD", "{s0}:results", "*", "a", "b"),
+        ("SET", "{all}:shards", "9"),
+        ("FLUSHALL",),
+    ],
+    "recorder": [
         ("HINCRBY", "{s0}:ledger:door", "produced", "1"),
         ("XADD", "{s0}:results", "*", "a", "b"),
         ("SET", "{all}:shards", "9"),
@@ -423,6 +474,13 @@ def labelled(own: Locked, camera: str) -> int:
     return read_ledgers(Bus(own.server.client, SHARDS), [camera])[camera].labelled
 
 
+def stored(events: Path) -> int:
+    """Return how many events a database holds; 0 while it has no tables."""
+    with contextlib.closing(sqlite3.connect(events)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+    return 0
+
+
 def test_every_process_can_do_all_its_work_as_its_own_user(
     own: Locked, processes: Processes, tmp_path: Path, pictures: Path
 ) -> None:
@@ -441,6 +499,11 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
         start(own, processes, "classifier", "classify", *split),
     ]
     started.append(start(own, processes, "viewer", "view", "--port", 0, *split))
+    events = tmp_path / "events.db"
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 0\n")
+    recorded = ("--database", f"sqlite:///{events}", "--rules", rules)
+    started.append(start(own, processes, "recorder", "record", *recorded, *split))
     started.append(start(own, processes, "camera", "camera", "demo", "--name", "door", "--fps", 10, *split))
     assert started[2].stdout
     page = started[2].stdout.readline().removeprefix("Viewer: ").strip()
@@ -454,6 +517,7 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     wait_until(lambda: labelled(own, "broken"), 30, "what was put back is labelled")
     wait_until(lambda: labelled(own, "lost"), 30, "what a killed worker held is taken over")
     snapshot = wait_until(lambda: fetched(f"{page}cameras/door/snapshot.jpg"), 30, "the viewer shows frames")
+    wait_until(lambda: events.exists() and stored(events), 30, "the recorder has events")
     metrics = fetched(f"{page}metrics")
     status = read_status(Bus(admin))
     told = {user: len(read_heartbeats(connect(own.url(user)))) for user in USERS}
@@ -465,8 +529,8 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
 
     assert snapshot[:2] == b"\xff\xd8"
     assert b'maskwatch_frames_labelled_total{camera="door"}' in metrics
-    assert told == dict.fromkeys(USERS, 4)
-    assert {one.role for one in status.processes} == {"camera", "detector", "classifier", "viewer"}
+    assert told == dict.fromkeys(USERS, 5)
+    assert {one.role for one in status.processes} == {"camera", "detector", "classifier", "viewer", "recorder"}
     assert json.loads((tmp_path / "out.jsonl").read_text())["faces"]
     ledgers = read_ledgers(Bus(admin), ["door", "broken", "lost"])
     assert ledgers["door"].balances
@@ -746,7 +810,7 @@ def test_a_replica_may_copy_all_data_and_run_no_command_on_keys(name: str) -> No
 @pytest.mark.parametrize("user", USERS)
 def test_no_script_does_what_its_user_may_not(shared: Locked, user: str) -> None:
     client = connect(shared.url(user))
-    keys = {"viewer": ["{all}:heartbeat:viewer-1"]}.get(user, [])
+    keys = {name: [f"{{all}}:heartbeat:{name}-1"] for name in ("viewer", "recorder")}.get(user, [])
 
     answers = {}
     for command in SCRIPTED[user]:

@@ -25,9 +25,18 @@ from pipeline.runtime.running_pipelines import find_running_pipelines
 
 MISLEADING = re.compile(r"[Tt]raceback|6379|no Redis answers|MISSING")
 # What a user puts in the place of a word of the README.
-PLACES = {"SOURCE": "pictures", "DIR/images": "pictures", "FILE": "faces.jsonl", "ROLE": "detector", "ID": ""}
+PLACES = {
+    "SOURCE": "pictures",
+    "DIR/images": "pictures",
+    "FILE": "faces.jsonl",
+    "RULES": "rules.toml",
+    "ROLE": "detector",
+    "ID": "",
+}
 # Commands of the README that run until they are stopped, train, break things or ask; tests of their own start them.
-ELSEWHERE = frozenset({"camera", "detect", "classify", "view", "demo", "up", "train", "trainer", "chaos", "password"})
+ELSEWHERE = frozenset(
+    {"camera", "detect", "classify", "view", "record", "demo", "up", "train", "trainer", "chaos", "password"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         pipeline = wait_until(find_running_pipelines, 30, "the demo is found")[0]
         with connect(pipeline.redis_url) as client:
             wait_until(lambda: is_labelling(Bus(client)), 60, "the demo labels frames")
+            wait_until(lambda: is_recording(Bus(client)), 60, "the demo records events")
         yield port
         started.end()
 
@@ -61,9 +71,14 @@ def is_labelling(bus: Bus) -> bool:
     return any(camera.ledger.labelled for camera in read_status(bus).cameras)
 
 
+def is_recording(bus: Bus) -> bool:
+    return any(one.role == "recorder" and one.state == "active" for one in read_status(bus).processes)
+
+
 def test_each_command_of_the_readme_that_ends_works(demo: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     cv2.imwrite(str(tmp_path / "pictures" / "grey.png"), np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "rules.toml").write_text("[[rules]]\nkind = 'camera_back'\nname = 'back'\n")
     monkeypatch.chdir(tmp_path)
     named = [command.words[1:] for command in inline_commands("README.md") if command.words[0] == "maskwatch"]
     ending = [words for words in named if words[0] not in ELSEWHERE]

@@ -41,12 +41,13 @@ LOCAL = ("docker-compose.yml", "docker-compose.override.yml")  # what Compose re
 HTTPS = ("docker-compose.yml", "docker-compose.https.yml")
 TEMPLATES = ("users.acl.template", "jobs.acl.template")
 NODES = ("redis", "redis-2", "redis-3", "redis-4", "redis-5", "redis-6")
-SERVICES = {"redis", "redis-jobs", "camera", "detector", "classifier", "viewer", "trainer", "admin"}
-WITH_PIXELS = {"redis", "camera", "detector", "classifier", "viewer", "admin", "prometheus"}
+SERVICES = {"redis", "redis-jobs", "camera", "detector", "classifier", "viewer", "recorder", "trainer", "admin"}
+WITH_PIXELS = {"redis", "camera", "detector", "classifier", "viewer", "recorder", "admin", "prometheus"}
 PUBLISHED = {"viewer": "127.0.0.1:8000:8000", "prometheus": "127.0.0.1:9090:9090", "grafana": "127.0.0.1:3000:3000"}
 # What keeps something: none of them is mounted where pixels are, but the registry and what Prometheus counted.
 KEPT = {
     "redis-jobs": {"jobs"},
+    "recorder": {"events"},
     "detector": {"models"},
     "classifier": {"models"},
     "admin": {"models"},
@@ -284,7 +285,7 @@ def test_secrets_are_drawn_once_and_readable_by_their_owner_alone(tmp_path: Path
     second = environment_file(tmp_path / "env")
 
     assert first == second
-    assert len(set(first.values())) == len(first) == 12
+    assert len(set(first.values())) == len(first) == 13
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
     assert check_password_hash(decode_hash(first["MASKWATCH_PASSWORD_HASH"]), first["VIEWER_PASSWORD"])
 
@@ -492,7 +493,7 @@ def test_a_cluster_is_six_of_the_one_redis_and_all_programs_know_it_with_the_sam
         differing = {key for key in node if node[key] != one.get(key)}
         assert differing <= {"hostname", "environment", "healthcheck"}
         assert ports(node) == []
-    for role in ("camera", "detector", "classifier", "viewer", "admin"):
+    for role in ("camera", "detector", "classifier", "viewer", "recorder", "admin"):
         variables = found[role]["environment"]
         scheme, _, hosts = variables["MASKWATCH_REDIS_URL"].partition("://")
         assert scheme == "redis-cluster"

@@ -40,6 +40,7 @@ from processes import Processes, live, processes, wait_for_workers
 from versions import write_detector, write_version
 
 import maskwatch
+from events.rule_file import parse_rules
 from pipeline.bus import messages
 from pipeline.runtime.settings import settings_from
 from producer.sources.demo.people import load_photograph
@@ -48,9 +49,12 @@ __all__ = ["processes"]
 
 # What each command of the program is: one that ends by itself is run here, one that runs until it is stopped is parsed.
 ENDS = frozenset(
-    {"label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover", "tokens"}
+    {
+        *("label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover", "tokens"),
+        *("events", "deliveries", "rules"),
+    }
 )
-GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "train", "trainer"})
+GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "record", "train", "trainer"})
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 FLAGS_OF_OTHERS = frozenset({"--help", "--maxmemory", "--force-recreate"})
 # Files that only exist after set-up, or on a user's machine.
@@ -130,6 +134,8 @@ def test_each_block_is_of_a_language_that_is_checked(page: str) -> None:
         assert language in ("bash", "text", "json", "toml", "ini", "yaml"), f"{page}: {language or content}"
         if language == "text":
             assert not [one for one in commands_in(page, content.split("\n")[0]) if one.words[0] in RULES], content
+        elif language == "toml" and "[[rules]]" in content:
+            assert parse_rules(content).rules
         elif language == "toml":
             settings_from(tomllib.loads(content))
         elif language == "json":

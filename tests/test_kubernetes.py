@@ -30,7 +30,7 @@ FOLDERS = ["base", "overlays/cluster", EVERYTHING, CLUSTER, "examples/door-camer
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 README = (KUBERNETES / "README.md").read_text()
 OURS = ("maskwatch", "maskwatch-train", "maskwatch-gpu", "maskwatch-train-gpu")
-WORKERS = ("camera", "detector", "classifier", "viewer")
+WORKERS = ("camera", "detector", "classifier", "viewer", "recorder")
 LIVENESS = KUBERNETES / "base" / "liveness.py"
 TOKEN = "only-probes-know-this-one"  # noqa: S105 -- it opens nothing but these tests
 
@@ -304,7 +304,7 @@ def test_every_pod_is_asked_for_its_metrics_once() -> None:
 
     asked = [name for one in objects.of("PodMonitor") for name in objects.selected(one["spec"]["selector"])]
 
-    assert sorted(asked) == ["camera", "classifier", "detector", "trainer", "viewer"]
+    assert sorted(asked) == ["camera", "classifier", "detector", "recorder", "trainer", "viewer"]
 
 
 def test_policies_let_through_what_each_role_needs_and_nothing_else() -> None:
@@ -319,9 +319,9 @@ def test_policies_let_through_what_each_role_needs_and_nothing_else() -> None:
         | {("trainer", "redis-jobs", 6379)}
         | {(role, "kube-system", 53) for role in (*WORKERS, "trainer")}
         | {("camera", ELSEWHERE, port) for port in (80, 443, 554, 8080, 8554)}
-        | {("trainer", ELSEWHERE, 443)}
+        | {("trainer", ELSEWHERE, 443), ("recorder", ELSEWHERE, 443)}
         | {("ingress-nginx", "viewer", 8000)}
-        | {("monitoring", role, 9400) for role in ("camera", "detector", "classifier", "trainer")}
+        | {("monitoring", role, 9400) for role in ("camera", "detector", "classifier", "recorder", "trainer")}
         | {("monitoring", "viewer", 8000)}
     )
 

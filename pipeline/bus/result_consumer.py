@@ -1,4 +1,4 @@
-"""Consume the streams `results` without a group: every consumer sees each result written since it started, once."""
+"""Consume the streams `results` without a group: every consumer sees each result written since its position, once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
@@ -29,23 +30,40 @@ log = logging.getLogger(__name__)
 Fields = dict[bytes, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some results, and where to go on after them. positions: the ID of the last entry by stream."""
+
+    results: list[FrameResult]
+    positions: Mapping[str, bytes]
+
+
 class ResultConsumer:
-    """Read the results of some shards from now on; in a cluster each of several by a thread of its own.
+    """Read the results of some shards; in a cluster each of several by a thread of its own.
 
     Args:
         interval_s: from an answer of Redis with results to the next question, so that those of many cameras come
             together.
+        positions: the ID of the last entry that was read, by stream; a stream without one is read from now on.
+
+    Attributes:
+        positions: the same for what `read()` has returned so far.
     """
 
-    def __init__(self, shards: Sequence[Shard], *, interval_s: float = 0.0) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], *, interval_s: float = 0.0, positions: Mapping[str, bytes] | None = None
+    ) -> None:
         self.shards = shards
         self._follower: _Follower | None = None
         self._threads: list[_FollowerThread] = []
-        self._found: queue.Queue[list[FrameResult] | redis.RedisError] = queue.Queue(MAX_BATCHES)
+        self._found: queue.Queue[_Batch | redis.RedisError] = queue.Queue(MAX_BATCHES)
+        begun = {} if positions is None else positions
         if len(shards) > 1 and isinstance(shards[0].client, Cluster):
-            self._threads = [_FollowerThread(shard, self._found, interval_s) for shard in shards]
+            self._threads = [_FollowerThread(shard, self._found, interval_s, begun) for shard in shards]
+            self.positions = {name: id_ for one in self._threads for name, id_ in one.positions.items()}
         else:
-            self._follower = _Follower(shards, interval_s)
+            self._follower = _Follower(shards, interval_s, begun)
+            self.positions = dict(self._follower.positions)
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first.
@@ -54,14 +72,14 @@ class ResultConsumer:
             redis.RedisError: Redis failed; in a cluster each of the nodes that hold results.
         """
         if self._follower:
-            return self._follower.read(block_ms)
+            return self._taken(self._follower.read(block_ms))
         results: list[FrameResult] = []
         ends = time.monotonic() + block_ms / 1000
         with contextlib.suppress(queue.Empty):
             while True:
                 found = self._found.get(timeout=0.0 if results else max(0.0, ends - time.monotonic()))
                 if not isinstance(found, redis.RedisError):
-                    results += found
+                    results += self._taken(found)
                 elif not results and all(thread.has_failed for thread in self._threads):
                     raise found
         return results
@@ -71,20 +89,25 @@ class ResultConsumer:
         for thread in self._threads:
             thread.ended.set()
 
+    def _taken(self, batch: _Batch) -> list[FrameResult]:
+        self.positions.update(batch.positions)
+        return batch.results
+
 
 class _Follower:
     """Follow the results of shards that one call can read."""
 
-    def __init__(self, shards: Sequence[Shard], interval_s: float) -> None:
+    def __init__(self, shards: Sequence[Shard], interval_s: float, positions: Mapping[str, bytes]) -> None:
         self._client = shards[0].client
         self._interval_s = interval_s
         self._read_again_at = 0.0
-        self._last_ids = {shard.key("results"): self._newest_id(shard.key("results")) for shard in shards}
+        streams = [shard.key("results") for shard in shards]
+        self.positions = {name: positions.get(name) or self._newest_id(name) for name in streams}
         self._checked_at = time.monotonic()
 
-    def read(self, block_ms: int) -> list[FrameResult]:
+    def read(self, block_ms: int) -> _Batch:
         time.sleep(max(0.0, self._read_again_at - time.monotonic()))
-        rows = entries_by_stream(self._client.xread(cast(Any, self._last_ids), count=MAX_RESULTS, block=block_ms))
+        rows = entries_by_stream(self._client.xread(cast(Any, self.positions), count=MAX_RESULTS, block=block_ms))
         if rows:
             self._read_again_at = time.monotonic() + self._interval_s
         else:
@@ -92,21 +115,21 @@ class _Follower:
         results = []
         for stream, entries in rows.items():
             for id_, fields in entries:
-                self._last_ids[stream] = id_
+                self.positions[stream] = id_
                 try:
                     results.append(messages.decode(FrameResult, fields.get(b"record", b"")))
                 except BadMessage as error:
                     log.warning("skipped invalid message %s on %s: %s", id_.decode(), stream, error)
-        return results
+        return _Batch(results, dict(self.positions))
 
     def _check_ids(self) -> None:
         """Begin again where a stream has lower IDs: Redis lost its memory, and its clock was set back."""
         if time.monotonic() - self._checked_at < CHECK_INTERVAL_S:
             return
         self._checked_at = time.monotonic()
-        for stream, last_id in self._last_ids.items():
+        for stream, last_id in self.positions.items():
             if _id_parts(self._newest_id(stream)) < _id_parts(last_id):
-                self._last_ids[stream] = b"0-0"
+                self.positions[stream] = b"0-0"
 
     def _newest_id(self, stream: str) -> bytes:
         newest = cast(list[Any], self._client.xrevrange(stream, count=1))
@@ -117,12 +140,17 @@ class _FollowerThread(threading.Thread):
     """Follow the results of one shard; put them, and the errors of Redis, into a queue."""
 
     def __init__(
-        self, shard: Shard, found: queue.Queue[list[FrameResult] | redis.RedisError], interval_s: float
+        self,
+        shard: Shard,
+        found: queue.Queue[_Batch | redis.RedisError],
+        interval_s: float,
+        positions: Mapping[str, bytes],
     ) -> None:
         super().__init__(name=f"results-{shard.tag}", daemon=True)
         self.ended = threading.Event()
         self.has_failed = False  # the last time that it asked
-        self._follower = _Follower([shard], interval_s)
+        self._follower = _Follower([shard], interval_s, positions)
+        self.positions = dict(self._follower.positions)  # at the start
         self._results = found
         self.start()
 
@@ -130,16 +158,16 @@ class _FollowerThread(threading.Thread):
         """Follow until `ended`; Thread.start() calls it."""
         while not self.ended.is_set():
             try:
-                found: list[FrameResult] | redis.RedisError = self._follower.read(READ_BLOCK_MS)
+                found: _Batch | redis.RedisError = self._follower.read(READ_BLOCK_MS)
             except redis.RedisError as error:
                 found = error
             self.has_failed = isinstance(found, redis.RedisError)
             if isinstance(found, redis.RedisError):
                 self.ended.wait(ERROR_PAUSE_S)
-            if found:
+            if isinstance(found, redis.RedisError) or found.results:
                 self._put(found)
 
-    def _put(self, found: list[FrameResult] | redis.RedisError) -> None:
+    def _put(self, found: _Batch | redis.RedisError) -> None:
         while not self.ended.is_set():
             with contextlib.suppress(queue.Full):
                 self._results.put(found, timeout=READ_BLOCK_MS / 1000)

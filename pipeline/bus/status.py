@@ -119,9 +119,7 @@ def read_status(bus: Bus) -> Status:
     """Return the current status."""
     now = bus.clock.now()
     beats = read_heartbeats(bus.client)
-    producers = {beat.camera: beat for beat in beats if beat.camera}
-    counts = {name: one for shard in bus.shards for name, one in read_counts(shard, _camera_names(bus, shard)).items()}
-    cameras = [_camera(name, counts[name], producers.get(name)) for name in sorted(counts)]
+    cameras = _cameras(bus, beats)
     models = {beat.model for beat in beats if beat.role == "classifier" and beat.model}
     return Status(
         cameras=[camera for camera in cameras if not camera.name.startswith(FILE_PREFIX)],
@@ -138,6 +136,11 @@ def read_status(bus: Bus) -> Status:
         streams={name: _stream(bus.shards, name) for name in STREAMS},
         model=", ".join(sorted(models)) or None,
     )
+
+
+def read_cameras(bus: Bus) -> list[Camera]:
+    """Return the cameras of the current status."""
+    return [one for one in _cameras(bus, read_heartbeats(bus.client)) if not one.name.startswith(FILE_PREFIX)]
 
 
 def read_ledgers(bus: Bus, cameras: Sequence[str]) -> dict[str, Ledger]:
@@ -224,6 +227,13 @@ def camera_state(
     if labelled_age_s is None or labelled_age_s > max(UNLABELLED_S, 3 * period_s):
         return "unlabelled"
     return "live"
+
+
+def _cameras(bus: Bus, beats: Sequence[Heartbeat]) -> list[Camera]:
+    """Return cameras and files by name."""
+    producers = {beat.camera: beat for beat in beats if beat.camera}
+    counts = {name: one for shard in bus.shards for name, one in read_counts(shard, _camera_names(bus, shard)).items()}
+    return [_camera(name, counts[name], producers.get(name)) for name in sorted(counts)]
 
 
 def _camera(name: str, counts: CameraCounts, beat: Heartbeat | None) -> Camera:

@@ -34,7 +34,10 @@ STEADY_S = 30.0  # after running for this long a child is restarted after the fi
 # Children get all their settings from their parent.
 NOT_INHERITED = ("MASKWATCH_METRICS_PORT", "MASKWATCH_CONFIG", "MASKWATCH_MODEL")
 # Children get these through the environment, because every user of the machine can read command lines.
-SECRETS = ("redis_url", "models", "password_hash", "session_key", "metrics_token", "label_redis", "jobs_redis")
+SECRETS = (
+    *("redis_url", "database", "models", "password_hash", "session_key", "metrics_token"),
+    *("label_redis", "jobs_redis"),
+)
 DETECT_FLAGS = ("detector", "detector_px", "score_threshold", "threads", "models", "model")
 CLASSIFY_FLAGS = ("models", "model", "runtime", "max_batch", "max_wait_ms", "threads")
 

@@ -49,10 +49,14 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartingServer:
-    """A server that is starting. wait: returns when it answers, or raises ServerFailed."""
+    """A server that is starting. wait: returns when it answers, or raises ServerFailed.
+
+    folder: removed when the server and all its clients have ended, however they end; None of a server of the user.
+    """
 
     url: str
     wait: Callable[[], None]
+    folder: Path | None = None
 
 
 @contextlib.contextmanager
@@ -71,7 +75,7 @@ def embedded_server() -> Iterator[StartingServer]:
     keeper = spawn(["serve-embedded", str(folder)], read_end, environment)
     os.close(read_end)
     try:
-        yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper))
+        yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper), folder=folder)
     finally:
         os.close(write_end)
         try:

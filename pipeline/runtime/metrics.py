@@ -132,6 +132,10 @@ batch_crops = _histogram("maskwatch_batch_crops", "Crops in one batch", BATCH_SI
 model_info = _gauge("maskwatch_model_info", "1 for the version this worker uses", "version")
 model_rejected = _gauge("maskwatch_model_refused", "1 while this worker cannot use the registry's current version")
 
+# Recorders
+events = _counter("maskwatch_events_total", "Events that this recorder wrote", "kind", "phase")
+deliveries = _counter("maskwatch_deliveries_total", "Attempts to deliver an event, by how they ended", "outcome")
+
 # Trainers
 job_running = _gauge("maskwatch_job_running", "1 while this trainer trains")
 job_epoch = _gauge("maskwatch_job_epoch", "The job's epoch under way or last finished, 0 without a job")
@@ -142,6 +146,7 @@ ROLES: dict[str, tuple[Collector, ...]] = {
     "camera": (published, source_failures, skipped_pictures, bad_pictures),
     "detector": (settled, detect_s, detect_wait_s, kept_labels, model_info, model_rejected),
     "classifier": (settled, classify_s, classify_wait_s, batch_crops, model_info, model_rejected),
+    "recorder": (events, deliveries),
     "trainer": (job_running, job_epoch, job_epochs),
 }
 

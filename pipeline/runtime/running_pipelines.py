@@ -32,7 +32,7 @@ class RunningPipeline(Struct, frozen=True, kw_only=True):
 
     redis_url: may hold a password. embedded: its Redis ends with it. cameras: their names. models: the registry or
     model's folder that it uses, an absolute path or URL; None for the built-in models. host, port: of its page; port 0
-    was chosen by the viewer.
+    was chosen by the viewer. database: the URL of its database of events, which may hold a password; None without one.
     """
 
     pid: int
@@ -43,6 +43,7 @@ class RunningPipeline(Struct, frozen=True, kw_only=True):
     models: str | None
     host: str
     port: int
+    database: str | None = None
 
 
 @contextlib.contextmanager

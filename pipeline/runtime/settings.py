@@ -129,6 +129,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics_token: Annotated[Token | None, Meta(description="bearer token that readers of metrics must send")] = None
     max_viewers: Annotated[int, Meta(ge=1, le=120, description="maximum number of browsers and MJPEG streams")] = 100
 
+    rules: Annotated[
+        str | None, Meta(description="TOML file of the rules of events; default: no mask for 5 s, camera offline")
+    ] = None
+    database: Annotated[
+        str | None,
+        Meta(description="database of events, sqlite:///FILE or postgresql://; default: in the user's data folder"),
+    ] = None
+    keep_days: Annotated[float, Meta(gt=0, le=36_500, description="how long events and counts are kept")] = 90.0
+    keep_mb: Annotated[float, Meta(ge=1, description="size above which the oldest events are removed")] = 1_000.0
+    record: Annotated[bool, Meta(description="record events")] = True
+
     detectors: Annotated[Workers | None, Meta(description="detection workers to start")] = None
     classifiers: Annotated[Workers | None, Meta(description="classification workers to start")] = None
 

@@ -176,7 +176,7 @@ def worker_context(
     """Set a process up, yield its context, and clean up.
 
     Args:
-        role: camera, detector, classifier, viewer or trainer.
+        role: camera, detector, classifier, viewer, recorder or trainer.
         redis_url: used if the settings name no Redis.
 
     Raises:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pipeline.vision.boxes import pairs_by_overlap
 from pipeline.vision.faces import Box, Face
@@ -23,20 +24,37 @@ class TrackedFace(Face, frozen=True, kw_only=True):
     track: int
 
 
-@dataclass(slots=True)
-class _Track:
+class Track(Struct, kw_only=True):
+    """A face while it is followed. mask: the smoothed probability of a mask. seen_at_s: when it was last detected."""
+
     number: int
     box: Box
     mask: float
     seen_at_s: float
 
 
-class FaceTracker:
-    """The tracks of one camera's faces."""
+class TrackerState(Struct, frozen=True, kw_only=True):
+    """All that a tracker knows. count: how many tracks it has had."""
 
-    def __init__(self) -> None:
-        self._tracks: list[_Track] = []
-        self._count = 0
+    tracks: list[Track] = []
+    count: int = 0
+
+
+class FaceTracker:
+    """The tracks of one camera's faces.
+
+    Args:
+        state: of an earlier tracker, which this one continues; None to begin without tracks.
+    """
+
+    def __init__(self, state: TrackerState | None = None) -> None:
+        self._tracks = list(state.tracks) if state else []
+        self._count = state.count if state else 0
+
+    @property
+    def state(self) -> TrackerState:
+        """What another tracker needs to continue; encode it before the next update."""
+        return TrackerState(tracks=self._tracks, count=self._count)
 
     def update(self, faces: Sequence[Face], at_s: float) -> list[TrackedFace]:
         """Return the faces of the next frame, in the same order, each with its track and smoothed label.
@@ -48,11 +66,11 @@ class FaceTracker:
         matched = {face: self._tracks[track] for track, face in pairs}
         return [self._update(matched.get(number), face, at_s) for number, face in enumerate(faces)]
 
-    def _update(self, track: _Track | None, face: Face, at_s: float) -> TrackedFace:
+    def _update(self, track: Track | None, face: Face, at_s: float) -> TrackedFace:
         mask = face.confidence if face.label == "mask" else 1 - face.confidence
         if track is None:
             self._count += 1
-            track = _Track(self._count, face.box, mask, at_s)
+            track = Track(number=self._count, box=face.box, mask=mask, seen_at_s=at_s)
             self._tracks.append(track)
         else:
             weight = 1 - math.exp(-max(0.0, at_s - track.seen_at_s) / SMOOTHING_S)

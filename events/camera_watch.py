@@ -1,0 +1,185 @@
+"""Watch one camera: its results, in the order of the stream, and its state in; events that open and close out. Pure.
+
+The same results give the same events, whoever processes them and in however many steps: the clock of the rules about
+faces is the time at which frames were captured, and all that is remembered is in a CameraState, which can be stored.
+A result that comes after one of a later frame is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from events import rules as looks
+from events.conditions import Evidence, RuleState, Source, release, see
+from events.event_types import Change
+from events.minute_counts import MinuteCounts
+from events.rule_types import CameraBack, CameraRule, Point, Rule, RuleSet
+from events.rules import MAX_STEP_S, Seen
+from events.schedule import in_force
+from pipeline.bus.messages import FrameResult
+from pipeline.bus.status import State
+from pipeline.vision.tracks import FaceTracker, TrackerState
+
+RELEASE_S = 1.0  # a condition that was not seen in frames for longer has ended
+SILENT_S = 5.0  # a camera without new results for longer shows nothing any more
+MAX_POLL_GAP_S = 5.0  # a camera's state that nobody looked at for longer begins anew
+PRODUCER_TIMEOUT_S = 2.0  # a producer that began earlier takes over when the other one was silent for this long
+BACKWARDS_S = 5.0  # a frame that is older than the one before it by more shows that the clock was set back
+
+
+class CameraState(Struct, kw_only=True):
+    """What is remembered of a camera. start, seq, captured_at: of its last frame. rules: by name.
+
+    offline_since: when its newest frame was captured, while it is offline.
+    """
+
+    start: int = -1
+    seq: int = -1
+    captured_at: float = 0.0
+    tracker: TrackerState = TrackerState()
+    rules: dict[str, RuleState] = {}
+    offline_since: float | None = None
+
+
+class CameraWatch:
+    """The rules that hold for one camera. state: of an earlier watch, which this one continues; it is changed.
+
+    Attributes:
+        counts: what it has counted since the counts were last taken.
+    """
+
+    def __init__(self, camera: str, rules: RuleSet, state: CameraState | None = None) -> None:
+        self.camera = camera
+        self.counts = MinuteCounts()
+        self._state = state or CameraState()
+        self._tracker = FaceTracker(self._state.tracker)
+        self._heard = False  # a result came since the last poll
+        self._heard_at: float | None = None  # when a poll last found one
+        self._timezone = ZoneInfo(rules.timezone)
+        self._polygons: dict[str, list[Point]] = {one.name: one.polygon for one in rules.zones if one.camera == camera}
+        self._rules = [rule for rule in rules.rules if self._is_for_us(rule)]
+
+    @property
+    def state(self) -> CameraState:
+        """All that another watch needs to continue; encode it before the next change."""
+        self._state.tracker = self._tracker.state
+        return self._state
+
+    def close_removed(self) -> list[Change]:
+        """Return the events that close because their rules are no longer there."""
+        kept = {rule.name: rule.kind for rule in map(_Kind, self._rules)}
+        changes = []
+        for name, state in list(self._state.rules.items()):
+            if kept.get(name) != state.kind:
+                changes += release(Source(rule=name, camera=self.camera, hold_s=0, cooldown_s=0), state, float("inf"))
+                del self._state.rules[name]
+        return changes
+
+    def add(self, result: FrameResult) -> list[Change]:
+        """Take the next result; return the events that open and close."""
+        if result.outcome != "labelled" or not self._is_next(result):
+            return []
+        self._heard = True
+        state, at = self._state, result.captured_at
+        changes: list[Change] = []
+        if result.start < state.start or at < state.captured_at - BACKWARDS_S:
+            self._tracker = FaceTracker(TrackerState(count=self._tracker.state.count))
+            changes = self._release_faces(float("inf"))
+        step_s = min(max(at - state.captured_at, 0.0), MAX_STEP_S)
+        state.start, state.seq, state.captured_at = result.start, result.seq, at
+        faces = self._tracker.update(result.faces, at)
+        seen = Seen(at=at, step_s=step_s, size=(result.width, result.height), faces=faces, model=result.model)
+        self.counts.add(seen)
+        return [*changes, *(change for rule in self._rules for change in self._apply(rule, seen))]
+
+    def poll(self, camera: State, newest_at: float | None, at: float, *, caught_up: bool) -> list[Change]:
+        """Take the camera's present state; return the events that open and close.
+
+        Args:
+            newest_at: when its newest frame was captured; None without one.
+            at: the present time.
+            caught_up: all results until now were taken, so that what they do not show is not there.
+        """
+        changes = self._release_faces(float("inf")) if self._is_silent(at) and caught_up else []
+        offline_since = self._state.offline_since
+        if camera == "offline":
+            self._state.offline_since = offline_since or newest_at or at
+        elif camera in ("live", "unlabelled"):
+            self._state.offline_since = None
+        back = offline_since is not None and self._state.offline_since is None
+        for rule in self._rules:
+            if isinstance(rule, CameraBack) and back and offline_since is not None:
+                changes += self._come_back(rule, at - offline_since, at)
+            elif looks.is_camera_condition(rule) and isinstance(rule, CameraRule):
+                changes += self._apply_camera(rule, camera, newest_at, at)
+        return changes
+
+    def _is_for_us(self, rule: Rule) -> bool:
+        zone = None if isinstance(rule, CameraRule) else rule.zone
+        return (not rule.cameras or self.camera in rule.cameras) and (zone is None or zone in self._polygons)
+
+    def _is_next(self, result: FrameResult) -> bool:
+        """Return whether a result is of a later frame than all before; one with an earlier start may be, too."""
+        state = self._state
+        if result.start < state.start:
+            return result.captured_at > state.captured_at + PRODUCER_TIMEOUT_S
+        return (result.start, result.seq) > (state.start, state.seq)
+
+    def _is_silent(self, at: float) -> bool:
+        """Return whether no result has come for long, whatever the times at which frames were captured."""
+        if self._heard or self._heard_at is None or at < self._heard_at:
+            self._heard, self._heard_at = False, at
+        return at - self._heard_at > SILENT_S
+
+    def _rule_state(self, rule: Rule) -> RuleState:
+        zone = None if isinstance(rule, CameraRule) else rule.zone
+        return self._state.rules.setdefault(rule.name, RuleState(kind=_Kind(rule).kind, zone=zone))
+
+    def _source(self, rule: Rule) -> Source:
+        return Source(rule=rule.name, camera=self.camera, hold_s=looks.hold_s(rule), cooldown_s=rule.cooldown_s)
+
+    def _in_force(self, rule: Rule, at: float) -> bool:
+        return in_force(rule.hours, rule.weekdays, self._timezone, at)
+
+    def _apply(self, rule: Rule, seen: Seen) -> list[Change]:
+        if isinstance(rule, CameraRule):
+            return []
+        state, source = self._rule_state(rule), self._source(rule)
+        polygon = self._polygons[rule.zone] if rule.zone else None
+        closed = release(source, state, seen.at - RELEASE_S)
+        found = looks.face_evidence(rule, polygon, state, seen) if self._in_force(rule, seen.at) else {}
+        return [*closed, *see(source, state, found, seen.at)]
+
+    def _apply_camera(self, rule: CameraRule, camera: State, newest_at: float | None, at: float) -> list[Change]:
+        state, source = self._rule_state(rule), self._source(rule)
+        found = looks.camera_evidence(rule, camera, state, newest_at) if self._in_force(rule, at) else {}
+        if not found:
+            return release(source, state, float("inf"), ended_at=at)
+        for condition in state.conditions.values():
+            if condition.opened_at is None and not 0 <= at - condition.seen_at <= MAX_POLL_GAP_S:
+                condition.began_at = at
+        return see(source, state, found, at)
+
+    def _come_back(self, rule: CameraBack, away_s: float, at: float) -> list[Change]:
+        """Return the opening and closing of an event without duration."""
+        if away_s < rule.seconds or not self._in_force(rule, at):
+            return []
+        state = self._rule_state(rule)
+        source = Source(rule=rule.name, camera=self.camera, hold_s=0.0, cooldown_s=rule.cooldown_s)
+        opened = see(source, state, {"": Evidence()}, at)
+        return [*opened, *release(source, state, float("inf"), ended_at=at)]
+
+    def _release_faces(self, unseen_since: float) -> list[Change]:
+        faces: Sequence[Rule] = [rule for rule in self._rules if not isinstance(rule, CameraRule)]
+        return [one for rule in faces for one in release(self._source(rule), self._rule_state(rule), unseen_since)]
+
+
+class _Kind:
+    """The name of a rule, and of its kind."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.name = rule.name
+        self.kind = str(rule.__struct_config__.tag)

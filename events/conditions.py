@@ -1,0 +1,143 @@
+"""From a condition to an event: it opens when it has held for long enough, and closes when it has ended. Pure.
+
+The state of a rule and camera is a record that can be stored, so that another process continues where one has died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from events.event_types import Change, Event, Phase, event_id
+
+Bucket = tuple[float, float, float]  # when it begins, seconds of people in it, seconds of masks
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """What shows that a condition holds. since: when it began, None for now. See Event for the others."""
+
+    since: float | None = None
+    track: int | None = None
+    people: int = 0
+    confidence: float | None = None
+    share: float | None = None
+    model: str | None = None
+
+
+class Condition(Struct, kw_only=True):
+    """A condition that holds.
+
+    began_at: when it was first seen, from which its duration counts. seen_at: when it was last seen.
+    opened_at: when its event opened; None before.
+    """
+
+    evidence: Evidence
+    since: float
+    began_at: float
+    seen_at: float
+    opened_at: float | None = None
+
+
+class RuleState(Struct, kw_only=True):
+    """What a rule remembers of one camera. conditions: by subject. opened_at: when its last event opened.
+
+    kind, zone: of the rule. window: for rules about the last minutes; watched_since: when it began to fill.
+    """
+
+    kind: str
+    zone: str | None = None
+    conditions: dict[str, Condition] = {}
+    opened_at: float | None = None
+    window: list[Bucket] = []
+    watched_since: float | None = None
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Whose conditions they are, and how long one must hold, and its rule's pause between two events, in seconds."""
+
+    rule: str
+    camera: str
+    hold_s: float
+    cooldown_s: float
+
+
+def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: float) -> list[Change]:
+    """Note the conditions that hold now, by subject; return the events that open."""
+    changes = []
+    for subject, evidence in found.items():
+        condition = state.conditions.get(subject)
+        if condition is None:
+            since = at if evidence.since is None else evidence.since
+            condition = Condition(evidence=evidence, since=since, began_at=at, seen_at=at)
+            state.conditions[subject] = condition
+        condition.evidence = _worse(condition.evidence, evidence)
+        condition.seen_at = max(condition.seen_at, at)
+        if condition.opened_at is None and _may_open(source, state, condition, at):
+            condition.opened_at = state.opened_at = at
+            changes.append(_change("opened", source, state, subject, condition))
+    return changes
+
+
+def release(source: Source, state: RuleState, unseen_since: float, ended_at: float | None = None) -> list[Change]:
+    """Forget conditions that were last seen before a time; return the events that close.
+
+    Args:
+        ended_at: when they ended; None for when each was last seen.
+    """
+    changes = []
+    for subject, condition in list(state.conditions.items()):
+        if condition.seen_at >= unseen_since:
+            continue
+        del state.conditions[subject]
+        if condition.opened_at is not None:
+            changes.append(_change("closed", source, state, subject, condition, ended_at or condition.seen_at))
+    return changes
+
+
+def _may_open(source: Source, state: RuleState, condition: Condition, at: float) -> bool:
+    cooled = state.opened_at is None or not 0 <= at - state.opened_at < source.cooldown_s
+    return cooled and at - condition.began_at >= source.hold_s
+
+
+def _worse(before: Evidence, now: Evidence) -> Evidence:
+    """Return both together: the most people, the lowest confidence and share, the newest model."""
+    return Evidence(
+        track=now.track,
+        people=max(before.people, now.people),
+        confidence=_lowest(before.confidence, now.confidence),
+        share=_lowest(before.share, now.share),
+        model=now.model or before.model,
+    )
+
+
+def _lowest(*numbers: float | None) -> float | None:
+    return min((one for one in numbers if one is not None), default=None)
+
+
+def _change(
+    phase: Phase,
+    source: Source,
+    state: RuleState,
+    subject: str,
+    condition: Condition,
+    ended_at: float | None = None,
+) -> Change:
+    evidence = condition.evidence
+    event = Event(
+        id=event_id(source.rule, source.camera, subject, condition.since),
+        rule=source.rule,
+        kind=state.kind,
+        camera=source.camera,
+        zone=state.zone,
+        subject=subject,
+        track=evidence.track,
+        started_at=condition.since,
+        opened_at=condition.seen_at if condition.opened_at is None else condition.opened_at,
+        ended_at=ended_at,
+        people=evidence.people,
+        confidence=evidence.confidence,
+        share=evidence.share,
+        model=evidence.model,
+    )
+    return Change(phase=phase, event=event)

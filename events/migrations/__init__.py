@@ -1,0 +1,1 @@
+"""Alembic's migrations of the database of events; `events.database` runs them."""

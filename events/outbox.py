@@ -1,0 +1,142 @@
+"""The outbox: deliveries that are written together with their events, and what became of each of them.
+
+A delivery is pending until its receiver has accepted it or a day has passed; then it is delivered, or dead. Those of a
+camera go to a receiver in the order in which they were written: none is due before the one ahead of it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+
+from events.event_types import Change, Event, Phase
+from events.rule_types import DAY_S, Webhook
+from events.tables import DELIVERIES
+
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 300.0
+MAX_ERROR = 300  # characters
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A delivery and its fate. state: pending, delivered or dead. next_at: of its next attempt, while pending."""
+
+    id: int
+    event_id: str
+    phase: str
+    receiver: str
+    camera: str
+    body: str
+    state: str
+    attempts: int
+    created_at: float
+    next_at: float
+    finished_at: float | None
+    error: str | None
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """What a receiver gets, as JSON."""
+
+    phase: Phase
+    event: Event
+
+
+class NoSuchDelivery(ValueError):
+    """There is no delivery with this ID."""
+
+
+def add_deliveries(connection: sa.Connection, change: Change, webhooks: Sequence[Webhook], now: float) -> None:
+    """Write a delivery to each webhook that wants events of this rule."""
+    body = msgspec.json.encode(Message(phase=change.phase, event=change.event)).decode()
+    for webhook in webhooks:
+        if webhook.rules and change.event.rule not in webhook.rules:
+            continue
+        values = {
+            "event_id": change.event.id,
+            "phase": change.phase,
+            "receiver": webhook.name,
+            "camera": change.event.camera,
+            "body": body,
+            "state": "pending",
+            "attempts": 0,
+            "created_at": now,
+            "next_at": now,
+        }
+        connection.execute(sa.insert(DELIVERIES).values(values))
+
+
+def due_deliveries(connection: sa.Connection, receiver: str, now: float) -> list[Delivery]:
+    """Return the oldest pending delivery of each camera to a receiver, if its time has come; oldest first."""
+    pending = (DELIVERIES.c.state == "pending") & (DELIVERIES.c.receiver == receiver)
+    oldest = sa.select(sa.func.min(DELIVERIES.c.id)).where(pending).group_by(DELIVERIES.c.camera)
+    due = sa.select(DELIVERIES).where(DELIVERIES.c.id.in_(oldest), DELIVERIES.c.next_at <= now)
+    return [_delivery(row) for row in connection.execute(due.order_by(DELIVERIES.c.id))]
+
+
+def note_delivered(connection: sa.Connection, delivery: Delivery, now: float) -> None:
+    """Write that a receiver has accepted a delivery."""
+    _finish(connection, delivery, {"state": "delivered", "finished_at": now, "error": None})
+
+
+def note_failed(connection: sa.Connection, delivery: Delivery, error: str, now: float) -> None:
+    """Write that an attempt has failed: the next one follows after a pause that doubles."""
+    pause_s = min(FIRST_PAUSE_S * 2.0 ** min(delivery.attempts, 20), MAX_PAUSE_S)
+    _finish(connection, delivery, {"next_at": now + pause_s, "error": error[:MAX_ERROR]})
+
+
+def give_up(connection: sa.Connection, now: float) -> int:
+    """Let deliveries die that were pending for a day; return how many."""
+    late = (DELIVERIES.c.state == "pending") & (DELIVERIES.c.created_at < now - DAY_S)
+    reason = sa.func.coalesce(DELIVERIES.c.error, "never tried: no webhook has this name")
+    dead = sa.update(DELIVERIES).where(late).values(state="dead", finished_at=now, error=reason)
+    return connection.execute(dead).rowcount
+
+
+def list_deliveries(
+    connection: sa.Connection, *, state: str | None = None, receiver: str | None = None, limit: int = 100
+) -> list[Delivery]:
+    """Return the newest deliveries, newest first. state, receiver: None for all."""
+    query = sa.select(DELIVERIES).order_by(DELIVERIES.c.id.desc()).limit(limit)
+    if state:
+        query = query.where(DELIVERIES.c.state == state)
+    if receiver:
+        query = query.where(DELIVERIES.c.receiver == receiver)
+    return [_delivery(row) for row in connection.execute(query)]
+
+
+def describe_delivery(delivery: Delivery) -> str:
+    """Return a delivery and its fate as a line for people."""
+    what = f"{delivery.id:>8}  {delivery.state:<9}  {delivery.receiver:<20} {delivery.camera:<20}"
+    tried = f"{delivery.phase} {delivery.event_id}  {delivery.attempts} attempts"
+    return f"{what} {tried}" + (f"  {delivery.error}" if delivery.error else "")
+
+
+def replay_delivery(connection: sa.Connection, delivery_id: int, now: float) -> None:
+    """Send a delivery again, whatever became of it: it is pending as if it were new.
+
+    Raises:
+        NoSuchDelivery: there is none with this ID.
+    """
+    fresh = {"state": "pending", "attempts": 0, "created_at": now, "next_at": now, "finished_at": None, "error": None}
+    found = connection.execute(sa.update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(fresh))
+    if found.rowcount == 0:
+        raise NoSuchDelivery(f"there is no delivery {delivery_id}; `maskwatch deliveries list` shows them")
+
+
+def _finish(connection: sa.Connection, delivery: Delivery, values: dict[str, Any]) -> None:
+    """End an attempt, unless the delivery was given up or replayed meanwhile."""
+    same = (
+        DELIVERIES.c.id == delivery.id,
+        DELIVERIES.c.state == "pending",
+        DELIVERIES.c.created_at == delivery.created_at,
+    )
+    connection.execute(sa.update(DELIVERIES).where(*same).values(values | {"attempts": delivery.attempts + 1}))
+
+
+def _delivery(row: sa.Row[Any]) -> Delivery:
+    return Delivery(**row._mapping)

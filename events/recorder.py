@@ -1,0 +1,208 @@
+"""Record events: results and camera states in, rows of the database and deliveries out.
+
+Several recorders may run: one is active, the others stand by until its lease ends. What it finds is written together
+with what it continues from, so a recorder that takes over begins exactly where the last one has written; docs/events.md
+has the table. A Redis or a database that is away is waited for, and said in the heartbeat: results are kept for 60 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from events.camera_watch import CameraWatch
+from events.database import DatabaseAway, open_engine
+from events.deliverer import Deliverer
+from events.event_types import Change
+from events.retention import tidy
+from events.rule_file import load_rules
+from events.rule_types import RuleSet
+from events.store import LeaseLost, Progress, Snapshot, Store
+from pipeline.bus.messages import FILE_PREFIX, FrameResult
+from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
+from pipeline.bus.status import read_cameras
+from pipeline.runtime import metrics
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.worker_context import WorkerContext, worker_context
+
+log = logging.getLogger(__name__)
+
+STANDBY_INTERVAL_S = 1.0  # how often a recorder that stands by tries to take over
+RETRY_INTERVAL_S = 0.5  # ... and one whose database is away asks again
+WRITE_INTERVAL_S = 1.0  # longest time between two writes, which renew the lease; events are written at once
+TIDY_INTERVAL_S = 60.0  # how often old deliveries and events are looked for
+FOLLOW_INTERVAL_S = 0.1  # between two reads: results of many cameras come together
+ACTIVE = "active"
+STANDS_BY = "stands by: another recorder is active"
+
+
+def main(settings: Settings) -> int:
+    """Run one recorder until it is asked to stop.
+
+    Raises:
+        BadRules, BadDatabase: it cannot start.
+    """
+    rules = load_rules(Path(settings.rules) if settings.rules else None)
+    engine = open_engine(settings.database)
+    with worker_context("recorder", settings) as context:
+        deliverer = Deliverer(engine, rules.webhooks)
+        recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer)
+        deliverer.start()
+        tidy_at = 0.0
+        while context.should_run():
+            recorder.step()
+            if deliverer.is_active.is_set() and time.monotonic() >= tidy_at:
+                tidy_at = time.monotonic() + TIDY_INTERVAL_S
+                _tidy(context, settings, engine)
+        deliverer.stop()
+        recorder.end()
+    return 0
+
+
+def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None:
+    """Remove what is not kept, if Redis and the database answer; the loop reports it if they do not."""
+    with contextlib.suppress(DatabaseAway), context.reconnecting():
+        at, now = context.clock.now(), time.time()
+        removed = tidy(engine, keep_days=settings.keep_days, keep_mb=settings.keep_mb, at=at, now=now)
+        if removed:
+            log.info("%s removed %d events that are old or too many", context.id, removed)
+
+
+class Recorder:
+    """One recorder, active or standing by."""
+
+    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, deliverer: Deliverer) -> None:
+        self._context = context
+        self._rules = rules
+        self._store = store
+        self._deliverer = deliverer
+        self._session: _Session | None = None
+
+    def step(self) -> None:
+        """Record what has come since the last step, or try to take over."""
+        try:
+            with self._context.reconnecting():
+                if self._session is None:
+                    self._take_over()
+                else:
+                    self._session.step()
+        except DatabaseAway as error:
+            self._lose(f"its database is away: {error}")
+            self._context.wait(RETRY_INTERVAL_S)
+        except LeaseLost:
+            self._lose(STANDS_BY)
+
+    def end(self) -> None:
+        """Write what is left, and let another recorder take over at once."""
+        if self._session is None:
+            return
+        try:
+            with self._context.reconnecting():
+                self._session.write()
+                self._store.let_go()
+        except (DatabaseAway, LeaseLost):
+            log.info("%s leaves its last second of results to the next recorder", self._context.id)
+        self._session.close()
+
+    def _take_over(self) -> None:
+        snapshot = self._store.take_over(self._context.clock.now())
+        if snapshot is None:
+            self._report(STANDS_BY)
+            self._context.wait(STANDBY_INTERVAL_S)
+            return
+        self._session = _Session(self._context, self._rules, self._store, snapshot)
+        self._report(ACTIVE)
+        self._deliverer.is_active.set()
+
+    def _lose(self, state: str) -> None:
+        """Forget what was not written: it follows again from what was."""
+        self._deliverer.is_active.clear()
+        if self._session:
+            self._session.close()
+        self._session = None
+        self._report(state)
+
+    def _report(self, state: str) -> None:
+        if state != self._context.state:
+            log.info("%s: %s", self._context.id, state)
+        self._context.state = state
+
+
+class _Session:
+    """The time in which a recorder is active."""
+
+    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot) -> None:
+        self._context = context
+        self._rules = rules
+        self._store = store
+        self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
+        self._changed: set[str] = set()  # cameras whose states differ from those that were written
+        self._changes: list[Change] = []
+        for watch in self._watches.values():
+            self._note(watch, watch.close_removed())
+        self._consumer = ResultConsumer(context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=snapshot.positions)
+        self._write_at = 0.0  # on the monotonic clock: at once, so that there is a position to continue from
+
+    def step(self) -> None:
+        """Take the results that are there; write when something happened, or a second has passed."""
+        if self._consumer.shards is not self._context.bus.shards:
+            self.write()
+            positions = self._consumer.positions
+            self._consumer.close()
+            self._consumer = ResultConsumer(self._context.bus.shards, positions=positions)
+        results = self._consumer.read()
+        with self._context.busy():
+            for result in results:
+                self._add(result)
+            is_due = self._context.clock.monotonic() >= self._write_at
+            if is_due:
+                self._poll(caught_up=len(results) < MAX_RESULTS)
+            if is_due or self._changes:
+                self.write()
+
+    def write(self) -> None:
+        """Write what was found since the last time."""
+        progress = Progress(
+            positions=self._consumer.positions,
+            states={name: self._watches[name].state for name in self._changed},
+            changes=self._changes,
+            counts={name: self._watches[name].counts.take() for name in self._changed},
+        )
+        self._store.write(progress, self._context.clock.now())
+        for change in self._changes:
+            metrics.events.labels(change.event.kind, change.phase).inc()
+        self._changes, self._changed = [], set()
+        self._write_at = self._context.clock.monotonic() + WRITE_INTERVAL_S
+
+    def close(self) -> None:
+        """End the threads that follow results."""
+        self._consumer.close()
+
+    def _add(self, result: FrameResult) -> None:
+        if result.camera.startswith(FILE_PREFIX):
+            return
+        watch = self._watch(result.camera)
+        self._note(watch, watch.add(result))
+        self._context.count("results")
+
+    def _poll(self, *, caught_up: bool) -> None:
+        cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
+        at = self._context.clock.now()
+        for name in {*self._watches, *cameras}:
+            camera, watch = cameras.get(name), self._watch(name)
+            state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
+            self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))
+
+    def _watch(self, camera: str) -> CameraWatch:
+        if camera not in self._watches:
+            self._watches[camera] = CameraWatch(camera, self._rules)
+        return self._watches[camera]
+
+    def _note(self, watch: CameraWatch, changes: Sequence[Change]) -> None:
+        self._changed.add(watch.camera)
+        self._changes += changes

@@ -1,0 +1,157 @@
+"""What the active recorder writes: events, deliveries, counts, and what it continues from, in one transaction.
+
+Exactly one recorder is active: the one whose token is in the table `lease`, which each transaction renews or fails. So
+a recorder that was suspended writes nothing after another one has taken over. All methods raise DatabaseAway.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import sqlalchemy as sa
+
+from events.camera_watch import CameraState
+from events.database import database_errors, update_schema
+from events.event_types import Change, Event
+from events.minute_counts import MinuteCount
+from events.outbox import add_deliveries
+from events.rule_types import Webhook
+from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS
+
+LEASE_S = 3.0  # a recorder that has written nothing for longer may be replaced
+MAX_AHEAD_S = 60.0  # a lease that ends later than that is of a time before the clock was set back
+
+
+class LeaseLost(Exception):
+    """Another recorder has taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a recorder continues from. positions: the ID of the last result by stream. states: by camera."""
+
+    positions: dict[str, bytes]
+    states: dict[str, CameraState]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a recorder has found since it last wrote, and where it is now. counts: by camera and Unix minute."""
+
+    positions: Mapping[str, bytes] = field(default_factory=dict)
+    states: Mapping[str, CameraState] = field(default_factory=dict)
+    changes: Sequence[Change] = ()
+    counts: Mapping[str, Mapping[int, MinuteCount]] = field(default_factory=dict)
+
+
+class Store:
+    """The database, as one recorder uses it.
+
+    Args:
+        token: of this recorder, unlike that of any other.
+        webhooks: to which events are delivered.
+        now: the time at which deliveries are due, in Unix seconds.
+    """
+
+    def __init__(
+        self, engine: sa.Engine, token: str, webhooks: Sequence[Webhook], now: Callable[[], float] = time.time
+    ) -> None:
+        self._engine = engine
+        self._token = token
+        self._webhooks = webhooks
+        self._now = now
+        self._is_ready = False
+
+    def take_over(self, at: float) -> Snapshot | None:
+        """Become the active recorder and return what to continue from; None while another one is active.
+
+        at: the present time, on a clock that all recorders share.
+        """
+        if not self._is_ready:
+            update_schema(self._engine)
+            self._is_ready = True
+        free = (LEASE.c.token == self._token) | (LEASE.c.expires_at < at) | (LEASE.c.expires_at > at + MAX_AHEAD_S)
+        with database_errors(), self._engine.begin() as connection:
+            if not self._renew(connection, free, at):
+                return None
+            positions = {row.stream: row.last_id.encode() for row in connection.execute(sa.select(POSITIONS))}
+            states = {row.camera: row.state for row in connection.execute(sa.select(CAMERA_STATES))}
+        return Snapshot(positions, {camera: _decoded(state) for camera, state in states.items()})
+
+    def write(self, progress: Progress, at: float) -> None:
+        """Write progress and renew the lease, all or nothing.
+
+        Raises:
+            LeaseLost: another recorder is active; nothing was written.
+        """
+        with database_errors(), self._engine.begin() as connection:
+            if not self._renew(connection, LEASE.c.token == self._token, at):
+                raise LeaseLost
+            for change in progress.changes:
+                if _write_event(connection, change):
+                    add_deliveries(connection, change, self._webhooks, self._now())
+            for camera, minutes in progress.counts.items():
+                for minute, count in minutes.items():
+                    _add_count(connection, camera, minute, count)
+            for stream, last_id in progress.positions.items():
+                _put(connection, POSITIONS, {"stream": stream}, {"last_id": last_id.decode()})
+            for camera, state in progress.states.items():
+                _put(connection, CAMERA_STATES, {"camera": camera}, {"state": msgspec.msgpack.encode(state)})
+
+    def let_go(self) -> None:
+        """Let another recorder take over at once."""
+        with database_errors(), self._engine.begin() as connection:
+            connection.execute(sa.update(LEASE).where(LEASE.c.token == self._token).values(expires_at=0.0))
+
+    def _renew(self, connection: sa.Connection, condition: sa.ColumnElement[bool], at: float) -> bool:
+        """Return whether the lease is ours, until LEASE_S from now."""
+        changed = connection.execute(
+            sa.update(LEASE).where(LEASE.c.id == 1, condition).values(token=self._token, expires_at=at + LEASE_S)
+        )
+        return changed.rowcount == 1
+
+
+def _decoded(state: bytes) -> CameraState:
+    """Return a stored state; a new one if it is of another version of maskwatch."""
+    try:
+        return msgspec.msgpack.decode(state, type=CameraState)
+    except msgspec.DecodeError:
+        return CameraState()
+
+
+def _write_event(connection: sa.Connection, change: Change) -> bool:
+    """Write an event that has opened or closed; return whether that is news."""
+    event = change.event
+    found = connection.execute(sa.select(EVENTS.c.ended_at).where(EVENTS.c.id == event.id)).first()
+    if found is None:
+        connection.execute(sa.insert(EVENTS).values(msgspec.structs.asdict(event)))
+        return True
+    if change.phase == "opened" or found.ended_at is not None:
+        return False
+    connection.execute(sa.update(EVENTS).where(EVENTS.c.id == event.id).values(_closing(event)))
+    return True
+
+
+def _closing(event: Event) -> dict[str, object]:
+    return {name: getattr(event, name) for name in ("ended_at", "people", "confidence", "share", "model")}
+
+
+def _add_count(connection: sa.Connection, camera: str, minute: int, count: MinuteCount) -> None:
+    where = (COUNTS.c.camera == camera) & (COUNTS.c.minute == minute)
+    before = connection.execute(sa.select(COUNTS).where(where)).first()
+    if before is None:
+        values = {"camera": camera, "minute": minute} | msgspec.structs.asdict(count)
+        connection.execute(sa.insert(COUNTS).values(values))
+        return
+    values = {name: getattr(before, name) + getattr(count, name) for name in ("people_s", "masks_s", "frames")}
+    connection.execute(sa.update(COUNTS).where(where).values(values | {"most": max(before.most, count.most)}))
+
+
+def _put(connection: sa.Connection, table: sa.Table, key: dict[str, str], values: dict[str, object]) -> None:
+    """Write a row, new or not; only the active recorder writes such rows."""
+    where = [table.c[name] == value for name, value in key.items()]
+    if connection.execute(sa.update(table).where(*where).values(values)).rowcount == 0:
+        connection.execute(sa.insert(table).values(key | values))

@@ -1,0 +1,97 @@
+"""The tables of the database. A change of them needs a migration in events/migrations/versions.
+
+Times are Unix seconds on Redis' clock, except those of deliveries, which are on that of the recorder's machine.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("rule", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("camera", String(32), nullable=False),
+    Column("zone", String(32)),
+    Column("subject", String(32), nullable=False),
+    Column("track", BigInteger),
+    Column("started_at", Double, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("people", Integer, nullable=False),
+    Column("confidence", Double),
+    Column("share", Double),
+    Column("model", String(200)),
+    UniqueConstraint("rule", "camera", "subject", "started_at", name="one_event_a_condition"),
+    Index("events_by_time", "started_at", "id"),
+    Index("events_by_camera", "camera", "started_at", "id"),
+    Index("events_by_kind", "kind", "started_at", "id"),
+)
+
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), nullable=False),
+    Column("phase", String(8), nullable=False),
+    Column("receiver", String(32), nullable=False),
+    Column("camera", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # pending, delivered or dead
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("error", Text),
+    UniqueConstraint("event_id", "phase", "receiver", name="one_delivery_a_receiver"),
+    Index("deliveries_by_queue", "state", "receiver", "camera", "id"),
+)
+
+COUNTS = Table(
+    "counts",
+    METADATA,
+    Column("camera", String(32), primary_key=True),
+    Column("minute", BigInteger, primary_key=True),  # Unix minutes
+    Column("people_s", Double, nullable=False),
+    Column("masks_s", Double, nullable=False),
+    Column("most", Integer, nullable=False),
+    Column("frames", Integer, nullable=False),
+)
+
+# What the active recorder continues from, and who it is: written together with the events that follow from it.
+POSITIONS = Table(
+    "positions",
+    METADATA,
+    Column("stream", String(64), primary_key=True),
+    Column("last_id", String(64), nullable=False),
+)
+CAMERA_STATES = Table(
+    "camera_states",
+    METADATA,
+    Column("camera", String(32), primary_key=True),
+    Column("state", LargeBinary, nullable=False),
+)
+LEASE = Table(
+    "lease",
+    METADATA,
+    Column("id", Integer, primary_key=True),  # the only row has 1
+    Column("token", String(64), nullable=False),
+    Column("expires_at", Double, nullable=False),
+)

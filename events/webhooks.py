@@ -1,0 +1,83 @@
+"""Send one delivery to a webhook: signed, to an address that was checked, without following redirects.
+
+The signature is HMAC-SHA256 over the time and the body, so that a receiver can refuse messages that are forged or old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import socket
+import ssl
+from urllib.parse import SplitResult
+
+from events.addresses import BadReceiver, check_url, resolve
+from events.outbox import Delivery
+from events.rule_types import Webhook
+
+TIMEOUT_S = 10.0  # to connect, and between two parts of an answer
+MAX_ANSWER = 65_536  # bytes of the answer that are read
+
+
+class NotAccepted(Exception):
+    """A receiver did not accept a delivery; says why."""
+
+
+def send(webhook: Webhook, delivery: Delivery, at: float) -> None:
+    """Send a delivery. at: the present time, Unix seconds, which is signed.
+
+    Raises:
+        NotAccepted: the receiver is away, its address is refused, or it answered with another status than 2xx.
+    """
+    body = delivery.body.encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "maskwatch",
+        "Maskwatch-Delivery": f"{delivery.event_id}-{delivery.phase}",
+        "Maskwatch-Signature": signature(webhook.secret, int(at), body),
+    }
+    try:
+        status = _post(webhook, body, headers)
+    except BadReceiver as error:
+        raise NotAccepted(str(error)) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NotAccepted(f"cannot be reached: {error or type(error).__name__}") from error
+    if not 200 <= status < 300:
+        raise NotAccepted(f"answered with status {status}")
+
+
+def signature(secret: str, at: int, body: bytes) -> str:
+    """Return the signature of a message: t=TIME,v1=HEX; HEX is HMAC-SHA256 over TIME, a full stop and the body."""
+    signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256)
+    return f"t={at},v1={signed.hexdigest()}"
+
+
+def _post(webhook: Webhook, body: bytes, headers: dict[str, str]) -> int:
+    """Return the status of the answer."""
+    url = check_url(webhook.url, allow_private=webhook.allow_private_address)
+    connection = _connection(url, allow_private=webhook.allow_private_address)
+    try:
+        connection.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), body, headers)
+        answer = connection.getresponse()
+        answer.read(MAX_ANSWER)
+        return answer.status
+    finally:
+        connection.close()
+
+
+def _connection(url: SplitResult, *, allow_private: bool) -> http.client.HTTPConnection:
+    """Return a connection to the address that was checked; TLS and the header Host use the name."""
+    host, secure = url.hostname or "", url.scheme == "https"
+    port = url.port or (443 if secure else 80)
+    address = resolve(host, port, allow_private=allow_private)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    connection.sock = socket.create_connection((address, port), TIMEOUT_S)
+    if secure:
+        try:
+            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+        except OSError:
+            connection.close()
+            raise
+        connection.default_port = 443  # so that the header Host has no port
+    return connection

@@ -1,0 +1,285 @@
+"""Rules make the events that a scene has, at the times at which it has them, in however many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from event_scenes import BEGIN, FPS, Person, result, scene
+from hypothesis import given
+from hypothesis import strategies as st
+
+from events.camera_watch import CameraState, CameraWatch
+from events.event_types import Change, Event
+from events.rule_file import parse_rules
+from events.rule_types import Rule, RuleSet
+from events.schedule import in_force
+from events.zones import contains
+from pipeline.bus.messages import FrameResult
+
+LATE = 0.4  # a smoothed label changes later than the face
+NO_MASK = "[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 5\n"
+OFFLINE = "[[rules]]\nkind = 'camera_offline'\nname = 'away'\nseconds = 10\n"
+BACK = "[[rules]]\nkind = 'camera_back'\nname = 'back'\nseconds = 10\n"
+
+
+def events_of(text: str, results: Sequence[FrameResult]) -> list[Event]:
+    """Return the events of results as they are in the end."""
+    watch = CameraWatch("door", parse_rules(text))
+    return last_of(change for one in results for change in watch.add(one))
+
+
+def last_of(changes: Iterable[Change]) -> list[Event]:
+    events: dict[str, Event] = {}
+    for change in changes:
+        events[change.event.id] = change.event
+    return list(events.values())
+
+
+def seconds(at: float | None) -> float:
+    assert at is not None
+    return at - BEGIN
+
+
+def test_somebody_without_a_mask_for_long_enough_is_an_event_from_begin_to_end() -> None:
+    person = Person(1, 2, 30, bare=[(2, 20)])
+
+    (event,) = events_of(NO_MASK, scene([person], 40))
+
+    assert (event.rule, event.kind, event.camera, event.track) == ("bare", "no_mask", "door", 1)
+    assert seconds(event.started_at) == pytest.approx(2, abs=0.11)
+    assert seconds(event.opened_at) == pytest.approx(7, abs=0.11)
+    assert seconds(event.ended_at) == pytest.approx(20, abs=LATE)
+    assert event.model == "test"
+
+
+@pytest.mark.parametrize("bare", [[(2, 6)], [(2, 5.5), (9, 12)], []], ids=["short", "twice short", "masked"])
+def test_a_short_time_without_a_mask_is_no_event(bare: list[tuple[float, float]]) -> None:
+    person = Person(1, 0, 30, bare=bare)
+
+    assert events_of(NO_MASK, scene([person], 40)) == []
+
+
+def test_each_person_has_an_event_of_their_own() -> None:
+    people = [Person(1, 0, 20, bare=[(0, 20)]), Person(4, 3, 20, bare=[(3, 20)]), Person(7, 0, 20)]
+
+    events = events_of(NO_MASK, scene(people, 30))
+
+    assert [(round(seconds(event.started_at)), event.track) for event in events] == [(0, 1), (3, 3)]
+
+
+def test_a_face_that_is_not_detected_for_a_moment_goes_on() -> None:
+    results = scene([Person(1, 0, 20, bare=[(0, 20)])], 30)
+    gap = [msgspec.structs.replace(one, faces=[]) if 40 <= one.seq < 48 else one for one in results]
+
+    (event,) = events_of(NO_MASK, gap)
+
+    assert seconds(event.ended_at) == pytest.approx(20, abs=0.2)
+
+
+def test_people_without_a_mask_are_counted_at_once() -> None:
+    rule = "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\n"
+    people = [Person(1, 0, 20, bare=[(0, 20)]), Person(4, 5, 9, bare=[(5, 9)]), Person(7, 0, 20)]
+
+    (event,) = events_of(rule, scene(people, 30))
+
+    assert seconds(event.started_at) == pytest.approx(5, abs=0.1)
+    assert seconds(event.ended_at) == pytest.approx(9, abs=0.2)
+    assert (event.people, event.confidence) == (2, pytest.approx(0.99))
+
+
+def test_a_low_share_of_masks_over_minutes_is_an_event() -> None:
+    rule = "[[rules]]\nkind = 'mask_share'\nname = 'share'\nbelow_percent = 60\nminutes = 0.5\n"
+    people = [Person(1, 0, 200, bare=[(60, 90)]), Person(4, 0, 200)]
+
+    (event,) = events_of(rule, scene(people, 200))
+
+    assert 80 < seconds(event.started_at) < 90
+    assert 90 < seconds(event.ended_at) < 100
+    assert event.share == pytest.approx(0.5, abs=0.02)
+
+
+def test_only_faces_in_the_zone_count() -> None:
+    zone = "[[zones]]\nname = 'left'\ncamera = 'door'\npolygon = [[0, 0], [0.3, 0], [0.3, 1], [0, 1]]\n"
+    people = [Person(1, 0, 20, bare=[(0, 20)]), Person(4, 0, 20, bare=[(0, 20)])]
+
+    (event,) = events_of(NO_MASK + "zone = 'left'\n" + zone, scene(people, 30))
+
+    assert (event.track, event.zone) == (1, "left")
+
+
+def test_a_rule_for_other_cameras_makes_no_event() -> None:
+    results = scene([Person(1, 0, 20, bare=[(0, 20)])], 30)
+
+    assert events_of(NO_MASK + "cameras = ['yard']\n", results) == []
+
+
+def test_within_the_cooldown_no_other_event_opens() -> None:
+    people = [Person(place, 10 * place, 10 * place + 9, bare=[(0, 99)]) for place in range(6)]
+
+    events = events_of(NO_MASK + "cooldown_s = 25\n", scene(people, 80))
+
+    assert [round(seconds(event.started_at)) for event in events] == [0, 30]
+
+
+def test_the_order_of_results_may_be_wrong_without_an_event_more() -> None:
+    results = scene([Person(1, 0, 20, bare=[(0, 20)])], 30)
+    swapped = [one for pair in zip(results[1::2], results[::2], strict=True) for one in pair]
+
+    (event,) = events_of(NO_MASK, swapped)
+
+    assert seconds(event.started_at) == pytest.approx(0, abs=0.2)
+
+
+@given(st.lists(st.integers(0, 299), max_size=8))
+def test_a_watch_that_is_stored_and_continued_finds_the_same(stops: list[int]) -> None:
+    rules = parse_rules(NO_MASK + "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\n")
+    people = [Person(1, 0, 20, bare=[(0, 20)]), Person(4, 5, 25, bare=[(5, 12), (14, 25)])]
+    results = scene(people, 30)
+    whole = CameraWatch("door", rules)
+    expected = [change for one in results for change in whole.add(one)]
+
+    watch, found = CameraWatch("door", rules), []
+    for one in results:
+        if one.seq in stops:
+            stored = msgspec.msgpack.encode(watch.state)
+            watch = CameraWatch("door", rules, msgspec.msgpack.decode(stored, type=CameraState))
+        found += watch.add(one)
+
+    assert found == expected
+
+
+def polled(text: str, states: Sequence[tuple[float, str]]) -> list[Change]:
+    """Return what a camera's states bring, by second of the scene."""
+    watch = CameraWatch("door", parse_rules(text))
+    newest, changes = BEGIN, []
+    for at, state in states:
+        newest = BEGIN + at if state != "offline" else newest
+        changes += watch.poll(state, newest, BEGIN + at, caught_up=True)  # type: ignore[arg-type]
+    return changes
+
+
+def test_a_camera_that_is_offline_is_an_event_until_it_is_back() -> None:
+    states = [(float(at), "offline" if 10 <= at < 40 else "live") for at in range(60)]
+
+    opened, closed, back, gone = polled(OFFLINE + BACK, states)
+
+    assert [one.event.kind for one in (opened, closed)] == ["camera_offline"] * 2
+    assert seconds(opened.event.started_at) == 9
+    assert seconds(opened.event.opened_at) == 20
+    assert seconds(closed.event.ended_at) == 40
+    assert (back.phase, back.event.kind, seconds(back.event.started_at)) == ("opened", "camera_back", 40)
+    assert gone.phase == "closed"
+
+
+def test_a_camera_that_is_offline_for_a_moment_is_no_event() -> None:
+    states = [(float(at), "offline" if 10 <= at < 18 else "live") for at in range(60)]
+
+    assert polled(OFFLINE + BACK, states) == []
+
+
+def test_time_in_which_nobody_looked_does_not_count() -> None:
+    states = [(0.0, "live"), (1.0, "offline"), (31.0, "offline"), (32.0, "live")]
+
+    assert polled(OFFLINE, states) == []
+
+
+def test_a_silent_camera_ends_what_its_faces_showed() -> None:
+    watch = CameraWatch("door", parse_rules(NO_MASK))
+    for one in scene([Person(1, 0, 20, bare=[(0, 20)])], 10):
+        watch.add(one)
+
+    first = watch.poll("live", BEGIN + 10, BEGIN + 100, caught_up=True)
+    early = watch.poll("live", BEGIN + 10, BEGIN + 104, caught_up=True)
+    behind = watch.poll("offline", BEGIN + 10, BEGIN + 130, caught_up=False)
+    (closed,) = watch.poll("offline", BEGIN + 10, BEGIN + 130, caught_up=True)
+
+    assert (first, early, behind) == ([], [], [])
+    assert (closed.phase, seconds(closed.event.ended_at)) == ("closed", pytest.approx(9.9))
+
+
+def test_an_event_of_a_rule_that_is_gone_closes() -> None:
+    watch = CameraWatch("door", parse_rules(NO_MASK))
+    for one in scene([Person(1, 0, 20, bare=[(0, 20)])], 10):
+        watch.add(one)
+
+    (closed,) = CameraWatch("door", RuleSet(), watch.state).close_removed()
+
+    assert (closed.phase, closed.event.rule) == ("closed", "bare")
+
+
+def test_counts_are_of_people_and_masks_by_minute() -> None:
+    watch = CameraWatch("door", parse_rules(NO_MASK))
+    for one in scene([Person(1, 0, 90), Person(4, 0, 30, bare=[(0, 30)])], 100):
+        watch.add(one)
+
+    counts = watch.counts.take()
+
+    begin = int(BEGIN // 60)
+    assert sum(one.people_s for one in counts.values()) == pytest.approx(120, abs=2)
+    assert sum(one.masks_s for one in counts.values()) == pytest.approx(90, abs=2)
+    assert counts[begin].most == 2
+    assert watch.counts.take() == {}
+
+
+def test_a_clock_that_is_set_back_ends_what_it_showed_and_goes_on() -> None:
+    watch = CameraWatch("door", parse_rules(NO_MASK))
+    face = Person(1, 0, 100, bare=[(0, 100)]).face(1)
+    assert face is not None
+    changes = [change for seq in range(100) for change in watch.add(result(seq, [face]))]
+
+    changes += [
+        change for seq in range(100, 200) for change in watch.add(result(seq, [face], at=BEGIN - 3_600 + seq / FPS))
+    ]
+
+    assert [change.phase for change in changes] == ["opened", "closed", "opened"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "weekdays", "at", "expected"),
+    [
+        ([], [], "2026-01-31T12:00", True),
+        (["08:00-18:00"], [], "2026-01-31T08:00", True),
+        (["08:00-18:00"], [], "2026-01-31T18:00", False),
+        (["22:00-06:00"], ["fri"], "2026-01-31T05:59", True),
+        (["22:00-06:00"], ["sat"], "2026-01-31T05:59", False),
+        ([], ["sat"], "2026-01-31T23:59", True),
+        ([], ["sun"], "2026-01-31T23:59", False),
+        (["00:00-24:00"], [], "2026-01-31T23:59", True),
+    ],
+)
+def test_a_rule_is_in_force_by_local_time(hours: list[str], weekdays: list[str], at: str, expected: bool) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    unix = datetime.fromisoformat(at).replace(tzinfo=berlin).timestamp()
+
+    assert in_force(hours, weekdays, berlin, unix) is expected  # type: ignore[arg-type]
+
+
+def test_a_rule_out_of_force_makes_no_event() -> None:
+    results = scene([Person(1, 0, 20, bare=[(0, 20)])], 30)
+    local = datetime.fromtimestamp(BEGIN, ZoneInfo("UTC"))
+    other_day = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"][(local.weekday() + 2) % 7]
+
+    assert events_of(NO_MASK + f"weekdays = ['{other_day}']\n", results) == []
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_point_is_in_a_rectangle_if_it_is_between_its_sides(x: float, y: float) -> None:
+    rectangle = [(0.25, 0.5), (0.75, 0.5), (0.75, 0.875), (0.25, 0.875)]
+
+    inside = contains(rectangle, (x, y))
+
+    if x not in (0.25, 0.75) and y not in (0.5, 0.875):
+        assert inside == (0.25 < x < 0.75 and 0.5 < y < 0.875)
+
+
+def test_every_kind_of_rule_has_its_name() -> None:
+    kinds = {str(kind.__struct_config__.tag) for kind in Rule.__args__}
+
+    assert kinds == {
+        *("no_mask", "people_without_mask", "mask_share"),
+        *("camera_offline", "camera_unlabelled", "camera_back"),
+    }
