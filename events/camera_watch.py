@@ -1,8 +1,8 @@
 """Watch one camera: its results, in the order of the stream, and its state in; events that open and close out. Pure.
 
-The same results give the same events, whoever processes them and in however many steps: the clock of the rules about
-faces is the time at which frames were captured, and all that is remembered is in a CameraState, which can be stored.
-A result that comes after one of a later frame is left out.
+The same results give the same events, in any process and in however many steps: the clock of the rules about faces is
+the time at which frames were captured, and all that is remembered is in a CameraState, which can be stored. A result
+that comes after one of a later frame is left out.
 """
 
 from __future__ import annotations

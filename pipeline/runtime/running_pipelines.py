@@ -1,8 +1,8 @@
 """Which pipelines of this user run on this machine: `demo` and `up` announce theirs, other commands find them.
 
 Each announcing process listens on a Unix socket in a folder of mode 0700 and answers every connection with its record.
-So a URL with a password is never on a disk, and the socket of a process that was killed refuses connections: whoever
-looks next removes it. A folder that belongs to another user, or that others may enter, is not used.
+So a URL with a password is never on a disk, and the socket of a process that was killed refuses connections: the
+next command that looks removes it. A folder that belongs to another user, or that others may enter, is not used.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ FORGETTING = 0.9  # what is left of the longest interval with each picture, so t
 
 
 class SilenceLimit:
-    """Tell whether a camera that sends nothing is dead. now: on the monotonic clock."""
+    """Decide when a camera that sends nothing is dead. now: on the monotonic clock."""
 
     def __init__(self, now: float) -> None:
         self._last = now
