@@ -33,9 +33,23 @@ PLACES = {
     "ROLE": "detector",
     "ID": "",
 }
-# Commands of the README that run until they are stopped, train, break things or ask; tests of their own start them.
+# Commands of the README that run until they are stopped, train, break things, ask, or need cameras that answer; other
+# tests start them.
 ELSEWHERE = frozenset(
-    {"camera", "detect", "classify", "view", "record", "demo", "up", "train", "trainer", "chaos", "password"}
+    {
+        "camera",
+        "detect",
+        "classify",
+        "view",
+        "record",
+        "demo",
+        "up",
+        "train",
+        "trainer",
+        "chaos",
+        "password",
+        "discover",
+    }
 )
 
 

@@ -67,7 +67,14 @@ def toy_prepared() -> PreparedData:
         sources=("toy",) * 30 + ("street",) * 10,
     )
     return PreparedData(
-        training=training, calibration=faces(4), validation=faces(12), tests={}, counts={}, digests={}, manifest=()
+        training=training,
+        calibration=faces(4),
+        validation=faces(12),
+        tests={},
+        counts={},
+        digests={},
+        manifest=(),
+        left_out=(),
     )
 
 

@@ -6,8 +6,9 @@
 #
 # /tmp must be in memory, /scripts holds pipeline/bus/lua/*.lua. With REDIS_TLS_KEY and REDIS_TLS_CERTIFICATE (base64 of
 # PEM) Redis also serves TLS, on port 6380. With REDIS_NODES it is a node of a cluster: the names of all six nodes, each
-# that of a host, or HOST.DOMAIN. With REDIS_LABELLER_PASSWORD there is a user who publishes pictures to label. If a password is missing, short, or not fit for a URL, the script prints one line and
-# exits with status 1; later it exits with the status of Redis.
+# that of a host, or HOST.DOMAIN. With REDIS_LABELLER_PASSWORD there is a user who publishes pictures to label. If a
+# password is missing, short, or not fit for a URL, the script prints one line and exits with status 1; later it exits
+# with the status of Redis.
 set -eu
 umask 077
 ulimit -c 0 # a core dump would hold pixels
