@@ -39,7 +39,9 @@ FPS = "10"  # two cameras' worth is what two cores label beside a test
 def bring_engine_up() -> None:
     """Make sure that a Docker engine runs here."""
     if ENGINE.is_file() and os.geteuid() == 0:
-        subprocess.run(["bash", ENGINE], check=True, stdout=subprocess.DEVNULL, timeout=ENGINE_S)
+        # It outlives these tests and their folders.
+        lasting = {name: value for name, value in os.environ.items() if not name.startswith(("TMPDIR", "XDG_"))}
+        subprocess.run(["bash", ENGINE], check=True, stdout=subprocess.DEVNULL, timeout=ENGINE_S, env=lasting)
     elif shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
         missing("no Docker engine runs here, and MASKWATCH_DOCKER_ENGINE names no script that starts one")
 
