@@ -50,6 +50,7 @@ LISTENING = {
     "door": {9400},
     "detector": {9400},
     "classifier": {9400},
+    "recorder": {9400},
     "trainer": {9400},
 }
 PATCH_PX = 48  # whole blocks of a JPEG, so that they stay of one colour
