@@ -29,6 +29,8 @@ PATHS = (
     *("/", "/login", "/logout", "/healthz", "/api/status", "/api/session", "/metrics", "/static/page.js"),
     *("/cameras/door/snapshot.jpg", "/cameras/door/stream.mjpg", "/cameras/none/snapshot.jpg", "/static/../app.py"),
     *("/socket.io/?EIO=4&transport=websocket", "/socket.io/?EIO=4&transport=polling&sid=x", "/static/style.css"),
+    *("/api/v1/cameras", "/api/v1/cameras/door", "/api/v1/cameras/door/snapshot.jpg", "/api/v1/status"),
+    *("/api/v1/models", "/api/v1/jobs", "/api/v1/label", "/api/v1/label?timeout_s=0.1", "/api/v1/openapi.json"),
 )
 METHODS = ("GET", "GET", "GET", "POST", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "CONNECT", "get", "X")
 TYPES = (
@@ -38,7 +40,13 @@ TYPES = (
         "multipart/form-data",
         "application/json",
     ),
-    *("text/plain; charset=utf-7", "application/x-www-form-urlencoded; charset=\xff", "multipart/mixed; boundary=b"),
+    *(
+        "image/jpeg",
+        "image/png",
+        "text/plain; charset=utf-7",
+        "application/x-www-form-urlencoded; charset=\xff",
+        "multipart/mixed; boundary=b",
+    ),
 )
 MULTIPART = (
     '--b\r\nContent-Disposition: form-data; name="token"\r\n\r\nt\r\n--b\r\nContent-Disposition: form-data; '
