@@ -3,8 +3,8 @@
     python -m bench.faces MODEL DATASET... [--only HASHES] [--map NAME=mask|no_mask|ignore]
 
 Data sets are given as for `maskwatch train` (trainer/data/sources.py). Each unusable file gets a line on stderr; a data
-set without any face, or a damaged model, fails with status 1. Below each data set: its faces of 16 px and more, and
-grey, dark and blurred copies of its faces.
+set without any face, or a damaged model, fails with status 1. Below each data set: its faces of 16 px and more; below
+both: grey, dark and blurred copies of these faces.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ def main(model: Path, datasets: tuple[str, ...], only: Path | None, class_names:
         wanted = None if only is None else read_hashes(only)
         for source in [read_source(dataset, ClassNames(class_names)) for dataset in datasets]:
             faces = faces_of(source, classifier, wanted)
-            _print(faces.sources[0], faces.crops, faces.has_mask, classifier)
+            _print_with_copies(faces.sources[0], faces.crops, faces.has_mask, classifier)
             clear = faces.side_px >= CLEAR_FACE_PX
             if 0 < clear.sum() < len(faces):
-                _print(f"  {CLEAR_FACE_PX} px and more", faces.crops[clear], faces.has_mask[clear], classifier)
-            for name, copy in COPIES.items():
-                _print(f"  {name} copies", copy(faces.crops), faces.has_mask, classifier)
+                clear_name = f"  {CLEAR_FACE_PX} px and more"
+                _print_with_copies(clear_name, faces.crops[clear], faces.has_mask[clear], classifier)
     except (DatasetUnusable, ModelUnusable, ClassifierFailed, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -71,6 +70,12 @@ def faces_of(source: DatasetSource, classifier: MaskClassifier, only: Collection
     if not found:
         raise DatasetUnusable(f"{source.name} has no face to measure")
     return cut_faces(found, classifier.card.size_px, classifier.card.margin)
+
+
+def _print_with_copies(name: str, crops: Image, has_mask: NDArray[np.bool_], classifier: MaskClassifier) -> None:
+    _print(name, crops, has_mask, classifier)
+    for kind, copy in COPIES.items():
+        _print(f"{' ' * (len(name) - len(name.lstrip()))}  {kind} copies", copy(crops), has_mask, classifier)
 
 
 def _print(name: str, crops: Image, has_mask: NDArray[np.bool_], classifier: MaskClassifier) -> None:
