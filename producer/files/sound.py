@@ -6,6 +6,7 @@ be decoded is left out, too. Times are those of the video: 0 is where its film b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,6 +17,7 @@ import av
 import av.error
 from av.filter import Graph
 
+from producer.sources.packet_reader import PacketReader
 from producer.sources.streams import film_of, sound_of, start_s
 from producer.sources.timestamps import SteadyTimes
 
@@ -26,7 +28,6 @@ AAC_SAMPLES = 1024  # of a frame
 # Silence where a piece is missing; up to 1,000 samples a second of stretching, so that sound stays with the picture.
 FILL_GAPS = "async=1000:first_pts=0"
 OTHER_RATE = 48_000  # Hz, for sound of a rate that AAC does not have
-MAX_DAMAGED = 100  # damaged pieces in a row, after which the sound ends
 EARLIEST_S = -0.1  # the silence that encoders begin with; sound from before that has no picture
 
 
@@ -42,12 +43,12 @@ class Sound:
         self._stream: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
-        self._damaged = 0
         if source is None:
             return
         self._name = source.name
         self._input = av.open(f"file:{source}", metadata_errors="replace")  # a file's name may look like a URL
         self._stream = sound_of(self._input, self._name)
+        self._reader = PacketReader(self._input, self._stream, name=self._name, content="sound")
         if self._stream is None:
             self.close()
 
@@ -74,23 +75,22 @@ class Sound:
             try:
                 self._file.mux(self._next)
             except av.error.InvalidDataError as error:
-                self._note_damage(error)
+                self._reader.note_damage(error)
             self._next = next(self._packets, None)
 
     def close(self) -> None:
         """Stop reading, and say what was left out."""
-        if self._damaged:
-            log.warning("%s: %d damaged pieces of sound were left out", self._name, self._damaged)
-        self._damaged = 0
         if self._input is not None:
+            if self._reader.damaged:
+                log.warning("%s: %d damaged packets of sound were left out", self._name, self._reader.damaged)
             self._input.close()
             self._input = None
 
     def _copied(self, target: Any) -> Iterator[Any]:
         for packet, at_s in self._timed(self._demuxed()):
-            damaged = self._damaged
-            self._attempt(packet)  # players differ in what they do with damaged sound
-            if self._damaged == damaged:
+            damaged = self._reader.damaged
+            self._reader.decode(packet)  # players differ in what they do with damaged sound
+            if self._reader.damaged == damaged:
                 packet.pts = packet.dts = round(at_s / packet.time_base)
                 packet.stream = target
                 yield packet
@@ -126,37 +126,14 @@ class Sound:
 
     def _decoded(self) -> Iterator[Any]:
         for packet in self._demuxed():
-            yield from self._attempt(packet)
-        yield from self._attempt(None)
-
-    def _attempt(self, packet: Any) -> list[Any]:
-        try:
-            return list(self._stream.codec_context.decode(packet))
-        except av.error.InvalidDataError as error:
-            self._note_damage(error)
-            return []
+            yield from self._reader.decode(packet)
+        yield from self._reader.decode(None)
 
     def _demuxed(self) -> Iterator[Any]:
-        packets = self._input.demux(self._stream)
-        in_a_row = 0
-        while in_a_row < MAX_DAMAGED:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.InvalidDataError as error:
-                self._note_damage(error)
-                packets = self._input.demux(self._stream)
-                in_a_row += 1
-                continue
-            in_a_row = 0
-            if packet.size:  # the last one is empty
-                yield packet
-
-    def _note_damage(self, error: av.error.FFmpegError) -> None:
-        if not self._damaged:
-            log.warning("%s: a damaged piece of sound is left out: %s", self._name, error.strerror)
-        self._damaged += 1
+        with contextlib.suppress(av.error.InvalidDataError):  # too much damage: the sound ends here
+            for packet in self._reader.packets():
+                if packet.size:  # the last one is empty
+                    yield packet
 
 
 def _graph(frame: Any, target: Any) -> Graph:

@@ -6,7 +6,6 @@ its stream, is silent, or sends nothing that can be decoded raises SourceFailed,
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +21,11 @@ from producer.sources import timeouts
 from producer.sources.frame_converter import FrameConverter
 from producer.sources.hardware_decoding import hardware
 from producer.sources.network_errors import is_timeout, open_reason, reason
+from producer.sources.packet_reader import PacketReader
 from producer.sources.packet_skipper import PacketSkipper
 from producer.sources.source import Kind, RtspTransport, SourceFailed, SourceFrame
 from producer.sources.timeouts import SilenceLimit
 
-log = logging.getLogger(__name__)
-
-MAX_DAMAGED = 100  # damaged packets in a row, after which reading fails
 NO_VIDEO = "offers no video; choose another stream of the camera"
 UNKNOWN_VIDEO = "sends a kind of video that FFmpeg cannot decode; set the camera to H.264"
 KEY_FRAME_TIMEOUT_S = 20.0  # packets come, and none can be decoded: the next key frame, which others need, is far away
@@ -59,8 +56,6 @@ class NetworkSource:
     def __init__(self, url: str, name: str, kind: Kind, *, transport: RtspTransport, hwaccel: str) -> None:
         self.kind = kind
         self._name = name
-        self._damaged = 0
-        self._last_damage = ""
         self._skipper = PacketSkipper() if kind == "rtsp" else None  # over HTTP, FFmpeg invents the timestamps
         self._skipped = 0
         device = hardware(hwaccel)
@@ -74,6 +69,7 @@ class NetworkSource:
         if self._stream is None:
             self._container.close()
             raise SourceFailed(f"{name} {UNKNOWN_VIDEO if streams else NO_VIDEO}")
+        self._reader = PacketReader(self._container, self._stream, name=name, content="video")
         self._converter = FrameConverter(self._stream)
 
     def __iter__(self) -> Iterator[SourceFrame]:
@@ -81,7 +77,7 @@ class NetworkSource:
         try:
             for packet in self._packets():
                 undecoded_since = undecoded_since or time.monotonic()
-                for decoded in self._decode(packet):
+                for decoded in self._reader.decode(packet):
                     undecoded_since = None
                     for image, at_s in self._converter.convert(decoded, decoded.time):
                         yield self._source_frame(index, image, at_s)
@@ -97,23 +93,16 @@ class NetworkSource:
         self._container.close()
 
     def _packets(self) -> Iterator[Any]:
-        """Yield the packets that are to be decoded, resuming after damaged ones and after pauses."""
-        silence, in_a_row = SilenceLimit(time.monotonic()), 0
+        """Yield the packets that are to be decoded, resuming after pauses."""
+        silence = SilenceLimit(time.monotonic())
         while True:
-            asked = time.monotonic()
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._reader.packets():
+                    asked = self._reader.asked
                     silence.note_packet(asked, time.monotonic())
-                    in_a_row = 0
                     if self._should_decode(packet, asked):
                         yield packet
-                    asked = time.monotonic()
                 return
-            except av.error.InvalidDataError as error:
-                self._note_damage(error)
-                in_a_row += 1
-                if in_a_row >= MAX_DAMAGED:
-                    raise
             except av.error.FFmpegError as error:
                 if not is_timeout(error):
                     raise
@@ -130,23 +119,10 @@ class NetworkSource:
         self._skipped += not decode
         return decode
 
-    def _decode(self, packet: Any) -> list[Any]:
-        try:
-            return list(packet.decode())
-        except av.error.InvalidDataError as error:
-            self._note_damage(error)
-            return []
-
-    def _note_damage(self, error: Exception) -> None:
-        self._last_damage = reason(error)
-        if self._damaged == 0:
-            log.warning("%s: a damaged packet is skipped: %s", self._name, self._last_damage)
-        self._damaged += 1
-
     def _why_undecoded(self) -> str:
         kind = self._stream.codec_context.name
-        if self._damaged:
-            return f"sends {kind} that cannot be decoded: {self._last_damage}; check the stream's settings"
+        if self._reader.damaged:
+            return f"sends {kind} that cannot be decoded: {self._reader.last_damage}; check the stream's settings"
         return (
             f"has sent {kind} without a key frame for {KEY_FRAME_TIMEOUT_S:g} s; set a shorter interval of key frames "
             "(I-frames) in the camera"

@@ -51,7 +51,8 @@ class SourceSpec:
         """Open the source.
 
         Args:
-            fps: frame rate of a source that can produce frames at any rate (the demo, a still picture that is polled).
+            fps: frame rate of a source that can produce frames at any rate (the demo, a still picture that is polled);
+                of a webcam, the rate that its mode should reach.
             seed: of what is random in the demo.
             rtsp_transport: of an RTSP camera; auto is TCP, or UDP where the camera rejects TCP.
             hwaccel: what decodes a network camera: none for the CPU, auto, or FFmpeg's name of a kind of device.
@@ -66,7 +67,7 @@ class SourceSpec:
         if self.kind == "webcam" and self.path:
             from producer.sources.webcam import WebcamSource
 
-            return WebcamSource(self.path)
+            return WebcamSource(self.path, fps=fps)
         if self.kind == "folder" and self.path:
             from producer.sources.folder import FolderSource
 

@@ -21,6 +21,7 @@ from pipeline.vision.arrays import Image
 from producer.sources import timeouts
 from producer.sources.frame_converter import FrameConverter
 from producer.sources.network_errors import is_timeout, open_reason, reason
+from producer.sources.packet_reader import PacketReader
 from producer.sources.source import SourceFailed, SourceFrame
 from producer.sources.source_spec import SourceSpec
 from producer.sources.streams import film_of, interval_s, start_s
@@ -28,7 +29,6 @@ from producer.sources.timestamps import SteadyTimes
 
 log = logging.getLogger(__name__)
 
-MAX_DAMAGED = 100  # damaged packets in a row, after which reading fails
 DEFAULT_INTERVAL_S = 0.04
 
 
@@ -41,12 +41,12 @@ class VideoSource:
         self.kind = spec.kind
         self._name = spec.path.name if spec.path else spec.name
         self._location = str(spec.path) if spec.path else spec.name
-        self._damaged = 0
         self._container = _open(spec, self._location)
         self._stream = film_of(self._container)
         if self._stream is None:
             self._container.close()
             raise SourceFailed(f"{self._location} holds no video that can be decoded")
+        self._reader = PacketReader(self._container, self._stream, name=self._location, content="video")
         self._converter = FrameConverter(self._stream)
         self._times = SteadyTimes(zero_s=start_s(self._stream), interval_s=interval_s(self._stream, DEFAULT_INTERVAL_S))
         self.total = _estimate(self._stream)
@@ -61,8 +61,8 @@ class VideoSource:
         except (av.error.FFmpegError, jpeg.BadImage, MemoryError) as error:
             why = f"no data came for {timeouts.READ_TIMEOUT_S:g} s" if is_timeout(error) else reason(error)
             raise SourceFailed(f"{self._location} broke off: {why}") from error
-        if self._damaged:
-            log.warning("%s: %d damaged packets were skipped, %d frames decoded", self._location, self._damaged, index)
+        if damaged := self._reader.damaged:
+            log.warning("%s: %d damaged packets were skipped, %d frames decoded", self._location, damaged, index)
         if index == 0:
             raise SourceFailed(f"{self._location} holds no frame that can be decoded")
 
@@ -71,41 +71,10 @@ class VideoSource:
         self._container.close()
 
     def _images(self) -> Iterator[tuple[Image, float | None]]:
-        for packet in self._packets():
-            for decoded in self._decode(packet):
+        for packet in self._reader.packets():
+            for decoded in self._reader.decode(packet):
                 yield from self._converter.convert(decoded, self._times.at_s(decoded.time))
         yield from self._converter.flush()
-
-    def _packets(self) -> Iterator[Any]:
-        """Yield the packets, resuming after damaged parts of a file, and at last the empty packet that flushes."""
-        in_a_row = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.InvalidDataError as error:
-                self._note_damage(error)
-                in_a_row += 1
-                if in_a_row >= MAX_DAMAGED:
-                    raise
-                packets = self._container.demux(self._stream)
-                continue
-            in_a_row = 0
-            yield packet
-
-    def _decode(self, packet: Any) -> list[Any]:
-        try:
-            return list(packet.decode())
-        except av.error.InvalidDataError as error:
-            self._note_damage(error)
-            return []
-
-    def _note_damage(self, error: Exception) -> None:
-        if self._damaged == 0:
-            log.warning("%s: a damaged packet is skipped: %s", self._location, reason(error))
-        self._damaged += 1
 
 
 def _open(spec: SourceSpec, location: str) -> Any:
