@@ -21,7 +21,7 @@ Update = Callable[[Sequence[Face], float], list[int | None]]  # faces, seconds: 
 
 def trackers() -> Iterator[tuple[str, Callable[[float], Update]]]:
     """Yield the name of each tracker, and what makes one for a frame rate."""
-    yield "ours", _ours
+    yield "ours", tracker_of_ours
     if find_spec("norfair"):
         yield "norfair", _norfair
     if find_spec("trackers"):
@@ -29,7 +29,8 @@ def trackers() -> Iterator[tuple[str, Callable[[float], Update]]]:
             yield name, lambda fps, name=name: _roboflow(name, fps)  # type: ignore[misc]
 
 
-def _ours(_fps: float) -> Update:
+def tracker_of_ours(_fps: float) -> Update:
+    """Return the tracker of this program."""
     tracker = FaceTracker()
     return lambda faces, at_s: [face.track for face in tracker.update(faces, at_s)]
 

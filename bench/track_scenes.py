@@ -6,6 +6,7 @@ a pillar. The others are what the detector and the classifier find, recorded onc
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Walker:
     """Somebody on a straight path. x, y: where the face is at `begin`, pixels. speed: pixels a second.
 
     size: width of the face in pixels; the larger of two faces is in front. masked: whether a mask is worn.
+    sway: how far the face moves to either side of its path, pixels, and in how many seconds there and back.
     """
 
     x: float
@@ -62,10 +64,12 @@ class Walker:
     begin: float
     end: float
     masked: bool = True
+    sway: tuple[float, float] = (0.0, 1.0)
 
     def box(self, at: float) -> Box | None:
         """Return the true box at a time in seconds; None while nobody is there."""
-        x, y = self.x + self.speed[0] * (at - self.begin), self.y + self.speed[1] * (at - self.begin)
+        x = self.x + self.speed[0] * (at - self.begin) + self.sway[0] * math.sin(2 * math.pi * at / self.sway[1])
+        y = self.y + self.speed[1] * (at - self.begin)
         half = self.size / 2
         inside = half < x < WIDTH - half and half < y < HEIGHT - half
         return (x - half, y - 1.2 * half, x + half, y + 1.2 * half) if inside and self.begin <= at < self.end else None
@@ -114,6 +118,19 @@ def queue(fps: float, seed: int) -> TrackScene:
         speed = rng.uniform(200, 350)
         walkers.append(Walker(x=80, y=370, size=100, speed=(speed, 0), begin=begin, end=60, masked=rng.random() < 0.5))
     return _made(f"queue, {fps:g}/s", walkers, fps, rng, pillar=None)
+
+
+def turning(fps: float, seed: int) -> TrackScene:
+    """Return a minute of people who walk to and fro, each in a row of their own, at speeds that change all the time."""
+    rng = random.Random(seed)
+    walkers = [
+        Walker(
+            x=rng.uniform(400, 800), y=120 + 110 * row, size=rng.uniform(55, 80), speed=(0, 0), begin=0, end=60,
+            masked=rng.random() < 0.5, sway=(rng.uniform(60, 200), rng.uniform(4, 8)),
+        )
+        for row in range(5)
+    ]  # fmt: skip
+    return _made(f"turning, {fps:g}/s", walkers, fps, rng, pillar=None)
 
 
 def demo(fps: int, seconds: int, models: Models) -> TrackScene:
