@@ -85,12 +85,12 @@ class CameraWatch:
         self._heard = True
         state, at = self._state, result.captured_at
         changes: list[Change] = []
-        if result.start < state.start or at < state.captured_at - BACKWARDS_S:
-            self._tracker = FaceTracker(TrackerState(count=self._tracker.state.count))
+        if result.start != state.start or at < state.captured_at - BACKWARDS_S:
+            self._tracker = FaceTracker()
             changes = self._release_faces(float("inf"))
         step_s = min(max(at - state.captured_at, 0.0), MAX_STEP_S)
         state.start, state.seq, state.captured_at = result.start, result.seq, at
-        faces = self._tracker.update(result.faces, at)
+        faces = self._tracker.update(result.faces, at, seq=result.seq)
         seen = Seen(at=at, step_s=step_s, size=(result.width, result.height), faces=faces, model=result.model)
         self.counts.add(seen)
         return [*changes, *(change for rule in self._rules for change in self._apply(rule, seen))]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.vision.faces import Box, Face, Label
-from pipeline.vision.tracks import MAX_GAP_S, FaceTracker, TrackedFace
+from bench.other_trackers import tracker_of_ours
+from bench.track_scenes import TrackScene, crossing, pillar, queue, turning
+from bench.tracks import measure
+from pipeline.vision.faces import MAX_FACES, Box, Face, Label
+from pipeline.vision.tracks import MAX_GAP_S, FaceTracker, TrackedFace, TrackerState
 
 HERE = (100.0, 100.0, 200.0, 220.0)
+MAX_SWITCHES = 4  # in a made scene of a minute with people who come and go
 THERE = (400.0, 100.0, 500.0, 220.0)
 
 
@@ -70,7 +77,7 @@ def test_two_faces_in_another_order_keep_their_tracks_and_labels() -> None:
     assert [one.label for one in second] == ["no_mask", "mask"]
 
 
-def test_a_face_goes_to_the_track_that_it_overlaps_most() -> None:
+def test_a_face_goes_to_the_nearest_track() -> None:
     tracks = FaceTracker()
     tracks.update([face(box=HERE), face(box=moved(HERE, 60))], 0.0)
 
@@ -88,6 +95,58 @@ def test_a_face_that_was_away_for_long_is_a_new_one() -> None:
 
     assert (back_soon.track, back_late.track) == (1, 2)
     assert back_late.label == "no_mask"
+
+
+def test_tracks_are_numbered_by_the_frame_that_they_begin_in() -> None:
+    early, late = FaceTracker(), FaceTracker()
+    early.update([face()], 0.0, seq=10)
+
+    first = early.update([face(), face(box=THERE)], 0.1, seq=11)
+    second = late.update([face(), face(box=THERE)], 0.1, seq=11)
+
+    assert [one.track for one in first] == [10 * MAX_FACES, 11 * MAX_FACES + 1]
+    assert first[1].track == second[1].track
+
+
+@pytest.mark.parametrize("fps", [5, 20])
+@pytest.mark.parametrize("make", [crossing, pillar, queue, turning])
+def test_people_who_cross_hide_and_turn_keep_their_tracks(make: Callable[[float, int], TrackScene], fps: float) -> None:
+    scene = make(fps, 1)
+
+    found = measure(scene, tracker_of_ours(fps))
+
+    assert found.switches <= MAX_SWITCHES
+    assert found.counted == pytest.approx(found.truth, abs=3)
+
+
+def test_a_face_behind_a_pillar_for_two_seconds_keeps_its_track_and_one_elsewhere_does_not() -> None:
+    tracks = FaceTracker()
+    for frame in range(20):
+        tracks.update([face(box=moved(HERE, 10 * frame))], frame / 10)
+
+    behind = tracks.update([face(box=moved(HERE, 10 * 40)), face(box=HERE)], 4.0)
+
+    assert [one.track for one in behind] == [1, 2]
+
+
+def test_a_state_that_was_stored_is_continued() -> None:
+    tracks = FaceTracker()
+    for frame in range(10):
+        tracks.update([face(box=moved(HERE, 20 * frame))], frame / 5)
+
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(tracks.state), type=TrackerState)
+    boxes = [face(box=moved(HERE, 300)), face(box=HERE)]
+
+    assert FaceTracker(stored).update(boxes, 3.0) == tracks.update(boxes, 3.0)
+
+
+def test_a_frame_of_the_same_moment_changes_nothing() -> None:
+    tracks = FaceTracker()
+    (first,) = tracks.update([face()], 1.0)
+
+    (again,) = tracks.update([face("no_mask")], 1.0)
+
+    assert (again.track, again.label, again.confidence) == (first.track, "mask", first.confidence)
 
 
 def test_a_frame_without_faces_is_fine() -> None:

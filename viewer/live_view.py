@@ -166,10 +166,10 @@ class LiveView:
         """Return the newest labelled frame that is due, or None; the tracks are updated with all that are due."""
         view, newest = self._views[camera], None
         for result in view.joiner.take(now_s):
-            if result.start < view.start:
-                view.tracks = FaceTracker()  # old tracks have later timestamps and would not expire
+            if result.start != view.start:
+                view.tracks = FaceTracker()  # its numbers begin anew, and its clock may have been set back
             view.start = result.start
-            faces = tuple(view.tracks.update(result.faces, result.captured_at))
+            faces = tuple(view.tracks.update(result.faces, result.captured_at, seq=result.seq))
             newest = _labelled(result, faces)
         if newest:
             self._newest_labelled[camera] = newest

@@ -1,6 +1,7 @@
 """Track faces from frame to frame and smooth their labels. Pure: the clock is an argument.
 
-Use one `FaceTracker` per camera, after the join, with frames in order: a worker sees only some of the frames.
+Use one `FaceTracker` per camera, after the join, with frames in order: a worker sees only some of the frames. A face
+belongs to the track whose predicted place and size it fits best, and that it can belong to (pipeline/vision/motion.py).
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from msgspec import Struct
 
-from pipeline.vision.boxes import pairs_by_overlap
-from pipeline.vision.faces import Box, Face
+from pipeline.vision.faces import MAX_FACES, Face
+from pipeline.vision.motion import LABEL_WEIGHT, Motion, cheapest_pairs, costs, place_of
 
 SMOOTHING_S = 0.4  # time constant: a change of label shows after 0.3 s at confidence 100 %, after 0.5 s at 70 %
-MAX_GAP_S = 1.0  # a face that was not detected for longer gets a new track
-MIN_IOU = 0.2  # intersection over union at which two boxes may be the same face; low, for 5 frames a second
+MAX_GAP_S = 2.5  # a face that was not detected for longer gets a new track
 
 
 class TrackedFace(Face, frozen=True, kw_only=True):
@@ -25,10 +26,13 @@ class TrackedFace(Face, frozen=True, kw_only=True):
 
 
 class Track(Struct, kw_only=True):
-    """A face while it is followed. mask: the smoothed probability of a mask. seen_at_s: when it was last detected."""
+    """A face while it is followed. mask: the smoothed probability of a mask. seen_at_s: when it was last detected.
+
+    motion: where it was then, and how it moves.
+    """
 
     number: int
-    box: Box
+    motion: Motion
     mask: float
     seen_at_s: float
 
@@ -56,31 +60,60 @@ class FaceTracker:
         """What another tracker needs to continue; encode it before the next update."""
         return TrackerState(tracks=self._tracks, count=self._count)
 
-    def update(self, faces: Sequence[Face], at_s: float) -> list[TrackedFace]:
+    def update(self, faces: Sequence[Face], at_s: float, *, seq: int | None = None) -> list[TrackedFace]:
         """Return the faces of the next frame, in the same order, each with its track and smoothed label.
 
-        at_s: when the frame was captured, seconds; frames come in order.
+        Args:
+            faces: at most MAX_FACES.
+            at_s: when the frame was captured, seconds; frames come in order.
+            seq: of the frame, from which the tracks that begin in it get their numbers: all processes that follow a
+                camera while a track begins then give it the same number. None to count tracks from 1.
         """
         self._tracks = [track for track in self._tracks if at_s - track.seen_at_s <= MAX_GAP_S]
-        pairs = pairs_by_overlap([track.box for track in self._tracks], [face.box for face in faces], MIN_IOU)
-        matched = {face: self._tracks[track] for track, face in pairs}
-        return [self._update(matched.get(number), face, at_s) for number, face in enumerate(faces)]
+        matched = {face: self._tracks[track] for track, face in self._pairs(faces, at_s)}
+        tracked = []
+        for index, face in enumerate(faces):
+            track = matched.get(index) or self._begin(face, at_s, None if seq is None else seq * MAX_FACES + index)
+            tracked.append(_follow(track, face, at_s))
+        return tracked
 
-    def _update(self, track: Track | None, face: Face, at_s: float) -> TrackedFace:
-        mask = face.confidence if face.label == "mask" else 1 - face.confidence
-        if track is None:
-            self._count += 1
-            track = Track(number=self._count, box=face.box, mask=mask, seen_at_s=at_s)
-            self._tracks.append(track)
-        else:
-            weight = 1 - math.exp(-max(0.0, at_s - track.seen_at_s) / SMOOTHING_S)
-            track.mask += weight * (mask - track.mask)
-            track.box, track.seen_at_s = face.box, max(at_s, track.seen_at_s)
-        return TrackedFace(
-            box=face.box,
-            score=face.score,
-            label="mask" if track.mask >= 0.5 else "no_mask",
-            confidence=max(track.mask, 1 - track.mask),
-            fresh=face.fresh,
-            track=track.number,
-        )
+    def _pairs(self, faces: Sequence[Face], at_s: float) -> list[tuple[int, int]]:
+        """Pair tracks and faces that belong together, by their indices."""
+        if not self._tracks or not faces:
+            return []
+        unseen_s = [max(0.0, at_s - track.seen_at_s) for track in self._tracks]
+        cost = costs([track.motion for track in self._tracks], unseen_s, [face.box for face in faces])
+        masks = np.array([track.mask for track in self._tracks])
+        cost += LABEL_WEIGHT * np.abs(masks[:, None] - np.array([_mask(face) for face in faces]))
+        return cheapest_pairs(cost)
+
+    def _begin(self, face: Face, at_s: float, number: int | None) -> Track:
+        """Return a new track. number: None for the next one."""
+        self._count += 1
+        x, y, size = place_of(face.box)
+        motion = Motion(x=x, y=y, size=size)
+        track = Track(number=self._count if number is None else number, motion=motion, mask=_mask(face), seen_at_s=at_s)
+        self._tracks.append(track)
+        return track
+
+
+def _follow(track: Track, face: Face, at_s: float) -> TrackedFace:
+    """Continue a track with a face, and return the face with the smoothed label."""
+    unseen_s = at_s - track.seen_at_s
+    if unseen_s > 0:
+        track.mask += (1 - math.exp(-unseen_s / SMOOTHING_S)) * (_mask(face) - track.mask)
+        track.motion.move(face.box, unseen_s)
+        track.seen_at_s = at_s
+    return TrackedFace(
+        box=face.box,
+        score=face.score,
+        label="mask" if track.mask >= 0.5 else "no_mask",
+        confidence=max(track.mask, 1 - track.mask),
+        fresh=face.fresh,
+        track=track.number,
+    )
+
+
+def _mask(face: Face) -> float:
+    """Return the probability of a mask."""
+    return face.confidence if face.label == "mask" else 1 - face.confidence
