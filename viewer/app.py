@@ -22,10 +22,12 @@ from pipeline.bus import status
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from viewer import health
+from viewer.api.events import event_operations
 from viewer.api.label import InMemoryRequest, label_operation
 from viewer.api.labeller import PictureLabeller
 from viewer.api.reading import JobListing, reading_operations
 from viewer.api.routes import add_api
+from viewer.api.rules import rule_operations
 from viewer.error_answers import add_error_answers
 from viewer.live_view import LiveView
 from viewer.metrics import add_metrics
@@ -98,7 +100,9 @@ def create_app(
     add_error_answers(app, rejections)
     add_api_routes(app, context, authenticator, database)
     add_media_routes(app, context, live_view, snapshots, limiter, authenticator, rejections)
-    add_api(app, [*reading_operations(context, snapshots, jobs), label_operation(labeller)], base_path_of(settings))
+    operations = [*reading_operations(context, snapshots, jobs), label_operation(labeller)]
+    operations += [*event_operations(database), *rule_operations(database)]
+    add_api(app, operations, base_path_of(settings))
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (live_view.follow, lambda: broadcast_status(context, sockets, database)):
