@@ -47,7 +47,7 @@ def test_events_are_read_while_a_recorder_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [("9999", "newer version (9999): update maskwatch"), ("0000", "newer version"), (None, "no events yet")],
+    [("9999", "newer version (9999): update maskwatch"), ("0001", "older version"), (None, "no events yet")],
 )
 def test_a_database_of_another_version_is_not_read(tmp_path: Path, version: str | None, message: str) -> None:
     url = recorded(tmp_path / "events.db")
