@@ -28,7 +28,7 @@ def tokens() -> None:
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice(["read", "label"]),
+    type=click.Choice(["read", "label", "admin"]),
     default=["read"],
     show_default=True,
     help="What it may do; name it again for each.",

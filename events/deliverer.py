@@ -36,19 +36,31 @@ class Deliverer:
         self._engine = engine
         self._webhooks = webhooks
         self._now = now
-        self._stop = threading.Event()
+        self._threads: dict[str, _Thread] = {}
 
     def start(self) -> None:
         """Start the threads."""
-        for webhook in self._webhooks:
-            threading.Thread(target=self._deliver, args=(webhook,), name=f"to-{webhook.name}", daemon=True).start()
+        self.use(self._webhooks)
+
+    def use(self, webhooks: Sequence[Webhook]) -> None:
+        """Deliver to these webhooks from now on, to new or changed ones after what is being sent to those before."""
+        wanted = {webhook.name: webhook for webhook in webhooks}
+        for name, thread in self._threads.items():
+            if wanted.get(name) != thread.webhook:
+                thread.stop.set()
+        for name, webhook in wanted.items():
+            before = self._threads.get(name)
+            if before is None or before.stop.is_set():
+                self._threads[name] = _Thread(webhook, self._deliver, before)
 
     def stop(self) -> None:
         """End the threads after what they are sending."""
-        self._stop.set()
+        self.use([])
 
-    def deliver_due(self, webhook: Webhook) -> int:
+    def deliver_due(self, webhook: Webhook, stop: threading.Event | None = None) -> int:
         """Send what is due to a webhook, once each; return how many deliveries were tried.
+
+        stop: ends it before the next delivery.
 
         Raises:
             DatabaseAway: the database does not answer.
@@ -56,19 +68,19 @@ class Deliverer:
         with database_errors(), self._engine.begin() as connection:
             due = due_deliveries(connection, webhook.name, self._now())
         for number, delivery in enumerate(due):
-            if self._stop.is_set() or not self.is_active.is_set():
+            if (stop and stop.is_set()) or not self.is_active.is_set():
                 return number
             self._deliver_one(webhook, delivery)
         return len(due)
 
-    def _deliver(self, webhook: Webhook) -> None:
-        while not self._stop.is_set():
+    def _deliver(self, webhook: Webhook, stop: threading.Event) -> None:
+        while not stop.is_set():
             try:
-                tried = self.deliver_due(webhook) if self.is_active.wait(POLL_INTERVAL_S) else 0
+                tried = self.deliver_due(webhook, stop) if self.is_active.wait(POLL_INTERVAL_S) else 0
             except DatabaseAway:
                 tried = 0
             if not tried:
-                self._stop.wait(POLL_INTERVAL_S)
+                stop.wait(POLL_INTERVAL_S)
 
     def _deliver_one(self, webhook: Webhook, delivery: Delivery) -> None:
         try:
@@ -82,3 +94,23 @@ class Deliverer:
         metrics.deliveries.labels("delivered").inc()
         with database_errors(), self._engine.begin() as connection:
             note_delivered(connection, delivery, self._now())
+
+
+class _Thread:
+    """A thread that delivers to one webhook until it is stopped. before: the one whose work it continues."""
+
+    def __init__(
+        self, webhook: Webhook, deliver: Callable[[Webhook, threading.Event], None], before: _Thread | None
+    ) -> None:
+        self.webhook = webhook
+        self.stop = threading.Event()
+        self._deliver = deliver
+        self._before = before
+        self._thread = threading.Thread(target=self._run, name=f"to-{webhook.name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        if self._before is not None:
+            self._before._thread.join()
+            self._before = None
+        self._deliver(self.webhook, self.stop)

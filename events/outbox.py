@@ -98,15 +98,28 @@ def give_up(connection: sa.Connection, now: float) -> int:
 
 
 def list_deliveries(
-    connection: sa.Connection, *, state: str | None = None, receiver: str | None = None, limit: int = 100
+    connection: sa.Connection,
+    *,
+    state: str | None = None,
+    receiver: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[Delivery]:
-    """Return the newest deliveries, newest first. state, receiver: None for all."""
+    """Return the newest deliveries, newest first. state, receiver: None for all. before: only those with lower IDs."""
     query = sa.select(DELIVERIES).order_by(DELIVERIES.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(DELIVERIES.c.id < before)
     if state:
         query = query.where(DELIVERIES.c.state == state)
     if receiver:
         query = query.where(DELIVERIES.c.receiver == receiver)
     return [_delivery(row) for row in connection.execute(query)]
+
+
+def read_delivery(connection: sa.Connection, delivery_id: int) -> Delivery | None:
+    """Return a delivery, None if there is none with this ID."""
+    row = connection.execute(sa.select(DELIVERIES).where(DELIVERIES.c.id == delivery_id)).first()
+    return None if row is None else _delivery(row)
 
 
 def describe_delivery(delivery: Delivery) -> str:

@@ -21,6 +21,7 @@ from events.deliverer import Deliverer
 from events.event_types import Change
 from events.retention import tidy
 from events.rule_file import load_rules
+from events.rule_source import RuleSource
 from events.rule_types import RuleSet
 from events.store import LeaseLost, Progress, Snapshot, Store
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
@@ -47,19 +48,17 @@ def main(settings: Settings) -> int:
     Raises:
         BadRules, BadDatabase: it cannot start.
     """
-    rules = load_rules(Path(settings.rules) if settings.rules else None)
+    file_rules = load_rules(Path(settings.rules)) if settings.rules else None
     engine = open_engine(settings.database)
     with worker_context("recorder", settings) as context:
-        deliverer = Deliverer(engine, rules.webhooks)
-        recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer)
-        deliverer.start()
+        source, store = RuleSource(engine, file_rules), Store(engine, context.id, [])
+        recorder = Recorder(context, source, store, Deliverer(engine, []))
         tidy_at = 0.0
         while context.should_run():
             recorder.step()
-            if deliverer.is_active.is_set() and time.monotonic() >= tidy_at:
+            if recorder.is_active and time.monotonic() >= tidy_at:
                 tidy_at = time.monotonic() + TIDY_INTERVAL_S
                 _tidy(context, settings, engine)
-        deliverer.stop()
         recorder.end()
     return 0
 
@@ -76,21 +75,29 @@ def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None
 class Recorder:
     """One recorder, active or standing by."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, deliverer: Deliverer) -> None:
+    def __init__(self, context: WorkerContext, source: RuleSource, store: Store, deliverer: Deliverer) -> None:
         self._context = context
-        self._rules = rules
+        self._source = source
         self._store = store
         self._deliverer = deliverer
         self._session: _Session | None = None
 
+    @property
+    def is_active(self) -> bool:
+        """Whether this is the active recorder."""
+        return self._session is not None
+
     def step(self) -> None:
-        """Record what has come since the last step, or try to take over."""
+        """Record what has come since the last step, by rules that may be new, or try to take over."""
         try:
             with self._context.reconnecting():
                 if self._session is None:
                     self._take_over()
-                else:
-                    self._session.step()
+                    return
+                if self._source.refresh():
+                    self._use(self._source.rules)
+                    self._session.use(self._source.rules)
+                self._session.step()
         except DatabaseAway as error:
             self._lose(f"its database is away: {error}")
             self._context.wait(RETRY_INTERVAL_S)
@@ -99,6 +106,7 @@ class Recorder:
 
     def end(self) -> None:
         """Write what is left, and let another recorder take over at once."""
+        self._deliverer.stop()
         if self._session is None:
             return
         try:
@@ -115,9 +123,16 @@ class Recorder:
             self._report(STANDS_BY)
             self._context.wait(STANDBY_INTERVAL_S)
             return
-        self._session = _Session(self._context, self._rules, self._store, snapshot)
+        self._source.take_over()
+        self._use(self._source.rules)
+        self._session = _Session(self._context, self._source.rules, self._store, snapshot)
         self._report(ACTIVE)
         self._deliverer.is_active.set()
+
+    def _use(self, rules: RuleSet) -> None:
+        """Deliver to the receivers of these rules."""
+        self._store.use(rules.webhooks)
+        self._deliverer.use(rules.webhooks)
 
     def _lose(self, state: str) -> None:
         """Forget what was not written: it follows again from what was."""
@@ -164,6 +179,15 @@ class _Session:
                 self._poll(caught_up=len(results) < MAX_RESULTS)
             if is_due or self._changes:
                 self.write()
+
+    def use(self, rules: RuleSet) -> None:
+        """Go on with other rules; what is remembered of those that stay is kept."""
+        self.write()
+        self._rules = rules
+        self._watches = {name: CameraWatch(name, rules, watch.state) for name, watch in self._watches.items()}
+        for watch in self._watches.values():
+            self._note(watch, watch.close_removed())
+        log.info("%s uses %d rules that were set over the API", self._context.id, len(rules.rules))
 
     def write(self) -> None:
         """Write what was found since the last time."""

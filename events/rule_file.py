@@ -49,7 +49,15 @@ def parse_rules(text: str) -> RuleSet:
         BadRules: one of them cannot be.
         ValueError: it is not TOML.
     """
-    raw = tomllib.loads(text)
+    return rules_from(tomllib.loads(text))
+
+
+def rules_from(raw: dict[str, Any]) -> RuleSet:
+    """Return the rules in the content of a file, or of a request.
+
+    Raises:
+        BadRules: one of them cannot be.
+    """
     for field, (word, record_type) in _KINDS.items():
         if not isinstance(raw.get(field, []), list):
             raise BadRules(f"{field} is not a list: write [[{field}]] above each {word}")

@@ -65,6 +65,10 @@ class Store:
         self._now = now
         self._is_ready = False
 
+    def use(self, webhooks: Sequence[Webhook]) -> None:
+        """Deliver events that are written from now on to other webhooks."""
+        self._webhooks = webhooks
+
     def take_over(self, at: float) -> Snapshot | None:
         """Become the active recorder and return what to continue from; None while another one is active.
 

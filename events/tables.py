@@ -75,6 +75,15 @@ COUNTS = Table(
     Column("frames", Integer, nullable=False),
 )
 
+# Rules as JSON. Those of the origin "api" hold their secrets; those of "file" are for readers, without them.
+RULE_SETS = Table(
+    "rule_sets",
+    METADATA,
+    Column("origin", String(8), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("content", Text, nullable=False),
+)
+
 # What the active recorder continues from, and who it is: written together with the events that follow from it.
 POSITIONS = Table(
     "positions",

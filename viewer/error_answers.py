@@ -7,6 +7,7 @@ from flask import Flask, request
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 from werkzeug.wrappers import Response
 
+from events.database import DatabaseAway
 from pipeline.bus.shards import UnusableRedis
 from viewer.api.problems import ApiError, error_response, is_api, problem_response
 from viewer.security.rejection_log import RejectionLog
@@ -21,6 +22,10 @@ def add_error_answers(app: Flask, rejections: RejectionLog) -> None:
 
     @app.errorhandler(UnusableRedis)
     def unusable_redis(error: UnusableRedis) -> Response:
+        return _answer(503, str(error))
+
+    @app.errorhandler(DatabaseAway)
+    def database_away(error: DatabaseAway) -> Response:
         return _answer(503, str(error))
 
     @app.errorhandler(NotFound)

@@ -18,7 +18,7 @@ from pipeline.bus.messages import CameraName
 from viewer.api.problems import ApiError
 from viewer.security.api_tokens import Scope
 
-Method = Literal["GET", "POST"]
+Method = Literal["GET", "POST", "PUT"]
 Errors = dict[int, str]  # what an error means, by its status
 
 JSON_TYPE = "application/json"

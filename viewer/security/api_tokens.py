@@ -29,7 +29,7 @@ from pipeline.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["read", "label"]
+Scope = Literal["read", "label", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "mw_"  # so that scanners for secrets, and people, recognize a token
 TOKEN_BYTES = 32

@@ -34,7 +34,9 @@ PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static
 STATIC = "/static/"
 MAX_BODY = 4096  # bytes; the longest body is a password
 MAX_PICTURE = 20_000_000  # bytes of a request with a picture to be labelled
+MAX_RULES = 262_144  # bytes of a request with rules
 LABEL = f"{API}/label"
+LIMITS = {LABEL: MAX_PICTURE, f"{API}/rules": MAX_RULES}  # of bodies on other paths than MAX_BODY is for
 CHUNK_BYTES = 65_536
 # Prefixes of cookie names. Browsers accept __Host- for the path / only.
 HTTP_PREFIX, HTTPS_PREFIX, HTTPS_PATH_PREFIX = "maskwatch-", "__Host-maskwatch-", "__Secure-maskwatch-"
@@ -71,7 +73,7 @@ class SecurityMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         answer = self._answer(environ, start_response)
-        if environ["PATH_INFO"] == LABEL:
+        if environ["PATH_INFO"] in LIMITS:
             _discard_body(environ)
         return answer
 
@@ -99,7 +101,7 @@ class SecurityMiddleware:
             return Denial(status=HTTPStatus.FORBIDDEN, text="sent by another site; --origins allows more origins")
         if environ.get("HTTP_TRANSFER_ENCODING"):
             return Denial(status=HTTPStatus.LENGTH_REQUIRED, text="Content-Length is required")
-        limit = MAX_PICTURE if environ["PATH_INFO"] == LABEL else MAX_BODY
+        limit = LIMITS.get(environ["PATH_INFO"], MAX_BODY)
         if _length(environ) > limit:
             return Denial(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text=f"a body of more than {limit} bytes")
         return None
@@ -168,7 +170,7 @@ def _length(environ: WSGIEnvironment) -> int:
 
 
 def _discard_body(environ: WSGIEnvironment) -> None:
-    """Read what is left of a picture that is not accepted: clients send all of it before they read the answer.
+    """Read what is left of a body that is not accepted: clients send all of it before they read the answer.
 
     gunicorn would close the connection instead, and accept no others while it waits for the client to do so, too.
     """
