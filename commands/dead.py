@@ -23,8 +23,11 @@ def dead_list(**values: Any) -> None:
     from pipeline.bus.dead_letters import list_dead_letters
 
     with redis_client(values) as client:
-        for row in list_dead_letters(Bus(client)):
+        rows = list_dead_letters(Bus(client))
+        for row in rows:
             click.echo(f"{row.id}  {row.letter.stream}  {row.camera}  {row.letter.error}")
+        if not rows:
+            click.echo("no dead letters: no frame failed", err=True)
 
 
 @dead.command("show")

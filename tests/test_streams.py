@@ -572,11 +572,8 @@ def test_results_are_read_after_redis_lost_its_memory_and_its_clock_was_set_back
 
 def test_results_are_bounded_although_redis_clock_was_set_back(server: Server) -> None:
     in_an_hour = int(1000 * (server.clock.now() + 3600))
-    for _ in range(11):
-        with server.client.pipeline(transaction=False) as pipe:
-            for _ in range(10_000):
-                pipe.xadd("{s0}:results", {"record": b""}, id=f"{in_an_hour}-*")
-            pipe.execute()
+    add = "for number = 1, 110000 do redis.call('XADD', KEYS[1], ARGV[1] .. '-' .. number, 'record', '') end"
+    server.client.eval(add, 1, "{s0}:results", in_an_hour)
     writer(server).publish(frame(server, 0), b"jpeg")
     reader = frames_reader(server)
 
@@ -939,10 +936,8 @@ def test_consumers_that_died_holding_nothing_are_deleted(server: Server, monkeyp
 
 
 def test_old_results_are_removed_also_after_there_were_too_many(server: Server) -> None:
-    with server.client.pipeline(transaction=False) as pipe:
-        for number in range(1, 100_001):
-            pipe.xadd("{s0}:results", {"record": "old"}, id=f"{number}-0")
-        pipe.execute()
+    add = "for number = 1, 100000 do redis.call('XADD', KEYS[1], number .. '-0', 'record', 'old') end"
+    server.client.eval(add, 1, "{s0}:results")
     one = writer(server)
 
     for seq in range(21):
