@@ -39,7 +39,11 @@ PERSISTENT = {"appendonly": "yes", "appendfsync": "always"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run. speed: of the scene, of real time. kills: of each recorder. outage_s: of the database, real time."""
+    """A run.
+
+    speed: of the scene, of real time. kills: of each recorder. outage_s: of the database, real time.
+    empties_redis: Redis restarts without its memory, when all that it held was recorded.
+    """
 
     seconds: float
     speed: float
@@ -47,6 +51,7 @@ class Plan:
     kills: int
     outage_s: float
     seed: int
+    empties_redis: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +88,14 @@ def run(plan: Plan, folder: Path) -> Outcome:
     options = ["--rules", str(rules), "--database", f"sqlite:///{database}"]
     faults = draw_faults(rng, plan.seconds, recorders=plan.recorders, kills=plan.kills)
     with (
-        Server(folder, {}, settings=PERSISTENT) as server,
+        Server(folder, {}, settings={} if plan.empties_redis else PERSISTENT) as server,
         Recorders(plan.recorders, [*options, "--redis", server.url], folder / "recorders.log") as recorders,
         database_outages(database) as outages,
         Gate(Bus(server.connect())) as gate,
     ):
         wait_for(lambda: recorders.is_active(server.client), ACTIVE_TIMEOUT_S, "a recorder is active")
         begin = server_time(server)
-        feeder = _Feeder(plan, server, recorders, outages)
+        feeder = _Feeder(plan, server, recorders, outages, database)
         with _absence(gate):
             feeder.feed(scene.results(plan.seconds, begin, plan.seed), faults)
         wait_for(lambda: bool(gate.away), RECORDED_TIMEOUT_S, f"{CAMERA} is back")
@@ -102,8 +107,11 @@ def run(plan: Plan, folder: Path) -> Outcome:
 class _Feeder:
     """Adds results to their stream at the scene's speed, and does what happens meanwhile."""
 
-    def __init__(self, plan: Plan, server: Server, recorders: Recorders, outages: DatabaseOutages) -> None:
+    def __init__(
+        self, plan: Plan, server: Server, recorders: Recorders, outages: DatabaseOutages, database: Path
+    ) -> None:
         self._plan = plan
+        self._database = database
         self._server = server
         self._recorders = recorders
         self._outages = outages
@@ -127,6 +135,8 @@ class _Feeder:
         elif fault.kind == "database":
             self._outages.begin(self._plan.outage_s)
         else:
+            if self._plan.empties_redis:
+                wait_for(lambda: _is_read(self._server, self._database), ACTIVE_TIMEOUT_S, "all results are read")
             self._server.kill()
             self._server.start()
 
@@ -161,16 +171,32 @@ def _of_gate(gate: Gate, begin: float) -> list[Expected]:
 
 
 def _is_recorded(server: Server, database: Path) -> bool:
-    """Return whether the database holds all results up to the scene's last one, and no event lasts."""
+    """Return whether all results were read, and no event lasts."""
+    return _is_read(server, database) and _row(database, "SELECT count(*) FROM events WHERE ended_at IS NULL") == 0
+
+
+def _is_read(server: Server, database: Path) -> bool:
+    """Return whether the recorders' position is that of the newest result but those of the last second."""
     try:
-        newest = cast(list[Any], server.client.xrevrange("{s0}:results", count=1))
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            positions = [row[0] for row in connection.execute("SELECT last_id FROM positions")]
-            lasting = connection.execute("SELECT count(*) FROM events WHERE ended_at IS NULL").fetchone()[0]
-    except (redis.RedisError, sqlite3.Error):
+        newest = cast(list[Any], server.client.xrevrange(Bus(server.client).shards[0].key("results"), count=1))
+    except redis.RedisError:
         return False
-    milliseconds = [int(one.partition("-")[0]) for one in positions]
-    return bool(milliseconds) and milliseconds[0] >= int(newest[0][0].partition(b"-")[0]) - 1_000 and not lasting
+    position = _row(database, "SELECT last_id FROM positions")
+    return isinstance(position, str) and _milliseconds(position) >= _milliseconds(newest[0][0].decode()) - 1_000
+
+
+def _row(database: Path, query: str) -> object:
+    """Return the first value of a query; None without one, and while the file is locked."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        try:
+            row = connection.execute(query).fetchone()
+        except sqlite3.Error:
+            return None
+    return row[0] if row else None
+
+
+def _milliseconds(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])
 
 
 def _rows(database: Path, begin: float) -> list[Expected]:
