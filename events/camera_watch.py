@@ -84,6 +84,7 @@ class CameraWatch:
         state, at = self._state, result.captured_at
         changes: list[Change] = []
         if state.offline_since is not None and at > state.offline_since + SAME_FRAME_S:
+            changes += self._find_absence(state.offline_since, at)
             changes += self._return(state.offline_since, at)
         if result.outcome != "labelled" or not self._is_next(result):
             return changes
@@ -164,6 +165,15 @@ class CameraWatch:
             if condition.opened_at is None and not 0 <= at - condition.seen_at <= MAX_POLL_GAP_S:
                 condition.began_at = at
         return see(source, state, found, at)
+
+    def _find_absence(self, offline_since: float, at: float) -> list[Change]:
+        """Return the openings of events of an absence that was long enough, though nobody looked for as long."""
+        changes = []
+        for rule in self._rules:
+            if isinstance(rule, CameraOffline) and at - offline_since >= rule.seconds and self._in_force(rule, at):
+                source = Source(rule=rule.name, camera=self.camera, hold_s=0.0, cooldown_s=rule.cooldown_s)
+                changes += see(source, self._rule_state(rule), {"": Evidence(since=offline_since)}, at)
+        return changes
 
     def _return(self, offline_since: float, at: float) -> list[Change]:
         """Return what opens and closes because a camera is back: its first frame says when, if its result is known."""

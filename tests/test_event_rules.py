@@ -213,6 +213,16 @@ def test_the_first_frame_of_a_camera_that_is_back_says_when_it_came_back() -> No
     assert [seconds(one.event.ended_at) for one in changes if one.phase == "closed"] == [30.5, 30.5]
 
 
+def test_an_absence_that_nobody_looked_at_for_long_is_found_when_the_camera_is_back() -> None:
+    watch = CameraWatch("door", parse_rules(OFFLINE))
+    watch.poll("offline", BEGIN + 9, BEGIN + 12, caught_up=True)
+
+    opened, closed = watch.add(result(1, [], at=BEGIN + 30))
+
+    assert [one.phase for one in (opened, closed)] == ["opened", "closed"]
+    assert (seconds(closed.event.started_at), seconds(closed.event.ended_at)) == (9, 30)
+
+
 def test_a_silent_camera_ends_what_its_faces_showed() -> None:
     watch = CameraWatch("door", parse_rules(NO_MASK))
     for one in scene([Person(1, 0, 20, bare=[(0, 20)])], 10):

@@ -94,7 +94,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         Gate(Bus(server.connect())) as gate,
     ):
         wait_for(lambda: recorders.is_active(server.client), ACTIVE_TIMEOUT_S, "a recorder is active")
-        begin = server_time(server)
+        begin = _time(server)
         feeder = _Feeder(plan, server, recorders, outages, database)
         with _absence(gate):
             feeder.feed(scene.results(plan.seconds, begin, plan.seed), faults)
@@ -156,9 +156,9 @@ def _absence(gate: Gate) -> Iterator[None]:
     back.join()
 
 
-def server_time(server: Server) -> float:
+def _time(server: Server) -> float:
     """Return Redis' time, Unix seconds."""
-    seconds, microseconds = cast(tuple[int, int], server.client.time())
+    seconds, microseconds = server.client.time()
     return seconds + microseconds / 1e6
 
 
