@@ -16,7 +16,7 @@ from events import rules as looks
 from events.conditions import Evidence, RuleState, Source, release, see
 from events.event_types import Change
 from events.minute_counts import MinuteCounts
-from events.rule_types import CameraBack, CameraRule, Point, Rule, RuleSet
+from events.rule_types import CameraBack, CameraOffline, CameraRule, Point, Rule, RuleSet
 from events.rules import MAX_STEP_S, Seen
 from events.schedule import in_force
 from pipeline.bus.messages import FrameResult
@@ -27,6 +27,7 @@ RELEASE_S = 1.0  # a condition that was not seen in frames for longer has ended
 SILENT_S = 5.0  # a camera without new results for longer shows nothing any more
 MAX_POLL_GAP_S = 5.0  # a camera's state that nobody looked at for longer begins anew
 PRODUCER_TIMEOUT_S = 2.0  # a producer that began earlier takes over when the other one was silent for this long
+SAME_FRAME_S = 0.01  # a frame that is later than the newest one of an offline camera by more is one after it
 BACKWARDS_S = 5.0  # a frame that is older than the one before it by more shows that the clock was set back
 
 
@@ -80,14 +81,17 @@ class CameraWatch:
 
     def add(self, result: FrameResult) -> list[Change]:
         """Take the next result; return the events that open and close."""
-        if result.outcome != "labelled" or not self._is_next(result):
-            return []
-        self._heard = True
         state, at = self._state, result.captured_at
         changes: list[Change] = []
+        if state.offline_since is not None and at > state.offline_since + SAME_FRAME_S:
+            changes += self._find_absence(state.offline_since, at)
+            changes += self._return(state.offline_since, at)
+        if result.outcome != "labelled" or not self._is_next(result):
+            return changes
+        self._heard = True
         if result.start != state.start or at < state.captured_at - BACKWARDS_S:
             self._tracker = FaceTracker()
-            changes = self._release_faces(float("inf"))
+            changes += self._release_faces(float("inf"))
         step_s = min(max(at - state.captured_at, 0.0), MAX_STEP_S)
         state.start, state.seq, state.captured_at = result.start, result.seq, at
         faces = self._tracker.update(result.faces, at, seq=result.seq)
@@ -104,16 +108,15 @@ class CameraWatch:
             caught_up: all results until now were taken, so that what they do not show is not there.
         """
         changes = self._release_faces(float("inf")) if self._is_silent(at) and caught_up else []
-        offline_since = self._state.offline_since
         if camera == "offline":
-            self._state.offline_since = offline_since or newest_at or at
-        elif camera in ("live", "unlabelled"):
-            self._state.offline_since = None
-        back = offline_since is not None and self._state.offline_since is None
+            self._state.offline_since = self._state.offline_since or newest_at or at
+        elif camera in ("live", "unlabelled") and self._state.offline_since is not None and caught_up:
+            changes += self._return(self._state.offline_since, at)
+        is_back_unread = camera != "offline" and self._state.offline_since is not None and not caught_up
         for rule in self._rules:
-            if isinstance(rule, CameraBack) and back and offline_since is not None:
-                changes += self._come_back(rule, at - offline_since, at)
-            elif looks.is_camera_condition(rule) and isinstance(rule, CameraRule):
+            if is_back_unread and isinstance(rule, CameraOffline):
+                continue  # a result that is not read yet says when
+            if looks.is_camera_condition(rule) and isinstance(rule, CameraRule):
                 changes += self._apply_camera(rule, camera, newest_at, at)
         return changes
 
@@ -162,6 +165,26 @@ class CameraWatch:
             if condition.opened_at is None and not 0 <= at - condition.seen_at <= MAX_POLL_GAP_S:
                 condition.began_at = at
         return see(source, state, found, at)
+
+    def _find_absence(self, offline_since: float, at: float) -> list[Change]:
+        """Return the openings of events of an absence that was long enough, though nobody looked for as long."""
+        changes = []
+        for rule in self._rules:
+            if isinstance(rule, CameraOffline) and at - offline_since >= rule.seconds and self._in_force(rule, at):
+                source = Source(rule=rule.name, camera=self.camera, hold_s=0.0, cooldown_s=rule.cooldown_s)
+                changes += see(source, self._rule_state(rule), {"": Evidence(since=offline_since)}, at)
+        return changes
+
+    def _return(self, offline_since: float, at: float) -> list[Change]:
+        """Return what opens and closes because a camera is back: its first frame says when, if its result is known."""
+        self._state.offline_since = None
+        changes = []
+        for rule in self._rules:
+            if isinstance(rule, CameraBack):
+                changes += self._come_back(rule, at - offline_since, at)
+            elif isinstance(rule, CameraOffline):
+                changes += release(self._source(rule), self._rule_state(rule), float("inf"), ended_at=at)
+        return changes
 
     def _come_back(self, rule: CameraBack, away_s: float, at: float) -> list[Change]:
         """Return the opening and closing of an event without duration."""

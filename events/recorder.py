@@ -191,13 +191,14 @@ class _Session:
 
     def write(self) -> None:
         """Write what was found since the last time."""
+        at = self._context.clock.now()  # before counts are taken: Redis may be away
         progress = Progress(
             positions=self._consumer.positions,
             states={name: self._watches[name].state for name in self._changed},
             changes=self._changes,
             counts={name: self._watches[name].counts.take() for name in self._changed},
         )
-        self._store.write(progress, self._context.clock.now())
+        self._store.write(progress, at)
         for change in self._changes:
             metrics.events.labels(change.event.kind, change.phase).inc()
         self._changes, self._changed = [], set()

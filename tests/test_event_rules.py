@@ -140,7 +140,7 @@ def test_the_order_of_results_may_be_wrong_without_an_event_more() -> None:
     assert seconds(event.started_at) == pytest.approx(0, abs=0.2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)  # each example is a scene of 300 frames, twice
 @given(st.lists(st.integers(0, 299), max_size=8))
 def test_a_watch_that_is_stored_and_continued_finds_the_same(stops: list[int]) -> None:
     rules = parse_rules(NO_MASK + "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\n")
@@ -192,6 +192,35 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
     states = [(0.0, "live"), (1.0, "offline"), (31.0, "offline"), (32.0, "live")]
 
     assert polled(OFFLINE, states) == []
+
+
+def test_the_first_frame_of_a_camera_that_is_back_says_when_it_came_back() -> None:
+    watch = CameraWatch("door", parse_rules(OFFLINE + BACK))
+    for at in range(10, 30):
+        watch.poll("offline", BEGIN + 9, BEGIN + at, caught_up=True)
+
+    unread = watch.poll("live", BEGIN + 31, BEGIN + 40, caught_up=False)
+    before = watch.add(result(1, [], at=BEGIN + 9))
+    changes = watch.add(result(2, [], at=BEGIN + 30.5))
+    after = watch.poll("live", BEGIN + 31, BEGIN + 41, caught_up=True)
+
+    assert (unread, before, after) == ([], [], [])
+    assert [(one.phase, one.event.rule) for one in changes] == [
+        ("closed", "away"),
+        ("opened", "back"),
+        ("closed", "back"),
+    ]
+    assert [seconds(one.event.ended_at) for one in changes if one.phase == "closed"] == [30.5, 30.5]
+
+
+def test_an_absence_that_nobody_looked_at_for_long_is_found_when_the_camera_is_back() -> None:
+    watch = CameraWatch("door", parse_rules(OFFLINE))
+    watch.poll("offline", BEGIN + 9, BEGIN + 12, caught_up=True)
+
+    opened, closed = watch.add(result(1, [], at=BEGIN + 30))
+
+    assert [one.phase for one in (opened, closed)] == ["opened", "closed"]
+    assert (seconds(closed.event.started_at), seconds(closed.event.ended_at)) == (9, 30)
 
 
 def test_a_silent_camera_ends_what_its_faces_showed() -> None:

@@ -106,27 +106,6 @@ def check(found: Sequence[tuple[str, float, float | None]]) -> None:
         assert end == pytest.approx(expected_end, abs=0.5)
 
 
-@pytest.mark.parametrize("count", [1, 3], ids=["one", "three"])
-def test_recorders_that_are_killed_lose_and_double_no_event(
-    count: int, server: Server, processes: Processes, database: Path
-) -> None:
-    recorders = [start(processes, server, database) for _ in range(count)]
-    wait_until(lambda: "active" in states(server), 30, "a recorder is active")
-    results = scene(PEOPLE, SCENE_S)
-
-    with appending(server, results, every_s=0.01) as feeding:
-        for _ in range(2):
-            for number, recorder in enumerate(recorders):
-                recorder.send_signal(signal.SIGKILL)
-                recorder.wait()
-                recorders[number] = start(processes, server, database)
-            wait_until(lambda: "active" in states(server), 30, "a recorder has taken over")
-        feeding.join()
-        wait_until(lambda: is_recorded(database), 20, "all is recorded")
-
-    check(rows(database))
-
-
 def test_one_recorder_is_active_and_the_next_takes_over_at_once_when_it_ends(
     server: Server, processes: Processes, database: Path
 ) -> None:
@@ -157,25 +136,6 @@ def test_a_suspended_recorder_is_replaced_and_stands_by_when_it_goes_on(
         wait_until(lambda: is_recorded(database), 20, "all is recorded")
 
     check(rows(database))
-
-
-def test_a_database_that_is_away_is_waited_for_and_results_are_read_then(
-    server: Server, processes: Processes, database: Path
-) -> None:
-    start(processes, server, database)
-    wait_until(lambda: states(server) == ["active"], 30, "the recorder is active")
-    other = sqlite3.connect(database, isolation_level=None, timeout=20)
-
-    other.execute("BEGIN EXCLUSIVE")
-    with appending(server, scene(PEOPLE, SCENE_S), every_s=0.01) as feeding:
-        wait_until(lambda: "its database is away" in states(server)[0], 30, "the recorder says so")
-        feeding.join()
-    other.execute("COMMIT")
-    other.close()
-    wait_until(lambda: is_recorded(database), 20, "all is recorded")
-
-    check(rows(database))
-    assert "database is locked" in processes.log()
 
 
 def test_a_database_in_a_place_that_cannot_be_is_waited_for(

@@ -1,0 +1,115 @@
+"""A scene whose events are known: recorders that are killed, a Redis that restarts, a database that is away."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.event_scene.run import MAX_DIFFERENCE_S, Plan, run
+from bench.event_scene.scene import FULL_S, RULES, SHORT_S, Expected, results, table
+from bench.loop import label_image
+from events.camera_watch import CameraWatch
+from events.rule_file import parse_rules
+from models.classifier import mask_classifier
+from models.detector import face_detector
+from pipeline.bus import messages
+from pipeline.bus.messages import FrameResult
+from producer.sources.demo.scene import ACTORS, HEIGHT, WIDTH, Scene
+
+BEGIN = 1_700_000_000.0
+DEMO_S, DEMO_FPS = 20, 5
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    found = Path(tempfile.mkdtemp(prefix="mw-"))
+    yield found
+    shutil.rmtree(found)
+
+
+def recorded(frames: list[FrameResult], rules: str) -> list[Expected]:
+    """Return the events of results that one process reads in order."""
+    parsed, watches, events = parse_rules(rules), dict[str, CameraWatch](), {}
+    for one in frames:
+        watch = watches.setdefault(one.camera, CameraWatch(one.camera, parsed))
+        events |= {change.event.id: change.event for change in watch.add(one)}
+    return sorted(
+        Expected(one.rule, one.camera, one.started_at - BEGIN, (one.ended_at or 0) - BEGIN) for one in events.values()
+    )
+
+
+def check(found: list[Expected], expected: list[Expected]) -> None:
+    """Check that the same events were found, with times within half a second."""
+    assert [(one.rule, one.camera) for one in found] == [(one.rule, one.camera) for one in sorted(expected)], found
+    for one, other in zip(found, sorted(expected), strict=True):
+        assert (one.begin, one.end) == pytest.approx((other.begin, other.end), abs=MAX_DIFFERENCE_S)
+
+
+def test_the_scene_of_ten_minutes_has_the_events_of_its_table() -> None:
+    frames = results(FULL_S, BEGIN, seed=1)
+
+    found = recorded(frames, RULES)
+
+    check(found, table(FULL_S))
+
+
+@pytest.mark.parametrize(("recorders", "kills"), [(1, 2), (3, 1)], ids=["one", "three"])
+def test_recorders_that_are_killed_without_redis_and_database_lose_and_double_no_event(
+    recorders: int, kills: int, folder: Path
+) -> None:
+    plan = Plan(seconds=SHORT_S, speed=12, recorders=recorders, kills=kills, outage_s=6, seed=recorders)
+
+    outcome = run(plan, folder)
+
+    assert outcome.held, outcome
+    assert "database is locked" in (folder / "recorders.log").read_text()
+
+
+def test_what_the_networks_see_of_the_demo_scene_makes_the_events_that_its_people_act() -> None:
+    models, demo = (face_detector.load_detector(), mask_classifier.load_classifier()), Scene(fps=DEMO_FPS, seed=0)
+
+    frames = [demo_result(seq, label_image(demo.render(seq), *models)[1]) for seq in range(DEMO_S * DEMO_FPS)] + [
+        demo_result(seq, []) for seq in range(DEMO_S * DEMO_FPS, (DEMO_S + 3) * DEMO_FPS)
+    ]
+    found = recorded(frames, "[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 2\n")
+
+    check(found, acted(demo))
+
+
+def demo_result(seq: int, faces: list[messages.Face]) -> FrameResult:
+    """Return the result of a frame of the demo scene."""
+    start = round(BEGIN * 1000)
+    return FrameResult(
+        frame_id=messages.frame_id("demo", start, seq),
+        camera="demo",
+        start=start,
+        seq=seq,
+        width=WIDTH,
+        height=HEIGHT,
+        pixels_key=f"{{s0}}:pixels:demo:{start}:{seq}",
+        captured_at=BEGIN + seq / DEMO_FPS,
+        deadline_at=None,
+        outcome="labelled",
+        faces=faces,
+        model="test",
+    )
+
+
+def acted(demo: Scene) -> list[Expected]:
+    """Return when the people of the demo scene wear no mask for 2 s or more: when it is more off than on."""
+    found = []
+    for number in range(len(ACTORS)):
+        begin: int | None = None
+        for index in range(DEMO_S * DEMO_FPS + 1):
+            bare = index < DEMO_S * DEMO_FPS and demo.mask_off(number, index) >= 0.5
+            if bare and begin is None:
+                begin = index
+            elif not bare and begin is not None:
+                if index - begin >= 2 * DEMO_FPS:
+                    found.append(Expected("bare", "demo", begin / DEMO_FPS, (index - 1) / DEMO_FPS))
+                begin = None
+    return found
