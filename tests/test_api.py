@@ -103,9 +103,9 @@ def label(api: str, content: bytes, media_type: str = "image/jpeg", query: str =
     return requests.post(f"{api}/label{query}", data=content, headers={"Content-Type": media_type}, timeout=90)
 
 
-def described(api: str, path: str, answer: requests.Response) -> Any:
-    """Return the JSON of an answer after a check that the document describes it."""
-    document = requests.get(f"{api}/openapi.json", timeout=10).json()
+def described(api: str, path: str, answer: requests.Response, headers: dict[str, str] | None = None) -> Any:
+    """Return the JSON of an answer after a check that the document describes it. headers: to read the document."""
+    document = requests.get(f"{api}/openapi.json", headers=headers, timeout=10).json()
     operation = document["paths"][path][str(answer.request.method).lower()]
     content = operation["responses"][str(answer.status_code)]["content"]
     schema = content[answer.headers["Content-Type"]]["schema"]
@@ -167,11 +167,14 @@ def test_the_document_describes_each_route_and_its_errors(api: str) -> None:
     document = requests.get(f"{api}/openapi.json", timeout=5).json()
 
     reads = ("/cameras", "/cameras/{name}", "/cameras/{name}/snapshot.jpg", "/status", "/models", "/openapi.json")
+    reads = (*reads, "/events", "/events/{id}", "/counts", "/deliveries")
     assert document["openapi"] == "3.1.0"
     assert document["servers"] == [{"url": "/api/v1"}]
     assert {path: list(methods) for path, methods in document["paths"].items()} == {
         **{path: ["get"] for path in reads},
         "/label": ["post"],
+        "/deliveries/{id}/replay": ["post"],
+        "/rules": ["get", "put"],
     }
     described_errors = document["paths"]["/label"]["post"]["responses"].keys()
     assert described_errors >= {"200", "401", "403", "413", "415", "422", "429", "503", "504"}
