@@ -2,10 +2,11 @@
 
     python -m bench.api_load
 
-Cameras play the bench's clip at 20 frames/s. The rate of labelled live frames is measured before, while programs send
-pictures, and after. Each program sends its next picture when it has its answer, or when it may come again. An answer
-other than the right faces, or 429 with Retry-After, is counted as wrong. The programs run at low priority, because they
-would be other machines. The exit status is 1 when an answer was wrong, or more than 5 % of the live frames were lost.
+Cameras play the bench's clip at 20 frames/s. The rate of labelled live frames is measured in turns, while no program
+sends pictures and while they do, so that other work of the machine counts on both sides. Each program sends its next
+picture when it has its answer, or when it may come again. An answer other than the right faces, or 429 with
+Retry-After, is counted as wrong. The programs run at low priority, because they would be other machines. The exit
+status is 1 when an answer was wrong, or more than 5 % of the live frames were lost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,6 +42,7 @@ from producer.sources.demo.people import load_photograph
 AT_ONCE = (1, 20, 200)
 MAX_LOSS = 0.05
 WARM_UP_S = 5.0
+SETTLE_S = 2.0  # in which pictures that were sent are labelled
 REQUEST_TIMEOUT_S = 90.0
 NICE = 10
 
@@ -47,14 +50,14 @@ NICE = 10
 class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured with so many requests at once.
 
-    before, during, after: labelled live frames/s. labelled, later: pictures/s with faces, and told to come again.
-    wrong: all other answers, by what they were. p50_s: until a picture had its faces, in seconds; None without one.
+    quiet, during: labelled live frames/s of each turn, without and with programs.
+    labelled, later: pictures/s with faces, and told to come again. wrong: all other answers, by what they were.
+    p50_s: until a picture had its faces, in seconds; None without one.
     """
 
     at_once: int
-    before: float
-    during: float
-    after: float
+    quiet: list[float]
+    during: list[float]
     labelled: float
     later: float
     wrong: dict[str, int]
@@ -63,7 +66,7 @@ class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loss(self) -> float:
         """The share of the live frames that was lost meanwhile."""
-        return 1 - self.during / max(1e-9, (self.before + self.after) / 2)
+        return 1 - statistics.mean(self.during) / max(1e-9, statistics.mean(self.quiet))
 
 
 def main() -> int:
@@ -71,36 +74,43 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int, default=4, help="default: 4")
     parser.add_argument("--workers", type=int, default=1, help="of each kind; default: 1")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the three measurements; default: 20")
+    parser.add_argument("--turns", type=int, default=5, help="with programs, one more without; default: 5")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn; default: 10")
     given = parser.parse_args()
     clip = str(bench_clip(CLIP_SECONDS))
     with running_cameras(clip, given.cameras, given.workers) as client, viewer(client) as url:
         names = camera_names(given.cameras)
         wait_for_labels(client, names)
         time.sleep(WARM_UP_S)
-        runs = [measure(client, names, url, count, given.seconds) for count in AT_ONCE]
+        runs = [measure(client, names, url, count, given.turns, given.seconds) for count in AT_ONCE]
     print(table(runs))
     return int(any(run.wrong or run.loss > MAX_LOSS for run in runs))
 
 
-def measure(client: Redis, names: list[str], url: str, at_once: int, seconds: float) -> LoadRun:
-    """Measure the live rate before, while so many programs send pictures, and after."""
-    before = live_rate(client, names, seconds)
-    ours, theirs = multiprocessing.Pipe()
-    sender = multiprocessing.get_context("spawn").Process(target=send_pictures, args=(url, at_once, theirs))
+def measure(client: Redis, names: list[str], url: str, at_once: int, turns: int, seconds: float) -> LoadRun:
+    """Measure the live rate in turns, while so many programs send pictures, and while they pause."""
+    context = multiprocessing.get_context("spawn")
+    going, (ours, theirs) = context.Event(), context.Pipe()
+    sender = context.Process(target=send_pictures, args=(url, at_once, going, theirs))
     sender.start()
-    ours.recv()  # it has begun
-    during = live_rate(client, names, seconds)
+    ours.recv()  # it is ready
+    quiet, during = [live_rate(client, names, seconds)], []
+    for _ in range(turns):
+        going.set()
+        during.append(live_rate(client, names, seconds))
+        going.clear()
+        time.sleep(SETTLE_S)
+        quiet.append(live_rate(client, names, seconds))
     ours.send(None)
-    answers, times_s, sent_s = ours.recv()
+    going.set()
+    answers, times_s = ours.recv()
     sender.join()
-    after = live_rate(client, names, seconds)
     labelled, later = answers.pop("labelled", 0), answers.pop("later", 0)
+    sent_s = turns * seconds
     return LoadRun(
         at_once=at_once,
-        before=before,
+        quiet=quiet,
         during=during,
-        after=after,
         labelled=labelled / sent_s,
         later=later / sent_s,
         wrong=dict(answers),
@@ -115,15 +125,15 @@ def live_rate(client: Redis, names: list[str], seconds: float) -> float:
     return (_labelled(client, names) - before) / (time.monotonic() - begin)
 
 
-def send_pictures(url: str, at_once: int, told: Connection) -> None:
-    """Send pictures with so many requests at once until told to stop; a process of its own."""
+def send_pictures(url: str, at_once: int, going: Event, told: Connection) -> None:
+    """Send pictures with so many requests at once while `going` is set, until told to stop; a process of its own."""
     os.nice(NICE)
     picture, stop, lock = encode_jpeg(load_photograph(), 90), threading.Event(), threading.Lock()
     answers: Counter[str] = Counter()
     times_s: list[float] = []
 
     def program() -> None:
-        while not stop.is_set():
+        while going.wait() and not stop.is_set():
             begin = time.monotonic()
             answer, pause_s = _send(url, picture)
             with lock:
@@ -133,7 +143,6 @@ def send_pictures(url: str, at_once: int, told: Connection) -> None:
             stop.wait(pause_s)
 
     threads = [threading.Thread(target=program) for _ in range(at_once)]
-    begin = time.monotonic()
     for thread in threads:
         thread.start()
     told.send(None)
@@ -141,15 +150,16 @@ def send_pictures(url: str, at_once: int, told: Connection) -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    told.send((dict(answers), times_s, time.monotonic() - begin))
+    told.send((dict(answers), times_s))
 
 
 def table(runs: list[LoadRun]) -> str:
     """Return the measurements as a Markdown table."""
-    rows = ["| requests at once | live frames/s before, during, after | lost | pictures/s | median | 429/s | wrong |"]
+    rows = ["| requests at once | live frames/s without and with them | lost | pictures/s | median | 429/s | wrong |"]
     rows.append("|---|---|---|---|---|---|---|")
     for run in runs:
-        rates = f"{run.before:.1f}, {run.during:.1f}, {run.after:.1f} | {run.loss:.1%}"
+        means = [statistics.mean(rates) for rates in (run.quiet, run.during)]
+        rates = f"{means[0]:.1f}, {means[1]:.1f} | {run.loss:.1%}"
         median = "-" if run.p50_s is None else f"{run.p50_s:.2f} s"
         answers = f"{run.labelled:.1f} | {median} | {run.later:.1f} | {run.wrong or 'none'}"
         rows.append(f"| {run.at_once} | {rates} | {answers} |")
@@ -181,7 +191,7 @@ def _send(url: str, picture: bytes) -> tuple[str, float]:
     place = urlsplit(url)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=REQUEST_TIMEOUT_S)
     try:
-        connection.request("POST", "/api/v1/label?timeout_s=60", picture, {"Content-Type": "image/jpeg"})
+        connection.request("POST", "/api/v1/label?timeout_s=20", picture, {"Content-Type": "image/jpeg"})
         answer = connection.getresponse()
         content, again = answer.read(), answer.getheader("Retry-After")
     except (OSError, http.client.HTTPException) as error:
