@@ -33,6 +33,7 @@ import msgspec
 
 from bench.clip import bench_clip
 from bench.live import CLIP_SECONDS, camera_names, running_cameras, wait_for_labels
+from bench.pretend import cpu_s
 from pipeline.bus.connection import Redis
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_ledgers
@@ -52,12 +53,15 @@ class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
 
     quiet, during: labelled live frames/s of each turn, without and with programs.
     labelled, later: pictures/s with faces, and told to come again. wrong: all other answers, by what they were.
+    viewer_quiet, viewer_during: processor time of the viewer, seconds a second.
     p50_s: until a picture had its faces, in seconds; None without one.
     """
 
     at_once: int
     quiet: list[float]
     during: list[float]
+    viewer_quiet: float
+    viewer_during: float
     labelled: float
     later: float
     wrong: dict[str, int]
@@ -78,51 +82,65 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each turn; default: 10")
     given = parser.parse_args()
     clip = str(bench_clip(CLIP_SECONDS))
-    with running_cameras(clip, given.cameras, given.workers) as client, viewer(client) as url:
+    with running_cameras(clip, given.cameras, given.workers) as client, viewer(client) as (url, pid):
         names = camera_names(given.cameras)
         wait_for_labels(client, names)
         time.sleep(WARM_UP_S)
-        runs = [measure(client, names, url, count, given.turns, given.seconds) for count in AT_ONCE]
+        runs = [measure(Live(client, names, pid, given.seconds), url, count, given.turns) for count in AT_ONCE]
     print(table(runs))
     return int(any(run.wrong or run.loss > MAX_LOSS for run in runs))
 
 
-def measure(client: Redis, names: list[str], url: str, at_once: int, turns: int, seconds: float) -> LoadRun:
-    """Measure the live rate in turns, while so many programs send pictures, and while they pause."""
+class Live(msgspec.Struct, frozen=True):
+    """What is measured in a turn: the cameras of a pipeline, and its viewer. pid: of the viewer."""
+
+    client: Redis
+    names: list[str]
+    pid: int
+    seconds: float
+
+    def turn(self) -> tuple[float, float]:
+        """Return how many live frames are labelled a second, and the viewer's seconds of processor time a second."""
+        labelled, spent_s, begin = self._labelled(), cpu_s(self.pid), time.monotonic()
+        time.sleep(self.seconds)
+        took_s = time.monotonic() - begin
+        return (self._labelled() - labelled) / took_s, (cpu_s(self.pid) - spent_s) / took_s
+
+    def _labelled(self) -> int:
+        return sum(ledger.labelled for ledger in read_ledgers(Bus(self.client), self.names).values())
+
+
+def measure(live: Live, url: str, at_once: int, turns: int) -> LoadRun:
+    """Measure live frames in turns, while so many programs send pictures, and while they pause."""
     context = multiprocessing.get_context("spawn")
     going, (ours, theirs) = context.Event(), context.Pipe()
     sender = context.Process(target=send_pictures, args=(url, at_once, going, theirs))
     sender.start()
     ours.recv()  # it is ready
-    quiet, during = [live_rate(client, names, seconds)], []
+    quiet, during = [live.turn()], []
     for _ in range(turns):
         going.set()
-        during.append(live_rate(client, names, seconds))
+        during.append(live.turn())
         going.clear()
         time.sleep(SETTLE_S)
-        quiet.append(live_rate(client, names, seconds))
+        quiet.append(live.turn())
     ours.send(None)
     going.set()
     answers, times_s = ours.recv()
     sender.join()
     labelled, later = answers.pop("labelled", 0), answers.pop("later", 0)
-    sent_s = turns * seconds
+    sent_s = turns * live.seconds
     return LoadRun(
         at_once=at_once,
-        quiet=quiet,
-        during=during,
+        quiet=[rate for rate, _ in quiet],
+        during=[rate for rate, _ in during],
+        viewer_quiet=statistics.mean(cpu for _, cpu in quiet),
+        viewer_during=statistics.mean(cpu for _, cpu in during),
         labelled=labelled / sent_s,
         later=later / sent_s,
         wrong=dict(answers),
         p50_s=statistics.median(times_s) if times_s else None,
     )
-
-
-def live_rate(client: Redis, names: list[str], seconds: float) -> float:
-    """Return how many frames of these cameras are labelled a second."""
-    before, begin = _labelled(client, names), time.monotonic()
-    time.sleep(seconds)
-    return (_labelled(client, names) - before) / (time.monotonic() - begin)
 
 
 def send_pictures(url: str, at_once: int, going: Event, told: Connection) -> None:
@@ -155,11 +173,13 @@ def send_pictures(url: str, at_once: int, going: Event, told: Connection) -> Non
 
 def table(runs: list[LoadRun]) -> str:
     """Return the measurements as a Markdown table."""
-    rows = ["| requests at once | live frames/s without and with them | lost | pictures/s | median | 429/s | wrong |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    rows = [
+        "| requests at once | live frames/s without and with them | lost | viewer's processor time | pictures/s | median | 429/s | wrong |"
+    ]
+    rows.append("|---|---|---|---|---|---|---|---|")
     for run in runs:
         means = [statistics.mean(rates) for rates in (run.quiet, run.during)]
-        rates = f"{means[0]:.1f}, {means[1]:.1f} | {run.loss:.1%}"
+        rates = f"{means[0]:.1f}, {means[1]:.1f} | {run.loss:.1%} | {run.viewer_quiet:.0%}, {run.viewer_during:.0%}"
         median = "-" if run.p50_s is None else f"{run.p50_s:.2f} s"
         answers = f"{run.labelled:.1f} | {median} | {run.later:.1f} | {run.wrong or 'none'}"
         rows.append(f"| {run.at_once} | {rates} | {answers} |")
@@ -167,8 +187,8 @@ def table(runs: list[LoadRun]) -> str:
 
 
 @contextmanager
-def viewer(client: Redis) -> Iterator[str]:
-    """Run a viewer beside a client's Redis; yield the address of its API."""
+def viewer(client: Redis) -> Iterator[tuple[str, int]]:
+    """Run a viewer beside a client's Redis; yield its address and process ID."""
     path = client.connection_pool.connection_kwargs["path"]
     with tempfile.TemporaryDirectory(prefix="mw-") as folder:
         own = {"MASKWATCH_REDIS_URL": f"unix://{path}", "MASKWATCH_DATABASE": f"sqlite:///{folder}/events.db"}
@@ -176,14 +196,13 @@ def viewer(client: Redis) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own)
         try:
             lines = iter(process.stdout.readline, "") if process.stdout else iter(())
-            yield next(line.removeprefix("Viewer: ").strip() for line in lines if line.startswith("Viewer: "))
+            yield (
+                next(line.removeprefix("Viewer: ").strip() for line in lines if line.startswith("Viewer: ")),
+                process.pid,
+            )
         finally:
             process.terminate()
             process.wait()
-
-
-def _labelled(client: Redis, names: list[str]) -> int:
-    return sum(ledger.labelled for ledger in read_ledgers(Bus(client), names).values())
 
 
 def _send(url: str, picture: bytes) -> tuple[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import msgspec
@@ -52,6 +53,19 @@ def test_without_live_frames_several_pictures_are_labelled_at_a_time(admission: 
 
     assert begun == [True, True, False]
     assert may_begin(admission)
+
+
+def test_fewer_pictures_are_taken_beside_live_frames(clock: Monotonic) -> None:
+    admission = Admission(4, clock)
+
+    with contextlib.ExitStack() as stack:
+        without = [stack.enter_context(admission.slot()) for _ in range(5)]
+    live(admission, 60)
+    with contextlib.ExitStack() as stack:
+        beside = [stack.enter_context(admission.slot()) for _ in range(5)]
+
+    assert without == [True, True, True, True, False]
+    assert beside == [True, True, False, False, False]
 
 
 def test_beside_live_frames_one_picture_is_labelled_at_a_time(admission: Admission, clock: Monotonic) -> None:

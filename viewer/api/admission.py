@@ -21,7 +21,8 @@ from pipeline.bus.messages import FrameResult
 WINDOW_S = 3.0  # the live frames of this time count
 MAX_DROPPED = 0.01  # of the live frames; more of them show that the workers have no time left
 PRESSED_SHARE = 0.04  # of one core, for pictures while there is no time left
-MAX_COST_S = 1.0  # that counts of one picture
+MAX_COST_S = 0.2  # that counts of one picture, so that the next one begins within 5 s
+MOST_BESIDE_LIVE = 2  # pictures that are taken beside live frames: one is labelled, and one waits
 REJECTED_PER_S = 5.0  # how many programs come again in a second
 MAX_RETRY_AFTER_S = 60
 
@@ -46,6 +47,7 @@ class Admission:
         self._live: deque[tuple[float, bool]] = deque()  # of each live frame, when it ended, and whether it was dropped
         self._dropped = 0  # of these
         self._changed = threading.Condition()
+        self._taken = 0
         self._running = 0
         self._next_at = 0.0  # when the next picture may begin while there is no time left
         self._retry_at = 0.0  # when the last one of those comes again that were told to
@@ -76,6 +78,19 @@ class Admission:
         finally:
             if may_begin:
                 self._end(turn)
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[bool]:
+        """Let the block be one of the few that read a picture and wait for its turn; False if there are enough."""
+        with self._changed:
+            self._forget_old()
+            is_free = self._taken < (MOST_BESIDE_LIVE if self._live else self._most)
+            self._taken += is_free
+        try:
+            yield is_free
+        finally:
+            with self._changed:
+                self._taken -= is_free
 
     def retry_after_s(self) -> int:
         """Return when one more program that is told to come again should do so, in seconds from now."""

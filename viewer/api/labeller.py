@@ -60,7 +60,6 @@ class PictureLabeller:
     def __init__(self, context: WorkerContext, label_redis: str | None) -> None:
         self._context = context
         self._bus = Bus(connect(label_redis)) if label_redis else context.bus
-        self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
         self._admission = Admission(MAX_AT_ONCE)
         self._lock = threading.Lock()
         self._run: _Run | None = None
@@ -72,19 +71,17 @@ class PictureLabeller:
         """Let the block be one of the few that read and label a picture at a time.
 
         Raises:
-            ApiError: there are MAX_AT_ONCE already.
+            ApiError: there are enough already.
         """
-        if not self._slots.acquire(blocking=False):
-            retry_after_s = self._admission.retry_after_s()
-            raise ApiError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"{MAX_AT_ONCE} pictures are being labelled already: try again in {retry_after_s} s",
-                retry_after_s=retry_after_s,
-            )
-        try:
+        with self._admission.slot() as is_free:
+            if not is_free:
+                retry_after_s = self._admission.retry_after_s()
+                raise ApiError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"as many pictures as may be are being labelled already: try again in {retry_after_s} s",
+                    retry_after_s=retry_after_s,
+                )
             yield
-        finally:
-            self._slots.release()
 
     @contextlib.contextmanager
     def turn(self, timeout_s: float) -> Iterator[Turn]:
