@@ -47,8 +47,8 @@ ENV PATH=/opt/maskwatch/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/maskwatch PYTHON
   PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 RUN groupadd --gid 10001 maskwatch \
   && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin maskwatch \
-  && mkdir /models /runs /events \
-  && chown maskwatch:maskwatch /models /runs /events
+  && mkdir /models /runs /events /tokens \
+  && chown maskwatch:maskwatch /models /runs /events /tokens
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["maskwatch"]
 CMD ["--help"]

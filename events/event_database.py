@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from events.database import MIGRATIONS, DatabaseAway, database_errors, has_schema, open_engine
@@ -21,6 +20,7 @@ from events.locations import BadDatabase
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 2.0
+VERSION = sa.table("alembic_version", sa.column("version_num"))  # Alembic's, with the version of the schema
 
 
 class EventDatabase:
@@ -137,7 +137,7 @@ def _check_recorded(engine: sa.Engine) -> None:
 
 def _check_version(connection: sa.Connection) -> None:
     """Check that the schema is that of this version of maskwatch."""
-    found = MigrationContext.configure(connection).get_current_revision()
+    found = connection.execute(sa.select(VERSION.c.version_num)).scalar()
     known = _revisions()
     if found == known[0]:
         return

@@ -201,12 +201,12 @@ def test_a_token_is_revoked_without_a_restart(viewer: Viewer, tokens: Path) -> N
 
 
 def test_a_token_may_do_what_its_scopes_say_and_nothing_else(viewer: Viewer, tokens: Path) -> None:
-    reader, labeller = (create_token(tokens, f"only-{scope}", [scope]) for scope in SCOPES)
+    reader, labeller, admin = (create_token(tokens, f"only-{scope}", [scope]) for scope in SCOPES)
 
     answers = {
         (name, path): ask(viewer, path, method, Authorization=bearer(token))
-        for name, token in (("reader", reader), ("labeller", labeller))
-        for path, method in (("/status", "GET"), ("/openapi.json", "GET"), ("/label", "POST"))
+        for name, token in (("reader", reader), ("labeller", labeller), ("admin", admin))
+        for path, method in (("/status", "GET"), ("/openapi.json", "GET"), ("/label", "POST"), ("/rules", "PUT"))
     }
 
     statuses = {key: answer.status_code for key, answer in answers.items()}
@@ -214,9 +214,15 @@ def test_a_token_may_do_what_its_scopes_say_and_nothing_else(viewer: Viewer, tok
         ("reader", "/status"): 200,
         ("reader", "/openapi.json"): 200,
         ("reader", "/label"): 403,
+        ("reader", "/rules"): 403,
         ("labeller", "/status"): 403,
         ("labeller", "/openapi.json"): 403,
         ("labeller", "/label"): 415,  # it sends no picture
+        ("labeller", "/rules"): 403,
+        ("admin", "/status"): 403,
+        ("admin", "/openapi.json"): 403,
+        ("admin", "/label"): 403,
+        ("admin", "/rules"): 415,  # it sends no rules
     }
     assert "lacks the scope label" in answers["reader", "/label"].json()["detail"]
 

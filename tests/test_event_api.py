@@ -25,7 +25,6 @@ from events.locations import sqlite_url
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries, note_delivered
 from events.store import Progress
-from pipeline.bus.status import read_heartbeats
 from viewer.security.api_tokens import create_token
 from viewer.security.authenticator import password_hash
 
@@ -54,9 +53,7 @@ class Api:
 
     def described(self, path: str, answer: requests.Response) -> Any:
         """Return the JSON of an answer after a check that the document describes it."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(requests, "get", lambda url, **_: self.get(url.removeprefix(self.url)))
-            return described(self.url, path, answer)
+        return described(self.url, path, answer, self.reader)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +267,7 @@ def test_an_active_recorder_takes_up_rules_and_keeps_what_it_remembers(
         wait_until(lambda: "uses 1 rules" in processes.log(), 20, "the recorder takes up the first rules")
         for result in person[:80]:
             append(server, result)
-        wait_until(lambda: _results(server) == 80, 20, "the recorder has read the first results")
+        wait_until(lambda: _frames(api) == 80, 20, "the recorder has read the first results")
         kept = {"kind": "no_mask", "name": "kept", "seconds": 10}
         api.put({"rules": [kept, {"kind": "people_without_mask", "name": "new", "people": 1}]})
         wait_until(lambda: "uses 2 rules" in processes.log(), 20, "the recorder takes up the others")
@@ -302,6 +299,7 @@ def test_rules_of_a_file_cannot_be_set_over_the_api(server: Server, processes: P
     assert "--rules" in answer.json()["detail"]
 
 
-def _results(server: Server) -> int:
-    """Return how many results the recorder has read."""
-    return sum(beat.counters.get("results", 0) for beat in read_heartbeats(server.client) if beat.role == "recorder")
+def _frames(api: Api) -> int:
+    """Return how many frames of the scene the recorder has counted."""
+    found = api.get("/counts", by="minute", since=BEGIN - 60, until=BEGIN + 600).json()["counts"]
+    return sum(one["frames"] for one in found)

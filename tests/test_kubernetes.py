@@ -262,16 +262,60 @@ def test_the_documented_ingress_leads_to_the_viewer_with_tls(tmp_path: Path, ver
     (tmp_path / "mine" / "kustomization.yaml").write_text(overlay)
 
     objects = built(str(tmp_path / "mine"))
-    (ingress,), service = objects.of("Ingress"), objects.named("Service", "viewer")
+    service = objects.named("Service", "viewer")
 
-    kubernetes_validate.validate(ingress, version, strict=True)
-    (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
-    backend = rule["http"]["paths"][0]["backend"]["service"]
-    assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
-    assert rule["host"] == tls["hosts"][0] == "cameras.example.org"
-    assert f"secret tls {tls['secretName']} " in README
-    assert ingress["metadata"]["namespace"] == service["metadata"]["namespace"]
-    assert (f"ingress-{ingress['spec']['ingressClassName']}", "viewer", 8000) in leaves(objects)
+    assert {one["metadata"]["name"] for one in objects.of("Ingress")} == {"viewer", "viewer-label", "viewer-rules"}
+    for ingress in objects.of("Ingress"):
+        kubernetes_validate.validate(ingress, version, strict=True)
+        (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
+        backend = rule["http"]["paths"][0]["backend"]["service"]
+        assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+        assert rule["host"] == tls["hosts"][0] == "cameras.example.org"
+        assert f"secret tls {tls['secretName']} " in README
+        assert ingress["metadata"]["namespace"] == service["metadata"]["namespace"]
+        assert (f"ingress-{ingress['spec']['ingressClassName']}", "viewer", 8000) in leaves(objects)
+
+
+def test_the_ingress_passes_large_bodies_on_the_paths_that_take_them_and_no_picture_to_a_disk() -> None:
+    file = REPOSITORY / "deploy" / "kubernetes" / "components" / "ingress" / "ingress.yaml"
+    found = {}
+    for ingress in yaml.safe_load_all(file.read_text()):
+        (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+        options = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+        found[path["path"], path["pathType"]] = (options["proxy-body-size"], options["proxy-request-buffering"])
+
+    assert found == {
+        ("/", "Prefix"): ("4k", "on"),
+        ("/api/v1/label", "Exact"): ("20m", "off"),
+        ("/api/v1/rules", "Exact"): ("256k", "on"),
+    }
+
+
+def test_pictures_are_labelled_with_a_user_and_tokens_from_secrets(tmp_path: Path) -> None:
+    parts = {"resources": ["../deploy/kubernetes/base"], "components": ["../deploy/kubernetes/components/labels"]}
+    shutil.copytree(REPOSITORY / "deploy", tmp_path / "deploy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+
+    objects = built(str(tmp_path / "mine"))
+
+    variables = {
+        name: {one["name"]: one for one in container["env"]}
+        for name, container in objects.containers()
+        if name in ("redis", "viewer") and "env" in container
+    }
+    of_secret = {"secretKeyRef": {"name": "maskwatch", "key": "REDIS_LABELLER_PASSWORD"}}
+    pod = objects.named("Deployment", "viewer")["spec"]["template"]["spec"]
+    (tokens,) = (one["secret"] for one in pod["volumes"] if one["name"] == "tokens")
+    assert {name: one["REDIS_LABELLER_PASSWORD"]["valueFrom"] for name, one in variables.items()} == {
+        "redis": of_secret,
+        "viewer": of_secret,
+    }
+    assert variables["viewer"]["MASKWATCH_LABEL_REDIS"]["value"].startswith(
+        "redis://labeller:$(REDIS_LABELLER_PASSWORD)@"
+    )
+    assert variables["viewer"]["MASKWATCH_TOKENS"]["value"] == "/tokens/tokens.json"
+    assert tokens == {"secretName": "maskwatch-tokens", "defaultMode": 0o440}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

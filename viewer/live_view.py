@@ -57,7 +57,7 @@ class _SelectedFrame:
 class LiveView:
     """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`.
 
-    settle: takes the results of files, which are not displayed.
+    settle: takes all results, those of files too, which are not displayed.
     """
 
     def __init__(
@@ -136,9 +136,10 @@ class LiveView:
         return max(1, min(READ_BLOCK_MS, round(1000 * min(waits_s, default=1.0))))
 
     def _add(self, result: FrameResult) -> None:
+        self._settle(result)
         if result.camera.startswith(FILE_PREFIX):
-            self._settle(result)
-        elif math.isfinite(result.captured_at):  # JSON has no other numbers
+            return
+        if math.isfinite(result.captured_at):  # JSON has no other numbers
             self._view(result.camera).joiner.add(result, time.monotonic())
 
     def _view(self, camera: str) -> _View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from http import HTTPStatus
 from typing import IO, Annotated
 
@@ -87,12 +88,12 @@ def label_operation(labeller: PictureLabeller) -> Operation:
         """
         with labeller.slot():
             content = _content()
-            try:
+            begin = time.monotonic()
+            with labeller.turn(query.timeout_s) as turn:
                 with decoding:
-                    jpeg, width, height = _checked_jpeg(content)
-            except BadImage as error:
-                raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the picture cannot be labelled: {error}") from error
-            result = labeller.label(jpeg, width, height, query.timeout_s)
+                    jpeg, width, height, turn.cost_s = _checked_jpeg(content)
+                result = labeller.label(jpeg, width, height, query.timeout_s, time.monotonic() - begin)
+                turn.cost_s += sum(result.seconds.values())
         return json_response(
             LabelledPicture(
                 width=width,
@@ -145,12 +146,21 @@ def _content() -> bytes:
     return content
 
 
-def _checked_jpeg(content: bytes) -> tuple[bytes, int, int]:
-    """Return a picture as upright JPEG, with width and height in pixels.
+def _checked_jpeg(content: bytes) -> tuple[bytes, int, int, float]:
+    """Return a picture as upright JPEG, with width and height in pixels, and the seconds that this took a processor.
 
     Raises:
-        BadImage: it cannot be decoded, or is too large.
+        ApiError: it cannot be decoded, or is too large.
     """
+    begin = time.thread_time()
+    try:
+        jpeg, width, height = _upright_jpeg(content)
+    except BadImage as error:
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the picture cannot be labelled: {error}") from error
+    return jpeg, width, height, time.thread_time() - begin
+
+
+def _upright_jpeg(content: bytes) -> tuple[bytes, int, int]:
     picture = read_picture_bytes(content)
     if picture.image is not None:
         return encode_jpeg(picture.image, JPEG_QUALITY), picture.width, picture.height

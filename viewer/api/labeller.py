@@ -1,8 +1,8 @@
 """Label pictures that programs send, through the same workers: a picture in, its result out, or ApiError.
 
-Each picture is published as a frame of complete mode, of a run that belongs to this viewer: live frames go before it,
-and no more than MAX_AT_ONCE are published at a time. The thread that follows `results` passes them on to `settle`.
-Pixels are deleted as soon as nobody waits for them.
+Each picture is published as a frame of complete mode, of a run that belongs to this viewer: live frames go before it.
+No more than MAX_AT_ONCE are read at a time, and admission.py says when one may be labelled. The thread that follows
+`results` passes them on to `settle`. Pixels are deleted as soon as nobody waits for them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.bus.shards import Bus, Shard
 from pipeline.bus.status import WORKER_COMMANDS, missing_workers
 from pipeline.bus.writer import Published, Writer
 from pipeline.runtime.worker_context import WorkerContext
+from viewer.api.admission import Admission, Turn
 from viewer.api.problems import ApiError
 
 MAX_AT_ONCE = 4  # pictures: enough to keep workers busy, and few enough that their memory does not count
@@ -59,7 +60,7 @@ class PictureLabeller:
     def __init__(self, context: WorkerContext, label_redis: str | None) -> None:
         self._context = context
         self._bus = Bus(connect(label_redis)) if label_redis else context.bus
-        self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._admission = Admission(MAX_AT_ONCE)
         self._lock = threading.Lock()
         self._run: _Run | None = None
         self._seq = 0
@@ -70,21 +71,36 @@ class PictureLabeller:
         """Let the block be one of the few that read and label a picture at a time.
 
         Raises:
-            ApiError: there are MAX_AT_ONCE already.
+            ApiError: there are enough already.
         """
-        if not self._slots.acquire(blocking=False):
-            raise ApiError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"{MAX_AT_ONCE} pictures are being labelled already: try again in {RETRY_AFTER_S} s",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        try:
+        with self._admission.slot() as is_free:
+            if not is_free:
+                retry_after_s = self._admission.retry_after_s()
+                raise ApiError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"as many pictures as may be are being labelled already: try again in {retry_after_s} s",
+                    retry_after_s=retry_after_s,
+                )
             yield
-        finally:
-            self._slots.release()
 
-    def label(self, jpeg: bytes, width: int, height: int, timeout_s: float) -> FrameResult:
+    @contextlib.contextmanager
+    def turn(self, timeout_s: float) -> Iterator[Turn]:
+        """Let the block label one picture, when live frames leave time for it.
+
+        Raises:
+            ApiError: it may not begin in time.
+        """
+        with self._admission.turn(timeout_s) as turn:
+            if turn is None:
+                raise _too_late(timeout_s)
+            yield turn
+
+    def label(self, jpeg: bytes, width: int, height: int, timeout_s: float, waited_s: float = 0.0) -> FrameResult:
         """Return the result of a picture, with its faces.
+
+        Args:
+            width, height: in pixels.
+            timeout_s: for the whole request, of which waited_s have passed.
 
         Raises:
             ApiError: there are no workers or no room, the picture is damaged, or there is no result in time.
@@ -94,18 +110,18 @@ class PictureLabeller:
         waiting = _Waiting()
         frame = self._publish(jpeg, width, height, waiting)
         try:
-            waiting.has_ended.wait(timeout_s)
+            waiting.has_ended.wait(max(0.0, timeout_s - waited_s))
         finally:
             self._forget(frame)
         if waiting.result is None:
-            raise ApiError(
-                HTTPStatus.GATEWAY_TIMEOUT,
-                f"no result within {timeout_s:g} s, the workers are busy: try again, or give more time with timeout_s",
-            )
+            raise _too_late(timeout_s)
         return _checked(waiting.result)
 
     def settle(self, result: FrameResult) -> None:
-        """Take the result of a frame if it is of a picture that somebody waits for."""
+        """Take the result of a frame: it is live, or perhaps of a picture that somebody waits for."""
+        if not result.camera.startswith(FILE_PREFIX):
+            self._admission.note(result)
+            return
         waiting = self._waiting.get(result.frame_id)
         if waiting is not None:
             waiting.result = result
@@ -186,6 +202,13 @@ def _checked(result: FrameResult) -> FrameResult:
     if result.outcome == "dead":
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the picture cannot be labelled: {result.error}")
     raise _unavailable(f"the picture was dropped ({result.reason}): try again")
+
+
+def _too_late(timeout_s: float) -> ApiError:
+    return ApiError(
+        HTTPStatus.GATEWAY_TIMEOUT,
+        f"no result within {timeout_s:g} s, the workers are busy: try again, or give more time with timeout_s",
+    )
 
 
 def _unavailable(detail: str) -> ApiError:

@@ -56,19 +56,21 @@ def rule_operations(database: EventDatabase) -> list[Operation]:
             raise ApiError(HTTPStatus.CONFLICT, str(error)) from error
         return _rules_answer(database)
 
-    shared: dict[str, Any] = {"path": "/rules", "answer": RulesInForce}
     return [
-        Operation(id="get_rules", summary="Get the rules of events", handle=get_rules, **shared),
+        Operation(
+            path="/rules", id="get_rules", summary="Get the rules of events", answer=RulesInForce, handle=get_rules
+        ),
         Operation(
             method="PUT",
+            path="/rules",
             id="set_rules",
             summary="Set the rules of events",
             scope="admin",
             body={JSON_TYPE: ShownRuleSet},
             max_body=MAX_RULES,
+            answer=RulesInForce,
             errors={409: "The recorder has its rules from a file.", 415: "The content is not JSON."},
             handle=put_rules,
-            **shared,
         ),
     ]
 

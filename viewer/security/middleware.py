@@ -8,6 +8,7 @@ denials are problem objects.
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from werkzeug.wrappers import Response
 from viewer.api.problems import API, is_api, problem_response
 from viewer.security.api_tokens import TokenStore
 from viewer.security.authenticator import SESSION, Authenticator
-from viewer.security.callers import Denial, identify_caller
+from viewer.security.callers import CALLER_SCOPES, Denial, identify_caller
 from viewer.security.rejection_log import RejectionLog
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ MAX_RULES = 262_144  # bytes of a request with rules
 LABEL = f"{API}/label"
 LIMITS = {LABEL: MAX_PICTURE, f"{API}/rules": MAX_RULES}  # of bodies on other paths than MAX_BODY is for
 CHUNK_BYTES = 65_536
+MAX_DISCARDS = 8  # bodies of callers without a token that are read at a time; each one holds a thread
 # Prefixes of cookie names. Browsers accept __Host- for the path / only.
 HTTP_PREFIX, HTTPS_PREFIX, HTTPS_PATH_PREFIX = "maskwatch-", "__Host-maskwatch-", "__Secure-maskwatch-"
 HEADERS = {
@@ -69,13 +71,24 @@ class SecurityMiddleware:
         self._authenticator = authenticator
         self._tokens = tokens
         self._rejections = rejections
+        self._discards = threading.BoundedSemaphore(MAX_DISCARDS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         answer = self._answer(environ, start_response)
         if environ["PATH_INFO"] in LIMITS:
-            _discard_body(environ)
+            self._discard_body(environ)
         return answer
+
+    def _discard_body(self, environ: WSGIEnvironment) -> None:
+        """Read what is left of a body; of callers without a token only a few at a time, because each holds a thread."""
+        if CALLER_SCOPES in environ:
+            _discard_body(environ)
+        elif self._discards.acquire(blocking=False):
+            try:
+                _discard_body(environ)
+            finally:
+                self._discards.release()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = _with_headers(environ, start_response)
