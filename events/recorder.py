@@ -19,10 +19,13 @@ from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
 from events.event_types import Change
+from events.open_receivers import Surroundings
 from events.retention import tidy
 from events.rule_file import load_rules
 from events.rule_types import RuleSet
+from events.state_board import StateBoard, camera_status
 from events.store import LeaseLost, Progress, Snapshot, Store
+from events.wording import Wording
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.status import read_cameras
@@ -50,8 +53,10 @@ def main(settings: Settings) -> int:
     rules = load_rules(Path(settings.rules) if settings.rules else None)
     engine = open_engine(settings.database)
     with worker_context("recorder", settings) as context:
-        deliverer = Deliverer(engine, rules.webhooks)
-        recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer)
+        board = StateBoard()
+        wording = Wording(timezone=rules.timezone, public_url=rules.public_url)
+        deliverer = Deliverer(engine, rules.receivers, surroundings=Surroundings(wording=wording, board=board))
+        recorder = Recorder(context, rules, Store(engine, context.id, rules.receivers), deliverer, board)
         deliverer.start()
         tidy_at = 0.0
         while context.should_run():
@@ -76,11 +81,14 @@ def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None
 class Recorder:
     """One recorder, active or standing by."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, deliverer: Deliverer) -> None:
+    def __init__(
+        self, context: WorkerContext, rules: RuleSet, store: Store, deliverer: Deliverer, board: StateBoard
+    ) -> None:
         self._context = context
         self._rules = rules
         self._store = store
         self._deliverer = deliverer
+        self._board = board
         self._session: _Session | None = None
 
     def step(self) -> None:
@@ -115,7 +123,7 @@ class Recorder:
             self._report(STANDS_BY)
             self._context.wait(STANDBY_INTERVAL_S)
             return
-        self._session = _Session(self._context, self._rules, self._store, snapshot)
+        self._session = _Session(self._context, self._rules, self._store, snapshot, self._board)
         self._report(ACTIVE)
         self._deliverer.is_active.set()
 
@@ -136,8 +144,11 @@ class Recorder:
 class _Session:
     """The time in which a recorder is active."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot) -> None:
+    def __init__(
+        self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot, board: StateBoard
+    ) -> None:
         self._context = context
+        self._board = board
         self._rules = rules
         self._store = store
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
@@ -174,6 +185,8 @@ class _Session:
             counts={name: self._watches[name].counts.take() for name in self._changed},
         )
         self._store.write(progress, self._context.clock.now())
+        for name, counts in progress.counts.items():
+            self._board.add_counts(name, counts)
         for change in self._changes:
             metrics.events.labels(change.event.kind, change.phase).inc()
         self._changes, self._changed = [], set()
@@ -193,10 +206,13 @@ class _Session:
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
+        shown = []
         for name in {*self._watches, *cameras}:
             camera, watch = cameras.get(name), self._watch(name)
             state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
             self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))
+            shown.append(camera_status(name, state, self._rules, watch.state))
+        self._board.show(shown, at)
 
     def _watch(self, camera: str) -> CameraWatch:
         if camera not in self._watches:
