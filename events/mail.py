@@ -48,6 +48,8 @@ class MailReceiver:
             raise NotAccepted(_refusals(error.recipients)) from error
         except smtplib.SMTPResponseException as error:
             raise NotAccepted(f"answered with status {error.smtp_code}: {_line(error.smtp_error)}") from error
+        except smtplib.SMTPNotSupportedError as error:
+            raise NotAccepted(f"the server lacks what is needed: {error}") from error
         except (OSError, BadReceiver, ValueError) as error:  # smtplib's errors are OSErrors
             raise NotAccepted(f"cannot be reached: {error or type(error).__name__}") from error
         self._settle(delivery, refused)

@@ -151,7 +151,8 @@ class MqttConnection:
         self._answered.set()
 
     def _disconnected(self, _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _: Any) -> None:
-        log.warning("the connection to MQTT broker %s has ended: %s", self._settings.name, code)
+        if self._refusal is None:
+            log.warning("the connection to MQTT broker %s has ended: %s", self._settings.name, code)
         self._answered.set()
 
     def _published(self, _client: Client, _data: Any, message_id: int, code: ReasonCode, _more: Any) -> None:

@@ -14,8 +14,9 @@ class _NamedContext(ssl.SSLContext):
     server_name = ""
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """Return a TLS socket of this host."""
-        return super().wrap_socket(*args, **(kwargs | {"server_hostname": self.server_name}))
+        """Return a TLS socket of this host, with the handshake done, so that it is closed if that fails."""
+        ours = {"server_hostname": self.server_name, "do_handshake_on_connect": True}
+        return super().wrap_socket(*args, **(kwargs | ours))
 
 
 def tls_context(host: str, ca_file: str | None) -> ssl.SSLContext:
