@@ -49,7 +49,7 @@ def discovery_messages(
     for (component, name), sensor in sensors.items():
         unique_id = f"{_node(topics)}_{camera.name}_{name}"
         topic = f"{discovery_prefix}/{component}/{_node(topics)}_{camera.name}/{name}/config"
-        messages[topic] = msgspec.json.encode({"unique_id": unique_id, "object_id": unique_id, **sensor, **shared})
+        messages[topic] = msgspec.json.encode({"unique_id": unique_id, **sensor, **shared})
     return messages
 
 
