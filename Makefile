@@ -22,7 +22,7 @@ certificates:
 	$(PYTHON) scripts/make_certificates.py $(NAMES)
 
 # First in several processes, because most tests wait; then one at a time the tests that measure times.
-test: .setup-dev
+test: .setup-dev .setup-homeassistant
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
@@ -45,7 +45,13 @@ fuzz: .setup-dev
 lock:
 	cd requirements && for name in run train gpu train-gpu dev build convert; do \
 	  uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
-	cd requirements && uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate assets.in -o assets.txt
+	cd requirements && for name in assets homeassistant; do \
+	  uv pip compile -q --python-version 3.11 --universal --no-deps --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
+
+# In a folder of its own, because Home Assistant pins packages that we use in other versions.
+.setup-homeassistant: requirements/homeassistant.txt .setup-dev
+	$(PIP) install --no-deps --require-hashes --upgrade --target .venv/homeassistant -r requirements/homeassistant.txt
+	touch $@
 
 clean:
 	rm -rf .venv .setup-* node_modules build dist producer/assets trainer/assets viewer/static/vendor

@@ -62,7 +62,7 @@ def deliveries() -> None:
 
 @deliveries.command("list")
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead"]), help="Only those in this state.")
-@click.option("--to", "receiver", help="Only those to the webhook of this name.")
+@click.option("--to", "receiver", help="Only those to the receiver of this name.")
 @click.option("--limit", type=LIMIT, default=100, show_default=True, help="How many, the newest ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with all that is known.")
 @setting_options("database")
@@ -105,7 +105,7 @@ def rules_check(file: Path) -> None:
         found = load_rules(file)
     except BadRules as error:
         fail(str(error), 2)
-    click.echo(f"{len(found.rules)} rules, {len(found.zones)} zones, {len(found.webhooks)} webhooks")
+    click.echo(f"{len(found.rules)} rules, {len(found.zones)} zones, {len(found.receivers)} receivers")
 
 
 @rules.command("schema")

@@ -1,4 +1,4 @@
-"""Where a webhook may lead: a URL is checked when rules are read, and its address again whenever it is used.
+"""Where a receiver may be: its URL or host is checked when rules are read, and its address again whenever it is used.
 
 A name can resolve to another address at any time, so the check and the connection use the same answer. Addresses of
 this machine and of its own networks are refused unless they are allowed: else rules could reach what only this machine
@@ -19,7 +19,7 @@ Address = IPv4Address | IPv6Address
 
 
 class BadReceiver(ValueError):
-    """A URL that events are not sent to; says why."""
+    """A receiver that events are not sent to; says why."""
 
 
 def check_url(url: str, *, allow_private: bool) -> SplitResult:
@@ -37,14 +37,23 @@ def check_url(url: str, *, allow_private: bool) -> SplitResult:
         raise BadReceiver("its url is not http:// or https:// with a host; write for example https://example.com/path")
     if parts.username is not None or any(not 32 < ord(letter) < 127 for letter in url):
         raise BadReceiver("its url holds a user, a space or a letter outside ASCII; write them as %40, %20 and so on")
-    if parts.hostname == "localhost" and not allow_private:
-        raise BadReceiver(f"its url leads to localhost, this machine; {ALLOW}")
-    try:
-        literal = ipaddress.ip_address(parts.hostname)
-    except ValueError:
-        return parts
-    check_address(literal, parts.hostname, allow_private=allow_private)
+    check_host(parts.hostname, "url", allow_private=allow_private)
     return parts
+
+
+def check_host(host: str, what: str, *, allow_private: bool) -> None:
+    """Check what can be said of a host before its name is resolved. what: where it is written, for errors.
+
+    Raises:
+        BadReceiver: it is this machine, or an address that is refused.
+    """
+    if host == "localhost" and not allow_private:
+        raise BadReceiver(f"its {what} leads to localhost, this machine; {ALLOW}")
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    check_address(literal, host, allow_private=allow_private)
 
 
 def check_address(address: Address, host: str, *, allow_private: bool) -> None:

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from events.event_types import Change, Event, Phase
-from events.rule_types import DAY_S, Webhook
+from events.receiver_types import ReceiverSettings
+from events.rule_types import DAY_S
 from events.tables import DELIVERIES
 
 FIRST_PAUSE_S = 1.0
@@ -38,6 +39,11 @@ class Delivery(Struct, frozen=True, kw_only=True):
     finished_at: float | None
     error: str | None
 
+    @property
+    def key(self) -> str:
+        """By which a receiver drops what it gets twice."""
+        return f"{self.event_id}-{self.phase}"
+
 
 class Message(Struct, frozen=True, kw_only=True):
     """What a receiver gets, as JSON."""
@@ -50,16 +56,18 @@ class NoSuchDelivery(ValueError):
     """There is no delivery with this ID."""
 
 
-def add_deliveries(connection: sa.Connection, change: Change, webhooks: Sequence[Webhook], now: float) -> None:
-    """Write a delivery to each webhook that wants events of this rule."""
+def add_deliveries(
+    connection: sa.Connection, change: Change, receivers: Sequence[ReceiverSettings], now: float
+) -> None:
+    """Write a delivery to each receiver that wants events of this rule."""
     body = msgspec.json.encode(Message(phase=change.phase, event=change.event)).decode()
-    for webhook in webhooks:
-        if webhook.rules and change.event.rule not in webhook.rules:
+    for receiver in receivers:
+        if receiver.rules and change.event.rule not in receiver.rules:
             continue
         values = {
             "event_id": change.event.id,
             "phase": change.phase,
-            "receiver": webhook.name,
+            "receiver": receiver.name,
             "camera": change.event.camera,
             "body": body,
             "state": "pending",
@@ -92,7 +100,7 @@ def note_failed(connection: sa.Connection, delivery: Delivery, error: str, now: 
 def give_up(connection: sa.Connection, now: float) -> int:
     """Let deliveries die that were pending for a day; return how many."""
     late = (DELIVERIES.c.state == "pending") & (DELIVERIES.c.created_at < now - DAY_S)
-    reason = sa.func.coalesce(DELIVERIES.c.error, "never tried: no webhook has this name")
+    reason = sa.func.coalesce(DELIVERIES.c.error, "never tried: no receiver has this name")
     dead = sa.update(DELIVERIES).where(late).values(state="dead", finished_at=now, error=reason)
     return connection.execute(dead).rowcount
 

@@ -19,11 +19,14 @@ from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
 from events.event_types import Change
+from events.open_receivers import Surroundings
 from events.retention import tidy
 from events.rule_file import load_rules
 from events.rule_source import RuleSource
 from events.rule_types import RuleSet
+from events.state_board import StateBoard, camera_status
 from events.store import LeaseLost, Progress, Snapshot, Store
+from events.wording import Wording
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.status import read_cameras
@@ -51,8 +54,9 @@ def main(settings: Settings) -> int:
     file_rules = load_rules(Path(settings.rules)) if settings.rules else None
     engine = open_engine(settings.database)
     with worker_context("recorder", settings) as context:
+        board = StateBoard()
         source, store = RuleSource(engine, file_rules), Store(engine, context.id, [])
-        recorder = Recorder(context, source, store, Deliverer(engine, []))
+        recorder = Recorder(context, source, store, Deliverer(engine), board)
         tidy_at = 0.0
         while context.should_run():
             recorder.step()
@@ -75,11 +79,14 @@ def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None
 class Recorder:
     """One recorder, active or standing by."""
 
-    def __init__(self, context: WorkerContext, source: RuleSource, store: Store, deliverer: Deliverer) -> None:
+    def __init__(
+        self, context: WorkerContext, source: RuleSource, store: Store, deliverer: Deliverer, board: StateBoard
+    ) -> None:
         self._context = context
         self._source = source
         self._store = store
         self._deliverer = deliverer
+        self._board = board
         self._session: _Session | None = None
 
     @property
@@ -125,14 +132,15 @@ class Recorder:
             return
         self._source.take_over()
         self._use(self._source.rules)
-        self._session = _Session(self._context, self._source.rules, self._store, snapshot)
+        self._session = _Session(self._context, self._source.rules, self._store, snapshot, self._board)
         self._report(ACTIVE)
         self._deliverer.is_active.set()
 
     def _use(self, rules: RuleSet) -> None:
         """Deliver to the receivers of these rules."""
-        self._store.use(rules.webhooks)
-        self._deliverer.use(rules.webhooks)
+        wording = Wording(timezone=rules.timezone, public_url=rules.public_url)
+        self._store.use(rules.receivers)
+        self._deliverer.use(rules.receivers, Surroundings(wording=wording, board=self._board))
 
     def _lose(self, state: str) -> None:
         """Forget what was not written: it follows again from what was."""
@@ -151,8 +159,11 @@ class Recorder:
 class _Session:
     """The time in which a recorder is active."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot) -> None:
+    def __init__(
+        self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot, board: StateBoard
+    ) -> None:
         self._context = context
+        self._board = board
         self._rules = rules
         self._store = store
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
@@ -199,6 +210,8 @@ class _Session:
             counts={name: self._watches[name].counts.take() for name in self._changed},
         )
         self._store.write(progress, at)
+        for name, counts in progress.counts.items():
+            self._board.add_counts(name, counts)
         for change in self._changes:
             metrics.events.labels(change.event.kind, change.phase).inc()
         self._changes, self._changed = [], set()
@@ -218,10 +231,13 @@ class _Session:
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
+        shown = []
         for name in {*self._watches, *cameras}:
             camera, watch = cameras.get(name), self._watch(name)
             state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
             self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))
+            shown.append(camera_status(name, state, self._rules, watch.state))
+        self._board.show(shown, at)
 
     def _watch(self, camera: str) -> CameraWatch:
         if camera not in self._watches:

@@ -11,20 +11,25 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from events.addresses import BadReceiver, check_url
-from events.rule_types import DEFAULT_RULES, CameraRule, Rule, RuleSet, Webhook, Zone
+from events.addresses import BadReceiver
+from events.receiver_checks import check_receiver
+from events.receiver_types import AppriseService, Email, Mqtt, ReceiverSettings, Webhook
+from events.rule_types import DEFAULT_RULES, CameraRule, Rule, RuleSet, Zone
 from events.zones import is_simple
 
 _KINDS: dict[str, tuple[str, Any]] = {
     "zones": ("zone", Zone),
     "rules": ("rule", Rule),
     "webhooks": ("webhook", Webhook),
+    "mqtt": ("mqtt", Mqtt),
+    "emails": ("email", Email),
+    "apprise": ("apprise", AppriseService),
 }
 _PATH = re.compile(r" - at `\$\.?(.*?)`$")
 
 
 class BadRules(ValueError):
-    """A rules file that cannot be used; names the rule, zone or webhook, and what is wrong with it."""
+    """A rules file that cannot be used; names the rule, zone or receiver, and what is wrong with it."""
 
 
 def load_rules(path: Path | None) -> RuleSet:
@@ -87,7 +92,7 @@ def _check(rules: RuleSet) -> None:
     """Check what no type says.
 
     Raises:
-        BadRules: a name is given twice or belongs to nothing, or a zone, URL or time zone cannot be.
+        BadRules: a name is given twice or belongs to nothing, or a zone, receiver or time zone cannot be.
     """
     for field, (word, _) in _KINDS.items():
         _check_names(word, [one.name for one in getattr(rules, field)])
@@ -102,8 +107,10 @@ def _check(rules: RuleSet) -> None:
             raise BadRules(f"zone {zone.name!r}: its polygon has no area, or its sides cross each other")
     for rule in rules.rules:
         _check_zone(rule, rules.zones)
-    for webhook in rules.webhooks:
-        _check_webhook(webhook, rules)
+    for field, (word, _) in _KINDS.items():
+        if field not in ("zones", "rules"):
+            _check_receivers(word, getattr(rules, field), rules)
+    _check_names("receiver", [one.name for one in rules.receivers])
 
 
 def _check_names(word: str, names: Sequence[str]) -> None:
@@ -122,11 +129,12 @@ def _check_zone(rule: Rule, zones: Sequence[Zone]) -> None:
         raise BadRules(f"rule {rule.name!r}: zone {zone.name!r} is of camera {zone.camera!r} alone")
 
 
-def _check_webhook(webhook: Webhook, rules: RuleSet) -> None:
-    unknown = sorted(set(webhook.rules) - {rule.name for rule in rules.rules})
-    if unknown:
-        raise BadRules(f"webhook {webhook.name!r}: there is no rule {unknown[0]!r}")
-    try:
-        check_url(webhook.url, allow_private=webhook.allow_private_address)
-    except BadReceiver as error:
-        raise BadRules(f"webhook {webhook.name!r}: {error}") from error
+def _check_receivers(word: str, receivers: Sequence[ReceiverSettings], rules: RuleSet) -> None:
+    for receiver in receivers:
+        unknown = sorted(set(receiver.rules) - {rule.name for rule in rules.rules})
+        if unknown:
+            raise BadRules(f"{word} {receiver.name!r}: there is no rule {unknown[0]!r}")
+        try:
+            check_receiver(receiver)
+        except BadReceiver as error:
+            raise BadRules(f"{word} {receiver.name!r}: {error}") from error

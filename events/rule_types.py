@@ -1,4 +1,4 @@
-"""The records of a rules file: rules, zones and webhooks. The JSON schema of the file is generated from them.
+"""The records of a rules file: rules and zones, with the receivers. The JSON schema is generated from them.
 
 Durations are in seconds unless a name says otherwise; points of polygons are shares of the picture's width and height.
 """
@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from events.receiver_types import AppriseService, Email, Mqtt, Name, ReceiverSettings, Webhook
 from pipeline.bus.messages import CameraName
 from pipeline.vision.faces import Share
 
 DAY_S = 86_400
 
-Name = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}\Z", description="a-z 0-9 -, at most 32")]
 Seconds = Annotated[float, Meta(ge=0, le=DAY_S)]
 Hours = Annotated[
     str,
@@ -105,27 +105,26 @@ CameraRule: TypeAlias = CameraOffline | CameraUnlabelled | CameraBack
 Rule: TypeAlias = FaceRule | CameraRule
 
 
-class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where events are sent.
+class RuleSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole rules file.
 
-    secret: the key of the signature. rules: the names of those whose events are sent; empty for all.
-    allow_private_address: whether the URL may lead to this machine, or to addresses of its own networks.
+    timezone: of all hours and weekdays, and of times in messages for people, by its name in the IANA database.
+    public_url: of the page, for links in messages; None for no links.
     """
 
-    name: Name
-    url: Annotated[str, Meta(max_length=2_000)]
-    secret: Annotated[str, Meta(min_length=16, max_length=256)]
-    rules: list[Name] = []
-    allow_private_address: bool = False
-
-
-class RuleSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole rules file. timezone: of all hours and weekdays, by its name in the IANA database."""
-
     timezone: str = "UTC"
+    public_url: Annotated[str, Meta(pattern=r"\Ahttps?://[^\s]+\Z", max_length=1_000)] | None = None
     zones: list[Zone] = []
     rules: list[Rule] = []
     webhooks: list[Webhook] = []
+    mqtt: list[Mqtt] = []
+    emails: list[Email] = []
+    apprise: list[AppriseService] = []
+
+    @property
+    def receivers(self) -> list[ReceiverSettings]:
+        """All to whom events are sent."""
+        return [*self.webhooks, *self.mqtt, *self.emails, *self.apprise]
 
 
 DEFAULT_RULES = RuleSet(rules=[NoMask(name="no-mask"), CameraOffline(name="camera-offline")])

@@ -18,7 +18,7 @@ from events.database import database_errors, update_schema
 from events.event_types import Change, Event
 from events.minute_counts import MinuteCount
 from events.outbox import add_deliveries
-from events.rule_types import Webhook
+from events.receiver_types import ReceiverSettings
 from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS
 
 LEASE_S = 3.0  # a recorder that has written nothing for longer may be replaced
@@ -52,22 +52,22 @@ class Store:
 
     Args:
         token: of this recorder, unlike that of any other.
-        webhooks: to which events are delivered.
+        receivers: to which events are delivered.
         now: the time at which deliveries are due, in Unix seconds.
     """
 
     def __init__(
-        self, engine: sa.Engine, token: str, webhooks: Sequence[Webhook], now: Callable[[], float] = time.time
+        self, engine: sa.Engine, token: str, receivers: Sequence[ReceiverSettings], now: Callable[[], float] = time.time
     ) -> None:
         self._engine = engine
         self._token = token
-        self._webhooks = webhooks
+        self._receivers = receivers
         self._now = now
         self._is_ready = False
 
-    def use(self, webhooks: Sequence[Webhook]) -> None:
-        """Deliver events that are written from now on to other webhooks."""
-        self._webhooks = webhooks
+    def use(self, receivers: Sequence[ReceiverSettings]) -> None:
+        """Deliver events that are written from now on to other receivers."""
+        self._receivers = receivers
 
     def take_over(self, at: float) -> Snapshot | None:
         """Become the active recorder and return what to continue from; None while another one is active.
@@ -96,7 +96,7 @@ class Store:
                 raise LeaseLost
             for change in progress.changes:
                 if _write_event(connection, change):
-                    add_deliveries(connection, change, self._webhooks, self._now())
+                    add_deliveries(connection, change, self._receivers, self._now())
             for camera, minutes in progress.counts.items():
                 for minute, count in minutes.items():
                     _add_count(connection, camera, minute, count)

@@ -10,18 +10,28 @@ import hmac
 import http.client
 import socket
 import ssl
+from collections.abc import Callable
 from urllib.parse import SplitResult
 
 from events.addresses import BadReceiver, check_url, resolve
 from events.outbox import Delivery
-from events.rule_types import Webhook
+from events.receiver_types import MIN_KEY, Webhook, read_secret
+from events.receivers import NotAccepted
 
 TIMEOUT_S = 10.0  # to connect, and between two parts of an answer
 MAX_ANSWER = 65_536  # bytes of the answer that are read
 
 
-class NotAccepted(Exception):
-    """A receiver did not accept a delivery; says why."""
+class WebhookReceiver:
+    """A webhook. now: Unix seconds, which are signed."""
+
+    def __init__(self, webhook: Webhook, now: Callable[[], float]) -> None:
+        self._webhook = webhook
+        self._now = now
+
+    def send(self, delivery: Delivery) -> None:
+        """Send a delivery; see Receiver."""
+        send(self._webhook, delivery, self._now())
 
 
 def send(webhook: Webhook, delivery: Delivery, at: float) -> None:
@@ -31,13 +41,13 @@ def send(webhook: Webhook, delivery: Delivery, at: float) -> None:
         NotAccepted: the receiver is away, its address is refused, or it answered with another status than 2xx.
     """
     body = delivery.body.encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "maskwatch",
-        "Maskwatch-Delivery": f"{delivery.event_id}-{delivery.phase}",
-        "Maskwatch-Signature": signature(webhook.secret, int(at), body),
-    }
     try:
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "maskwatch",
+            "Maskwatch-Delivery": delivery.key,
+            "Maskwatch-Signature": signature(read_secret(webhook.secret, "secret", MIN_KEY), int(at), body),
+        }
         status = _post(webhook, body, headers)
     except BadReceiver as error:
         raise NotAccepted(str(error)) from error

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from events.count_reading import Period, PeriodCount
 from events.event_types import Event
 from events.outbox import Delivery
-from events.rule_types import Name
+from events.receiver_types import Name
 from pipeline.bus.messages import CameraName
 
 Unix: TypeAlias = Annotated[float, Meta(ge=0, le=100_000_000_000)]
