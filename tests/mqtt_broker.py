@@ -78,6 +78,12 @@ class Subscriber:
         self.client = client
         assert self.subscribed.wait(10)
 
+    def catch_up(self) -> None:
+        """Wait until all has arrived that the broker had for this subscriber: messages come in order."""
+        assert self.client is not None
+        self.client.publish(f"mark/{self.name}", "", 1)
+        wait_until(lambda: self.last(f"mark/{self.name}") is not None, 10, "the mark comes after all others")
+
     def close(self) -> None:
         """Disconnect."""
         if self.client:
