@@ -174,7 +174,8 @@ def send_pictures(url: str, at_once: int, going: Event, told: Connection) -> Non
 def table(runs: list[LoadRun]) -> str:
     """Return the measurements as a Markdown table."""
     rows = [
-        "| requests at once | live frames/s without and with them | lost | viewer's processor time | pictures/s | median | 429/s | wrong |"
+        "| requests at once | live frames/s without and with them | lost | viewer's processor time "
+        "| pictures/s | median | 429/s | wrong |"
     ]
     rows.append("|---|---|---|---|---|---|---|---|")
     for run in runs:
