@@ -1,1 +1,6 @@
-"""A recorded scene whose events are known, fed to recorders that are killed: `python -m bench.event_scene`."""
+"""A scene whose events are known, fed to recorders that are killed:
+
+    python -m bench.event_scene --recorders COUNT --seed SEED
+
+`--help` explains the other options.
+"""
