@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
+from databases import database, engine
 from test_event_store import AT, OFFICE, active, closed, opened, stored
 
-from events.database import open_engine
-from events.locations import sqlite_url
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
 from events.retention import MB, tidy, used_bytes
@@ -18,14 +15,9 @@ from events.rule_types import DAY_S
 from events.store import Progress
 from events.tables import COUNTS
 
+__all__ = ["database", "engine"]
+
 MANY = 5_000
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    found = open_engine(sqlite_url(tmp_path / "events.db"))
-    yield found
-    found.dispose()
 
 
 def test_what_is_older_than_the_days_goes_with_its_deliveries_and_counts(engine: sa.Engine) -> None:
