@@ -7,23 +7,19 @@ has the table. A Redis or a database that is away is waited for, and said in the
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import sqlalchemy as sa
 
 from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
 from events.event_types import Change, EventEvidence
-from events.retention import tidy
 from events.rule_file import load_rules
 from events.rule_types import RuleSet
 from events.store import LeaseLost, Progress, Snapshot, Store
 from events.thumbnailer import Thumbnailer
+from events.tidier import Tidier
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.status import read_cameras
@@ -36,7 +32,6 @@ log = logging.getLogger(__name__)
 STANDBY_INTERVAL_S = 1.0  # how often a recorder that stands by tries to take over
 RETRY_INTERVAL_S = 0.5  # ... and one whose database is away asks again
 WRITE_INTERVAL_S = 1.0  # longest time between two writes, which renew the lease; events are written at once
-TIDY_INTERVAL_S = 60.0  # how often old deliveries and events are looked for
 EVIDENCE_INTERVAL_S = 5.0  # between two writes of how an event that is open goes
 FOLLOW_INTERVAL_S = 0.1  # between two reads: results of many cameras come together
 ACTIVE = "active"
@@ -57,24 +52,14 @@ def main(settings: Settings) -> int:
         wanted = None if settings.thumbnails == "none" else thumbnailer
         recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer, wanted)
         deliverer.start()
-        tidy_at = 0.0
+        tidier = Tidier(context, settings, engine, deliverer.is_active)
+        tidier.start()
         while context.should_run():
             recorder.step()
-            if deliverer.is_active.is_set() and time.monotonic() >= tidy_at:
-                tidy_at = time.monotonic() + TIDY_INTERVAL_S
-                _tidy(context, settings, engine)
+        tidier.stop()
         deliverer.stop()
         recorder.end()
     return 0
-
-
-def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None:
-    """Remove what is not kept, if Redis and the database answer; the loop reports it if they do not."""
-    with contextlib.suppress(DatabaseAway), context.reconnecting():
-        at, now = context.clock.now(), time.time()
-        removed = tidy(engine, keep_days=settings.keep_days, keep_mb=settings.keep_mb, at=at, now=now)
-        if removed:
-            log.info("%s removed %d events that are old or too many", context.id, removed)
 
 
 class Recorder:
