@@ -19,9 +19,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 METADATA = MetaData()
+IS_OPEN = "ended_at IS NULL"
 
 EVENTS = Table(
     "events",
@@ -44,6 +46,9 @@ EVENTS = Table(
     Index("events_by_time", "started_at", "id"),
     Index("events_by_camera", "camera", "started_at", "id"),
     Index("events_by_kind", "kind", "started_at", "id"),
+    Index("events_by_rule", "rule", "started_at", "id"),
+    Index("events_by_zone", "zone", "started_at", "id"),
+    Index("open_events", "started_at", "id", sqlite_where=text(IS_OPEN), postgresql_where=text(IS_OPEN)),
 )
 
 DELIVERIES = Table(
@@ -63,6 +68,7 @@ DELIVERIES = Table(
     Column("error", Text),
     UniqueConstraint("event_id", "phase", "receiver", name="one_delivery_a_receiver"),
     Index("deliveries_by_queue", "state", "receiver", "camera", "id"),
+    Index("deliveries_by_state", "state", "id"),
 )
 
 # What events are built on, beside them so that lists of events stay fast. points: events/evidence.py.
@@ -92,6 +98,7 @@ COUNTS = Table(
     Column("masks_s", Double, nullable=False),
     Column("most", Integer, nullable=False),
     Column("frames", Integer, nullable=False),
+    Index("counts_by_minute", "minute"),
 )
 
 # What the active recorder continues from, and who it is: written together with the events that follow from it.

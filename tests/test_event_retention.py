@@ -23,7 +23,7 @@ from events.thumbnails import Thumbnail
 
 __all__ = ["database", "engine"]
 
-START, STEP = 4_000, 100  # events that fill a database, and those that come between two looks at it
+START, STEP = 10_000, 100  # events that fill a database, and those that come between two looks at it
 JPEG = Thumbnail(jpeg=b"a jpeg", captured_at=AT, blurred=True)
 
 

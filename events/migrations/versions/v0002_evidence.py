@@ -1,4 +1,4 @@
-"""What events are built on, their thumbnails, and indexes for filters by rule and zone."""
+"""What events are built on, their thumbnails, and indexes for filters of long lists."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ def upgrade() -> None:
         sa.Column("captured_at", sa.Double, nullable=False),
         sa.Column("blurred", sa.Boolean, nullable=False),
     )
+    op.create_index("events_by_rule", "events", ["rule", "started_at", "id"])
+    op.create_index("events_by_zone", "events", ["zone", "started_at", "id"])
+    is_open = sa.text("ended_at IS NULL")
+    op.create_index("open_events", "events", ["started_at", "id"], sqlite_where=is_open, postgresql_where=is_open)
+    op.create_index("deliveries_by_state", "deliveries", ["state", "id"])
+    op.create_index("counts_by_minute", "counts", ["minute"])
