@@ -7,7 +7,6 @@ zone is: so that filters are tried that match nearly all events, some, and hardl
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, cast
 import msgspec
 import sqlalchemy as sa
 
-from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE
+from events.tables import DELIVERIES, EVENTS, EVIDENCE
 
 BEGIN = 1_750_000_000.0  # Unix seconds
 DAYS = 90
@@ -49,6 +48,14 @@ KINDS = (
     Kind("vault", "no_mask", 0.0001, ("vault",)),
 )
 Row = dict[str, object]
+COUNTS_OF_A_CAMERA = """
+INSERT INTO counts (camera, minute, people_s, masks_s, most, frames)
+WITH RECURSIVE minutes (minute) AS (
+  SELECT CAST(:first AS BIGINT) UNION ALL SELECT minute + 1 FROM minutes WHERE minute < :last
+)
+SELECT :camera, minute, seed % 120, seed % 120 * (seed % 101) / 100.0, seed % 7, 1200
+FROM (SELECT minute, minute * 7919 + CAST(:number AS BIGINT) * 104729 AS seed FROM minutes) AS seeded
+"""
 
 
 def fill(engine: sa.Engine, events: int, seed: int) -> None:
@@ -59,9 +66,7 @@ def fill(engine: sa.Engine, events: int, seed: int) -> None:
         _load(engine, EVENTS, rows)
         _load(engine, EVIDENCE, [_evidence(random, row) for row in rows])
         _load(engine, DELIVERIES, [one for row in rows if random.random() < DELIVERED for one in _deliveries(row)])
-    counts = _counts(random)
-    while batch := list(itertools.islice(counts, BATCH)):
-        _load(engine, COUNTS, batch)
+    _fill_counts(engine)
     statement = "ANALYZE" if engine.dialect.name == "sqlite" else "VACUUM (ANALYZE)"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(statement)
@@ -117,19 +122,13 @@ def _deliveries(event: Row) -> Iterator[Row]:
         }
 
 
-def _counts(random: Random) -> Iterator[Row]:
+def _fill_counts(engine: sa.Engine) -> None:
+    """Write a count of each minute and camera, each unlike the one before."""
     first = int(BEGIN // 60)
-    for minute in range(first, first + DAYS * 1_440):
-        for camera in CAMERAS:
-            people_s = random.random() * 120
-            yield {
-                "camera": camera,
-                "minute": minute,
-                "people_s": people_s,
-                "masks_s": people_s * random.random(),
-                "most": random.randint(0, 6),
-                "frames": 1_200,
-            }
+    span = {"first": first, "last": first + DAYS * 1_440 - 1}
+    for number, camera in enumerate(CAMERAS):
+        with engine.begin() as connection:
+            connection.execute(sa.text(COUNTS_OF_A_CAMERA), span | {"camera": camera, "number": number})
 
 
 def _load(engine: sa.Engine, table: sa.Table, rows: Sequence[Row]) -> None:
