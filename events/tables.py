@@ -44,10 +44,11 @@ EVENTS = Table(
     Column("model", String(200)),
     UniqueConstraint("rule", "camera", "subject", "started_at", name="one_event_a_condition"),
     Index("events_by_time", "started_at", "id"),
-    Index("events_by_camera", "camera", "started_at", "id"),
-    Index("events_by_kind", "kind", "started_at", "id"),
-    Index("events_by_rule", "rule", "started_at", "id"),
-    Index("events_by_zone", "zone", "started_at", "id"),
+    # each with the other columns of filters, so that events that do not match are left out without being read
+    Index("events_by_camera", "camera", "started_at", "id", "kind", "rule", "zone"),
+    Index("events_by_kind", "kind", "started_at", "id", "camera", "rule", "zone"),
+    Index("events_by_rule", "rule", "started_at", "id", "camera", "kind", "zone"),
+    Index("events_by_zone", "zone", "started_at", "id", "camera", "kind", "rule"),
     Index("open_events", "started_at", "id", sqlite_where=text(IS_OPEN), postgresql_where=text(IS_OPEN)),
 )
 

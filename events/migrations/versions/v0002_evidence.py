@@ -28,8 +28,12 @@ def upgrade() -> None:
         sa.Column("captured_at", sa.Double, nullable=False),
         sa.Column("blurred", sa.Boolean, nullable=False),
     )
-    op.create_index("events_by_rule", "events", ["rule", "started_at", "id"])
-    op.create_index("events_by_zone", "events", ["zone", "started_at", "id"])
+    for name in ("camera", "kind"):
+        op.drop_index(f"events_by_{name}", "events")
+    filters = ("camera", "kind", "rule", "zone")
+    for name in filters:
+        others = [other for other in filters if other != name]
+        op.create_index(f"events_by_{name}", "events", [name, "started_at", "id", *others])
     is_open = sa.text("ended_at IS NULL")
     op.create_index("open_events", "events", ["started_at", "id"], sqlite_where=is_open, postgresql_where=is_open)
     op.create_index("deliveries_by_state", "deliveries", ["state", "id"])
