@@ -57,7 +57,7 @@ def open_engine(url: str | None, *, read_only: bool = False, quick: bool = False
         quick: for answers that somebody waits for: an error comes within a few seconds.
 
     Raises:
-        BadDatabase: the URL names no SQLite file and no PostgreSQL, or a driver is missing.
+        BadDatabase: the URL names no SQLite file and no PostgreSQL.
     """
     try:
         parsed = sa.make_url(database_url(url))
@@ -71,15 +71,12 @@ def open_engine(url: str | None, *, read_only: bool = False, quick: bool = False
         engine = sa.create_engine(parsed, connect_args={"timeout": busy_s}, poolclass=pool)
         _prepare_sqlite(engine, *(READING if read_only else WRITING))
         return engine
-    try:
-        return sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            connect_args=QUICK_POSTGRESQL if quick else POSTGRESQL,
-            pool_pre_ping=True,
-            pool_timeout=QUICK_POOL_TIMEOUT_S if quick else POOL_TIMEOUT_S,
-        )
-    except ModuleNotFoundError as error:
-        raise BadDatabase("--database: PostgreSQL needs a driver; run: pip install 'psycopg[binary]'") from error
+    return sa.create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        connect_args=QUICK_POSTGRESQL if quick else POSTGRESQL,
+        pool_pre_ping=True,
+        pool_timeout=QUICK_POOL_TIMEOUT_S if quick else POOL_TIMEOUT_S,
+    )
 
 
 def update_schema(engine: sa.Engine) -> None:

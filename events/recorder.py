@@ -7,25 +7,22 @@ has the table. A Redis or a database that is away is waited for, and said in the
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import sqlalchemy as sa
 
 from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
-from events.event_types import Change
+from events.event_types import Change, EventEvidence
 from events.open_receivers import Surroundings
-from events.retention import tidy
 from events.rule_file import load_rules
 from events.rule_source import RuleSource
 from events.rule_types import RuleSet
 from events.state_board import StateBoard, camera_status
 from events.store import LeaseLost, Progress, Snapshot, Store
+from events.thumbnailer import Thumbnailer
+from events.tidier import Tidier
 from events.wording import Wording
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
@@ -39,7 +36,7 @@ log = logging.getLogger(__name__)
 STANDBY_INTERVAL_S = 1.0  # how often a recorder that stands by tries to take over
 RETRY_INTERVAL_S = 0.5  # ... and one whose database is away asks again
 WRITE_INTERVAL_S = 1.0  # longest time between two writes, which renew the lease; events are written at once
-TIDY_INTERVAL_S = 60.0  # how often old deliveries and events are looked for
+EVIDENCE_INTERVAL_S = 5.0  # between two writes of how an event that is open goes
 FOLLOW_INTERVAL_S = 0.1  # between two reads: results of many cameras come together
 ACTIVE = "active"
 STANDS_BY = "stands by: another recorder is active"
@@ -54,45 +51,38 @@ def main(settings: Settings) -> int:
     file_rules = load_rules(Path(settings.rules)) if settings.rules else None
     engine = open_engine(settings.database)
     with worker_context("recorder", settings) as context:
-        board = StateBoard()
-        source, store = RuleSource(engine, file_rules), Store(engine, context.id, [])
-        recorder = Recorder(context, source, store, Deliverer(engine), board)
-        tidy_at = 0.0
+        blurred = settings.thumbnails == "blurred"
+        thumbnailer = None if settings.thumbnails == "none" else Thumbnailer(context, blurred=blurred)
+        source, store, deliverer = RuleSource(engine, file_rules), Store(engine, context.id, []), Deliverer(engine)
+        recorder = Recorder(context, source, store, deliverer, StateBoard(), thumbnailer)
+        tidier = Tidier(context, settings, engine, deliverer.is_active)
+        tidier.start()
         while context.should_run():
             recorder.step()
-            if recorder.is_active and time.monotonic() >= tidy_at:
-                tidy_at = time.monotonic() + TIDY_INTERVAL_S
-                _tidy(context, settings, engine)
+        tidier.stop()
         recorder.end()
     return 0
-
-
-def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None:
-    """Remove what is not kept, if Redis and the database answer; the loop reports it if they do not."""
-    with contextlib.suppress(DatabaseAway), context.reconnecting():
-        at, now = context.clock.now(), time.time()
-        removed = tidy(engine, keep_days=settings.keep_days, keep_mb=settings.keep_mb, at=at, now=now)
-        if removed:
-            log.info("%s removed %d events that are old or too many", context.id, removed)
 
 
 class Recorder:
     """One recorder, active or standing by."""
 
     def __init__(
-        self, context: WorkerContext, source: RuleSource, store: Store, deliverer: Deliverer, board: StateBoard
+        self,
+        context: WorkerContext,
+        source: RuleSource,
+        store: Store,
+        deliverer: Deliverer,
+        board: StateBoard,
+        thumbnailer: Thumbnailer | None,
     ) -> None:
         self._context = context
+        self._thumbnailer = thumbnailer
         self._source = source
         self._store = store
         self._deliverer = deliverer
         self._board = board
         self._session: _Session | None = None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether this is the active recorder."""
-        return self._session is not None
 
     def step(self) -> None:
         """Record what has come since the last step, by rules that may be new, or try to take over."""
@@ -132,7 +122,9 @@ class Recorder:
             return
         self._source.take_over()
         self._use(self._source.rules)
-        self._session = _Session(self._context, self._source.rules, self._store, snapshot, self._board)
+        self._session = _Session(
+            self._context, self._source.rules, self._store, snapshot, self._board, self._thumbnailer
+        )
         self._report(ACTIVE)
         self._deliverer.is_active.set()
 
@@ -160,10 +152,17 @@ class _Session:
     """The time in which a recorder is active."""
 
     def __init__(
-        self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot, board: StateBoard
+        self,
+        context: WorkerContext,
+        rules: RuleSet,
+        store: Store,
+        snapshot: Snapshot,
+        board: StateBoard,
+        thumbnailer: Thumbnailer | None,
     ) -> None:
         self._context = context
         self._board = board
+        self._thumbnailer = thumbnailer
         self._rules = rules
         self._store = store
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
@@ -173,6 +172,7 @@ class _Session:
             self._note(watch, watch.close_removed())
         self._consumer = ResultConsumer(context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=snapshot.positions)
         self._write_at = 0.0  # on the monotonic clock: at once, so that there is a position to continue from
+        self._evidence_at = context.clock.monotonic() + EVIDENCE_INTERVAL_S
 
     def step(self) -> None:
         """Take the results that are there; write when something happened, or a second has passed."""
@@ -208,6 +208,8 @@ class _Session:
             states={name: self._watches[name].state for name in self._changed},
             changes=self._changes,
             counts={name: self._watches[name].counts.take() for name in self._changed},
+            evidence=self._due_evidence(),
+            thumbnails=self._thumbnailer.take() if self._thumbnailer else {},
         )
         self._store.write(progress, at)
         for name, counts in progress.counts.items():
@@ -225,8 +227,20 @@ class _Session:
         if result.camera.startswith(FILE_PREFIX):
             return
         watch = self._watch(result.camera)
-        self._note(watch, watch.add(result))
+        changes = watch.add(result)
+        self._note(watch, changes)
+        if self._thumbnailer and watch.is_at(result):
+            self._thumbnailer.add(watch, result, changes)
         self._context.count("results")
+
+    def _due_evidence(self) -> dict[str, EventEvidence]:
+        """Return what open events are built on, if it was not written for a while."""
+        now, found = self._context.clock.monotonic(), dict[str, EventEvidence]()
+        if now >= self._evidence_at:
+            self._evidence_at = now + EVIDENCE_INTERVAL_S
+            for watch in self._watches.values():
+                found |= watch.open_evidence()
+        return found
 
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}

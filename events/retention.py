@@ -1,65 +1,96 @@
 """Remove what is older than some days, and the oldest events of a database that has grown too large.
 
-A recorder does it once a minute, a part at a time, so that no transaction is long. Events that are still open stay.
+A recorder does it once a minute (events/tidier.py), in slices with a pause after each one, so that writing events never
+waits for long. Events that are still open stay. events/room.py measures a database, and gives back what was freed.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from events.database import database_errors
 from events.outbox import give_up
+from events.room import free_room, used_bytes
 from events.rule_types import DAY_S
-from events.tables import COUNTS, DELIVERIES, EVENTS
+from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
 
-MAX_REMOVED = 5_000  # events in one transaction
+SLICE = 250  # events that one transaction removes
+PAUSE_S = 0.05  # after each, in which the recorder writes
+FULL_SHARE = 0.97  # of what may be used: the oldest events are removed until it is less
+MAX_ROUNDS = 5  # of removing what seems too much, and measuring again
 MB = 1_000_000
 
 
-def tidy(engine: sa.Engine, *, keep_days: float, keep_mb: float, at: float, now: float) -> int:
+def tidy(
+    engine: sa.Engine,
+    *,
+    keep_days: float,
+    keep_mb: float,
+    at: float,
+    now: float,
+    pause: Callable[[float], object] = time.sleep,
+) -> int:
     """Give up old deliveries and remove what is not kept; return how many events were removed.
 
     Args:
         at: the present time on the clock of events. now: on that of deliveries.
+        pause: waits for some seconds.
 
     Raises:
         DatabaseAway: the database does not answer.
     """
-    oldest = at - keep_days * DAY_S
-    with database_errors(), engine.begin() as connection:
-        give_up(connection, now)
-        connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < oldest // 60))
-        removed = _remove(connection, EVENTS.c.ended_at < oldest)
-        if used_bytes(connection) > keep_mb * MB:
-            removed += _remove(connection, EVENTS.c.ended_at.is_not(None))
-    if removed and engine.dialect.name == "sqlite":
-        with database_errors(), contextlib.closing(engine.raw_connection()) as raw:
-            # execute() would free one page; the file shrinks when the log is written back
-            raw.cursor().executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+    oldest, max_bytes = at - keep_days * DAY_S, int(keep_mb * MB)
+    with database_errors():
+        with engine.begin() as connection:
+            give_up(connection, now)
+            connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < oldest // 60))
+        removed = _remove(engine, EVENTS.c.ended_at < oldest, None, pause)
+        if removed:
+            free_room(engine, max_bytes, pause)
+        return removed + _make_room(engine, max_bytes, pause)
+
+
+def _make_room(engine: sa.Engine, max_bytes: int, pause: Callable[[float], object]) -> int:
+    """Remove the oldest events if a database is too large; return how many."""
+    removed = 0
+    for _ in range(MAX_ROUNDS):
+        used = used_bytes(engine, max_bytes)
+        if used <= max_bytes:
+            break
+        with engine.connect() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(EVENTS)).scalar_one()
+        surplus = 1 + int(count * (used - max_bytes * FULL_SHARE) / used)
+        last = _remove(engine, EVENTS.c.ended_at.is_not(None), surplus, pause)
+        free_room(engine, max_bytes, pause)
+        removed += last
+        if not last:
+            break
     return removed
 
 
-def used_bytes(connection: sa.Connection) -> int:
-    """Return how much room the tables take, without what was free already."""
-    if connection.dialect.name == "sqlite":
-        pages, free, size = (
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
-    names = [EVENTS.name, DELIVERIES.name, COUNTS.name]
-    sizes = [connection.execute(sa.select(sa.func.pg_total_relation_size(name))).scalar_one() for name in names]
-    return int(sum(sizes))
+def _remove(
+    engine: sa.Engine, condition: sa.ColumnElement[bool], limit: int | None, pause: Callable[[float], object]
+) -> int:
+    """Remove the oldest events for which a condition holds, with all that belongs to them. limit: None for all."""
+    removed = 0
+    while limit is None or removed < limit:
+        wanted = SLICE if limit is None else min(SLICE, limit - removed)
+        with engine.begin() as connection:
+            found = _remove_slice(connection, condition, wanted)
+        removed += found
+        if found < wanted:
+            break
+        pause(PAUSE_S)
+    return removed
 
 
-def _remove(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> int:
-    """Remove the oldest events for which a condition holds, at most MAX_REMOVED, with their deliveries."""
-    oldest = sa.select(EVENTS.c.id).where(condition).order_by(EVENTS.c.started_at, EVENTS.c.id).limit(MAX_REMOVED)
+def _remove_slice(connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int) -> int:
+    oldest = sa.select(EVENTS.c.id).where(condition).order_by(EVENTS.c.started_at, EVENTS.c.id).limit(limit)
     ids = list(connection.execute(oldest).scalars())
-    for start in range(0, len(ids), 500):
-        part = ids[start : start + 500]
-        connection.execute(sa.delete(DELIVERIES).where(DELIVERIES.c.event_id.in_(part)))
-        connection.execute(sa.delete(EVENTS).where(EVENTS.c.id.in_(part)))
+    for table in (DELIVERIES, EVIDENCE, THUMBNAILS):
+        connection.execute(sa.delete(table).where(table.c.event_id.in_(ids)))
+    connection.execute(sa.delete(EVENTS).where(EVENTS.c.id.in_(ids)))
     return len(ids)

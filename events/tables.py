@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -18,9 +19,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 METADATA = MetaData()
+IS_OPEN = "ended_at IS NULL"
 
 EVENTS = Table(
     "events",
@@ -41,8 +44,12 @@ EVENTS = Table(
     Column("model", String(200)),
     UniqueConstraint("rule", "camera", "subject", "started_at", name="one_event_a_condition"),
     Index("events_by_time", "started_at", "id"),
-    Index("events_by_camera", "camera", "started_at", "id"),
-    Index("events_by_kind", "kind", "started_at", "id"),
+    # each with the other columns of filters, so that events that do not match are left out without being read
+    Index("events_by_camera", "camera", "started_at", "id", "kind", "rule", "zone"),
+    Index("events_by_kind", "kind", "started_at", "id", "camera", "rule", "zone"),
+    Index("events_by_rule", "rule", "started_at", "id", "camera", "kind", "zone"),
+    Index("events_by_zone", "zone", "started_at", "id", "camera", "kind", "rule"),
+    Index("open_events", "started_at", "id", sqlite_where=text(IS_OPEN), postgresql_where=text(IS_OPEN)),
 )
 
 DELIVERIES = Table(
@@ -62,6 +69,25 @@ DELIVERIES = Table(
     Column("error", Text),
     UniqueConstraint("event_id", "phase", "receiver", name="one_delivery_a_receiver"),
     Index("deliveries_by_queue", "state", "receiver", "camera", "id"),
+    Index("deliveries_by_state", "state", "id"),
+)
+
+# What events are built on, beside them so that lists of events stay fast. points: events/evidence.py.
+EVIDENCE = Table(
+    "evidence",
+    METADATA,
+    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule", Text),
+    Column("measure", String(16)),
+    Column("points", LargeBinary, nullable=False),
+)
+THUMBNAILS = Table(
+    "thumbnails",
+    METADATA,
+    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("jpeg", LargeBinary, nullable=False),
+    Column("captured_at", Double, nullable=False),
+    Column("blurred", Boolean, nullable=False),
 )
 
 COUNTS = Table(
@@ -73,6 +99,7 @@ COUNTS = Table(
     Column("masks_s", Double, nullable=False),
     Column("most", Integer, nullable=False),
     Column("frames", Integer, nullable=False),
+    Index("counts_by_minute", "minute"),
 )
 
 # Rules as JSON. Those of the origin "api" hold their secrets; those of "file" are for readers, without them.

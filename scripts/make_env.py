@@ -28,6 +28,7 @@ IN_URLS = (
     "REDIS_ADMIN_PASSWORD",
     "REDIS_REPLICA_PASSWORD",
     "JOBS_PASSWORD",
+    "POSTGRES_PASSWORD",
 )
 GENERATED = (*IN_URLS, "MASKWATCH_SESSION_KEY", "MASKWATCH_METRICS_TOKEN", "GRAFANA_PASSWORD")
 LOGIN, LOGIN_HASH = "VIEWER_PASSWORD", "MASKWATCH_PASSWORD_HASH"
@@ -63,7 +64,7 @@ def missing(existing: dict[str, str]) -> dict[str, str]:
     """Return the secrets that these values lack, and the hash of the viewer's password if it does not match.
 
     Raises:
-        BadPassword: a Redis password has characters that a URL cannot contain.
+        BadPassword: a password of Redis or PostgreSQL has characters that a URL cannot contain.
     """
     for name in IN_URLS:
         if not re.fullmatch(r"[A-Za-z0-9._~-]*", existing.get(name, "")):

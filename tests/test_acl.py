@@ -280,8 +280,7 @@ DENIED = {
     "recorder": [
         "INFO",
         "MGET {s0}:pixels:door:1:1",
-        "GET {s0}:pixels:door:1:1",
-        "SET {s0}:watched:door 1",
+        "GET {s0}:watched:door",
         "XLEN {s0}:frames",
         "SET {all}:heartbeat:viewer-1 x",
         "XADD {s0}:frames * a b",
@@ -475,9 +474,9 @@ def labelled(own: Locked, camera: str) -> int:
 
 
 def stored(events: Path) -> int:
-    """Return how many events a database holds; 0 while it has no tables."""
+    """Return how many events with thumbnails a database holds; 0 while it has no tables."""
     with contextlib.closing(sqlite3.connect(events)) as connection, contextlib.suppress(sqlite3.OperationalError):
-        return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM thumbnails").fetchone()[0])
     return 0
 
 
@@ -502,7 +501,7 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     events = tmp_path / "events.db"
     rules = tmp_path / "rules.toml"
     rules.write_text("[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 0\n")
-    recorded = ("--database", f"sqlite:///{events}", "--rules", rules)
+    recorded = ("--database", f"sqlite:///{events}", "--rules", rules, "--thumbnails", "blurred")
     started.append(start(own, processes, "recorder", "record", *recorded, *split))
     started.append(start(own, processes, "camera", "camera", "demo", "--name", "door", "--fps", 10, *split))
     assert started[2].stdout
@@ -517,7 +516,7 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     wait_until(lambda: labelled(own, "broken"), 30, "what was put back is labelled")
     wait_until(lambda: labelled(own, "lost"), 30, "what a killed worker held is taken over")
     snapshot = wait_until(lambda: fetched(f"{page}cameras/door/snapshot.jpg"), 30, "the viewer shows frames")
-    wait_until(lambda: events.exists() and stored(events), 30, "the recorder has events")
+    wait_until(lambda: events.exists() and stored(events), 30, "the recorder has events and their thumbnails")
     metrics = fetched(f"{page}metrics")
     status = read_status(Bus(admin))
     told = {user: len(read_heartbeats(connect(own.url(user)))) for user in USERS}

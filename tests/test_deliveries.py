@@ -10,23 +10,23 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 from conftest import wait_until
+from databases import database, engine, sqlite_engine
 from test_event_store import AT, closed, opened
 
 import maskwatch
-from events.database import open_engine
 from events.deliverer import Deliverer
-from events.locations import sqlite_url
 from events.outbox import MAX_PAUSE_S, Delivery, give_up, list_deliveries
 from events.rule_types import DAY_S, Webhook
 from events.store import Progress, Store
 from events.webhooks import NotAccepted, send
+
+__all__ = ["database", "engine", "sqlite_engine"]
 
 SECRET = "sixteen letters!"  # noqa: S105 -- of the receiver in this file
 
@@ -72,13 +72,6 @@ def receiver() -> Iterator[Receiver]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    found = open_engine(sqlite_url(tmp_path / "events.db"))
-    yield found
-    found.dispose()
 
 
 class Clock:
@@ -180,16 +173,16 @@ def test_pauses_double_up_to_five_minutes_and_end_after_a_day(engine: sa.Engine)
     assert dead.error and "cannot be reached: [Errno 111] Connection refused" in dead.error
 
 
-def test_a_dead_delivery_can_be_replayed(engine: sa.Engine, receiver: Receiver) -> None:
+def test_a_dead_delivery_can_be_replayed(database: str, engine: sa.Engine, receiver: Receiver) -> None:
     hook, clock = webhook(receiver.url), Clock()
     due = deliverer(engine, hook, clock, opened())
     with engine.begin() as connection:
         give_up(connection, AT + DAY_S + 1)
-    database = ["--database", str(engine.url)]
+    where = ["--database", database]
 
-    listed = CliRunner().invoke(maskwatch.cli, ["deliveries", "list", "--state", "dead", *database])
-    replayed = CliRunner().invoke(maskwatch.cli, ["deliveries", "replay", "1", *database])
-    missing = CliRunner().invoke(maskwatch.cli, ["deliveries", "replay", "9", *database])
+    listed = CliRunner().invoke(maskwatch.cli, ["deliveries", "list", "--state", "dead", *where])
+    replayed = CliRunner().invoke(maskwatch.cli, ["deliveries", "replay", "1", *where])
+    missing = CliRunner().invoke(maskwatch.cli, ["deliveries", "replay", "9", *where])
     clock.at = fates(engine)[0].next_at
     due.deliver_due(hook)
 
@@ -201,8 +194,9 @@ def test_a_dead_delivery_can_be_replayed(engine: sa.Engine, receiver: Receiver) 
 
 
 def test_a_receiver_that_hangs_delays_no_other(
-    engine: sa.Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    sqlite_engine: sa.Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = sqlite_engine
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -285,7 +285,7 @@ def test_secrets_are_drawn_once_and_readable_by_their_owner_alone(tmp_path: Path
     second = environment_file(tmp_path / "env")
 
     assert first == second
-    assert len(set(first.values())) == len(first) == 13
+    assert len(set(first.values())) == len(first) == 14
     assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
     assert check_password_hash(decode_hash(first["MASKWATCH_PASSWORD_HASH"]), first["VIEWER_PASSWORD"])
 

@@ -2,58 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
 from pathlib import Path
+from random import Random
+from typing import Any
 
-import pytest
 import sqlalchemy as sa
-from test_event_store import AT, OFFICE, active, closed, opened, stored
+from databases import database, engine
+from test_event_store import AT, OFFICE, active, closed, event, opened, stored
 
-from events.database import open_engine
-from events.locations import sqlite_url
+from events.database import update_schema
+from events.event_types import EventEvidence
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
-from events.retention import MB, tidy, used_bytes
+from events.retention import MB, tidy
 from events.rule_types import DAY_S
 from events.store import Progress
-from events.tables import COUNTS
+from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
+from events.thumbnails import Thumbnail
 
-MANY = 5_000
+__all__ = ["database", "engine"]
 
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    found = open_engine(sqlite_url(tmp_path / "events.db"))
-    yield found
-    found.dispose()
+START, STEP = 10_000, 100  # events that fill a database, and those that come between two looks at it
+JPEG = Thumbnail(jpeg=b"a jpeg", captured_at=AT, blurred=True)
 
 
-def test_what_is_older_than_the_days_goes_with_its_deliveries_and_counts(engine: sa.Engine) -> None:
+def fill(engine: sa.Engine, first: int, count: int) -> None:
+    """Write events that have ended, in the order of time, with deliveries and evidence, and pictures of some."""
+    random, numbers = Random(first), range(first, first + count)
+    ids = {number: f"{number * 2_654_435_761 % 2**64:032x}" for number in numbers}  # in another order, as real ones are
+    rows: dict[sa.Table, list[dict[str, Any]]] = {
+        EVENTS: [_event_row(number, ids[number]) for number in numbers],
+        DELIVERIES: [_delivery_row(number, ids[number]) for number in numbers],
+        EVIDENCE: [{"event_id": one, "rule": "{}", "points": random.randbytes(200)} for one in ids.values()],
+    }
+    pictures = [(one, random.randbytes(9_000)) for number, one in ids.items() if number % 20 == 0]
+    rows[THUMBNAILS] = [{"event_id": one, "jpeg": jpeg, "captured_at": AT, "blurred": True} for one, jpeg in pictures]
+    with engine.begin() as connection:
+        for table, values in rows.items():
+            connection.execute(sa.insert(table), values)
+
+
+def _event_row(number: int, event_id: str) -> dict[str, Any]:
+    one = closed(number, id=event_id).event
+    return {name: getattr(one, name) for name in one.__struct_fields__}
+
+
+def _delivery_row(number: int, event_id: str) -> dict[str, Any]:
+    times = {"created_at": AT, "next_at": AT, "finished_at": AT}
+    return times | {
+        "event_id": event_id,
+        "phase": "closed",
+        "receiver": "office",
+        "camera": "door",
+        "body": "x" * 400,
+        "state": "delivered",
+        "attempts": number % 3,
+    }
+
+
+def visible_bytes(engine: sa.Engine) -> int:
+    """Return what a user sees: the size of the file, or of PostgreSQL's database."""
+    if engine.dialect.name == "sqlite":
+        return Path(str(engine.url.database)).stat().st_size
+    with engine.begin() as connection:
+        return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+
+def count(engine: sa.Engine, table: sa.Table) -> int:
+    with engine.begin() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def no_pause(_seconds: float) -> None:
+    """Go on at once."""
+
+
+def test_what_is_older_than_the_days_goes_with_all_that_belongs_to_it(engine: sa.Engine) -> None:
     store = active(engine, "one", OFFICE)
     counts = {"door": {int(AT // 60): MinuteCount(frames=1), int(AT // 60) + 1_440: MinuteCount(frames=2)}}
-    store.write(Progress(changes=[opened(1), closed(1), closed(DAY_S), opened(2)], counts=counts), AT)
+    pictures = {event(number).id: JPEG for number in (1, 2)}
+    changes = [opened(1), closed(1), closed(DAY_S), opened(2)]
+    store.write(Progress(changes=changes, counts=counts, thumbnails=pictures), AT)
 
-    removed = tidy(engine, keep_days=7, keep_mb=100, at=AT + 7.5 * DAY_S, now=AT)
+    removed = tidy(engine, keep_days=7, keep_mb=100, at=AT + 7.5 * DAY_S, now=AT, pause=no_pause)
 
     assert removed == 1
     assert [one.subject for one in stored(engine)] == [str(DAY_S), "2"]
     with engine.begin() as connection:
         assert len(list_deliveries(connection)) == 2
         assert [row.frames for row in connection.execute(sa.select(COUNTS))] == [2]
+    assert (count(engine, EVIDENCE), count(engine, THUMBNAILS)) == (2, 1)
 
 
-def test_the_oldest_events_of_a_database_that_is_too_large_go_until_it_is_small_enough(engine: sa.Engine) -> None:
-    store = active(engine)
-    store.write(Progress(changes=[*(closed(number) for number in range(MANY)), opened(MANY)]), AT)
-    file = Path(str(engine.url.database))
+def test_a_database_that_grows_stays_within_five_percent_of_what_was_set(engine: sa.Engine) -> None:
+    active(engine)
+    empty = visible_bytes(engine) if engine.dialect.name == "postgresql" else 0  # its own tables come on top
+    fill(engine, 0, START)
+    limit_mb, sizes = (visible_bytes(engine) - empty) / MB, []
 
-    removed = [tidy(engine, keep_days=9, keep_mb=1, at=AT, now=AT) for _ in range(4)]
+    for number in range(START, START + 8 * STEP, STEP):
+        fill(engine, number, STEP)
+        tidy(engine, keep_days=9, keep_mb=limit_mb, at=AT, now=AT, pause=no_pause)
+        sizes.append((visible_bytes(engine) - empty) / MB / limit_mb)
 
-    kept = stored(engine)
+    assert max(sizes) <= 1.05, sizes
+    assert min(sizes) >= 0.95, sizes
+    assert stored(engine)[0].subject == str(START + 8 * STEP - 1)
+    assert count(engine, EVENTS) == count(engine, DELIVERIES) == count(engine, EVIDENCE)
+
+
+def test_a_database_shrinks_when_a_smaller_size_is_set_and_open_events_stay(engine: sa.Engine) -> None:
+    active(engine).write(Progress(changes=[opened(1)]), AT)
+    empty = visible_bytes(engine) if engine.dialect.name == "postgresql" else 0
+    fill(engine, 10, 6_000)
+
+    removed = tidy(engine, keep_days=9, keep_mb=3, at=AT, now=AT, pause=no_pause)
+
+    assert removed > 2_000
+    assert (visible_bytes(engine) - empty) / MB <= 1.05 * 3
+    assert count(engine, EVENTS) == 6_001 - removed
     with engine.begin() as connection:
-        assert used_bytes(connection) <= MB
-    assert removed[0] > 0
-    assert removed[-1] == 0
-    assert len(kept) == min(MANY + 1 - sum(removed), 100)
-    assert kept[0].subject == str(MANY)
-    assert file.stat().st_size < 1.2 * MB
+        assert connection.execute(sa.select(EVENTS.c.id).where(EVENTS.c.ended_at.is_(None))).scalar() == event(1).id
+
+
+def test_a_recorder_writes_while_many_events_are_removed(engine: sa.Engine) -> None:
+    store = active(engine)
+    fill(engine, 10, 3_000)
+    paused, written = threading.Event(), threading.Event()
+
+    def pause(_seconds: float) -> None:
+        paused.set()
+        assert written.wait(30)
+
+    thread = threading.Thread(target=lambda: tidy(engine, keep_days=9, keep_mb=1, at=AT, now=AT, pause=pause))
+    thread.start()
+    assert paused.wait(30)
+    left = count(engine, EVENTS)
+    store.write(Progress(changes=[opened(1)], evidence={event(1).id: EventEvidence()}), AT)
+    written.set()
+    thread.join()
+
+    assert left > 2_000
+    assert count(engine, EVENTS) < left
+
+
+def test_a_database_without_events_has_nothing_to_remove(engine: sa.Engine) -> None:
+    update_schema(engine)
+
+    assert tidy(engine, keep_days=9, keep_mb=1, at=AT, now=AT, pause=no_pause) == 0

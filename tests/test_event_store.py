@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from databases import database, engine, sqlite_engine
 from event_scenes import Person, scene
 
 from events.camera_watch import CameraWatch
@@ -26,15 +25,10 @@ from events.rule_types import Webhook
 from events.store import LEASE_S, LeaseLost, Progress, Store
 from events.tables import COUNTS, METADATA
 
+__all__ = ["database", "engine", "sqlite_engine"]
+
 OFFICE = Webhook(name="office", url="https://example.com/", secret="sixteen letters!")
 AT = 1_700_000_000.0
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    found = open_engine(sqlite_url(tmp_path / "data" / "events.db"))
-    yield found
-    found.dispose()
 
 
 def event(number: int = 1, **values: object) -> Event:
@@ -187,15 +181,18 @@ def test_a_database_that_cannot_be_used_is_away_until_it_can(content: bytes, tmp
     engine.dispose()
 
 
+IMPATIENT = {"sqlite": {"timeout": 0.05}, "postgresql": {"options": "-c lock_timeout=50ms"}}
+
+
 def test_a_database_that_somebody_locks_is_away_meanwhile(engine: sa.Engine) -> None:
     store = active(engine)
-    impatient = sa.create_engine(engine.url, connect_args={"timeout": 0.05})
-    other = sqlite3.connect(str(engine.url.database), isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    impatient = sa.create_engine(engine.url, connect_args=IMPATIENT[engine.dialect.name])
 
-    with pytest.raises(DatabaseAway, match="locked"):
-        Store(impatient, "two", []).take_over(AT + 60)
-    other.close()
+    with engine.begin() as other:
+        if engine.dialect.name == "postgresql":
+            other.exec_driver_sql("LOCK TABLE lease")
+        with pytest.raises(DatabaseAway, match="lock"):
+            Store(impatient, "two", []).take_over(AT + 60)
     store.write(Progress(changes=[opened()]), AT)
 
     assert stored(engine) == [event()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "stored_rules"
-down_revision = "0001"
+revision = "0003_stored_rules"
+down_revision = "0002_evidence"
 branch_labels = None
 depends_on = None
 

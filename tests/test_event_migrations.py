@@ -1,0 +1,92 @@
+"""A database that an earlier version has written is brought up to date, and keeps what is in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from databases import database, engine
+from test_event_store import stored
+
+from events.database import MIGRATIONS, update_schema
+from events.event_types import Change, EventEvidence
+from events.evidence import read_evidence
+from events.outbox import list_deliveries
+from events.store import Progress, Store
+from events.tables import METADATA
+from events.thumbnails import read_thumbnail
+
+__all__ = ["database", "engine"]
+
+ROWS = Path(__file__).with_name("first_schema_rows.json")  # written by the version that had the first schema
+BASE64 = "base64:"
+
+
+def first_rows() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each table as the first schema has them."""
+    tables = json.loads(ROWS.read_text())
+    return {name: [{key: _value(one) for key, one in row.items()} for row in rows] for name, rows in tables.items()}
+
+
+def _value(stored_value: Any) -> Any:
+    if isinstance(stored_value, str) and stored_value.startswith(BASE64):
+        return base64.b64decode(stored_value.removeprefix(BASE64))
+    return stored_value
+
+
+def make_first_database(engine: sa.Engine) -> None:
+    """Create the first schema, and fill it."""
+    Path(str(engine.url.database)).parent.mkdir(exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        first = sa.MetaData()
+        first.reflect(connection)
+        connection.execute(sa.delete(first.tables["lease"]))
+        for table in first.sorted_tables:
+            if rows := first_rows().get(table.name):
+                connection.execute(sa.insert(table), rows)
+
+
+def test_all_rows_of_the_first_schema_survive(engine: sa.Engine) -> None:
+    make_first_database(engine)
+
+    update_schema(engine)
+
+    before = first_rows()
+    with engine.begin() as connection:
+        after = {
+            name: [dict(row._mapping) for row in connection.execute(sa.select(METADATA.tables[name]))]
+            for name in before
+        }
+    assert min(len(rows) for rows in before.values()) > 0
+    for name, rows in before.items():
+        found = [{key: row[key] for key in rows[0]} for row in after[name]]
+        assert sorted(found, key=str) == sorted(rows, key=str), name
+
+
+def test_a_recorder_continues_in_a_database_of_the_first_schema(engine: sa.Engine) -> None:
+    make_first_database(engine)
+    store = Store(engine, "two", [])
+
+    snapshot = store.take_over(1_700_000_000.0)
+    (open_one,) = [one for one in stored(engine) if one.ended_at is None]
+    ended = msgspec.structs.replace(open_one, ended_at=open_one.started_at + 9)
+    evidence = EventEvidence(rule="{}", measure="confidence", points=[(open_one.started_at, 0.9)])
+    store.write(Progress(changes=[Change(phase="closed", event=ended, evidence=evidence)]), 1_700_000_001.0)
+
+    assert snapshot is not None
+    assert snapshot.positions == {"{s0}:results": b"1700000000000-7"}
+    with engine.begin() as connection:
+        assert read_evidence(connection, ended.id) == evidence
+        assert read_thumbnail(connection, ended.id) is None
+        assert len(list_deliveries(connection)) == len(first_rows()["deliveries"])
+    assert ended in stored(engine)
