@@ -49,7 +49,7 @@ VIEW = (
     *("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key"),
     *("tokens", "label_redis", "jobs_redis"),
 )
-RECORD = ("rules", "database", "keep_days", "keep_mb")
+RECORD = ("rules", "database", "keep_days", "keep_mb", "thumbnails")
 
 
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
+import msgspec
 from msgspec import Struct
 
 from events import rules as looks
-from events.conditions import Evidence, RuleState, Source, release, see
-from events.event_types import Change
+from events.conditions import Evidence, RuleState, Source, open_evidence, release, see
+from events.event_types import Change, EventEvidence
 from events.minute_counts import MinuteCounts
 from events.rule_types import CameraBack, CameraRule, Point, Rule, RuleSet
 from events.rules import MAX_STEP_S, Seen
 from events.schedule import in_force
 from pipeline.bus.messages import FrameResult
 from pipeline.bus.status import State
-from pipeline.vision.tracks import FaceTracker, TrackerState
+from pipeline.vision.tracks import FaceTracker, TrackedFace, TrackerState
 
 RELEASE_S = 1.0  # a condition that was not seen in frames for longer has ended
 SILENT_S = 5.0  # a camera without new results for longer shows nothing any more
@@ -49,11 +50,13 @@ class CameraWatch:
 
     Attributes:
         counts: what it has counted since the counts were last taken.
+        faces: of the last frame.
     """
 
     def __init__(self, camera: str, rules: RuleSet, state: CameraState | None = None) -> None:
         self.camera = camera
         self.counts = MinuteCounts()
+        self.faces: Sequence[TrackedFace] = ()
         self._state = state or CameraState()
         self._tracker = FaceTracker(self._state.tracker)
         self._heard = False  # a result came since the last poll
@@ -61,12 +64,29 @@ class CameraWatch:
         self._timezone = ZoneInfo(rules.timezone)
         self._polygons: dict[str, list[Point]] = {one.name: one.polygon for one in rules.zones if one.camera == camera}
         self._rules = [rule for rule in rules.rules if self._is_for_us(rule)]
+        self._settings = {rule.name: msgspec.json.encode(rule).decode() for rule in self._rules}
 
     @property
     def state(self) -> CameraState:
         """All that another watch needs to continue; encode it before the next change."""
         self._state.tracker = self._tracker.state
         return self._state
+
+    def is_at(self, result: FrameResult) -> bool:
+        """Return whether this result was the last one that counted."""
+        return (self._state.start, self._state.seq) == (result.start, result.seq)
+
+    def may_open(self) -> bool:
+        """Return whether something holds before the camera whose event has not opened yet."""
+        conditions = [one for state in self._state.rules.values() for one in state.conditions.values()]
+        return any(condition.opened_at is None for condition in conditions)
+
+    def open_evidence(self) -> dict[str, EventEvidence]:
+        """Return what the open events of this camera are built on until now, by event ID."""
+        found: dict[str, EventEvidence] = {}
+        for rule in self._rules:
+            found |= open_evidence(self._source(rule), self._rule_state(rule))
+        return found
 
     def close_removed(self) -> list[Change]:
         """Return the events that close because their rules are no longer there."""
@@ -90,7 +110,7 @@ class CameraWatch:
             changes = self._release_faces(float("inf"))
         step_s = min(max(at - state.captured_at, 0.0), MAX_STEP_S)
         state.start, state.seq, state.captured_at = result.start, result.seq, at
-        faces = self._tracker.update(result.faces, at)
+        faces = self.faces = self._tracker.update(result.faces, at)
         seen = Seen(at=at, step_s=step_s, size=(result.width, result.height), faces=faces, model=result.model)
         self.counts.add(seen)
         return [*changes, *(change for rule in self._rules for change in self._apply(rule, seen))]
@@ -139,7 +159,13 @@ class CameraWatch:
         return self._state.rules.setdefault(rule.name, RuleState(kind=_Kind(rule).kind, zone=zone))
 
     def _source(self, rule: Rule) -> Source:
-        return Source(rule=rule.name, camera=self.camera, hold_s=looks.hold_s(rule), cooldown_s=rule.cooldown_s)
+        return Source(
+            rule=rule.name,
+            camera=self.camera,
+            hold_s=looks.hold_s(rule),
+            cooldown_s=rule.cooldown_s,
+            settings=self._settings[rule.name],
+        )
 
     def _in_force(self, rule: Rule, at: float) -> bool:
         return in_force(rule.hours, rule.weekdays, self._timezone, at)
@@ -168,7 +194,7 @@ class CameraWatch:
         if away_s < rule.seconds or not self._in_force(rule, at):
             return []
         state = self._rule_state(rule)
-        source = Source(rule=rule.name, camera=self.camera, hold_s=0.0, cooldown_s=rule.cooldown_s)
+        source = msgspec.structs.replace(self._source(rule), hold_s=0.0)
         opened = see(source, state, {"": Evidence()}, at)
         return [*opened, *release(source, state, float("inf"), ended_at=at)]
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
-from events.event_types import Change, Event, Phase, event_id
+from events.event_types import Change, Event, EventEvidence, Measure, Phase, event_id
+from events.series import Series
 
 Bucket = tuple[float, float, float]  # when it begins, seconds of people in it, seconds of masks
 
@@ -24,12 +26,21 @@ class Evidence(Struct, frozen=True, kw_only=True):
     share: float | None = None
     model: str | None = None
 
+    @property
+    def measured(self) -> tuple[Measure, float] | None:
+        """What an event is about, and its value; None for the state of a camera."""
+        if self.share is not None:
+            return "share", self.share
+        if self.track is not None and self.confidence is not None:
+            return "confidence", self.confidence
+        return ("people", float(self.people)) if self.people else None
+
 
 class Condition(Struct, kw_only=True):
     """A condition that holds.
 
     began_at: when it was first seen, from which its duration counts. seen_at: when it was last seen.
-    opened_at: when its event opened; None before.
+    opened_at: when its event opened; None before. series: how it went.
     """
 
     evidence: Evidence
@@ -37,6 +48,7 @@ class Condition(Struct, kw_only=True):
     began_at: float
     seen_at: float
     opened_at: float | None = None
+    series: Series = msgspec.field(default_factory=Series)
 
 
 class RuleState(Struct, kw_only=True):
@@ -54,12 +66,16 @@ class RuleState(Struct, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Whose conditions they are, and how long one must hold, and its rule's pause between two events, in seconds."""
+    """Whose conditions they are, and how long one must hold, and its rule's pause between two events, in seconds.
+
+    settings: the rule as JSON; None for one that is no longer there.
+    """
 
     rule: str
     camera: str
     hold_s: float
     cooldown_s: float
+    settings: str | None = None
 
 
 def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: float) -> list[Change]:
@@ -73,6 +89,8 @@ def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: flo
             state.conditions[subject] = condition
         condition.evidence = _worse(condition.evidence, evidence)
         condition.seen_at = max(condition.seen_at, at)
+        if measured := evidence.measured:
+            condition.series.add(at, measured[1])
         if condition.opened_at is None and _may_open(source, state, condition, at):
             condition.opened_at = state.opened_at = at
             changes.append(_change("opened", source, state, subject, condition))
@@ -93,6 +111,15 @@ def release(source: Source, state: RuleState, unseen_since: float, ended_at: flo
         if condition.opened_at is not None:
             changes.append(_change("closed", source, state, subject, condition, ended_at or condition.seen_at))
     return changes
+
+
+def open_evidence(source: Source, state: RuleState) -> dict[str, EventEvidence]:
+    """Return what the open events of a rule are built on until now, by event ID."""
+    return {
+        event_id(source.rule, source.camera, subject, condition.since): _evidence(source, condition)
+        for subject, condition in state.conditions.items()
+        if condition.opened_at is not None
+    }
 
 
 def _may_open(source: Source, state: RuleState, condition: Condition, at: float) -> bool:
@@ -140,4 +167,10 @@ def _change(
         share=evidence.share,
         model=evidence.model,
     )
-    return Change(phase=phase, event=event)
+    return Change(phase=phase, event=event, evidence=_evidence(source, condition))
+
+
+def _evidence(source: Source, condition: Condition) -> EventEvidence:
+    measured = condition.evidence.measured
+    points = list(condition.series.points)
+    return EventEvidence(rule=source.settings, measure=measured[0] if measured else None, points=points)

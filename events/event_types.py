@@ -7,7 +7,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from events.series import Point
+
 Phase = Literal["opened", "closed"]
+Measure = Literal["confidence", "people", "share"]
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -36,11 +39,25 @@ class Event(Struct, frozen=True, kw_only=True):
     model: str | None = None
 
 
+class EventEvidence(Struct, frozen=True, kw_only=True):
+    """Why an event opened, and how it went.
+
+    rule: the rule's settings at that time, as JSON; None if they are not known any more.
+    measure: what the points are values of; None for events about a camera's state, which have no points.
+    points: when, and the value then, in the order of time. See events/series.py for how many.
+    """
+
+    rule: str | None = None
+    measure: Measure | None = None
+    points: list[Point] = []
+
+
 class Change(Struct, frozen=True, kw_only=True):
-    """An event as it is once it has opened or closed."""
+    """An event as it is once it has opened or closed, and what it is built on until then."""
 
     phase: Phase
     event: Event
+    evidence: EventEvidence = EventEvidence()
 
 
 def event_id(rule: str, camera: str, subject: str, started_at: float) -> str:

@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
-from events.event_types import Change
+from events.event_types import Change, EventEvidence
 from events.retention import tidy
 from events.rule_file import load_rules
 from events.rule_types import RuleSet
 from events.store import LeaseLost, Progress, Snapshot, Store
+from events.thumbnailer import Thumbnailer
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.status import read_cameras
@@ -36,6 +37,7 @@ STANDBY_INTERVAL_S = 1.0  # how often a recorder that stands by tries to take ov
 RETRY_INTERVAL_S = 0.5  # ... and one whose database is away asks again
 WRITE_INTERVAL_S = 1.0  # longest time between two writes, which renew the lease; events are written at once
 TIDY_INTERVAL_S = 60.0  # how often old deliveries and events are looked for
+EVIDENCE_INTERVAL_S = 5.0  # between two writes of how an event that is open goes
 FOLLOW_INTERVAL_S = 0.1  # between two reads: results of many cameras come together
 ACTIVE = "active"
 STANDS_BY = "stands by: another recorder is active"
@@ -51,7 +53,9 @@ def main(settings: Settings) -> int:
     engine = open_engine(settings.database)
     with worker_context("recorder", settings) as context:
         deliverer = Deliverer(engine, rules.webhooks)
-        recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer)
+        thumbnailer = Thumbnailer(context, blurred=settings.thumbnails == "blurred")
+        wanted = None if settings.thumbnails == "none" else thumbnailer
+        recorder = Recorder(context, rules, Store(engine, context.id, rules.webhooks), deliverer, wanted)
         deliverer.start()
         tidy_at = 0.0
         while context.should_run():
@@ -76,8 +80,16 @@ def _tidy(context: WorkerContext, settings: Settings, engine: sa.Engine) -> None
 class Recorder:
     """One recorder, active or standing by."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, deliverer: Deliverer) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        rules: RuleSet,
+        store: Store,
+        deliverer: Deliverer,
+        thumbnailer: Thumbnailer | None = None,
+    ) -> None:
         self._context = context
+        self._thumbnailer = thumbnailer
         self._rules = rules
         self._store = store
         self._deliverer = deliverer
@@ -115,7 +127,7 @@ class Recorder:
             self._report(STANDS_BY)
             self._context.wait(STANDBY_INTERVAL_S)
             return
-        self._session = _Session(self._context, self._rules, self._store, snapshot)
+        self._session = _Session(self._context, self._rules, self._store, snapshot, self._thumbnailer)
         self._report(ACTIVE)
         self._deliverer.is_active.set()
 
@@ -136,8 +148,16 @@ class Recorder:
 class _Session:
     """The time in which a recorder is active."""
 
-    def __init__(self, context: WorkerContext, rules: RuleSet, store: Store, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        rules: RuleSet,
+        store: Store,
+        snapshot: Snapshot,
+        thumbnailer: Thumbnailer | None,
+    ) -> None:
         self._context = context
+        self._thumbnailer = thumbnailer
         self._rules = rules
         self._store = store
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
@@ -147,6 +167,7 @@ class _Session:
             self._note(watch, watch.close_removed())
         self._consumer = ResultConsumer(context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=snapshot.positions)
         self._write_at = 0.0  # on the monotonic clock: at once, so that there is a position to continue from
+        self._evidence_at = context.clock.monotonic() + EVIDENCE_INTERVAL_S
 
     def step(self) -> None:
         """Take the results that are there; write when something happened, or a second has passed."""
@@ -172,6 +193,8 @@ class _Session:
             states={name: self._watches[name].state for name in self._changed},
             changes=self._changes,
             counts={name: self._watches[name].counts.take() for name in self._changed},
+            evidence=self._due_evidence(),
+            thumbnails=self._thumbnailer.take() if self._thumbnailer else {},
         )
         self._store.write(progress, self._context.clock.now())
         for change in self._changes:
@@ -187,8 +210,20 @@ class _Session:
         if result.camera.startswith(FILE_PREFIX):
             return
         watch = self._watch(result.camera)
-        self._note(watch, watch.add(result))
+        changes = watch.add(result)
+        self._note(watch, changes)
+        if self._thumbnailer and watch.is_at(result):
+            self._thumbnailer.add(watch, result, changes)
         self._context.count("results")
+
+    def _due_evidence(self) -> dict[str, EventEvidence]:
+        """Return what open events are built on, if it was not written for a while."""
+        now, found = self._context.clock.monotonic(), dict[str, EventEvidence]()
+        if now >= self._evidence_at:
+            self._evidence_at = now + EVIDENCE_INTERVAL_S
+            for watch in self._watches.values():
+                found |= watch.open_evidence()
+        return found
 
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}

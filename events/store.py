@@ -15,11 +15,13 @@ import sqlalchemy as sa
 
 from events.camera_watch import CameraState
 from events.database import database_errors, update_schema
-from events.event_types import Change, Event
+from events.event_types import Change, Event, EventEvidence
+from events.evidence import add_evidence, update_evidence
 from events.minute_counts import MinuteCount
 from events.outbox import add_deliveries
 from events.rule_types import Webhook
 from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS
+from events.thumbnails import Thumbnail, add_thumbnail
 
 LEASE_S = 3.0  # a recorder that has written nothing for longer may be replaced
 MAX_AHEAD_S = 60.0  # a lease that ends later than that is of a time before the clock was set back
@@ -39,12 +41,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a recorder has found since it last wrote, and where it is now. counts: by camera and Unix minute."""
+    """What a recorder has found since it last wrote, and where it is now.
+
+    counts: by camera and Unix minute. evidence, thumbnails: of events that are open, by event ID.
+    """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)
     states: Mapping[str, CameraState] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     counts: Mapping[str, Mapping[int, MinuteCount]] = field(default_factory=dict)
+    evidence: Mapping[str, EventEvidence] = field(default_factory=dict)
+    thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
 
 
 class Store:
@@ -92,7 +99,12 @@ class Store:
                 raise LeaseLost
             for change in progress.changes:
                 if _write_event(connection, change):
+                    add_evidence(connection, change.event.id, change.evidence)
                     add_deliveries(connection, change, self._webhooks, self._now())
+            for event_id, evidence in progress.evidence.items():
+                update_evidence(connection, event_id, evidence)
+            for event_id, thumbnail in progress.thumbnails.items():
+                add_thumbnail(connection, event_id, thumbnail)
             for camera, minutes in progress.counts.items():
                 for minute, count in minutes.items():
                     _add_count(connection, camera, minute, count)

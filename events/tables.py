@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -62,6 +63,24 @@ DELIVERIES = Table(
     Column("error", Text),
     UniqueConstraint("event_id", "phase", "receiver", name="one_delivery_a_receiver"),
     Index("deliveries_by_queue", "state", "receiver", "camera", "id"),
+)
+
+# What events are built on, beside them so that lists of events stay fast. points: events/evidence.py.
+EVIDENCE = Table(
+    "evidence",
+    METADATA,
+    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule", Text),
+    Column("measure", String(16)),
+    Column("points", LargeBinary, nullable=False),
+)
+THUMBNAILS = Table(
+    "thumbnails",
+    METADATA,
+    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("jpeg", LargeBinary, nullable=False),
+    Column("captured_at", Double, nullable=False),
+    Column("blurred", Boolean, nullable=False),
 )
 
 COUNTS = Table(

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 from event_scenes import BEGIN, FPS, Person, result, scene
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.camera_watch import CameraState, CameraWatch
@@ -134,6 +134,7 @@ def test_the_order_of_results_may_be_wrong_without_an_event_more() -> None:
     assert seconds(event.started_at) == pytest.approx(0, abs=0.2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 299), max_size=8))
 def test_a_watch_that_is_stored_and_continued_finds_the_same(stops: list[int]) -> None:
     rules = parse_rules(NO_MASK + "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\n")

@@ -138,6 +138,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     keep_days: Annotated[float, Meta(gt=0, le=36_500, description="how long events and counts are kept")] = 90.0
     keep_mb: Annotated[float, Meta(ge=1, description="size above which the oldest events are removed")] = 1_000.0
+    thumbnails: Annotated[
+        Literal["none", "blurred", "plain"],
+        Meta(description="a small picture of each event about faces; blurred: no face in it can be recognized"),
+    ] = "none"
     record: Annotated[bool, Meta(description="record events")] = True
 
     detectors: Annotated[Workers | None, Meta(description="detection workers to start")] = None
