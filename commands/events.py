@@ -45,11 +45,13 @@ def events(
     **values: Any,
 ) -> None:
     """List events, newest first."""
-    from events.event_list import describe_event, list_events
+    from events.event_list import describe_event
+    from events.reading import EventFilter, read_events
 
     begin, end = (None if one is None else one.timestamp() for one in (since, until))
+    wanted = EventFilter(camera=camera, kind=kind, since=begin, until=end)
     with database(values) as connection:
-        for event in list_events(connection, camera=camera, kind=kind, since=begin, until=end, limit=limit):
+        for event in read_events(connection, wanted, limit=limit).events:
             click.echo(msgspec.json.encode(event).decode() if as_json else describe_event(event))
 
 

@@ -17,6 +17,7 @@ from commands.shared import (
     RECORD,
     VIEW,
     check_camera_name,
+    check_database,
     check_recording,
     parsed_source,
     process_settings,
@@ -93,6 +94,7 @@ def view(**values: Any) -> None:
 
     settings = process_settings(values)
     check_access(settings)
+    check_database(settings)
     run_process(lambda: process.main(settings, job_listing(settings)), PortInUse)
 
 

@@ -47,7 +47,7 @@ CAMERA = (
 )
 VIEW = (
     *("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key"),
-    *("tokens", "label_redis", "jobs_redis"),
+    *("tokens", "label_redis", "jobs_redis", "database"),
 )
 RECORD = ("rules", "database", "keep_days", "keep_mb", "thumbnails")
 
@@ -155,13 +155,22 @@ def check_models(settings: Settings) -> None:
 
 def check_recording(settings: Settings) -> None:
     """End with status 2 and one line when the rules or the URL of the database cannot be used."""
-    from events.locations import BadDatabase, database_url
     from events.rule_file import BadRules, load_rules
 
+    check_database(settings)
     try:
         load_rules(Path(settings.rules) if settings.rules else None)
+    except BadRules as error:
+        fail(str(error), 2)
+
+
+def check_database(settings: Settings) -> None:
+    """End with status 2 and one line when the URL of the database of events cannot be used."""
+    from events.locations import BadDatabase, database_url
+
+    try:
         database_url(settings.database)
-    except (BadRules, BadDatabase) as error:
+    except BadDatabase as error:
         fail(str(error), 2)
 
 

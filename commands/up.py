@@ -46,7 +46,7 @@ FILE_AND_NETWORK = ("loop", "rtsp_transport", "hwaccel")  # settings of sources 
 
 @click.command()
 @setting_options(
-    *(*STARTERS, *VIEW, "record", *RECORD, *PIPELINE),
+    *dict.fromkeys((*STARTERS, *VIEW, "record", *RECORD, *PIPELINE)),
     *(name for name in CAMERA if name not in FILE_AND_NETWORK),
 )
 def demo(**values: Any) -> None:
@@ -63,7 +63,7 @@ def demo(**values: Any) -> None:
     metavar="NAME=SOURCE",
     help="A camera; may be given several times. Without it: MASKWATCH_CAMERAS, separated by spaces.",
 )
-@setting_options(*STARTERS, *VIEW, "record", *RECORD, *PIPELINE, *CAMERA)
+@setting_options(*dict.fromkeys((*STARTERS, *VIEW, "record", *RECORD, *PIPELINE, *CAMERA)))
 def up(cameras: tuple[str, ...], **values: Any) -> None:
     """Run everything on this machine with your own cameras."""
     settings = shared.prepare_process(values)

@@ -27,23 +27,34 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCHEMA_LOCK = 6_273_911  # of PostgreSQL, while a recorder changes the schema; any number that is ours alone
 BUSY_TIMEOUT_S = 5.0  # how long SQLite waits for another process' transaction
+# How SQLite begins a transaction, and what a connection sets. Setting auto_vacuum waits for other writers.
+WRITING = ("BEGIN IMMEDIATE", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "foreign_keys = ON")
+READING = ("BEGIN", "query_only = ON")
+QUICK_BUSY_TIMEOUT_S = 1.0  # ... where somebody waits for the answer
 POSTGRESQL = {
     "connect_timeout": 3,
     "tcp_user_timeout": 5_000,  # ms
     "options": "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
 }
+QUICK_POSTGRESQL = {
+    "connect_timeout": 2,
+    "tcp_user_timeout": 3_000,  # ms
+    "options": "-c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s",
+}
+POOL_TIMEOUT_S, QUICK_POOL_TIMEOUT_S = 30.0, 2.0  # how long to wait for a connection that others use
 
 
 class DatabaseAway(Exception):
     """The database does not answer, or not as it should; says why."""
 
 
-def open_engine(url: str | None, *, read_only: bool = False) -> sa.Engine:
+def open_engine(url: str | None, *, read_only: bool = False, quick: bool = False) -> sa.Engine:
     """Return an engine, which connects when it is first used.
 
     Args:
         url: None for the default one.
-        read_only: for commands that only list: their transactions do not wait for those of others.
+        read_only: for those that only list: their transactions do not wait for those of others.
+        quick: for answers that somebody waits for: an error comes within a few seconds.
 
     Raises:
         BadDatabase: the URL names no SQLite file and no PostgreSQL, or a driver is missing.
@@ -55,12 +66,17 @@ def open_engine(url: str | None, *, read_only: bool = False) -> sa.Engine:
     except (ArgumentError, ValueError) as error:
         raise BadDatabase(f"--database: this URL cannot be parsed; {WANTED}") from error
     if parsed.drivername == "sqlite":
-        engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
-        _prepare_sqlite(engine, "BEGIN" if read_only else "BEGIN IMMEDIATE")
+        # without a pool each connection opens the file that is there now
+        busy_s, pool = (QUICK_BUSY_TIMEOUT_S, sa.NullPool) if quick else (BUSY_TIMEOUT_S, None)
+        engine = sa.create_engine(parsed, connect_args={"timeout": busy_s}, poolclass=pool)
+        _prepare_sqlite(engine, *(READING if read_only else WRITING))
         return engine
     try:
         return sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"), connect_args=POSTGRESQL, pool_pre_ping=True
+            parsed.set(drivername="postgresql+psycopg"),
+            connect_args=QUICK_POSTGRESQL if quick else POSTGRESQL,
+            pool_pre_ping=True,
+            pool_timeout=QUICK_POOL_TIMEOUT_S if quick else POOL_TIMEOUT_S,
         )
     except ModuleNotFoundError as error:
         raise BadDatabase("--database: PostgreSQL needs a driver; run: pip install 'psycopg[binary]'") from error
@@ -103,13 +119,13 @@ def database_errors() -> Iterator[None]:
         raise DatabaseAway(lines[0]) from error
 
 
-def _prepare_sqlite(engine: sa.Engine, begin: str) -> None:
+def _prepare_sqlite(engine: sa.Engine, begin: str, *pragmas: str) -> None:
     """Let transactions begin with our own statement, and set what a file and a connection need."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "foreign_keys = ON"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -1,40 +1,10 @@
-"""List events of the database, and describe one in a line."""
+"""Describe an event in a line."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import sqlalchemy as sa
-
 from events.event_types import Event
-from events.tables import EVENTS
-
-
-def list_events(
-    connection: sa.Connection,
-    *,
-    camera: str | None = None,
-    kind: str | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    limit: int = 100,
-) -> list[Event]:
-    """Return the newest events, newest first.
-
-    Args:
-        camera, kind: None for all.
-        since, until: when they began, Unix seconds; None for any time.
-    """
-    query = sa.select(EVENTS).order_by(EVENTS.c.started_at.desc(), EVENTS.c.id.desc()).limit(limit)
-    if camera is not None:
-        query = query.where(EVENTS.c.camera == camera)
-    if kind is not None:
-        query = query.where(EVENTS.c.kind == kind)
-    if since is not None:
-        query = query.where(EVENTS.c.started_at >= since)
-    if until is not None:
-        query = query.where(EVENTS.c.started_at < until)
-    return [Event(**row._mapping) for row in connection.execute(query)]
 
 
 def describe_event(event: Event) -> str:

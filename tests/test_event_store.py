@@ -15,11 +15,12 @@ from event_scenes import Person, scene
 
 from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine, update_schema
-from events.event_list import describe_event, list_events
+from events.event_list import describe_event
 from events.event_types import Change, Event
 from events.locations import sqlite_url
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
+from events.reading import EventFilter, read_events
 from events.rule_file import parse_rules
 from events.rule_types import Webhook
 from events.store import LEASE_S, LeaseLost, Progress, Store
@@ -58,7 +59,7 @@ def active(engine: sa.Engine, name: str = "one", *webhooks: Webhook, at: float =
 
 def stored(engine: sa.Engine) -> list[Event]:
     with engine.begin() as connection:
-        return list_events(connection)
+        return read_events(connection, EventFilter()).events
 
 
 def test_a_change_is_written_once_with_a_delivery_for_each_phase(engine: sa.Engine) -> None:
@@ -199,26 +200,6 @@ def test_a_database_that_somebody_locks_is_away_meanwhile(engine: sa.Engine) -> 
 
     assert stored(engine) == [event()]
     impatient.dispose()
-
-
-def test_events_are_listed_by_camera_kind_and_time(engine: sa.Engine) -> None:
-    store = active(engine)
-    others = [opened(2, camera="yard"), opened(3, kind="camera_offline", rule="away")]
-    store.write(Progress(changes=[opened(1), *others]), AT)
-
-    with engine.begin() as connection:
-        found = [
-            [one.subject for one in list_events(connection, **filters)]
-            for filters in (
-                {},
-                {"camera": "yard"},
-                {"kind": "camera_offline"},
-                {"since": AT + 2, "until": AT + 3},
-                {"limit": 1},
-            )
-        ]
-
-    assert found == [["3", "2", "1"], ["2"], ["3"], ["2"], ["3"]]
 
 
 def test_an_event_is_described_in_a_line() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from flask import Flask
 
+from events.event_database import EventDatabase
 from pipeline.bus import status
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
@@ -91,25 +92,28 @@ def create_app(
     labeller = PictureLabeller(context, settings.label_redis)
     live_view = LiveView(context, sockets.audience, labeller.settle)
     snapshots = Snapshots(context, live_view)
+    database = EventDatabase(settings.database)
     add_error_answers(app, rejections)
-    add_api_routes(app, context, authenticator)
+    add_api_routes(app, context, authenticator, database)
     add_media_routes(app, context, live_view, snapshots, limiter, authenticator, rejections)
     add_api(app, [*reading_operations(context, snapshots, jobs), label_operation(labeller)], base_path_of(settings))
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
-    for work in (live_view.follow, lambda: broadcast_status(context, sockets)):
+    for work in (live_view.follow, lambda: broadcast_status(context, sockets, database)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
+    # not monitored: a database that is away keeps its thread waiting, and nothing else
+    threading.Thread(target=database.watch, args=(context.wait,), name="database", daemon=True).start()
     websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
     secured = SecurityMiddleware(websockets, authenticator, TokenStore(tokens_path(settings)), rejections)
     return BasePathMiddleware(secured, base_path_of(settings)), context
 
 
-def broadcast_status(context: WorkerContext, sockets: PageSockets) -> None:
+def broadcast_status(context: WorkerContext, sockets: PageSockets, database: EventDatabase) -> None:
     """Send health and status to every page once a second."""
     while not context.wait(STATUS_INTERVAL_S):
         sockets.audience.forget_stale()
         sockets.audience.probe_overdue()
-        sockets.broadcast("health", msgspec.to_builtins(health.read_health(context)))
+        sockets.broadcast("health", msgspec.to_builtins(health.read_health(context, database)))
         with context.reconnecting():
             sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.bus)))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from flask import Flask, Response, render_template, request
 
+from events.event_database import EventDatabase
 from pipeline.bus import messages, status
 from pipeline.runtime.worker_context import WorkerContext
 from viewer import health
-from viewer.health import Health
 from viewer.live_view import LiveView
 from viewer.mjpeg import BOUNDARY, stream_parts
 from viewer.security.authenticator import Authenticator, session_of
@@ -18,7 +18,7 @@ from viewer.serving.connection_limiter import FULL, ConnectionLimiter
 from viewer.snapshots import NoSnapshot, Snapshots, UnknownCamera
 
 
-def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authenticator) -> None:
+def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authenticator, database: EventDatabase) -> None:
     """Add the page, health and status."""
 
     @app.get("/")
@@ -27,8 +27,8 @@ def add_api_routes(app: Flask, context: WorkerContext, authenticator: Authentica
 
     @app.get("/healthz")
     def healthz() -> Response:
-        found = health.read_health(context)
-        visible = found if found.ok or session_of(request.environ) else Health(ok=False, reasons=["sign in to see why"])
+        found = health.read_health(context, database)
+        visible = found if session_of(request.environ) else health.without_reasons(found)
         return _json(msgspec.json.encode(visible), 200 if found.ok else 503)
 
     @app.get("/api/status")
