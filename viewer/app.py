@@ -29,6 +29,7 @@ from viewer.error_answers import add_error_answers
 from viewer.live_view import LiveView
 from viewer.metrics import add_metrics
 from viewer.page_parts import check_page_parts
+from viewer.pages.routes import add_record_pages
 from viewer.routes import add_api_routes, add_media_routes
 from viewer.security.api_tokens import TokenStore, tokens_path
 from viewer.security.authenticator import Authenticator
@@ -97,6 +98,7 @@ def create_app(
     add_api_routes(app, context, authenticator, database)
     add_media_routes(app, context, live_view, snapshots, limiter, authenticator, rejections)
     add_api(app, [*reading_operations(context, snapshots, jobs), label_operation(labeller)], base_path_of(settings))
+    add_record_pages(app, database, authenticator)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (live_view.follow, lambda: broadcast_status(context, sockets, database)):
