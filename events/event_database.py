@@ -33,6 +33,7 @@ class EventDatabase:
     def __init__(self, url: str | None) -> None:
         self._url = url
         self._problem: str | None = None
+        self._was_usable = False
 
     @property
     def problem(self) -> str | None:
@@ -75,9 +76,10 @@ class EventDatabase:
 
     def check(self) -> None:
         """Find out whether the database can be used."""
-        before, self._problem = self._problem, self._ask()
-        if self._problem != before:
-            log.warning("events: %s", self._problem or "the database can be used again")
+        self._problem = self._ask()
+        if self._was_usable and self._problem:
+            log.warning("%s", self._problem)
+        self._was_usable = self._problem is None
 
     @contextlib.contextmanager
     def _connected(self, *, read_only: bool) -> Iterator[sa.Connection]:
