@@ -20,7 +20,7 @@ from events.thumbnails import Thumbnail
 
 OFFICE = Webhook(name="office", url="https://example.com/events", secret="sixteen letters!")
 RULES: dict[str, Rule] = {
-    "no_mask": NoMask(name="no-mask", hours=["08:00-18:00"], cooldown_s=60),
+    "no_mask": NoMask(name="no-mask", cooldown_s=60),
     "camera_offline": CameraOffline(name="camera-offline"),
 }
 HOURS = range(7, 21)  # of a day, in which people come
@@ -47,7 +47,10 @@ def record_days(
         thumbnail: of events about one person; None for none.
     """
     chance = random.Random(seed)
-    events = [event for day in range(days) for event in _events(first + day * DAY_S, a_day, chance)]
+    events = sorted(
+        (event for day in range(days) for event in _events(first + day * DAY_S, a_day, chance)),
+        key=lambda event: (event.started_at, event.id),
+    )
     counts = {camera: dict(_minutes(first, days, chance)) for camera in ("door", "lobby", "yard")}
     changes = [change for event in events for change in _changes(event, chance)]
     at = first + days * DAY_S
@@ -58,7 +61,7 @@ def record_days(
     store.write(Progress(changes=changes, counts=counts, thumbnails=pictured), at)
     _deliver(engine, at)
     engine.dispose()
-    return Recorded(url, sorted(events, key=lambda event: (event.started_at, event.id), reverse=True))
+    return Recorded(url, events[::-1])
 
 
 def _events(midnight: float, number: int, chance: random.Random) -> Iterator[Event]:
@@ -119,4 +122,4 @@ def _deliver(engine: sa.Engine, at: float) -> None:
             for one in due_deliveries(connection, OFFICE.name, at):
                 note_delivered(connection, one, at + 1)
         for one in due_deliveries(connection, OFFICE.name, at):
-            note_failed(connection, one, "the receiver answered 503 Service Unavailable", at + 1)
+            note_failed(connection, one, "the receiver answered 503 <b>busy</b>", at + 1)

@@ -40,11 +40,11 @@ class ShownSeries(Struct, frozen=True, kw_only=True):
 def why_text(rule: str, evidence: EventEvidence | None) -> str:
     """Return why an event opened. rule: its name."""
     if evidence is None or evidence.rule is None:
-        return f"Rule {rule} had opened this event; its settings at that time are not known."
+        return f"Rule {rule} opened this event; its settings at that time are not known."
     try:
         return rule_sentence(msgspec.json.decode(evidence.rule, type=Rule))
     except msgspec.DecodeError:
-        return f"Rule {rule} had opened this event; its settings are of another version of maskwatch: {evidence.rule}"
+        return f"Rule {rule} opened this event; its settings are of another version of maskwatch: {evidence.rule}"
 
 
 def shown_series(evidence: EventEvidence | None, zone: tzinfo) -> ShownSeries | None:

@@ -25,7 +25,7 @@ def event_title(event: Event) -> str:
     if event.kind == "people_without_mask":
         return f"{event.people} people without masks{_lasted(event)}"
     if event.kind == "mask_share" and event.share is not None:
-        return f"Masks in only {event.share:.0%} of the time"
+        return f"Masks in only {percent_text(event.share)} of the time"
     if event.kind == "camera_back":
         return kind_text(event.kind)
     return f"{kind_text(event.kind)}{_lasted(event)}"

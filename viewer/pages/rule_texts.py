@@ -52,7 +52,7 @@ def _scope(rule: Rule) -> Sequence[str]:
     if rule.cameras:
         parts.append(f"on {_listed(rule.cameras)}")
     if rule.hours:
-        parts.append(f"between {_listed([hours.replace('-', ' and ') for hours in rule.hours])}")
+        parts.append(_listed([f"from {hours.replace('-', ' to ')}" for hours in rule.hours]))
     if rule.weekdays:
         parts.append(f"on {_listed([day.capitalize() for day in rule.weekdays])}")
     return parts

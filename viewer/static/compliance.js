@@ -4,16 +4,21 @@ import { axis, colour, draw, timeAxis } from "./chart.js";
 import { downloadPng } from "./chart_png.js";
 
 const STEP_S = { hour: 3600, day: 86400 };
+const HOURS_FROM_MIN = 240; // more people's minutes than this are shown in hours
 const names = new Map(); // of the table's steps, by the middle of each
 const figure = document.querySelector("figure.chart");
 
 if (figure) {
   const step = STEP_S[figure.dataset.by];
-  const chart = draw(figure.querySelector(".plot"), () => options(step), series(step));
+  const shown = series(step);
+  const inHours = Math.max(...shown[1]) > HOURS_FROM_MIN;
+  if (inHours) shown[1] = shown[1].map((minutes) => (minutes === null ? null : minutes / 60));
+  const unit = inHours ? "h" : "min";
+  const chart = draw(figure.querySelector(".plot"), () => options(step, unit), shown);
   const button = document.getElementById("png");
   button.hidden = false;
   button.addEventListener("click", () => {
-    const legend = [["people", "People seen, minutes"], ["share", "Masks worn, %"]];
+    const legend = [["people", `People seen, ${unit}`], ["share", "Masks worn, %"]];
     downloadPng(chart(), document.getElementById("chart-title").textContent, legend, `${figure.dataset.file}.png`);
   });
 }
@@ -38,24 +43,25 @@ function series(step) {
   return [times, people, shares];
 }
 
-function options(step) {
+/** Return the options of uPlot. step: in seconds. unit: of the time that people were seen. */
+function options(step, unit) {
   const bars = uPlot.paths.bars({ size: [0.7, 48] });
   return {
     scales: {
       x: { range: (_, least, most) => [least - step, most + step] },
       "%": { range: [0, 100] },
-      min: { range: (_, least, most) => [0, Math.max(most * 1.1, 1)] },
+      people: { range: (_, least, most) => [0, Math.max(most * 1.1, 1)] },
     },
     axes: [
       timeAxis(),
       axis({ scale: "%", values: (_, values) => values.map((value) => `${value} %`), size: 56 }),
-      axis({ scale: "min", side: 1, grid: { show: false }, values: (_, values) => values.map((value) => `${value} min`), size: 64 }),
+      axis({ scale: "people", side: 1, grid: { show: false }, values: (_, values) => values.map((value) => `${value} ${unit}`), size: 64 }),
     ],
     series: [
       { label: "Time", value: (_, at) => names.get(at) ?? "–" },
       {
-        label: "People seen", scale: "min", paths: bars, fill: colour("people"), stroke: colour("people"), points: { show: false },
-        value: (_, value) => (value === null ? "–" : `${value.toFixed(1)} min`),
+        label: "People seen", scale: "people", paths: bars, fill: colour("people"), stroke: colour("people"), points: { show: false },
+        value: (_, value) => (value === null ? "–" : `${value.toFixed(1)} ${unit}`),
       },
       {
         label: "Masks worn", scale: "%", stroke: colour("share"), width: 2, points: { show: true, size: 6, fill: colour("share") },
