@@ -199,7 +199,8 @@ def test_an_event_shows_its_moment_its_rule_and_its_deliveries(
         assert facts["Track"] == str(delivered.track)
         assert facts["Began"] == f"{datetime.fromtimestamp(delivered.started_at, UTC):%a %-d %b %Y, %T}"
         assert facts["Model"] == "lite-c215ca45"
-        expect(tab.get_by_text("Somebody wears no mask for 5 s; at most once in 1 min a camera.")).to_be_visible()
+        why = "Somebody wears no mask for 5 s; at most one event in 1 min for each camera."
+        expect(tab.get_by_text(why)).to_be_visible()
         expect(tab.locator(".plot canvas")).to_be_visible()
         assert tab.locator("tbody tr[data-at]").count() >= 40
         expect(tab.locator("tr[data-state]").first).to_contain_text("delivered")

@@ -58,8 +58,8 @@ def count(begin: float, camera: str, people_s: float, masks_s: float) -> PeriodC
         ),
         (
             PeopleWithoutMask(name="a", people=3, hours=["08:00-12:00", "22:00-06:00"], cooldown_s=90),
-            "3 people or more wear no mask at once, from 08:00 to 12:00 and from 22:00 to 06:00; at most once in "
-            "1 min 30 s a camera.",
+            "3 people or more wear no mask at once, from 08:00 to 12:00 and from 22:00 to 06:00; at most one event "
+            "in 1 min 30 s for each camera.",
         ),
         (
             MaskShare(name="a", below_percent=80, minutes=10, weekdays=["mon", "fri"]),

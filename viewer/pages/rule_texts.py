@@ -14,7 +14,7 @@ def rule_sentence(rule: Rule) -> str:
     parts = [_condition(rule), *_scope(rule)]
     sentence = ", ".join(parts)
     if rule.cooldown_s:
-        sentence += f"; at most once in {duration_text(rule.cooldown_s)} a camera"
+        sentence += f"; at most one event in {duration_text(rule.cooldown_s)} for each camera"
     return sentence + "."
 
 
