@@ -10,7 +10,7 @@
 FROM node:20-bookworm-slim AS page
 WORKDIR /page
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --no-progress
+RUN npm ci --no-progress --omit=dev
 
 FROM python:3.11-slim-bookworm AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
@@ -26,7 +26,8 @@ WORKDIR /src
 COPY scripts/fetch_assets.py scripts/yunet_onnx.py scripts/efficientnet_weights.py scripts/
 RUN /opt/venv/bin/python scripts/fetch_assets.py
 COPY . .
-COPY --from=page /page/node_modules/socket.io-client/dist/socket.io.min.js viewer/static/vendor/
+COPY --from=page /page/node_modules/socket.io-client/dist/socket.io.min.js \
+  /page/node_modules/uplot/dist/uPlot.iife.min.js /page/node_modules/uplot/dist/uPlot.min.css viewer/static/vendor/
 RUN /opt/venv/bin/python scripts/fetch_page_parts.py \
   && /opt/venv/bin/pip wheel -q --no-deps --no-build-isolation --wheel-dir /wheels . \
   && /opt/venv/bin/pip install -q --no-deps --no-index --target /opt/maskwatch /wheels/*.whl

@@ -70,4 +70,5 @@ $(BIN)/python:
 
 .setup-dev: requirements/dev.txt .setup-run
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(BIN)/python scripts/fetch_page_parts.py --tests
 	touch $@

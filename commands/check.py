@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -60,9 +59,9 @@ def environment_checks(settings: Settings) -> list[tuple[str, Callable[[], str]]
         return "the demo has its photograph"
 
     def page() -> str:
-        part = Path(__file__).parent.parent / "viewer" / "static" / "vendor" / "socket.io.min.js"
-        if not part.is_file():
-            raise FileNotFoundError(f"{part} is missing: run `make setup`")
+        from viewer.page_parts import check_page_parts
+
+        check_page_parts()
         return "all its parts are there"
 
     def video() -> str:

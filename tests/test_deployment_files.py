@@ -48,6 +48,7 @@ PUBLISHED = {"viewer": "127.0.0.1:8000:8000", "prometheus": "127.0.0.1:9090:9090
 KEPT = {
     "redis-jobs": {"jobs"},
     "recorder": {"events"},
+    "viewer": {"events"},
     "detector": {"models"},
     "classifier": {"models"},
     "admin": {"models"},

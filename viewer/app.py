@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +30,8 @@ from viewer.api.rules import rule_operations
 from viewer.error_answers import add_error_answers
 from viewer.live_view import LiveView
 from viewer.metrics import add_metrics
+from viewer.page_parts import check_page_parts
+from viewer.pages.routes import add_record_pages
 from viewer.routes import add_api_routes, add_media_routes
 from viewer.security.api_tokens import TokenStore, tokens_path
 from viewer.security.authenticator import Authenticator
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 1.0
-SOCKET_IO_JS = Path(__file__).parent / "static" / "vendor" / "socket.io.min.js"
 
 
 def main(settings: Settings, jobs: JobListing | None = None) -> int:
@@ -64,8 +64,7 @@ def main(settings: Settings, jobs: JobListing | None = None) -> int:
         PortInUse: the viewer cannot listen on its address.
         FileNotFoundError: a part of the page is missing.
     """
-    if not SOCKET_IO_JS.is_file():
-        raise FileNotFoundError("the page's part from npm is missing; `make setup` fetches it")
+    check_page_parts()
     authenticator = Authenticator(settings)
     base_path = base_path_of(settings)
     listening = listen(settings.host, settings.port)
@@ -103,6 +102,7 @@ def create_app(
     operations = [*reading_operations(context, snapshots, jobs), label_operation(labeller)]
     operations += [*event_operations(database), *rule_operations(database)]
     add_api(app, operations, base_path_of(settings))
+    add_record_pages(app, database, authenticator)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
     for work in (live_view.follow, lambda: broadcast_status(context, sockets, database)):

@@ -65,7 +65,8 @@ def configure_logging(*, as_json: bool, level: str = "INFO") -> None:
     else:
         handler.setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    for name in ("werkzeug", "alembic"):  # alembic tells each look at the version of a schema
+        logging.getLogger(name).setLevel(logging.WARNING)
     if as_json:
         logging.captureWarnings(True)
         _report_uncaught_errors(_log_error)

@@ -33,6 +33,9 @@ LOGIN = "/login"
 # Paths that need no session. /metrics requires a token of its own.
 PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
+# Pages that lead a browser without a session to the sign-in form.
+PAGES = frozenset({"/", "/history", "/compliance"})
+EVENT_PAGES = "/history/"
 MAX_BODY = 4096  # bytes; the longest body is a password
 MAX_PICTURE = 20_000_000  # bytes of a request with a picture to be labelled
 MAX_RULES = 262_144  # bytes of a request with rules
@@ -100,7 +103,7 @@ class SecurityMiddleware:
             denial = NOT_SIGNED_IN
         if denial is None:
             return self._app(environ, start)
-        if denial is NOT_SIGNED_IN and environ["PATH_INFO"] == "/":
+        if denial is NOT_SIGNED_IN and _is_page(environ["PATH_INFO"]):
             return redirect(environ["SCRIPT_NAME"] + LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
         self._rejections.log(environ, denial.text)
         return _response(environ, denial)(environ, start)
@@ -168,6 +171,10 @@ def is_https(environ: WSGIEnvironment) -> bool:
     """
     proto = environ.get("HTTP_X_FORWARDED_PROTO", "").partition(",")[0].strip()
     return environ.get("wsgi.url_scheme") == "https" or proto == "https"
+
+
+def _is_page(path: str) -> bool:
+    return path in PAGES or path.startswith(EVENT_PAGES)
 
 
 def _is_loopback(name: str) -> bool:

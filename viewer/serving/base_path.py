@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 # The first parts of the viewer's own paths. With one of them as base path, a path without it could not be told from one
 # with it.
-OWN_PATHS = frozenset({"login", "logout", "static", "api", "cameras", "socket.io", "healthz", "metrics"})
+OWN_PATHS = frozenset(
+    {
+        *("login", "logout", "static", "api", "cameras", "socket.io", "healthz", "metrics"),
+        *("history", "compliance", "compliance.csv", "compliance.json"),
+    }
+)
 
 
 def base_path_of(settings: Settings) -> str:

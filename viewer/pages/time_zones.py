@@ -1,0 +1,60 @@
+"""The time zone of a reader: that of the browser, which static/time_zone.js writes into a cookie; else the server's."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+from flask import request
+
+COOKIE = "maskwatch-time-zone"
+MAX_NAME = 64  # characters
+
+
+def reader_zone() -> tzinfo:
+    """Return the time zone of the present request."""
+    name = request.cookies.get(COOKIE, "")[:MAX_NAME]
+    return named_zone(name) or _server_zone()
+
+
+def named_zone(name: str) -> ZoneInfo | None:
+    """Return the time zone of an IANA name; None if there is none."""
+    try:
+        return ZoneInfo(name) if name else None
+    except (KeyError, OSError, ValueError):  # OSError: the name is that of a folder; KeyError: it is unknown
+        return None
+
+
+def zone_name(zone: tzinfo) -> str:
+    """Return what a reader calls a time zone, for example Europe/Berlin."""
+    return getattr(zone, "key", None) or datetime.now(zone).tzname() or "UTC"
+
+
+def local(at: float, zone: tzinfo) -> datetime:
+    """Return Unix seconds as a local time."""
+    return datetime.fromtimestamp(at, zone)
+
+
+def midnight(day: date, zone: tzinfo) -> float:
+    """Return when a local day begins, Unix seconds."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
+
+
+def next_day(day: date) -> date:
+    """Return the day after one."""
+    return day + timedelta(days=1)
+
+
+def day_bounds(day: date, zone: tzinfo) -> tuple[float, float]:
+    """Return when a local day begins and when the next one does, Unix seconds; 23 to 25 hours lie between them."""
+    return midnight(day, zone), midnight(next_day(day), zone)
+
+
+def today(zone: tzinfo, now: float | None = None) -> date:
+    """Return the present local day. now: Unix seconds; None for the present."""
+    return local(time.time() if now is None else now, zone).date()
+
+
+def _server_zone() -> tzinfo:
+    return datetime.now().astimezone().tzinfo or UTC
