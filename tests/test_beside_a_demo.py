@@ -65,6 +65,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="mw-") as runtime:
         patch.setenv("XDG_RUNTIME_DIR", runtime)
         patch.setenv("XDG_CONFIG_HOME", runtime)
+        patch.setenv("TMPDIR", runtime)  # a pipeline of this user may have announced itself in the usual one
+        patch.setattr(tempfile, "tempdir", runtime)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = int(listening.getsockname()[1])
         started = Processes(Path(runtime))

@@ -77,7 +77,7 @@ USERS = frozenset(
         *("labels/train", "images/train", ".ipynb_checkpoints", ".DS_Store", "desktop.ini", "Thumbs.db"),
         *("card.json", "classifier.keras", "classifier.onnx", "classifier.int8.onnx", "run.lock", "detector.onnx"),
         *("face_detection_yunet_2023mar.onnx", "efficientnet-lite0-57934424.pth", ".keras"),
-        *("~/.config/maskwatch/tokens.json", "/dev/video0", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
+        *("~/.config/maskwatch/tokens.json", "/dev/video0", "/dev/v4l/by-id/NAME", "/dev/net/tun", "/tmp", "0.0.0.0/0"),  # noqa: S108 -- named, not used
     }
 )
 SUFFIXES = (".py", ".md", ".json", ".jsonl", ".yml", ".yaml", ".lua", ".txt", ".onnx", ".keras", ".html", ".template")

