@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,8 @@ def database(values: dict[str, Any], *, read_only: bool = True) -> Iterator[sa.C
     url = used_database(checked_settings(values).database)
     try:
         engine = open_engine(url, read_only=read_only)
-        with database_errors():
+        with ExitStack() as stack, database_errors():
+            stack.callback(engine.dispose)
             if not has_schema(engine):
                 fail(f"there are no events yet at {engine.url.render_as_string()}; `maskwatch record` writes them", 1)
             with engine.begin() as connection:

@@ -52,7 +52,8 @@ def test_recorder_and_viewer_use_postgresql_and_nobody_else_reaches_it(tmp_path:
     assert set(services["recorder"]["networks"]) == {"backend", "receivers", "database"}
     assert set(services["postgres"]["networks"]) == {"database"}
     assert found["networks"]["database"]["internal"]
-    assert services["postgres"]["read_only"] and not services["postgres"].get("ports")
+    assert services["postgres"]["cap_drop"] == ["ALL"]
+    assert not services["postgres"].get("ports")
 
 
 def test_a_recorder_writes_to_postgresql_and_waits_while_it_restarts(started: Deployment) -> None:
