@@ -1,12 +1,11 @@
 """Measure how fast the History page and the API answer when a database holds a million events:
 
     python -m bench.million_events
-    python -m bench.million_events --database postgresql://USER:PASSWORD@HOST/NAME
 
 It fills an empty database with events, deliveries and evidence of 20 cameras in 90 days, and their counts per minute,
-and asks each question 20 times, each time about something else. Without --database it uses a file of SQLite in a
-temporary folder, of about 1.7 GB. The exit status is 1 if a median is above its limit: 200 ms to open the page, 300 ms
-for a filter or a day's figures, a second for those of a week.
+and asks each question 20 times, each time about something else. It uses a file of SQLite of about 1.7 GB in a
+temporary folder, or what --database names: postgresql://USER:PASSWORD@HOST/NAME. The exit status is 1 if a median is
+above its limit: 200 ms to open the page, 300 ms for a filter or a day's figures, a second for those of a week.
 """
 
 from __future__ import annotations
