@@ -48,10 +48,10 @@ PUBLISHED = {"viewer": "127.0.0.1:8000:8000", "prometheus": "127.0.0.1:9090:9090
 KEPT = {
     "redis-jobs": {"jobs"},
     "recorder": {"events"},
-    "viewer": {"events"},
+    "viewer": {"events", "tokens"},
     "detector": {"models"},
     "classifier": {"models"},
-    "admin": {"models"},
+    "admin": {"models", "tokens"},
     "trainer": {"models", "runs", "datasets"},
     "prometheus": {"prometheus"},
     "grafana": {"grafana"},
