@@ -7,14 +7,16 @@ has the table. A Redis or a database that is away is waited for, and said in the
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from events.camera_watch import CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
-from events.event_types import Change, EventEvidence
+from events.event_types import Change, EventEvidence, Phase
 from events.open_receivers import Surroundings
 from events.rule_file import load_rules
 from events.rule_source import RuleSource
@@ -131,6 +133,8 @@ class Recorder:
     def _use(self, rules: RuleSet) -> None:
         """Deliver to the receivers of these rules."""
         wording = Wording(timezone=rules.timezone, public_url=rules.public_url)
+        for rule, phase in itertools.product(rules.rules, get_args(Phase)):
+            metrics.events.labels(rule.__struct_config__.tag, phase)  # 0 until there is one
         self._store.use(rules.receivers)
         self._deliverer.use(rules.receivers, Surroundings(wording=wording, board=self._board))
 
@@ -145,6 +149,7 @@ class Recorder:
     def _report(self, state: str) -> None:
         if state != self._context.state:
             log.info("%s: %s", self._context.id, state)
+        metrics.recorder_active.set(state == ACTIVE)
         self._context.state = state
 
 

@@ -33,7 +33,19 @@ CELLS = 'namespace=~"$cell"'  # in each selector of the dashboard: the cells tha
 GROUPED = r"\b(sum|max|min|avg|count) by \(namespace\b"  # an aggregation that tells cells apart
 UNITS = {"short", "s", "hertz", "percentunit", "bytes"}
 TOKEN = "only-prometheus-knows-this"  # noqa: S105 -- it opens nothing but these tests
-ROLES = ("camera", "detector", "classifier", "trainer")
+ROLES = ("camera", "detector", "classifier", "recorder", "trainer")
+RULES = """
+[[rules]]
+kind = "no_mask"
+name = "bare"
+seconds = 0
+
+[[webhooks]]
+name = "nobody"
+url = "http://127.0.0.1:1/"
+secret = "at least sixteen letters"
+allow_private_address = true
+"""
 QUIET_WHEN_HEALTHY = "> 0"  # ends an expression that shows a limit only where there is one
 
 
@@ -52,12 +64,16 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with pytest.MonkeyPatch.context() as environment, serving() as server:
         environment.setenv("MASKWATCH_METRICS_TOKEN", TOKEN)
         environment.setenv("MASKWATCH_LOG_JSON", "1")
-        processes = Processes(tmp_path_factory.mktemp("pipeline"))
+        folder = tmp_path_factory.mktemp("pipeline")
+        rules = folder / "rules.toml"
+        rules.write_text(RULES)
+        processes = Processes(folder)
         commands = [
             ("view", "--port", 0),
             ("camera", "demo", "--name", "demo", "--fps", 5, "--metrics-port", 0),
             ("detect", "--metrics-port", 0),
             ("classify", "--metrics-port", 0),
+            ("record", "--database", f"sqlite:///{folder}/events.db", "--rules", rules, "--metrics-port", 0),
             ("trainer", "--metrics-port", 0),
             ("camera", "http://127.0.0.1:1/none", "--name", "broken"),
         ]
@@ -104,7 +120,7 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
     checked = run(program("promtool"), "check", "config", tmp_path / "prometheus.yml")
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "16 rules found" in checked.stdout
+    assert "19 rules found" in checked.stdout
 
 
 def test_each_alert_fires_when_it_should_and_none_when_all_is_well() -> None:
@@ -179,6 +195,7 @@ def test_every_alert_is_valid_and_has_its_meaning_and_what_to_do(prometheus: str
     assert all({"summary", "meaning", "todo"} == set(rule["annotations"]) for rule in rules)
     assert all(rule["labels"]["severity"] in ("critical", "warning", "info") for rule in rules)
     wrong = {"ProcessUnreachable", "NoDetector", "NoClassifier", "ProcessStuck", "RedisAway", "LedgerOutOfBalance"}
+    wrong |= {"NoRecorder", "EventsNotRecorded"}
     assert [rule["name"] for rule in rules if rule["state"] == "firing" and rule["name"] in wrong] == []
 
 

@@ -133,6 +133,7 @@ model_info = _gauge("maskwatch_model_info", "1 for the version this worker uses"
 model_rejected = _gauge("maskwatch_model_refused", "1 while this worker cannot use the registry's current version")
 
 # Recorders
+recorder_active = _gauge("maskwatch_recorder_active", "1 while this recorder is the one that records")
 events = _counter("maskwatch_events_total", "Events that this recorder wrote", "kind", "phase")
 deliveries = _counter("maskwatch_deliveries_total", "Attempts to deliver an event, by how they ended", "outcome")
 
@@ -146,7 +147,7 @@ ROLES: dict[str, tuple[Collector, ...]] = {
     "camera": (published, source_failures, skipped_pictures, bad_pictures),
     "detector": (settled, detect_s, detect_wait_s, kept_labels, model_info, model_rejected),
     "classifier": (settled, classify_s, classify_wait_s, batch_crops, model_info, model_rejected),
-    "recorder": (events, deliveries),
+    "recorder": (recorder_active, events, deliveries),
     "trainer": (job_running, job_epoch, job_epochs),
 }
 
