@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,8 +77,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         with connect(pipeline.redis_url) as client:
             wait_until(lambda: is_labelling(Bus(client)), 60, "the demo labels frames")
             wait_until(lambda: is_recording(Bus(client)), 60, "the demo records events")
+        wait_until(lambda: serves(port), 60, "the viewer serves")
         yield port
         started.end()
+
+
+def serves(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def paths_of_commands(group: click.Group) -> list[str]:
@@ -133,6 +142,7 @@ def test_the_commands_of_the_pages_that_end_work_in_their_order(
             folder.mkdir()
             prepare(folder)
             (folder / "rules.toml").write_text(RULE)
+            (folder / "rules.json").write_text('{"rules": [{"kind": "no_mask", "name": "bare"}]}')
             monkeypatch.chdir(folder)
             found |= run_page(page, demo)
 
