@@ -20,7 +20,8 @@ START_S = 90
 def started(tmp_path: Path) -> Iterator[Deployment]:
     bring_engine_up()
     deployment = Deployment(tmp_path, FILES[-1])
-    deployment.compose("up", "-d", "redis", "postgres", "recorder", within_s=BUILD_S)
+    deployment.compose("build", "detector", within_s=BUILD_S)  # the recorder's image too
+    deployment.compose("up", "-d", "redis", "postgres", "recorder")
     yield deployment
     deployment.remove()
 
