@@ -114,9 +114,9 @@ def test_room_that_cannot_be_given_back_is_an_error_of_the_database(database: st
         connection.execute(sa.delete(THUMBNAILS))
     failing = open_engine(database, read_only=True)  # SQLite refuses to cut its file
 
-    def end_connection(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+    def end_connection(_connection: sa.Connection, cursor: Any, statement: str, *_: object) -> None:
         if statement.startswith("VACUUM"):  # of PostgreSQL
-            pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+            pid = cursor.connection.info.backend_pid
             with engine.begin() as other:
                 other.execute(sa.select(sa.func.pg_terminate_backend(pid)))
 
