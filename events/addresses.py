@@ -12,6 +12,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all that IANA has given out
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 ALLOW = "set allow_private_address = true if it may be"
 
@@ -63,7 +64,7 @@ def check_address(address: Address, host: str, *, allow_private: bool) -> None:
         BadReceiver: it is one of this machine or of a private network, or no address of one machine.
     """
     for one in (address, *_embedded(address)):
-        if one.is_multicast or one.is_unspecified or (not one.is_global and not allow_private):
+        if one.is_multicast or one.is_unspecified or not (allow_private or _is_public(one)):
             raise BadReceiver(f"{host} has the address {address}, which is not on the public Internet; {ALLOW}")
 
 
@@ -79,6 +80,13 @@ def resolve(host: str, port: int, *, allow_private: bool) -> str:
     for address in addresses:
         check_address(address, host, allow_private=allow_private)
     return str(addresses[0])
+
+
+def _is_public(address: Address) -> bool:
+    """Return whether an address is one of the public Internet; an IPv6 address that leads to an IPv4 one may be."""
+    if isinstance(address, IPv4Address) or address in PUBLIC_IPV6:
+        return address.is_global
+    return address.ipv4_mapped is not None or address in NAT64
 
 
 def _embedded(address: Address) -> list[IPv4Address]:

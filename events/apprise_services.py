@@ -1,12 +1,13 @@
 """Send deliveries to one of the services that Apprise knows: Telegram, ntfy, Pushover, Matrix and many others.
 
-A service's URL holds its secrets, so no message shows it. The host in it is checked as that of a webhook; most services
-have none, because Apprise knows where they are.
+A service's URL holds its secrets, so no message shows it, and Apprise's own log, which does, is off. Hosts in it are
+checked as that of a webhook; most services have none, because Apprise knows where they are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable
 
 import msgspec
@@ -19,6 +20,8 @@ from events.receivers import NotAccepted
 from events.wording import Wording
 
 TIMEOUT_S = 30.0  # of one message
+
+logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
 
 
 class AppriseReceiver:
@@ -54,26 +57,26 @@ def check_service(settings: AppriseService) -> NotifyBase:
         raise BadReceiver(
             "its url is none of a service that Apprise knows, or lacks a part; see appriseit.com/services"
         )
-    host = _host(service)
-    if host:
+    service.redirects = False  # whatever the URL says
+    for host in _hosts(service):
         check_host(host, "url", allow_private=settings.allow_private_address)
     return service
 
 
 def _check_address(service: NotifyBase, *, allow_private: bool) -> None:
-    """Check what the host of a service's URL resolves to; a name that does not resolve is left to the service."""
-    host = _host(service)
-    with contextlib.suppress(OSError):
-        if host:
+    """Check what the hosts in a service's URL resolve to; a name that does not resolve is left to the service."""
+    for host in _hosts(service):
+        with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: it cannot be a name
             resolve(host, 0, allow_private=allow_private)
 
 
-def _host(service: NotifyBase) -> str | None:
-    """Return the host in a service's URL; None if its URLs have none, and a token is in that place."""
+def _hosts(service: NotifyBase) -> list[str]:
+    """Return the hosts that a service's URL names: in the place of the host, unless a token is there, and elsewhere."""
     templates: Iterable[str] = service.templates
-    has_host = any("{host}" in template for template in templates)
-    host = getattr(service, "host", None)
-    return host if has_host and isinstance(host, str) and host else None
+    names = ["host"] if any("{host}" in template for template in templates) else []
+    names += [name for name in vars(service) if name.endswith("_host")]
+    found = [getattr(service, name, None) for name in names]
+    return [host.strip("[]") for host in found if isinstance(host, str) and host]
 
 
 def _asset() -> AppriseAsset:

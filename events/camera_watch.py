@@ -90,11 +90,11 @@ class CameraWatch:
         return found
 
     def close_removed(self) -> list[Change]:
-        """Return the events that close because their rules are no longer there."""
-        kept = {rule.name: rule.kind for rule in map(_Kind, self._rules)}
+        """Return the events that close because their rules are no longer there, or are for another zone."""
+        kept = {rule.name: (_Kind(rule).kind, _zone(rule)) for rule in self._rules}
         changes = []
         for name, state in list(self._state.rules.items()):
-            if kept.get(name) != state.kind:
+            if kept.get(name) != (state.kind, state.zone):
                 changes += release(Source(rule=name, camera=self.camera, hold_s=0, cooldown_s=0), state, float("inf"))
                 del self._state.rules[name]
         return changes
@@ -141,7 +141,7 @@ class CameraWatch:
         return changes
 
     def _is_for_us(self, rule: Rule) -> bool:
-        zone = None if isinstance(rule, CameraRule) else rule.zone
+        zone = _zone(rule)
         return (not rule.cameras or self.camera in rule.cameras) and (zone is None or zone in self._polygons)
 
     def _is_next(self, result: FrameResult) -> bool:
@@ -158,8 +158,7 @@ class CameraWatch:
         return at - self._heard_at > SILENT_S
 
     def _rule_state(self, rule: Rule) -> RuleState:
-        zone = None if isinstance(rule, CameraRule) else rule.zone
-        return self._state.rules.setdefault(rule.name, RuleState(kind=_Kind(rule).kind, zone=zone))
+        return self._state.rules.setdefault(rule.name, RuleState(kind=_Kind(rule).kind, zone=_zone(rule)))
 
     def _source(self, rule: Rule) -> Source:
         return Source(
@@ -197,7 +196,7 @@ class CameraWatch:
         changes = []
         for rule in self._rules:
             if isinstance(rule, CameraOffline) and at - offline_since >= rule.seconds and self._in_force(rule, at):
-                source = Source(rule=rule.name, camera=self.camera, hold_s=0.0, cooldown_s=rule.cooldown_s)
+                source = msgspec.structs.replace(self._source(rule), hold_s=0.0)
                 changes += see(source, self._rule_state(rule), {"": Evidence(since=offline_since)}, at)
         return changes
 
@@ -224,6 +223,10 @@ class CameraWatch:
     def _release_faces(self, unseen_since: float) -> list[Change]:
         faces: Sequence[Rule] = [rule for rule in self._rules if not isinstance(rule, CameraRule)]
         return [one for rule in faces for one in release(self._source(rule), self._rule_state(rule), unseen_since)]
+
+
+def _zone(rule: Rule) -> str | None:
+    return None if isinstance(rule, CameraRule) else rule.zone
 
 
 class _Kind:

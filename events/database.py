@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def update_schema(engine: sa.Engine) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if engine.dialect.name == "sqlite" and engine.url.database:
         with database_errors():
-            Path(engine.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = Path(engine.url.database)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)  # rules that are set over the API hold secrets
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with database_errors(), engine.begin() as connection:
@@ -110,7 +113,7 @@ def database_errors() -> Iterator[None]:
     """Raise what the database raises in the block as DatabaseAway."""
     try:
         yield
-    except (DBAPIError, PoolTimeout, CommandError, OSError) as error:
+    except (DBAPIError, PoolTimeout, CommandError, OSError, sqlite3.Error) as error:  # sqlite3: of a raw connection
         cause = getattr(error, "orig", None) or error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise DatabaseAway(lines[0]) from error

@@ -6,6 +6,7 @@ those that it has refused for good are named in the log, so that one wrong addre
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import smtplib
 from datetime import UTC, datetime
@@ -42,8 +43,10 @@ class MailReceiver:
         """Send a delivery to all who have not got it yet; see Receiver."""
         to = self._waiting.get(delivery.key, self._settings.to)
         try:
-            with self._connection() as server:
+            with contextlib.closing(self._connection()) as server:
                 refused = server.send_message(self._mail(delivery), self._settings.sender, to)
+                with contextlib.suppress(OSError):  # it has the message, whatever it answers to a farewell
+                    server.quit()
         except smtplib.SMTPRecipientsRefused as error:
             raise NotAccepted(_refusals(error.recipients)) from error
         except smtplib.SMTPResponseException as error:

@@ -6,6 +6,7 @@ attempt, so that the caller knows when to show all retained states again. One th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Any
@@ -111,7 +112,8 @@ class MqttConnection:
         if self._client is not None and self._client.is_connected():
             self._client.on_message = self._client.on_disconnect = None
             if ends:
-                self._client.publish(self._status, OFFLINE, QOS, retain=True).wait_for_publish(1.0)
+                with contextlib.suppress(RuntimeError, ValueError):  # the connection broke: the last will says it
+                    self._client.publish(self._status, OFFLINE, QOS, retain=True).wait_for_publish(1.0)
             self._client.disconnect()
         self.close()
 

@@ -21,6 +21,8 @@ from events.tables import DELIVERIES
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 300.0
 MAX_ERROR = 300  # characters
+NEVER_TRIED = "never tried: an earlier message was not accepted for as long, or no recorder was active"
+NO_RECEIVER = "no receiver in the rules has this name"
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -79,10 +81,14 @@ def add_deliveries(
 
 
 def due_deliveries(connection: sa.Connection, receiver: str, now: float) -> list[Delivery]:
-    """Return the oldest pending delivery of each camera to a receiver, if its time has come; oldest first."""
+    """Return the oldest pending delivery of each camera to a receiver, if its time has come; oldest first.
+
+    A time that is further ahead than the longest pause is of a clock that was wrong, and counts as come.
+    """
     pending = (DELIVERIES.c.state == "pending") & (DELIVERIES.c.receiver == receiver)
     oldest = sa.select(sa.func.min(DELIVERIES.c.id)).where(pending).group_by(DELIVERIES.c.camera)
-    due = sa.select(DELIVERIES).where(DELIVERIES.c.id.in_(oldest), DELIVERIES.c.next_at <= now)
+    has_come = (DELIVERIES.c.next_at <= now) | (DELIVERIES.c.next_at > now + MAX_PAUSE_S)
+    due = sa.select(DELIVERIES).where(DELIVERIES.c.id.in_(oldest), has_come)
     return [_delivery(row) for row in connection.execute(due.order_by(DELIVERIES.c.id))]
 
 
@@ -92,17 +98,26 @@ def note_delivered(connection: sa.Connection, delivery: Delivery, now: float) ->
 
 
 def note_failed(connection: sa.Connection, delivery: Delivery, error: str, now: float) -> None:
-    """Write that an attempt has failed: the next one follows after a pause that doubles."""
+    """Write that an attempt has failed: the next one follows after a pause that doubles. error: see one_line()."""
     pause_s = min(FIRST_PAUSE_S * 2.0 ** min(delivery.attempts, 20), MAX_PAUSE_S)
-    _finish(connection, delivery, {"next_at": now + pause_s, "error": error[:MAX_ERROR]})
+    _finish(connection, delivery, {"next_at": now + pause_s, "error": error})
 
 
 def give_up(connection: sa.Connection, now: float) -> int:
-    """Let deliveries die that were pending for a day; return how many."""
+    """Let deliveries die that were pending for a day; return how many. Those that were never tried say why."""
     late = (DELIVERIES.c.state == "pending") & (DELIVERIES.c.created_at < now - DAY_S)
-    reason = sa.func.coalesce(DELIVERIES.c.error, "never tried: no receiver has this name")
+    reason = sa.func.coalesce(DELIVERIES.c.error, NEVER_TRIED)
     dead = sa.update(DELIVERIES).where(late).values(state="dead", finished_at=now, error=reason)
     return connection.execute(dead).rowcount
+
+
+def note_missing_receivers(connection: sa.Connection, receivers: Sequence[ReceiverSettings]) -> int:
+    """Say of pending deliveries to other receivers than these why they are not sent; return how many there are."""
+    pending, names = DELIVERIES.c.state == "pending", [one.name for one in receivers]
+    back = pending & DELIVERIES.c.receiver.in_(names) & (DELIVERIES.c.error == NO_RECEIVER)
+    connection.execute(sa.update(DELIVERIES).where(back).values(error=None))
+    missing = pending & DELIVERIES.c.receiver.not_in(names)
+    return connection.execute(sa.update(DELIVERIES).where(missing).values(error=NO_RECEIVER)).rowcount
 
 
 def list_deliveries(
@@ -147,6 +162,12 @@ def replay_delivery(connection: sa.Connection, delivery_id: int, now: float) -> 
     found = connection.execute(sa.update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(fresh))
     if found.rowcount == 0:
         raise NoSuchDelivery(f"there is no delivery {delivery_id}; `maskwatch deliveries list` shows them")
+
+
+def one_line(error: str) -> str:
+    """Return an error in a line of MAX_ERROR letters that can be shown and stored, whatever a receiver answered."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in error)
+    return " ".join(shown.split())[:MAX_ERROR]
 
 
 def _finish(connection: sa.Connection, delivery: Delivery, values: dict[str, Any]) -> None:

@@ -20,7 +20,12 @@ Host = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,253}\Z", description="a name or an address, without scheme and port")
 ]
 Address = Annotated[
-    str, Meta(pattern=r"\A[^@\s<>,;\x00-\x1f]{1,64}@[^@\s<>,;\x00-\x1f]{1,253}\Z", description="of e-mail, user@host")
+    str,
+    Meta(
+        pattern=r"\A[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](-*[A-Za-z0-9.])*\Z",
+        max_length=320,
+        description="of e-mail, user@host in ASCII",
+    ),
 ]
 TopicPrefix = Annotated[str, Meta(pattern=r"\A[^+#/\s\x00]+(/[^+#/\s\x00]+)*\Z", max_length=200)]
 Text = Annotated[str, Meta(min_length=1, max_length=2_000)]

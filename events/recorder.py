@@ -18,6 +18,7 @@ from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
 from events.event_types import Change, EventEvidence, Phase
 from events.open_receivers import Surroundings
+from events.plausibility import is_plausible
 from events.rule_file import load_rules
 from events.rule_source import RuleSource
 from events.rule_types import RuleSet
@@ -55,7 +56,8 @@ def main(settings: Settings) -> int:
     with worker_context("recorder", settings) as context:
         blurred = settings.thumbnails == "blurred"
         thumbnailer = None if settings.thumbnails == "none" else Thumbnailer(context, blurred=blurred)
-        source, store, deliverer = RuleSource(engine, file_rules), Store(engine, context.id, []), Deliverer(engine)
+        source, store = RuleSource(engine, file_rules), Store(engine, context.id, [])
+        deliverer = Deliverer(engine, has_lease=store.has_lease)
         recorder = Recorder(context, source, store, deliverer, StateBoard(), thumbnailer)
         tidier = Tidier(context, settings, engine, deliverer.is_active)
         tidier.start()
@@ -93,7 +95,8 @@ class Recorder:
                 if self._session is None:
                     self._take_over()
                     return
-                if self._source.refresh():
+                self._source.refresh()
+                if self._session.rules is not self._source.rules:
                     self._use(self._source.rules)
                     self._session.use(self._source.rules)
                 self._session.step()
@@ -154,7 +157,7 @@ class Recorder:
 
 
 class _Session:
-    """The time in which a recorder is active."""
+    """The time in which a recorder is active. rules: those that its watches use."""
 
     def __init__(
         self,
@@ -168,7 +171,7 @@ class _Session:
         self._context = context
         self._board = board
         self._thumbnailer = thumbnailer
-        self._rules = rules
+        self.rules = rules
         self._store = store
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
         self._changed: set[str] = set()  # cameras whose states differ from those that were written
@@ -199,7 +202,7 @@ class _Session:
     def use(self, rules: RuleSet) -> None:
         """Go on with other rules; what is remembered of those that stay is kept."""
         self.write()
-        self._rules = rules
+        self.rules = rules
         self._watches = {name: CameraWatch(name, rules, watch.state) for name, watch in self._watches.items()}
         for watch in self._watches.values():
             self._note(watch, watch.close_removed())
@@ -229,7 +232,7 @@ class _Session:
         self._consumer.close()
 
     def _add(self, result: FrameResult) -> None:
-        if result.camera.startswith(FILE_PREFIX):
+        if result.camera.startswith(FILE_PREFIX) or not is_plausible(result):
             return
         watch = self._watch(result.camera)
         changes = watch.add(result)
@@ -255,12 +258,12 @@ class _Session:
             camera, watch = cameras.get(name), self._watch(name)
             state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
             self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))
-            shown.append(camera_status(name, state, self._rules, watch.state))
+            shown.append(camera_status(name, state, self.rules, watch.state))
         self._board.show(shown, at)
 
     def _watch(self, camera: str) -> CameraWatch:
         if camera not in self._watches:
-            self._watches[camera] = CameraWatch(camera, self._rules)
+            self._watches[camera] = CameraWatch(camera, self.rules)
         return self._watches[camera]
 
     def _note(self, watch: CameraWatch, changes: Sequence[Change]) -> None:

@@ -1,7 +1,8 @@
 """Remove what is older than some days, and the oldest events of a database that has grown too large.
 
 A recorder does it once a minute (events/tidier.py), in slices with a pause after each one, so that writing events never
-waits for long. Events that are still open stay. events/room.py measures a database, and gives back what was freed.
+waits for long. Events that are still open stay, and so do those with messages that are still to be delivered.
+events/room.py measures a database, and gives back what was freed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def tidy(
         with engine.begin() as connection:
             give_up(connection, now)
             connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < oldest // 60))
-        removed = _remove(engine, EVENTS.c.ended_at < oldest, None, pause)
+        is_old = (EVENTS.c.ended_at < oldest) & (EVENTS.c.started_at < oldest)  # the latter has an index
+        removed = _remove(engine, is_old, None, pause)
         if removed:
             free_room(engine, max_bytes, pause)
         return removed + _make_room(engine, max_bytes, pause)
@@ -88,7 +90,9 @@ def _remove(
 
 
 def _remove_slice(connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int) -> int:
-    oldest = sa.select(EVENTS.c.id).where(condition).order_by(EVENTS.c.started_at, EVENTS.c.id).limit(limit)
+    is_pending = (DELIVERIES.c.event_id == EVENTS.c.id) & (DELIVERIES.c.state == "pending")
+    may_go = condition & ~sa.exists().where(is_pending)
+    oldest = sa.select(EVENTS.c.id).where(may_go).order_by(EVENTS.c.started_at, EVENTS.c.id).limit(limit)
     ids = list(connection.execute(oldest).scalars())
     for table in (DELIVERIES, EVIDENCE, THUMBNAILS):
         connection.execute(sa.delete(table).where(table.c.event_id.in_(ids)))

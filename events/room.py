@@ -78,11 +78,9 @@ def _pragma(connection: sa.Connection, name: str) -> int:
 def _maintenance(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Yield a connection of PostgreSQL on which statements may take long and commit by themselves."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # nobody else gets it; it may also be broken in the end
         connection.exec_driver_sql("SET statement_timeout = 0")
-        try:
-            yield connection
-        finally:
-            connection.exec_driver_sql("RESET statement_timeout")
+        yield connection
 
 
 def _size(connection: sa.Connection, table: str) -> int:

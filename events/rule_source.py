@@ -67,10 +67,10 @@ class RuleSource:
             version = read_rules_version(connection)
             if version == self._version:
                 return False
-            self._version = version
+            before = self.rules
             try:
                 self.rules = read_rules(connection).rules
             except BadRules as error:
                 log.error("the rules that were set over the API cannot be used: %s; set them again", error)
-                return False
-        return True
+        self._version = version  # only now: the database may have gone away before the rules were read
+        return self.rules is not before

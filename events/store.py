@@ -6,6 +6,7 @@ a recorder that was suspended writes nothing after another one has taken over. A
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from events.database import database_errors, update_schema
 from events.event_types import Change, Event, EventEvidence
 from events.evidence import add_evidence, update_evidence
 from events.minute_counts import MinuteCount
-from events.outbox import add_deliveries
+from events.outbox import add_deliveries, note_missing_receivers
 from events.receiver_types import ReceiverSettings
 from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS
 from events.thumbnails import Thumbnail, add_thumbnail
+
+log = logging.getLogger(__name__)
 
 LEASE_S = 3.0  # a recorder that has written nothing for longer may be replaced
 MAX_AHEAD_S = 60.0  # a lease that ends later than that is of a time before the clock was set back
@@ -73,8 +76,16 @@ class Store:
         self._is_ready = False
 
     def use(self, receivers: Sequence[ReceiverSettings]) -> None:
-        """Deliver events that are written from now on to other receivers."""
+        """Deliver events that are written from now on to these receivers; note which pending ones have none."""
         self._receivers = receivers
+        with database_errors(), self._engine.begin() as connection:
+            missing = note_missing_receivers(connection, receivers)
+        if missing:
+            log.warning("%d pending deliveries are to receivers that are not in the rules: they die a day old", missing)
+
+    def has_lease(self, connection: sa.Connection) -> bool:
+        """Return whether no other recorder has taken over since this one did."""
+        return connection.execute(sa.select(LEASE.c.token)).scalar() == self._token
 
     def take_over(self, at: float) -> Snapshot | None:
         """Become the active recorder and return what to continue from; None while another one is active.
@@ -83,10 +94,12 @@ class Store:
         """
         if not self._is_ready:
             update_schema(self._engine)
-            self._is_ready = True
+        self._is_ready = False  # until it answers: it may have been replaced, or restored from a copy
         free = (LEASE.c.token == self._token) | (LEASE.c.expires_at < at) | (LEASE.c.expires_at > at + MAX_AHEAD_S)
         with database_errors(), self._engine.begin() as connection:
-            if not self._renew(connection, free, at):
+            is_ours = self._renew(connection, free, at)
+            self._is_ready = True
+            if not is_ours:
                 return None
             positions = {row.stream: row.last_id.encode() for row in connection.execute(sa.select(POSITIONS))}
             states = {row.camera: row.state for row in connection.execute(sa.select(CAMERA_STATES))}

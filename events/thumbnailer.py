@@ -8,6 +8,7 @@ for at most MAX_LATE_S; then the event has no thumbnail, and the log says so.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import redis
@@ -18,19 +19,20 @@ from events.thumbnails import Thumbnail
 from pipeline.bus.messages import FrameResult
 from pipeline.bus.pixel_reader import PixelsGone, fetch_pixels
 from pipeline.runtime.worker_context import WorkerContext
+from pipeline.vision.faces import Box
 from pipeline.vision.jpeg import BadImage, decode_jpeg
 from pipeline.vision.scene_thumbnail import scene_thumbnail
-from pipeline.vision.tracks import TrackedFace
 
 log = logging.getLogger(__name__)
 
 MAX_LATE_S = 3.0  # between the opening of an event and the frame of its thumbnail
 ASK_INTERVAL_S = 1.0
 ASK_MS = 3_000  # for how long a camera sends pixels once it was asked
+HALF_FACE = 0.65  # half the height of a face, in sizes of its track
 
 
 class Thumbnailer:
-    """The thumbnails of all cameras' events. blurred: no face can be recognized in them."""
+    """The thumbnails of all cameras' events. blurred: no face that was found can be recognized in them."""
 
     def __init__(self, context: WorkerContext, *, blurred: bool) -> None:
         self._context = context
@@ -55,7 +57,7 @@ class Thumbnailer:
             self._keep_waiting(wanted, result, str(error))
             return
         if wanted:
-            self._take(wanted, result, watch.faces, jpeg)
+            self._take(wanted, result, watch, jpeg)
 
     def take(self) -> dict[str, Thumbnail]:
         """Return the thumbnails since the last call, by event ID."""
@@ -76,7 +78,7 @@ class Thumbnailer:
         if left := [event for event in wanted if event not in late]:
             self._wanted[result.camera] = left
 
-    def _take(self, wanted: Sequence[Event], result: FrameResult, faces: Sequence[TrackedFace], jpeg: bytes) -> None:
+    def _take(self, wanted: Sequence[Event], result: FrameResult, watch: CameraWatch, jpeg: bytes) -> None:
         if self._blurred and result.left_out:
             log.info("events of %s have no thumbnail: more faces than can be blurred", result.camera)
             return
@@ -85,7 +87,20 @@ class Thumbnailer:
         except BadImage as error:
             log.info("events of %s have no thumbnail: %s", result.camera, error)
             return
+        faces = watch.faces
+        blurred = [face.box for face in faces] + _unseen_boxes(watch, result.captured_at) if self._blurred else []
         for event in wanted:
             shown = [face for face in faces if face.track == event.track] or faces
-            small = scene_thumbnail(image, [face.box for face in shown], [face.box for face in faces] * self._blurred)
+            small = scene_thumbnail(image, [face.box for face in shown], blurred)
             self._taken[event.id] = Thumbnail(jpeg=small, captured_at=result.captured_at, blurred=self._blurred)
+
+
+def _unseen_boxes(watch: CameraWatch, at: float) -> list[Box]:
+    """Return where the faces may be that were seen just before, but not found in the frame of this time."""
+    boxes: list[Box] = []
+    for track in watch.state.tracker.tracks:
+        if track.seen_at_s < at:
+            x, y, variance = track.motion.predict(at - track.seen_at_s)
+            half = track.motion.size * (HALF_FACE + min(math.sqrt(variance), 1.0))
+            boxes.append((x - half, y - half, x + half, y + half))
+    return boxes

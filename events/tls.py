@@ -34,4 +34,6 @@ def tls_context(host: str, ca_file: str | None) -> ssl.SSLContext:
         context.load_verify_locations(ca_file)
     except OSError as error:  # ssl.SSLError, too
         raise BadReceiver(f"its ca_file {ca_file} holds no certificates that can be read: {error.strerror}") from error
+    except ValueError as error:  # of the name
+        raise BadReceiver(f"its ca_file cannot be opened: {error}") from error
     return context

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from urllib.parse import SplitResult
 
 from events.addresses import BadReceiver, check_url, resolve
+from events.deadline import ends_within
 from events.outbox import Delivery
 from events.receiver_types import MIN_KEY, Webhook, read_secret
 from events.receivers import NotAccepted
 
-TIMEOUT_S = 10.0  # to connect, and between two parts of an answer
-MAX_ANSWER = 65_536  # bytes of the answer that are read
+TIMEOUT_S = 10.0  # to connect, and for an answer
 
 
 class WebhookReceiver:
@@ -34,7 +34,7 @@ class WebhookReceiver:
         send(self._webhook, delivery, self._now())
 
 
-def send(webhook: Webhook, delivery: Delivery, at: float) -> None:
+def send(webhook: Webhook, delivery: Delivery, at: float, timeout_s: float = TIMEOUT_S) -> None:
     """Send a delivery. at: the present time, Unix seconds, which is signed.
 
     Raises:
@@ -48,7 +48,7 @@ def send(webhook: Webhook, delivery: Delivery, at: float) -> None:
             "Maskwatch-Delivery": delivery.key,
             "Maskwatch-Signature": signature(read_secret(webhook.secret, "secret", MIN_KEY), int(at), body),
         }
-        status = _post(webhook, body, headers)
+        status = _post(webhook, body, headers, timeout_s)
     except BadReceiver as error:
         raise NotAccepted(str(error)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -63,15 +63,16 @@ def signature(secret: str, at: int, body: bytes) -> str:
     return f"t={at},v1={signed.hexdigest()}"
 
 
-def _post(webhook: Webhook, body: bytes, headers: dict[str, str]) -> int:
-    """Return the status of the answer."""
+def _post(webhook: Webhook, body: bytes, headers: dict[str, str], timeout_s: float) -> int:
+    """Return the status of the answer. timeout_s: for it."""
     url = check_url(webhook.url, allow_private=webhook.allow_private_address)
     connection = _connection(url, allow_private=webhook.allow_private_address)
     try:
-        connection.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), body, headers)
-        answer = connection.getresponse()
-        answer.read(MAX_ANSWER)
-        return answer.status
+        with ends_within(timeout_s, connection.sock):
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
+            connection.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), body, headers)
+            return connection.getresponse().status
     finally:
         connection.close()
 
@@ -85,7 +86,9 @@ def _connection(url: SplitResult, *, allow_private: bool) -> http.client.HTTPCon
     connection.sock = socket.create_connection((address, port), TIMEOUT_S)
     if secure:
         try:
-            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+            connection.sock = ssl.create_default_context().wrap_socket(
+                connection.sock, server_hostname=host, do_handshake_on_connect=False
+            )
         except OSError:
             connection.close()
             raise

@@ -45,10 +45,11 @@ def test_a_service_gets_events_in_words_and_again_after_a_failure(engine: sa.Eng
     assert {one.state for one in fates(engine)} == {"delivered"}
 
 
-def test_a_redirect_is_not_followed(engine: sa.Engine, receiver: Receiver) -> None:
-    phone = settings(f"json://127.0.0.1:{receiver.port}/")
+@pytest.mark.parametrize("query", ["", "?redirect=yes"])
+def test_a_redirect_is_not_followed(query: str, engine: sa.Engine, receiver: Receiver) -> None:
+    phone = settings(f"json://127.0.0.1:{receiver.port}/{query}")
     written(engine, phone, Clock(), opened())
-    receiver.statuses += [302]
+    receiver.statuses += [307]  # with which a POST stays one
 
     with pytest.raises(NotAccepted, match="did not accept it"):
         AppriseReceiver(phone, Wording()).send(fates(engine)[0])
@@ -74,13 +75,15 @@ def test_a_service_in_the_own_network_must_be_allowed(engine: sa.Engine, receive
         (f"tgram://{TOKEN}", "its url is none of a service that Apprise knows"),
         (f"json://localhost/{TOKEN}", "its url leads to localhost"),
         (f"ntfy://10.0.0.1/{TOKEN}", "10.0.0.1 has the address"),
+        (f"json://[::1]/{TOKEN}", "::1 has the address"),
+        (f"mailtos://user:{TOKEN}@example.com?smtp=127.0.0.1", "127.0.0.1 has the address"),
     ],
 )
-def test_what_cannot_be_is_refused_without_its_url(url: str, says: str) -> None:
+def test_what_cannot_be_is_refused_without_its_url(url: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BadReceiver, match=says) as raised:
         check_service(settings(url, allow_private_address=False))
 
-    assert TOKEN not in str(raised.value)
+    assert TOKEN not in str(raised.value) + caplog.text
 
 
 @pytest.mark.parametrize("url", [f"tgram://123456789:abcdefg_hijklmnop/{12315544}", "ntfy://topic", "pover://u@t"])

@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
             found.got.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
             status = found.statuses.pop(0) if found.statuses else 200
             self.send_response(status)
-            if status == 302:
+            if status in (302, 307):
                 self.send_header("Location", found.url)
             self.end_headers()
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from databases import database, engine
 from test_event_store import AT, OFFICE, active, closed, event, opened, stored
 
-from events.database import update_schema
+from events.database import DatabaseAway, database_errors, open_engine, update_schema
 from events.event_types import EventEvidence
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
 from events.retention import MB, tidy
+from events.room import free_room
 from events.rule_types import DAY_S
 from events.store import Progress
 from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
@@ -85,7 +87,7 @@ def test_what_is_older_than_the_days_goes_with_all_that_belongs_to_it(engine: sa
     changes = [opened(1), closed(1), closed(DAY_S), opened(2)]
     store.write(Progress(changes=changes, counts=counts, thumbnails=pictures), AT)
 
-    removed = tidy(engine, keep_days=7, keep_mb=100, at=AT + 7.5 * DAY_S, now=AT, pause=no_pause)
+    removed = tidy(engine, keep_days=7, keep_mb=100, at=AT + 7.5 * DAY_S, now=AT + 7.5 * DAY_S, pause=no_pause)
 
     assert removed == 1
     assert [one.subject for one in stored(engine)] == [str(DAY_S), "2"]
@@ -93,6 +95,35 @@ def test_what_is_older_than_the_days_goes_with_all_that_belongs_to_it(engine: sa
         assert len(list_deliveries(connection)) == 2
         assert [row.frames for row in connection.execute(sa.select(COUNTS))] == [2]
     assert (count(engine, EVIDENCE), count(engine, THUMBNAILS)) == (2, 1)
+
+
+def test_an_event_stays_until_its_messages_are_delivered_or_dead(engine: sa.Engine) -> None:
+    active(engine, "one", OFFICE).write(Progress(changes=[opened(1), closed(1)]), AT)
+    late = {"keep_days": 0.5, "keep_mb": 100, "at": AT + 0.7 * DAY_S, "pause": no_pause}
+
+    while_pending = tidy(engine, now=AT + 0.7 * DAY_S, **late)
+    when_dead = tidy(engine, now=AT + 1.1 * DAY_S, **late)
+
+    assert (while_pending, when_dead) == (0, 1)
+
+
+def test_room_that_cannot_be_given_back_is_an_error_of_the_database(database: str, engine: sa.Engine) -> None:
+    active(engine)
+    fill(engine, 10, 500)
+    with engine.begin() as connection:
+        connection.execute(sa.delete(THUMBNAILS))
+    failing = open_engine(database, read_only=True)  # SQLite refuses to cut its file
+
+    def end_connection(_connection: sa.Connection, cursor: Any, statement: str, *_: object) -> None:
+        if statement.startswith("VACUUM"):  # of PostgreSQL
+            pid = cursor.connection.info.backend_pid
+            with engine.begin() as other:
+                other.execute(sa.select(sa.func.pg_terminate_backend(pid)))
+
+    sa.event.listen(failing, "before_cursor_execute", end_connection)
+    with pytest.raises(DatabaseAway), database_errors():
+        free_room(failing, MB, no_pause)
+    failing.dispose()
 
 
 def test_a_database_that_grows_stays_within_five_percent_of_what_was_set(engine: sa.Engine) -> None:

@@ -247,6 +247,22 @@ def test_an_event_of_a_rule_that_is_gone_closes() -> None:
     assert (closed.phase, closed.event.rule) == ("closed", "bare")
 
 
+def test_an_event_in_a_zone_closes_when_its_rule_is_moved_to_another_one() -> None:
+    zone = "[[zones]]\nname = '{}'\ncamera = 'door'\npolygon = [[0, 0], [1, 0], [1, 1], [0, 1]]\n"
+    text = zone.format("left") + zone.format("right") + NO_MASK + "zone = '{}'\n"
+    people = scene([Person(1, 0, 20, bare=[(0, 20)])], 20)
+    watch = CameraWatch("door", parse_rules(text.format("left")))
+    before = last_of(change for one in people[: 10 * FPS] for change in watch.add(one))
+
+    moved = CameraWatch("door", parse_rules(text.format("right")), watch.state)
+    (closed,) = moved.close_removed()
+    after = last_of(change for one in people[10 * FPS :] for change in moved.add(one))
+
+    assert [event.zone for event in before] == ["left"]
+    assert (closed.phase, closed.event.id) == ("closed", before[0].id)
+    assert [event.zone for event in after] == ["right"]
+
+
 def test_counts_are_of_people_and_masks_by_minute() -> None:
     watch = CameraWatch("door", parse_rules(NO_MASK))
     for one in scene([Person(1, 0, 90), Person(4, 0, 30, bare=[(0, 30)])], 100):

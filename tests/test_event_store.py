@@ -68,6 +68,24 @@ def test_a_change_is_written_once_with_a_delivery_for_each_phase(engine: sa.Engi
     assert [(one.phase, one.state) for one in deliveries] == [("closed", "pending"), ("opened", "pending")]
 
 
+def test_a_new_file_can_be_read_by_its_user_alone(sqlite_engine: sa.Engine) -> None:
+    active(sqlite_engine)
+
+    assert Path(str(sqlite_engine.url.database)).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_that_was_replaced_by_an_empty_one_gets_its_tables(engine: sa.Engine) -> None:
+    store = active(engine)
+    with engine.begin() as connection:
+        METADATA.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+
+    with pytest.raises(DatabaseAway):
+        store.take_over(AT)
+
+    assert store.take_over(AT) is not None
+
+
 def test_only_webhooks_that_want_a_rule_get_its_events(engine: sa.Engine) -> None:
     other = msgspec.structs.replace(OFFICE, name="other", rules=["offline"])
     store = active(engine, "one", OFFICE, other)

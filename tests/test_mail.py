@@ -39,6 +39,7 @@ class Inbox:
         self.mails: list[tuple[list[str], EmailMessage]] = []
         self.answers: dict[str, str] = {}
         self.data_answers: list[str] = []
+        self.farewell = "221 bye"
 
     async def handle_RCPT(  # noqa: N802 -- aiosmtpd calls it by this name
         self, _server: Any, _session: Any, envelope: Envelope, address: str, _options: Any
@@ -54,6 +55,9 @@ class Inbox:
             mail = email.message_from_bytes(bytes(envelope.content or b""), policy=email.policy.default)
             self.mails.append((envelope.rcpt_tos, mail))
         return answer
+
+    async def handle_QUIT(self, _server: Any, _session: Any, _envelope: Envelope) -> str:  # noqa: N802 -- as above
+        return self.farewell
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +163,19 @@ def test_who_is_refused_for_now_is_tried_again_alone_and_who_is_unknown_is_named
         "delivery 1 to staff: refused for eve@example.com: 550 unknown"
     ]
     assert [to for to, _ in inbox.mails] == [["ann@example.com"], ["bob@example.com"]]
+    assert [one.state for one in fates(engine)] == ["delivered"]
+
+
+def test_a_message_that_the_server_has_taken_is_not_sent_again_whatever_it_says_then(
+    engine: sa.Engine, server: Controller, inbox: Inbox
+) -> None:
+    staff = settings(server.port)
+    inbox.farewell = "421 too busy for farewells"
+    written(engine, staff, Clock(), opened())
+
+    deliverer(engine, staff, Clock()).deliver_due(staff)
+
+    assert len(inbox.mails) == 1
     assert [one.state for one in fates(engine)] == ["delivered"]
 
 

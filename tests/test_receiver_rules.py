@@ -71,6 +71,8 @@ def test_all_kinds_of_receivers_are_read(good: str) -> None:
         ('name = "house"', 'name = "office"', "receiver 'office': the name is given twice"),
         ('"masks@example.com"', '"masks"', "email 'staff': sender"),
         ('["ann@example.com"]', "[]", "email 'staff': to"),
+        ('["ann@example.com"]', '["ann@[x"]', "email 'staff': to"),
+        ('"192.168.1.5"', '"house"\ntls = true\nca_file = "\\u0000"', "mqtt 'house': its ca_file cannot be opened"),
         ('rules = ["bare"]', 'rules = ["bear"]', "email 'staff': there is no rule 'bear'"),
         ('rules = ["bare"]', 'security = "none"', "email 'staff': its password would be sent readable"),
         ("TEST_SMTP_PASSWORD", "TEST_NONE", "email 'staff': its password in the variable TEST_NONE has 0 letters"),

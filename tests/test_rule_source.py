@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from test_event_store import active
 
-from events.database import open_engine
+from events.database import DatabaseAway, open_engine
 from events.locations import sqlite_url
 from events.rule_file import parse_rules
 from events.rule_source import POLL_INTERVAL_S, RuleSource
@@ -106,6 +107,27 @@ def test_a_recorder_without_a_file_lets_rules_be_set_again(engine: sa.Engine) ->
     save(engine, BARE)
 
     assert in_force(engine)[0] == "api"
+
+
+def test_rules_that_a_database_lost_on_the_way_are_taken_up_when_it_is_back(engine: sa.Engine) -> None:
+    clock = Monotonic()
+    source = RuleSource(engine, None, clock)
+    source.take_over()
+    save(engine, BARE)
+    clock.at += POLL_INTERVAL_S
+
+    def gone(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "rule_sets.content" in statement:
+            raise sqlite3.OperationalError("the connection is gone")
+
+    sa.event.listen(engine, "before_cursor_execute", gone)
+    with pytest.raises(DatabaseAway):
+        source.refresh()
+    sa.event.remove(engine, "before_cursor_execute", gone)
+    clock.at += POLL_INTERVAL_S
+    source.refresh()
+
+    assert source.rules == BARE
 
 
 def test_stored_rules_of_another_version_leave_those_before_in_force(

@@ -12,6 +12,7 @@ from conftest import Server
 from feeding import Feed, face
 
 from events.camera_watch import CameraWatch
+from events.event_types import Change
 from events.rule_file import parse_rules
 from events.thumbnailer import ASK_MS, MAX_LATE_S, Thumbnailer
 from events.thumbnails import Thumbnail
@@ -73,6 +74,26 @@ def test_an_event_has_a_thumbnail_of_the_frame_with_which_it_opens(
     assert len(event_id) == 32
     assert (thumbnail.captured_at, thumbnail.blurred) == (result.captured_at, blurred)
     assert contrast < 15 if blurred else contrast > 30
+
+
+def test_a_face_that_was_seen_before_and_is_not_found_for_a_moment_is_blurred(
+    server: Server, context: WorkerContext
+) -> None:
+    watch, feed = CameraWatch("demo", parse_rules(RULE.format(0) + "cooldown_s = 60\n")), Feed(server)
+    other = msgspec.structs.replace(BARE, box=(500.0, 80.0, 620.0, 220.0))
+    first = labelled(feed)
+    watch.add(first)
+    feed.publish(encode_jpeg(scene(), 95))
+    second = msgspec.structs.replace(feed.label(other), captured_at=first.captured_at + 0.1)
+    watch.add(second)
+    (event,) = (change.event for change in CameraWatch("demo", parse_rules(RULE.format(0))).add(second))
+    opened = Change(phase="opened", event=msgspec.structs.replace(event, track=None))
+    thumbnailer = Thumbnailer(context, blurred=True)
+
+    thumbnailer.add(watch, second, [opened])
+
+    (thumbnail,) = thumbnailer.take().values()
+    assert decode_jpeg(thumbnail.jpeg).std() < 15
 
 
 def test_a_camera_is_asked_for_pixels_before_an_event_opens(server: Server, context: WorkerContext) -> None:
