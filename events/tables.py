@@ -90,24 +90,6 @@ THUMBNAILS = Table(
     Column("blurred", Boolean, nullable=False),
 )
 
-# What events are built on, beside them so that lists of events stay fast. points: events/evidence.py.
-EVIDENCE = Table(
-    "evidence",
-    METADATA,
-    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("rule", Text),
-    Column("measure", String(16)),
-    Column("points", LargeBinary, nullable=False),
-)
-THUMBNAILS = Table(
-    "thumbnails",
-    METADATA,
-    Column("event_id", String(32), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("jpeg", LargeBinary, nullable=False),
-    Column("captured_at", Double, nullable=False),
-    Column("blurred", Boolean, nullable=False),
-)
-
 COUNTS = Table(
     "counts",
     METADATA,
