@@ -21,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 from recorded_days import Recorded, record_days
+from test_event_reading import TWO_POINTS
 
 from events.event_types import Event
 from events.thumbnails import Thumbnail
@@ -306,6 +307,10 @@ def test_pages_lead_to_each_other(browser: Browser, viewer: Viewer) -> None:
         ("history?cursor=x", 400, "This cursor is not one that a page of events has given: leave it out"),
         ("compliance?by=week", 400, "By: &#39;week&#39; is neither hour nor day."),
         ("compliance.csv?by=week", 400, "By: 'week' is neither hour nor day."),
+        (f"history?cursor={TWO_POINTS}", 400, "This cursor is not one that a page of events has given: leave it out"),
+        ("history?zone=%00", 400, "Zone: &#39;\\x00&#39; is no name; choose one from the list."),
+        ("compliance.csv?camera=a%0AB:%20c", 400, "Camera: 'a\\nB: c' is no name; choose one from the list."),
+        ("history/%00", 404, "There is no such event: it is older than what is kept, or the address is wrong"),
         ("history/0", 404, "There is no such event: it is older than what is kept, or the address is wrong"),
         ("history/0/picture.jpg", 404, "this event has no picture"),
     ],

@@ -51,6 +51,16 @@ def day_bounds(day: date, zone: tzinfo) -> tuple[float, float]:
     return midnight(day, zone), midnight(next_day(day), zone)
 
 
+def is_shown_twice(at: datetime) -> bool:
+    """Return whether clocks show a local time twice, because they were set back."""
+    return at.replace(fold=0).timestamp() < at.replace(fold=1).timestamp()
+
+
+def hour_text(at: datetime) -> str:
+    """Return a time of day, for example "14:00"; with the name of its offset where clocks show it twice."""
+    return at.strftime("%H:%M %Z" if is_shown_twice(at) else "%H:%M")
+
+
 def today(zone: tzinfo, now: float | None = None) -> date:
     """Return the present local day. now: Unix seconds; None for the present."""
     return local(time.time() if now is None else now, zone).date()
