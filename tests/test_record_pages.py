@@ -365,6 +365,7 @@ def test_strangers_are_led_to_the_sign_in_form_below_the_base_path(server: Serve
         page = session.get(f"{viewer.url}history", timeout=10).text
 
     found = [(one.status_code, one.headers.get("Location")) for one in answers]
-    assert found == [(303, "/our/login")] * 3 + [(401, None)]
+    wanted = ["/history", "/compliance", f"/history/{event.id}"]
+    assert found == [(303, f"/our/login?next={path}") for path in wanted] + [(401, None)]
     assert f'href="/our/history/{event.id}"' in page
     assert set(re.findall(r'(?:href|src|action)="(/[^/"]*)', page)) == {"/our"}
