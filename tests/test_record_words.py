@@ -22,7 +22,7 @@ from viewer.pages.event_texts import duration_text, event_title, people_time_tex
 from viewer.pages.history_query import BadQuestion, HistoryQuery, history_query, history_url
 from viewer.pages.mask_shares import as_csv, make_shares
 from viewer.pages.rule_texts import rule_sentence
-from viewer.pages.time_zones import midnight, named_zone
+from viewer.pages.time_zones import local, midnight, named_zone, reader_zone, zone_name
 from viewer.pages.timeline import make_timeline
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -251,6 +251,16 @@ def test_counts_are_exported_as_csv_with_local_times() -> None:
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "Europe", "../../etc/passwd", "a" * 64, "Europe/\0Berlin"])
 def test_a_time_zone_that_there_is_not_counts_as_none(name: str) -> None:
     assert named_zone(name) is None
+
+
+def test_without_a_cookie_the_zone_is_that_of_the_machine_in_each_season(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+
+    with Flask("test").test_request_context():
+        zone = reader_zone()
+
+    assert zone_name(zone) == "Europe/Berlin"
+    assert [f"{local(at, zone):%H:%M}" for at in (AT, AT + 180 * 86_400)] == ["10:00", "11:00"]
 
 
 def test_a_day_begins_at_the_readers_midnight() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from flask import request
 
 COOKIE = "maskwatch-time-zone"
 MAX_NAME = 64  # characters
+LOCAL_TIME = Path("/etc/localtime")  # a link to the zone of this machine
 
 
 def reader_zone() -> tzinfo:
@@ -67,4 +70,7 @@ def today(zone: tzinfo, now: float | None = None) -> date:
 
 
 def _server_zone() -> tzinfo:
-    return datetime.now().astimezone().tzinfo or UTC
+    """Return the zone of this machine by its name, because its offset of today is not that of other seasons."""
+    linked = str(LOCAL_TIME.resolve()).partition("/zoneinfo/")[2]
+    named = named_zone(os.environ.get("TZ", "").removeprefix(":") or linked)
+    return named or datetime.now().astimezone().tzinfo or UTC
