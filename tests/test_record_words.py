@@ -21,6 +21,7 @@ from viewer.pages.event_evidence import shown_series, why_text
 from viewer.pages.event_texts import duration_text, event_title, people_time_text, percent_text
 from viewer.pages.history_query import BadQuestion, HistoryQuery, history_query, history_url
 from viewer.pages.mask_shares import as_csv, make_shares
+from viewer.pages.rendering import with_chosen
 from viewer.pages.rule_texts import rule_sentence
 from viewer.pages.time_zones import local, midnight, named_zone, reader_zone, zone_name
 from viewer.pages.timeline import make_timeline
@@ -204,6 +205,15 @@ def test_each_hour_of_the_day_on_which_clocks_are_set_back_leads_to_its_own_even
         "02:00 CEST to 02:00 CET: 1 event",
         "02:00 CET to 03:00: 1 event",
     ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"), [(None, ["door", "yard"]), ("yard", ["door", "yard"]), ("gone", ["door", "gone", "yard"])]
+)
+def test_a_filter_shows_what_was_chosen_though_nothing_is_about_it_any_more(
+    chosen: str | None, shown: list[str]
+) -> None:
+    assert with_chosen(["door", "yard"], chosen) == shown
 
 
 def test_an_offset_in_a_time_counts() -> None:
