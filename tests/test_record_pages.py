@@ -336,6 +336,7 @@ def test_a_database_that_is_not_there_is_said_on_the_pages_and_live_video_goes_o
         export = requests.get(f"{viewer.url}compliance.csv", timeout=10)
         follow(tab, tab.get_by_role("link", name="Live"))
         expect(tab.locator("#connection")).to_have_text("Connected")
+        expect(tab.locator("#banner")).to_contain_text(words)
 
     assert export.status_code == 503
 
