@@ -239,6 +239,16 @@ def test_the_compliance_page_shows_the_sums_of_the_counts(browser: Browser, view
         expect(tab.locator("#rows tbody th")).to_have_text(["Thu 29 Jan 2026", "Fri 30 Jan 2026", "Sat 31 Jan 2026"])
 
 
+def test_a_single_step_is_in_the_middle_of_the_chart(browser: Browser, viewer: Viewer) -> None:
+    pixel = """one => [...one.getContext("2d").getImageData(one.width / 2, one.height / 2, 1, 1).data].slice(0, 3)"""
+
+    with opened(browser, f"{viewer.url}compliance?from=2026-01-30&to=2026-01-30&by=day") as tab:
+        expect(tab.locator("#rows tbody tr")).to_have_count(1)
+        wait_until(
+            lambda: tab.locator(".plot canvas").evaluate(pixel) == [185, 207, 223], 5, "the middle is part of a bar"
+        )
+
+
 def test_counts_are_exported_as_csv_json_and_png(browser: Browser, viewer: Viewer, tmp_path: Path) -> None:
     saved = {}
 
