@@ -80,13 +80,13 @@ def main() -> int:
         fill(engine, given.events, given.seed)
         print(f"{engine.dialect.name}: {given.events:,} events, filled in {time.monotonic() - started:.0f} s")
         engine.dispose()
-        return measure(open_engine(url, read_only=True), given.seed)
+        return measure(url, given.seed)
 
 
-def measure(engine: sa.Engine, seed: int) -> int:
-    """Print the times of all questions; return 1 if one is too slow."""
-    slow = False
-    for question in questions(engine.url.render_as_string(hide_password=False)):
+def measure(url: str, seed: int) -> int:
+    """Print the times of all questions about a database; return 1 if one is too slow."""
+    engine, slow = open_engine(url, read_only=True), False
+    for question in questions(url):
         random, times_ms = Random(seed), []
         for _ in range(TIMES):
             with engine.begin() as connection:

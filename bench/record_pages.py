@@ -38,7 +38,7 @@ def open_page(client: FlaskClient, address: str) -> bytes:
     """
     answer = client.get(address)
     if answer.status_code != 200:
-        raise RuntimeError(f"{address} is answered with {answer.status}")
+        raise RuntimeError(f"{address} is answered with {answer.status}; the viewer would show: {_problem(answer.text)}")
     return bytes(answer.data)
 
 
@@ -62,6 +62,11 @@ def compliance(days: int, by: str, *, one_camera: bool = False) -> Address:
         return f"/compliance?from={first}&to={last}&by={by}{camera}"
 
     return address
+
+
+def _problem(page: str) -> str:
+    """Return the line with which a page says what is wrong."""
+    return page.partition('role="alert">')[2].partition("<")[0]
 
 
 def _days(random: Random, number: int) -> tuple[date, date]:
