@@ -38,7 +38,7 @@ def open_page(client: FlaskClient, address: str) -> bytes:
     """
     answer = client.get(address)
     if answer.status_code != 200:
-        raise RuntimeError(f"{address} is answered with {answer.status}; the viewer would show: {_problem(answer.text)}")
+        raise RuntimeError(f"{address} is answered with {answer.status}: {_problem(answer.text)}")
     return bytes(answer.data)
 
 
