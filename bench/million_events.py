@@ -1,11 +1,13 @@
-"""Measure how fast the History page and the API answer when a database holds a million events:
+"""Measure how fast the pages about records and the API answer when a database holds a million events:
 
     python -m bench.million_events
 
 It fills an empty database with events, deliveries and evidence of 20 cameras in 90 days, and their counts per minute,
-and asks each question 20 times, each time about something else. It uses a file of SQLite of about 1.7 GB in a
-temporary folder, or what --database names: postgresql://USER:PASSWORD@HOST/NAME. The exit status is 1 if a median is
-above its limit: 200 ms to open the page, 300 ms for a filter or a day's figures, a second for those of a week.
+and asks each question 20 times, each time about something else. Pages are those that the viewer renders, all of what
+they read included; the other questions are what the API reads. It uses a file of SQLite of about 1.7 GB in a temporary
+folder, or what --database names: postgresql://USER:PASSWORD@HOST/NAME. The exit status is 1 if a median is above its
+limit: 200 ms to open History, 300 ms for a filter or a day's figures, a second for those of a week, 5 s for those of
+all cameras in 30 days.
 """
 
 from __future__ import annotations
@@ -22,20 +24,30 @@ from random import Random
 from typing import Any
 
 import sqlalchemy as sa
+from flask.testing import FlaskClient
 
 from bench.event_history import BEGIN, CAMERAS, DAY_S, DAYS, END, fill
+from bench.record_pages import (
+    Address,
+    compliance,
+    history_of_a_camera,
+    history_of_a_day,
+    open_page,
+    page_client,
+)
 from events.count_reading import Period, read_counts
 from events.database import has_schema, open_engine, update_schema
 from events.evidence import read_evidence
 from events.locations import sqlite_url
 from events.outbox import list_deliveries
-from events.reading import EventFilter, read_choices, read_deliveries_of, read_event, read_events
+from events.reading import EventFilter, read_deliveries_of, read_event, read_events
 from events.tables import EVENTS
 from events.thumbnails import with_thumbnails
 
 OPENING_MS = 200.0
 FILTER_MS = 300.0
 FIGURES_MS = 1_000.0  # of a chart of 200,000 counts
+MONTH_MS = 5_000.0  # of one of 860,000
 TIMES = 20
 PAGE = 50
 
@@ -68,13 +80,13 @@ def main() -> int:
         fill(engine, given.events, given.seed)
         print(f"{engine.dialect.name}: {given.events:,} events, filled in {time.monotonic() - started:.0f} s")
         engine.dispose()
-        return measure(open_engine(url, read_only=True), given.seed)
+        return measure(url, given.seed)
 
 
-def measure(engine: sa.Engine, seed: int) -> int:
-    """Print the times of all questions; return 1 if one is too slow."""
-    slow = False
-    for question in questions():
+def measure(url: str, seed: int) -> int:
+    """Print the times of all questions about a database; return 1 if one is too slow."""
+    engine, slow = open_engine(url, read_only=True), False
+    for question in questions(url):
         random, times_ms = Random(seed), []
         for _ in range(TIMES):
             with engine.begin() as connection:
@@ -92,10 +104,10 @@ def measure(engine: sa.Engine, seed: int) -> int:
     return int(slow)
 
 
-def questions() -> list[Question]:
-    """Return what the pages and the API ask."""
+def questions(url: str) -> list[Question]:
+    """Return what the pages and the API ask. url: of the database."""
     return [
-        Question("first page, with the choices of filters", _open_page, OPENING_MS),
+        *_pages(page_client(url)),
         *_filters(),
         Question("a page deep in the list", _deep_page),
         Question("one event, its evidence and deliveries", _one_event),
@@ -106,6 +118,27 @@ def questions() -> list[Question]:
         Question("hours of a week, all cameras", lambda *given: _counts(*given, period="hour", days=7), FIGURES_MS),
         Question("days of 30 days, one camera", lambda *given: _counts(*given, period="day", days=30, camera=True)),
     ]
+
+
+def _pages(client: FlaskClient) -> list[Question]:
+    """Return pages, each opened as a browser does."""
+    addresses: dict[str, tuple[Address, float]] = {
+        "History opens": (lambda _: "/history", OPENING_MS),
+        "History of a day": (history_of_a_day, FILTER_MS),
+        "History by camera, kind and zone": (history_of_a_camera, FILTER_MS),
+        "Compliance of a day": (compliance(1, "hour"), FILTER_MS),
+        "Compliance of a week by hour": (compliance(7, "hour"), FIGURES_MS),
+        "Compliance of 30 days, one camera": (compliance(30, "day", one_camera=True), FILTER_MS),
+        "Compliance of 30 days": (compliance(30, "day"), MONTH_MS),
+    }
+    pages = [Question(name, _opening(client, address), limit_ms) for name, (address, limit_ms) in addresses.items()]
+    of_one = Question("page of an event", lambda *given: open_page(client, f"/history/{_event_id(*given)}"))
+    return [*pages, of_one]
+
+
+def _opening(client: FlaskClient, address: Address) -> Ask:
+    """Return what opens a page at an address that is drawn."""
+    return lambda _, random: open_page(client, address(random))
 
 
 def _filters() -> list[Question]:
@@ -148,22 +181,22 @@ def _page(connection: sa.Connection, random: Random, *, camera: bool = False, da
     with_thumbnails(connection, [event.id for event in page.events])
 
 
-def _open_page(connection: sa.Connection, random: Random) -> None:
-    _page(connection, random)
-    read_choices(connection)
-
-
 def _deep_page(connection: sa.Connection, random: Random) -> None:
     deep = read_events(connection, EventFilter(until=random.uniform(BEGIN, END)), limit=1)
     read_events(connection, EventFilter(), limit=PAGE, cursor=deep.next_cursor)
 
 
 def _one_event(connection: sa.Connection, random: Random) -> None:
-    prefix = f"{random.getrandbits(128):032x}"
-    event_id = connection.execute(sa.select(sa.func.min(EVENTS.c.id)).where(EVENTS.c.id >= prefix)).scalar() or ""
+    event_id = _event_id(connection, random)
     read_event(connection, event_id)
     read_evidence(connection, event_id)
     read_deliveries_of(connection, event_id)
+
+
+def _event_id(connection: sa.Connection, random: Random) -> str:
+    """Return the ID of a drawn event."""
+    prefix = f"{random.getrandbits(124):032x}"
+    return connection.execute(sa.select(sa.func.min(EVENTS.c.id)).where(EVENTS.c.id >= prefix)).scalar() or ""
 
 
 def _day(connection: sa.Connection, random: Random, limit: int) -> None:

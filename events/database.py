@@ -42,11 +42,17 @@ QUICK_POSTGRESQL = {
     "tcp_user_timeout": 3_000,  # ms
     "options": "-c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s",
 }
+QUERY_CANCELED = "57014"  # PostgreSQL's code when a statement takes longer than its time-out
+TOO_SLOW = "the database of events took too long to answer: ask about a shorter time or one camera, or try again"
 POOL_TIMEOUT_S, QUICK_POOL_TIMEOUT_S = 30.0, 2.0  # how long to wait for a connection that others use
 
 
 class DatabaseAway(Exception):
     """The database does not answer, or not as it should; says why."""
+
+
+class DatabaseSlow(DatabaseAway):
+    """The database answers, but would take longer for a question than it may."""
 
 
 def open_engine(url: str | None, *, read_only: bool = False, quick: bool = False) -> sa.Engine:
@@ -115,6 +121,8 @@ def database_errors() -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeout, CommandError, OSError, sqlite3.Error) as error:  # sqlite3: of a raw connection
         cause = getattr(error, "orig", None) or error
+        if getattr(cause, "sqlstate", None) == QUERY_CANCELED:
+            raise DatabaseSlow(TOO_SLOW) from error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise DatabaseAway(lines[0]) from error
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from events.database import MIGRATIONS, DatabaseAway, database_errors, has_schema, open_engine
+from events.database import MIGRATIONS, DatabaseAway, DatabaseSlow, database_errors, has_schema, open_engine
 from events.locations import BadDatabase
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,8 @@ def _explained() -> Iterator[None]:
         raise DatabaseAway(str(error)) from error
     except BadDatabase as error:
         raise DatabaseAway(str(error)) from error
+    except DatabaseSlow:
+        raise
     except DatabaseAway as error:
         raise DatabaseAway(f"the database of events cannot be used: {error}; is --database right?") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Literal
 
 from msgspec import Struct
@@ -11,6 +12,8 @@ from events.series import Point
 
 Phase = Literal["opened", "closed"]
 Measure = Literal["confidence", "people", "share"]
+
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -63,3 +66,8 @@ class Change(Struct, frozen=True, kw_only=True):
 def event_id(rule: str, camera: str, subject: str, started_at: float) -> str:
     """Return the ID of an event, 32 hexadecimal digits."""
     return hashlib.sha256(f"{rule} {camera} {subject} {started_at!r}".encode()).hexdigest()[:32]
+
+
+def is_event_id(text: str) -> bool:
+    """Return whether a text can be the ID of an event."""
+    return _EVENT_ID.fullmatch(text) is not None

@@ -17,7 +17,7 @@ from events.outbox import Delivery
 from events.tables import DELIVERIES, EVENTS
 
 MAX_CHOICES = 1_000  # of a kind
-_PLACE = re.compile(r"(-?[0-9.]{1,24}(?:e[-+]?[0-9]{1,3})?) ([0-9a-f]{32})")
+_PLACE = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[-+]?[0-9]{1,3})?) ([0-9a-f]{32})")
 
 
 class BadCursor(ValueError):
@@ -91,11 +91,20 @@ def read_deliveries_of(connection: sa.Connection, event_id: str) -> list[Deliver
 def read_choices(connection: sa.Connection) -> EventChoices:
     """Return the cameras, kinds, rules and zones that events are about."""
     return EventChoices(
-        cameras=_values(connection, EVENTS.c.camera),
-        kinds=_values(connection, EVENTS.c.kind),
-        rules=_values(connection, EVENTS.c.rule),
-        zones=_values(connection, EVENTS.c.zone),
+        cameras=read_values(connection, EVENTS.c.camera),
+        kinds=read_values(connection, EVENTS.c.kind),
+        rules=read_values(connection, EVENTS.c.rule),
+        zones=read_values(connection, EVENTS.c.zone),
     )
+
+
+def read_values(connection: sa.Connection, column: sa.Column[str]) -> list[str]:
+    """Return the values of a column, sorted; one search of its index for each, instead of reading every event."""
+    found = sa.select(sa.func.min(column).label("value")).cte("found", recursive=True)
+    following = sa.select(sa.func.min(column)).where(column > found.c.value).scalar_subquery()
+    found = found.union_all(sa.select(following).where(found.c.value.is_not(None)))
+    values = sa.select(found.c.value).where(found.c.value.is_not(None)).limit(MAX_CHOICES)
+    return list(connection.execute(values).scalars())
 
 
 def _conditions(wanted: EventFilter) -> list[sa.ColumnElement[bool]]:
@@ -111,15 +120,6 @@ def _conditions(wanted: EventFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.open_only:
         found.append(EVENTS.c.ended_at.is_(None))
     return found
-
-
-def _values(connection: sa.Connection, column: sa.Column[str]) -> list[str]:
-    """Return the values of a column, sorted; one search of its index for each, instead of reading every event."""
-    found = sa.select(sa.func.min(column).label("value")).cte("found", recursive=True)
-    following = sa.select(sa.func.min(column)).where(column > found.c.value).scalar_subquery()
-    found = found.union_all(sa.select(following).where(found.c.value.is_not(None)))
-    values = sa.select(found.c.value).where(found.c.value.is_not(None)).limit(MAX_CHOICES)
-    return list(connection.execute(values).scalars())
 
 
 def _cursor(event: Event) -> str:

@@ -7,10 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from conftest import wait_until
+from postgresql import PostgresServer
 from test_event_store import AT, active, opened
 
-from events.database import DatabaseAway, open_engine
+from events.database import DatabaseAway, DatabaseSlow, open_engine
 from events.event_database import EventDatabase
 from events.locations import sqlite_url
 from events.outbox import replay_delivery
@@ -107,3 +109,19 @@ def test_a_server_that_does_not_answer_costs_later_readers_nothing() -> None:
 
     assert str(caught.value) == database.problem
     assert "very-secret" not in str(caught.value)
+
+
+def test_a_question_that_takes_too_long_is_not_blamed_on_the_url(postgresql: PostgresServer) -> None:
+    url = postgresql.create_database()
+    engine = open_engine(url)
+    active(engine)
+    engine.dispose()
+    database = EventDatabase(url)
+
+    with pytest.raises(DatabaseSlow, match="too long to answer: ask about a shorter time"), database.reading() as one:
+        one.execute(sa.text("SET LOCAL statement_timeout = '10ms'"))
+        one.execute(sa.text("SELECT pg_sleep(10)"))
+    found = count(database)
+    database._reader.dispose()
+
+    assert found == 0

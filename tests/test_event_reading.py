@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -19,6 +20,7 @@ from events.reading import BadCursor, EventFilter, read_choices, read_deliveries
 from events.store import Progress, Store
 
 BERLIN = ZoneInfo("Europe/Berlin")
+TWO_POINTS = base64.urlsafe_b64encode(b"1.2.3 " + b"a" * 32).decode().rstrip("=")
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_pages_hold_each_event_once_though_events_are_added_between_them(engine:
     assert third.next_cursor is None
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "%%%", "AAAA", "bmFuIA", "é", "MSAyIDM"])
+@pytest.mark.parametrize("cursor", ["", "x", "%%%", "AAAA", "bmFuIA", "é", "MSAyIDM", TWO_POINTS])
 def test_a_cursor_that_no_page_has_given_is_refused(engine: sa.Engine, store: Store, cursor: str) -> None:
     store.write(Progress(changes=[opened()]), AT)
 

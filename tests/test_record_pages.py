@@ -21,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 from recorded_days import Recorded, record_days
+from test_event_reading import TWO_POINTS
 
 from events.event_types import Event
 from events.thumbnails import Thumbnail
@@ -238,6 +239,16 @@ def test_the_compliance_page_shows_the_sums_of_the_counts(browser: Browser, view
         expect(tab.locator("#rows tbody th")).to_have_text(["Thu 29 Jan 2026", "Fri 30 Jan 2026", "Sat 31 Jan 2026"])
 
 
+def test_a_single_step_is_in_the_middle_of_the_chart(browser: Browser, viewer: Viewer) -> None:
+    pixel = """one => [...one.getContext("2d").getImageData(one.width / 2, one.height / 2, 1, 1).data].slice(0, 3)"""
+
+    with opened(browser, f"{viewer.url}compliance?from=2026-01-30&to=2026-01-30&by=day") as tab:
+        expect(tab.locator("#rows tbody tr")).to_have_count(1)
+        wait_until(
+            lambda: tab.locator(".plot canvas").evaluate(pixel) == [185, 207, 223], 5, "the middle is part of a bar"
+        )
+
+
 def test_counts_are_exported_as_csv_json_and_png(browser: Browser, viewer: Viewer, tmp_path: Path) -> None:
     saved = {}
 
@@ -306,6 +317,10 @@ def test_pages_lead_to_each_other(browser: Browser, viewer: Viewer) -> None:
         ("history?cursor=x", 400, "This cursor is not one that a page of events has given: leave it out"),
         ("compliance?by=week", 400, "By: &#39;week&#39; is neither hour nor day."),
         ("compliance.csv?by=week", 400, "By: 'week' is neither hour nor day."),
+        (f"history?cursor={TWO_POINTS}", 400, "This cursor is not one that a page of events has given: leave it out"),
+        ("history?zone=%00", 400, "Zone: &#39;\\x00&#39; is no name; choose one from the list."),
+        ("compliance.csv?camera=a%0AB:%20c", 400, "Camera: 'a\\nB: c' is no name; choose one from the list."),
+        ("history/%00", 404, "There is no such event: it is older than what is kept, or the address is wrong"),
         ("history/0", 404, "There is no such event: it is older than what is kept, or the address is wrong"),
         ("history/0/picture.jpg", 404, "this event has no picture"),
     ],
@@ -331,6 +346,7 @@ def test_a_database_that_is_not_there_is_said_on_the_pages_and_live_video_goes_o
         export = requests.get(f"{viewer.url}compliance.csv", timeout=10)
         follow(tab, tab.get_by_role("link", name="Live"))
         expect(tab.locator("#connection")).to_have_text("Connected")
+        expect(tab.locator("#banner")).to_contain_text(words)
 
     assert export.status_code == 503
 
@@ -360,6 +376,7 @@ def test_strangers_are_led_to_the_sign_in_form_below_the_base_path(server: Serve
         page = session.get(f"{viewer.url}history", timeout=10).text
 
     found = [(one.status_code, one.headers.get("Location")) for one in answers]
-    assert found == [(303, "/our/login")] * 3 + [(401, None)]
+    wanted = ["/history", "/compliance", f"/history/{event.id}"]
+    assert found == [(303, f"/our/login?next={path}") for path in wanted] + [(401, None)]
     assert f'href="/our/history/{event.id}"' in page
     assert set(re.findall(r'(?:href|src|action)="(/[^/"]*)', page)) == {"/our"}

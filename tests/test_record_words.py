@@ -6,6 +6,7 @@ import csv
 import io
 from datetime import UTC, date
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,10 +19,11 @@ from events.rule_types import CameraBack, CameraOffline, CameraUnlabelled, MaskS
 from viewer.pages.compliance_query import compliance_query
 from viewer.pages.event_evidence import shown_series, why_text
 from viewer.pages.event_texts import duration_text, event_title, people_time_text, percent_text
-from viewer.pages.history_query import BadQuestion, HistoryQuery, history_query
+from viewer.pages.history_query import BadQuestion, HistoryQuery, history_query, history_url
 from viewer.pages.mask_shares import as_csv, make_shares
+from viewer.pages.rendering import with_chosen
 from viewer.pages.rule_texts import rule_sentence
-from viewer.pages.time_zones import midnight, named_zone
+from viewer.pages.time_zones import local, midnight, named_zone, reader_zone, zone_name
 from viewer.pages.timeline import make_timeline
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -46,6 +48,10 @@ def count(begin: float, camera: str, people_s: float, masks_s: float) -> PeriodC
     return PeriodCount(
         camera=camera, started_at=begin, people_s=people_s, masks_s=masks_s, share=share, most=2, frames=60
     )
+
+
+def parameters_of(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,7 @@ def test_a_rule_is_a_sentence(rule: Rule, sentence: str) -> None:
         ({}, "No mask, not over yet"),
         ({"ended_at": AT + 125}, "No mask for 2 min 5 s"),
         ({"kind": "people_without_mask", "people": 3, "ended_at": AT + 8}, "3 people without masks for 8 s"),
+        ({"kind": "people_without_mask", "people": 1, "ended_at": AT + 8}, "1 person without mask for 8 s"),
         ({"kind": "mask_share", "share": 0.42, "ended_at": AT + 8}, "Masks in only 42 % of the time"),
         ({"kind": "camera_back", "ended_at": AT}, "Camera back"),
         ({"kind": "of_a_later_version", "ended_at": AT + 3}, "of a later version for 3 s"),
@@ -130,9 +137,11 @@ def test_a_series_without_points_is_not_drawn() -> None:
         ({"from": "yesterday"}, "From: 'yesterday' is no time; write for example 2026-01-31T08:00."),
         ({"to": "0001-01-01T00:00"}, "To: '0001-01-01T00:00' is no time"),
         ({"from": "2026-01-02T08:00", "to": "2026-01-02T08:00"}, "To must be later than from"),
+        ({"camera": "a\0b"}, r"Camera: 'a\\x00b' is no name; choose one from the list\."),
+        ({"zone": "Entrance"}, "Zone: 'Entrance' is no name"),
     ],
 )
-def test_a_time_that_cannot_be_is_named(parameters: dict[str, str], words: str) -> None:
+def test_a_time_or_name_that_cannot_be_is_named(parameters: dict[str, str], words: str) -> None:
     with pytest.raises(BadQuestion, match=words):
         history_query(parameters, UTC)
 
@@ -144,6 +153,7 @@ def test_a_time_that_cannot_be_is_named(parameters: dict[str, str], words: str) 
         ({"from": "2026-01-31", "to": "2026-01-30"}, "The last day must not be before the first one"),
         ({"from": "2020-01-01", "by": "hour"}, "That is 2,223 days; by hour at most 62 can be shown: choose fewer"),
         ({"by": "week"}, "By: 'week' is neither hour nor day"),
+        ({"camera": 'door"\nSet-Cookie: a=b'}, "Camera: .* is no name"),
     ],
 )
 def test_a_period_that_cannot_be_is_named(parameters: dict[str, str], words: str) -> None:
@@ -174,6 +184,42 @@ def test_the_hours_of_a_day_are_those_of_the_readers_clock() -> None:
     assert [hour.hour for hour in found[date(2026, 3, 29)].hours[:4]] == [0, 1, 3, 4]
     assert [hour.hour for hour in found[date(2026, 10, 25)].hours[:5]] == [0, 1, 2, 2, 3]
     assert [hour.level for hour in found[date(2026, 1, 31)].hours if hour.count] == [1, 4]
+
+
+def test_each_hour_of_the_day_on_which_clocks_are_set_back_leads_to_its_own_events() -> None:
+    day = date(2026, 10, 25)
+    app = Flask("test")
+    app.add_url_rule("/history", "history")
+
+    with app.test_request_context():
+        hours = make_timeline(HistoryQuery(), day, TODAY, {"door": {2: 1, 3: 1}}, BERLIN).rows[0].hours
+        asked = [history_query(parameters_of(hour.url), BERLIN) for hour in hours]
+        again = [history_query(parameters_of(history_url(query)), BERLIN) for query in asked]
+
+    begin = midnight(day, BERLIN)
+    expected = [(begin + 3_600 * number, begin + 3_600 * (number + 1)) for number in range(25)]
+    assert [(one.since.timestamp(), one.until.timestamp()) for one in asked if one.since and one.until] == expected
+    assert again == asked
+    assert [hour.text for hour in hours[1:4]] == [
+        "01:00 to 02:00 CEST: 0 events",
+        "02:00 CEST to 02:00 CET: 1 event",
+        "02:00 CET to 03:00: 1 event",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"), [(None, ["door", "yard"]), ("yard", ["door", "yard"]), ("gone", ["door", "gone", "yard"])]
+)
+def test_a_filter_shows_what_was_chosen_though_nothing_is_about_it_any_more(
+    chosen: str | None, shown: list[str]
+) -> None:
+    assert with_chosen(["door", "yard"], chosen) == shown
+
+
+def test_an_offset_in_a_time_counts() -> None:
+    found = history_query({"from": "2026-01-31T10:00+05:00"}, BERLIN)
+
+    assert found.from_text == "2026-01-31T06:00"
 
 
 def test_sums_of_cameras_and_steps_add_up() -> None:
@@ -215,6 +261,16 @@ def test_counts_are_exported_as_csv_with_local_times() -> None:
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "Europe", "../../etc/passwd", "a" * 64, "Europe/\0Berlin"])
 def test_a_time_zone_that_there_is_not_counts_as_none(name: str) -> None:
     assert named_zone(name) is None
+
+
+def test_without_a_cookie_the_zone_is_that_of_the_machine_in_each_season(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+
+    with Flask("test").test_request_context():
+        zone = reader_zone()
+
+    assert zone_name(zone) == "Europe/Berlin"
+    assert [f"{local(at, zone):%H:%M}" for at in (AT, AT + 180 * 86_400)] == ["10:00", "11:00"]
 
 
 def test_a_day_begins_at_the_readers_midnight() -> None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-from viewer.pages.history_query import BadQuestion, check_year, page_url
+from viewer.pages.history_query import BadQuestion, check_name, check_year, page_url
 
 Step = Literal["hour", "day"]
 MAX_DAYS: dict[Step, int] = {"hour": 62, "day": 2_920}  # of a period: what a page can show, and one query answers
@@ -36,8 +36,11 @@ def compliance_query(parameters: Mapping[str, str], today: date) -> ComplianceQu
     """Return the question in the parameters of an address; without any, the counts of today by hour.
 
     Raises:
-        BadQuestion: a day cannot be read, the last one is before the first, or there are too many.
+        BadQuestion: a day cannot be read, the last one is before the first, there are too many, or no camera can have
+            the name.
     """
+    camera = parameters.get("camera") or None
+    check_name(camera, "camera")
     last = _day(parameters.get("to", ""), "Last day", today)
     first = _day(parameters.get("from", ""), "First day", min(last, today))
     days = (last - first).days + 1
@@ -46,7 +49,7 @@ def compliance_query(parameters: Mapping[str, str], today: date) -> ComplianceQu
     by = _step(parameters.get("by", ""), days)
     if days > MAX_DAYS[by]:
         raise BadQuestion(f"That is {days:,} days; by {by} at most {MAX_DAYS[by]:,} can be shown: choose fewer.")
-    return ComplianceQuery(camera=parameters.get("camera") or None, first=first, last=last, by=by)
+    return ComplianceQuery(camera=camera, first=first, last=last, by=by)
 
 
 def compliance_url(query: ComplianceQuery, page: str = "compliance") -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from events.database import DatabaseAway
 from events.event_database import EventDatabase
-from events.event_types import Event
+from events.event_types import Event, is_event_id
 from events.evidence import read_evidence
 from events.outbox import Delivery
 from events.reading import read_deliveries_of, read_event
@@ -61,7 +61,7 @@ def add_event(app: Flask, database: EventDatabase, pages: PageRenderer) -> None:
     def event_picture(event_id: str) -> Response:
         try:
             with database.reading() as connection:
-                found = read_thumbnail(connection, event_id)
+                found = read_thumbnail(connection, event_id) if is_event_id(event_id) else None
         except DatabaseAway as error:
             return Response(f"{error}\n", failure_status(error), mimetype="text/plain")
         if found is None:
@@ -75,7 +75,7 @@ def find_event(connection: Connection, event_id: str, zone: tzinfo) -> EventDeta
     Raises:
         NoSuchEvent: there is none with this ID.
     """
-    event = read_event(connection, event_id)
+    event = read_event(connection, event_id) if is_event_id(event_id) else None
     if event is None:
         raise NoSuchEvent("there is no such event: it is older than what is kept, or the address is wrong")
     evidence = read_evidence(connection, event_id)

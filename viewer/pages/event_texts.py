@@ -23,7 +23,8 @@ def kind_text(kind: str) -> str:
 def event_title(event: Event) -> str:
     """Return an event in a few words, for example "No mask for 12 s"."""
     if event.kind == "people_without_mask":
-        return f"{event.people} people without masks{_lasted(event)}"
+        people = "1 person without mask" if event.people == 1 else f"{event.people} people without masks"
+        return f"{people}{_lasted(event)}"
     if event.kind == "mask_share" and event.share is not None:
         return f"Masks in only {percent_text(event.share)} of the time"
     if event.kind == "camera_back":

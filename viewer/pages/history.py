@@ -84,13 +84,8 @@ def find_events(connection: Connection, query: HistoryQuery, zone: tzinfo) -> Fo
 
 
 def event_place(event: Event) -> str:
-    """Return where an event was, for example "door, in entrance, track 7"."""
-    parts = [event.camera]
-    if event.zone:
-        parts.append(f"in {event.zone}")
-    if event.track is not None:
-        parts.append(f"track {event.track}")
-    return ", ".join(parts)
+    """Return where an event was, for example "door, in entrance"."""
+    return f"{event.camera}, in {event.zone}" if event.zone else event.camera
 
 
 def _listed(event: Event, zone: tzinfo, *, has_picture: bool) -> ListedEvent:

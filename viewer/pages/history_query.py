@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
@@ -9,12 +10,13 @@ from typing import Any, TypeVar
 from flask import url_for
 from msgspec import Struct
 
-from viewer.pages.time_zones import local
+from viewer.pages.time_zones import is_shown_twice, local
 
 Day = TypeVar("Day", bound=date)
 
 MIN_YEAR, MAX_YEAR = 1971, 9_000
 TIME_FORMAT = "%Y-%m-%dT%H:%M"  # of an input of the type datetime-local
+_NAME = re.compile(r"[a-z0-9_-]{1,32}")  # of cameras, kinds and zones
 
 
 class BadQuestion(ValueError):
@@ -22,7 +24,7 @@ class BadQuestion(ValueError):
 
 
 class HistoryQuery(Struct, frozen=True, kw_only=True):
-    """Which events a reader asks for; None for any. since, until: local times; until is not part of it.
+    """Which events a reader asks for; None for any. since, until: local times, with their fold; until is no part of it.
 
     cursor: of the page; None for the first one.
     """
@@ -63,9 +65,11 @@ def history_query(parameters: Mapping[str, str], zone: tzinfo) -> HistoryQuery:
         BadQuestion: a time cannot be read, or the end is not after the beginning.
     """
     since, until = (_time(parameters.get(name, ""), name, zone) for name in ("from", "to"))
-    if since and until and since >= until:
+    if since and until and since.timestamp() >= until.timestamp():
         raise BadQuestion(f"To must be later than from: {since:%Y-%m-%d %H:%M} is not before {until:%Y-%m-%d %H:%M}.")
     texts = {name: parameters.get(name) or None for name in ("camera", "kind", "zone", "cursor")}
+    for name in ("camera", "kind", "zone"):
+        check_name(texts[name], name)
     return HistoryQuery(**texts, since=since, until=until)
 
 
@@ -75,8 +79,8 @@ def history_url(query: HistoryQuery) -> str:
         "camera": query.camera,
         "kind": query.kind,
         "zone": query.zone,
-        "from": query.from_text,
-        "to": query.to_text,
+        "from": _exact_text(query.since),
+        "to": _exact_text(query.until),
         "cursor": query.cursor,
     }
     return page_url("history", parameters)
@@ -97,11 +101,29 @@ def _time(text: str, name: str, zone: tzinfo) -> datetime | None:
     if not text:
         return None
     try:
-        return check_year(datetime.fromisoformat(text).replace(tzinfo=zone))
+        found = check_year(datetime.fromisoformat(text))
+        return found.astimezone(zone) if found.tzinfo else found.replace(tzinfo=zone)
     except ValueError as error:
         raise BadQuestion(
             f"{name.capitalize()}: {text!r:.80} is no time; write for example 2026-01-31T08:00."
         ) from error
+
+
+def _exact_text(at: datetime | None) -> str:
+    """Return a local time for an address, with its offset where clocks show that time twice."""
+    if at is None:
+        return ""
+    return at.isoformat(timespec="minutes") if is_shown_twice(at) else at.strftime(TIME_FORMAT)
+
+
+def check_name(name: str | None, what: str) -> None:
+    """Check that what a reader looks for can be the name of something; None is nothing that is looked for.
+
+    Raises:
+        BadQuestion: it cannot.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise BadQuestion(f"{what.capitalize()}: {name!a:.80} is no name; choose one from the list.")
 
 
 def check_year(day: Day) -> Day:

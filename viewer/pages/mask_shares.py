@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from events.count_reading import PeriodCount
 from viewer.pages.compliance_query import ComplianceQuery, Step
-from viewer.pages.time_zones import local
+from viewer.pages.time_zones import hour_text, local
 
 COLUMNS = ("begin", "camera", "masks_share", "people_s", "masks_s", "most_at_once")
 
@@ -74,7 +74,8 @@ def make_shares(counts: Sequence[PeriodCount], by: Step, zone: tzinfo) -> Shares
 
 def step_name(begin: float, by: Step, zone: tzinfo) -> str:
     """Return what a step is called, for example "Sat 31 Jan, 14:00"."""
-    return local(begin, zone).strftime("%a %-d %b, %H:%M" if by == "hour" else "%a %-d %b %Y")
+    at = local(begin, zone)
+    return f"{at:%a %-d %b}, {hour_text(at)}" if by == "hour" else f"{at:%a %-d %b %Y}"
 
 
 def period_title(query: ComplianceQuery) -> str:

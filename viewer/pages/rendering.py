@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import tzinfo
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +32,9 @@ class PageRenderer:
 
     def __init__(self, app: Flask, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
-        app.jinja_env.filters.update(kind_text=kind_text, percent=percent_text, people_time=people_time_text)
+        app.jinja_env.filters.update(
+            kind_text=kind_text, percent=percent_text, people_time=people_time_text, with_chosen=with_chosen
+        )
 
     def render(self, template: str, zone: tzinfo, **shown: Any) -> Response:
         """Return a page. zone: of its times. shown: what the template shows."""
@@ -45,6 +48,11 @@ class PageRenderer:
         page = self.render(template, zone, problem=text[:1].upper() + text[1:])
         page.status_code = failure_status(error)
         return page
+
+
+def with_chosen(choices: Sequence[str], chosen: str | None) -> list[str]:
+    """Return the choices of a filter with the one that a reader has chosen, also if nothing is about it any more."""
+    return sorted({*choices, chosen}) if chosen else list(choices)
 
 
 def failure_status(error: Exception) -> HTTPStatus:

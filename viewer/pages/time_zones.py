@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from flask import request
 
 COOKIE = "maskwatch-time-zone"
 MAX_NAME = 64  # characters
+LOCAL_TIME = Path("/etc/localtime")  # a link to the zone of this machine
 
 
 def reader_zone() -> tzinfo:
@@ -51,10 +54,23 @@ def day_bounds(day: date, zone: tzinfo) -> tuple[float, float]:
     return midnight(day, zone), midnight(next_day(day), zone)
 
 
+def is_shown_twice(at: datetime) -> bool:
+    """Return whether clocks show a local time twice, because they were set back."""
+    return at.replace(fold=0).timestamp() < at.replace(fold=1).timestamp()
+
+
+def hour_text(at: datetime) -> str:
+    """Return a time of day, for example "14:00"; with the name of its offset where clocks show it twice."""
+    return at.strftime("%H:%M %Z" if is_shown_twice(at) else "%H:%M")
+
+
 def today(zone: tzinfo, now: float | None = None) -> date:
     """Return the present local day. now: Unix seconds; None for the present."""
     return local(time.time() if now is None else now, zone).date()
 
 
 def _server_zone() -> tzinfo:
-    return datetime.now().astimezone().tzinfo or UTC
+    """Return the zone of this machine by its name, because its offset of today is not that of other seasons."""
+    linked = str(LOCAL_TIME.resolve()).partition("/zoneinfo/")[2]
+    named = named_zone(os.environ.get("TZ", "").removeprefix(":") or linked)
+    return named or datetime.now().astimezone().tzinfo or UTC

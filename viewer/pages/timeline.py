@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from events.timeline import HOUR_S
 from viewer.pages.history_query import HistoryQuery, history_url, hour_bounds
-from viewer.pages.time_zones import day_bounds
+from viewer.pages.time_zones import day_bounds, hour_text
 
 LEVELS = 4  # shades of an hour with events
 MAX_SHOWN = 99  # a greater count is shown as 99+
@@ -53,7 +53,7 @@ def make_timeline(
     most = max((count for hours in found.values() for count in hours.values()), default=0)
     rows = []
     for camera, counts in found.items():
-        numbers = range(round((end - begin) / HOUR_S))
+        numbers = range(math.ceil((end - begin) / HOUR_S))
         hours = [_hour(query, camera, begin + HOUR_S * number, counts.get(number, 0), most, zone) for number in numbers]
         rows.append(CameraDay(camera=camera, total=sum(counts.values()), hours=hours))
     return Timeline(
@@ -72,7 +72,7 @@ def _hour(query: HistoryQuery, camera: str, begin: float, count: int, most: int,
         count=count,
         count_text=str(count) if count <= MAX_SHOWN else f"{MAX_SHOWN}+",
         level=math.ceil(LEVELS * count / most) if most else 0,
-        text=f"{since:%H:%M} to {until:%H:%M}: {count} {'event' if count == 1 else 'events'}",
+        text=f"{hour_text(since)} to {hour_text(until)}: {count} {'event' if count == 1 else 'events'}",
         url=history_url(asked),
     )
 

@@ -16,6 +16,7 @@ from viewer.security.authenticator import DEVICE_RETENTION_S, SESSION_DURATION_S
 from viewer.security.login_throttle import LoginThrottle
 from viewer.security.middleware import cookie_name, cookie_value, is_https
 from viewer.security.rejection_log import RejectionLog, connection_address
+from viewer.security.wanted_page import wanted_page
 
 WRONG = "Wrong password."
 OLD = "This page was too old, or cookies are blocked. Try again."
@@ -71,15 +72,17 @@ def sign_out_token(authenticator: Authenticator, session: Session | None) -> str
 def login_form(authenticator: Authenticator, message: str = "", status: int = 200, wait_s: int = 0) -> Response:
     """Return the sign-in page, with the cookie that its token belongs to."""
     known = cookie_value(request.environ, "form") or secrets.token_urlsafe(16)
-    answer = make_response(render_template("login.html", token=authenticator.token(known), message=message), status)
+    action = url_for("sign_in", next=request.args.get("next"))
+    page = render_template("login.html", token=authenticator.token(known), message=message, action=action)
+    answer = make_response(page, status)
     if wait_s:
         answer.headers["Retry-After"] = str(wait_s)
     return set_cookie(answer, "form", known, None)
 
 
 def redirect_to_page() -> Response:
-    """Redirect a browser to the page."""
-    return make_response(redirect(url_for("page"), 303))
+    """Redirect a browser to the page that it wanted, or to the first one."""
+    return make_response(redirect(request.script_root + wanted_page(request.args.get("next", "")), 303))
 
 
 def set_cookie(answer: Response, purpose: str, value: str, max_age_s: int | None) -> Response:

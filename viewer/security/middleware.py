@@ -24,18 +24,15 @@ from viewer.security.api_tokens import TokenStore
 from viewer.security.authenticator import SESSION, Authenticator
 from viewer.security.callers import CALLER_SCOPES, Denial, identify_caller
 from viewer.security.rejection_log import RejectionLog
+from viewer.security.wanted_page import LOGIN, is_page, sign_in_address
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-LOGIN = "/login"
 # Paths that need no session. /metrics requires a token of its own.
 PUBLIC = frozenset({LOGIN, "/healthz", "/metrics", "/static/style.css", "/static/icon.svg"})
 STATIC = "/static/"
-# Pages that lead a browser without a session to the sign-in form.
-PAGES = frozenset({"/", "/history", "/compliance"})
-EVENT_PAGES = "/history/"
 MAX_BODY = 4096  # bytes; the longest body is a password
 MAX_PICTURE = 20_000_000  # bytes of a request with a picture to be labelled
 MAX_RULES = 262_144  # bytes of a request with rules
@@ -103,8 +100,9 @@ class SecurityMiddleware:
             denial = NOT_SIGNED_IN
         if denial is None:
             return self._app(environ, start)
-        if denial is NOT_SIGNED_IN and _is_page(environ["PATH_INFO"]):
-            return redirect(environ["SCRIPT_NAME"] + LOGIN, HTTPStatus.SEE_OTHER)(environ, start)
+        if denial is NOT_SIGNED_IN and is_page(environ["PATH_INFO"]):
+            address = environ["SCRIPT_NAME"] + sign_in_address(environ["PATH_INFO"])
+            return redirect(address, HTTPStatus.SEE_OTHER)(environ, start)
         self._rejections.log(environ, denial.text)
         return _response(environ, denial)(environ, start)
 
@@ -171,10 +169,6 @@ def is_https(environ: WSGIEnvironment) -> bool:
     """
     proto = environ.get("HTTP_X_FORWARDED_PROTO", "").partition(",")[0].strip()
     return environ.get("wsgi.url_scheme") == "https" or proto == "https"
-
-
-def _is_page(path: str) -> bool:
-    return path in PAGES or path.startswith(EVENT_PAGES)
 
 
 def _is_loopback(name: str) -> bool:

@@ -18,7 +18,8 @@ const socket = io({ path: `${base}/socket.io/`, transports: ["websocket"], recon
 let statusAt = 0;
 let full = null;
 let watched = "";
-let reasons = [];
+let reasons = []; // why no frames are labelled
+let notes = []; // what else fails
 let rejected = false; // the viewer answers, but accepts no WebSocket
 let signedOut = false; // the session has ended
 
@@ -46,6 +47,7 @@ socket.on("connect_error", async () => {
 });
 socket.on("health", (health) => {
   reasons = health.reasons;
+  notes = health.notes ?? [];
   refresh();
 });
 socket.on("status", (status) => {
@@ -132,7 +134,7 @@ function showBanner(state) {
   const lines = [];
   if (!socket.connected && rejected && !signedOut) lines.push("The viewer accepts no more browsers at present; trying again.");
   else if (state === "lost") lines.push("Connection to the viewer lost, trying again. Nothing below is live.");
-  if (state === "connected" || state === "silent") lines.push(...reasons);
+  if (state === "connected" || state === "silent") lines.push(...reasons, ...notes);
   if (state === "silent" && !reasons.length) lines.push("No status received for 5 s. Nothing below is live.");
   $("banner").hidden = !lines.length;
   setText($("banner"), lines.map((line) => line[0].toUpperCase() + line.slice(1)).join(" · "));

@@ -14,7 +14,7 @@ if (figure) {
   const inHours = Math.max(...shown[1]) > HOURS_FROM_MIN;
   if (inHours) shown[1] = shown[1].map((minutes) => (minutes === null ? null : minutes / 60));
   const unit = inHours ? "h" : "min";
-  const chart = draw(figure.querySelector(".plot"), () => options(step, unit), shown);
+  const chart = draw(figure.querySelector(".plot"), () => options(step, unit, shown[0]), shown);
   const button = document.getElementById("png");
   button.hidden = false;
   button.addEventListener("click", () => {
@@ -43,12 +43,12 @@ function series(step) {
   return [times, people, shares];
 }
 
-/** Return the options of uPlot. step: in seconds. unit: of the time that people were seen. */
-function options(step, unit) {
+/** Return the options of uPlot. step: in seconds. unit: of the time that people were seen. times: middles of the steps. */
+function options(step, unit, times) {
   const bars = uPlot.paths.bars({ size: [0.7, 48] });
   return {
     scales: {
-      x: { range: (_, least, most) => [least - step, most + step] },
+      x: { range: [times[0] - step, times.at(-1) + step] }, // not uPlot's: it shows a single step in 1,000 days
       "%": { range: [0, 100] },
       people: { range: (_, least, most) => [0, Math.max(most * 1.1, 1)] },
     },

@@ -13,7 +13,10 @@ draw(figure.querySelector(".plot"), options, [times, values]);
 
 function options() {
   return {
-    scales: { y: { range: percent ? [0, 100] : (_, least, most) => [0, Math.max(most + 1, 2)] } },
+    scales: {
+      x: { range: [times[0], Math.max(times.at(-1), times[0] + 1)] }, // not uPlot's: it shows a single point in 1,000 days
+      y: { range: percent ? [0, 100] : (_, least, most) => [0, Math.max(most + 1, 2)] },
+    },
     axes: [
       timeAxis(),
       axis({ values: (_, marks) => marks.map((mark) => (percent || Number.isInteger(mark) ? shown(mark) : "")), size: 56 }),
