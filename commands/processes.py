@@ -90,7 +90,7 @@ def record(**values: Any) -> None:
 def view(**values: Any) -> None:
     """Show labelled live video in a browser."""
     from viewer import app as process
-    from viewer.serving.server import PortInUse
+    from viewer.serving.listening import PortInUse
 
     settings = process_settings(values)
     check_access(settings)

@@ -113,8 +113,10 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
     stop = threading.Event()
 
     from models.files import ModelUnusable
+    from viewer.serving.listening import PortInUse, listen
 
     def start() -> int:
+        listen(settings.host, settings.port).close()
         shared.check_models(settings)
         with fork_server() as forks, shared.redis_server(settings) as server, Children(forks) as children:
             told = with_database(settings, server.folder)
@@ -138,7 +140,7 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
         return 0
 
     with calling_on_stop_signals(stop.set):
-        shared.run_process(start, ModelUnusable)
+        shared.run_process(start, ModelUnusable, PortInUse)
 
 
 def running_pipeline(settings: Settings, redis_url: str, cameras: list[str]) -> RunningPipeline:

@@ -38,7 +38,7 @@ from viewer.security.authenticator import (
 from viewer.security.login_throttle import ALL_BURST, ONE_BURST, LoginThrottle
 from viewer.security.middleware import HEADERS, MAX_BODY
 from viewer.security.rejection_log import MAX_LINES, RejectionLog
-from viewer.serving.server import IDLE_TIMEOUT_S
+from viewer.serving.listening import IDLE_TIMEOUT_S
 from viewer.serving.websocket_limiter import BURST_BYTES
 from viewer.sockets import MAX_MESSAGE
 

@@ -24,7 +24,7 @@ from pipeline.vision.drawing import COLOURS_BGR
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from viewer.app import main
 from viewer.audience import ACK_TIMEOUT_S, FIRST_WINDOW, MAX_WINDOW, Audience, DisplayFrame, Mailbox
-from viewer.serving.server import PortInUse, listen
+from viewer.serving.listening import PortInUse, listen
 
 
 @pytest.fixture(scope="module")

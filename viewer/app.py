@@ -40,7 +40,8 @@ from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
 from viewer.serving.base_path import BasePathMiddleware, base_path_of
 from viewer.serving.connection_limiter import ConnectionLimiter
-from viewer.serving.server import listen, page_url, serve
+from viewer.serving.listening import listen
+from viewer.serving.server import page_url, serve
 from viewer.serving.websocket_limiter import WebSocketLimiter
 from viewer.snapshots import Snapshots
 from viewer.sockets import PageSockets
