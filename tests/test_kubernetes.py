@@ -363,7 +363,8 @@ def test_policies_let_through_what_each_role_needs_and_nothing_else() -> None:
         | {("trainer", "redis-jobs", 6379)}
         | {(role, "kube-system", 53) for role in (*WORKERS, "trainer")}
         | {("camera", ELSEWHERE, port) for port in (80, 443, 554, 8080, 8554)}
-        | {("trainer", ELSEWHERE, 443), ("recorder", ELSEWHERE, 443)}
+        | {("trainer", ELSEWHERE, 443)}
+        | {("recorder", ELSEWHERE, port) for port in (443, 465, 587, 8883)}
         | {("ingress-nginx", "viewer", 8000)}
         | {("monitoring", role, 9400) for role in ("camera", "detector", "classifier", "recorder", "trainer")}
         | {("monitoring", "viewer", 8000)}

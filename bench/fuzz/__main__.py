@@ -91,7 +91,7 @@ def fuzz(target: str, seed: int, seconds: float) -> Tally:
 
 
 def run_rounds(target: str, seed: int, first: int | None, only: int | None) -> None:
-    """Run one round, or all from the first on until stdin closes; print the executions of each."""
+    """Run one round, or all from the first on until stdin closes, at least one; print the executions of each."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     ready: AbstractContextManager[Round] = importlib.import_module(f"bench.fuzz.{target}").ready()
@@ -100,12 +100,12 @@ def run_rounds(target: str, seed: int, first: int | None, only: int | None) -> N
         threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
     with ready as one_round:
         number = first or 0
-        while not ended.is_set():
+        while True:
             number = number if only is None else only
             executions = one_round(random.Random(f"{seed} {target} {number}"))
             print(executions, flush=True)
             number += 1
-            if only is not None:
+            if only is not None or ended.is_set():
                 return
 
 
