@@ -170,7 +170,7 @@ def test_a_redis_that_is_named_wins_over_the_pipeline_that_runs(server: Server) 
     with announced(pipeline()):
         done = maskwatch("dead", "list", "--redis", server.url)
 
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == ("", "no dead letters: no frame failed\n")
 
 
 def test_when_nothing_runs_the_error_says_so() -> None:
@@ -208,7 +208,7 @@ def test_commands_beside_a_running_demo_use_its_redis(processes: Processes) -> N
     demo.send_signal(signal.SIGTERM)
 
     assert url.startswith("unix://")
-    assert (dead.stdout, dead.stderr) == ("", "")
+    assert (dead.stdout, dead.stderr) == ("", "no dead letters: no frame failed\n")
     assert (jobs.stdout.split()[0], jobs.stderr) == ("JOB", "")
     assert "built-in" in table.stdout
     assert (camera.wait(30), demo.wait(30)) == (0, 0)
