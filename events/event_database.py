@@ -1,7 +1,7 @@
 """The recorder's database as a process uses it that can work without: opened late, and never waited for.
 
 A database that is away, or of another version of maskwatch, is one error with a line for people. While it is known to
-be away, whoever asks for it is told so at once; a thread of its own finds out when it is back.
+be away, those who ask for it are told so at once; a thread of its own finds out when it is back.
 """
 
 from __future__ import annotations
