@@ -22,7 +22,7 @@ WINDOW_S = 3.0  # the live frames of this time count
 MAX_DROPPED = 0.01  # of the live frames; more of them show that the workers have no time left
 PRESSED_SHARE = 0.04  # of one core, for pictures while there is no time left
 MAX_COST_S = 0.2  # that counts of one picture, so that the next one begins within 5 s
-MOST_BESIDE_LIVE = 2  # pictures that are taken beside live frames: one is labelled, and one waits
+MAX_BESIDE_LIVE = 2  # pictures that are taken beside live frames: one is labelled, and one waits
 REJECTED_PER_S = 5.0  # how many programs come again in a second
 MAX_RETRY_AFTER_S = 60
 
@@ -84,7 +84,7 @@ class Admission:
         """Let the block be one of the few that read a picture and wait for its turn; False if there are enough."""
         with self._changed:
             self._forget_old()
-            is_free = self._taken < (MOST_BESIDE_LIVE if self._live else self._most)
+            is_free = self._taken < (MAX_BESIDE_LIVE if self._live else self._most)
             self._taken += is_free
         try:
             yield is_free
