@@ -29,7 +29,7 @@ from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_status
 from pipeline.runtime.running_pipelines import find_running_pipelines
 
-MISLEADING = re.compile(r"[Tt]raceback|6379|no Redis answers|MISSING")
+MISLEADING = re.compile(r"[Tt]raceback|\b6379\b|no Redis answers|MISSING")
 # What a user puts in the place of a word of the README.
 PLACES = {
     "SOURCE": "pictures",

@@ -136,6 +136,8 @@ model_rejected = _gauge("maskwatch_model_refused", "1 while this worker cannot u
 recorder_active = _gauge("maskwatch_recorder_active", "1 while this recorder is the one that records")
 events = _counter("maskwatch_events_total", "Events that this recorder wrote", "kind", "phase")
 deliveries = _counter("maskwatch_deliveries_total", "Attempts to deliver an event, by how they ended", "outcome")
+for _outcome in ("delivered", "failed"):
+    deliveries.labels(_outcome)  # from 0 on, so that Prometheus sees the first failure as an increase
 
 # Trainers
 job_running = _gauge("maskwatch_job_running", "1 while this trainer trains")
