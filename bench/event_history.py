@@ -56,6 +56,10 @@ WITH RECURSIVE minutes (minute) AS (
 SELECT :camera, minute, seed % 120, seed % 120 * (seed % 101) / 100.0, seed % 7, 1200
 FROM (SELECT minute, minute * 7919 + CAST(:number AS BIGINT) * 104729 AS seed FROM minutes) AS seeded
 """
+SUMS_OF_COUNTS = """
+INSERT INTO quarter_counts (camera, quarter, people_s, masks_s, most, frames)
+SELECT camera, minute / 15, SUM(people_s), SUM(masks_s), MAX(most), SUM(frames) FROM counts GROUP BY camera, minute / 15
+"""
 
 
 def fill(engine: sa.Engine, events: int, seed: int) -> None:
@@ -129,6 +133,8 @@ def _fill_counts(engine: sa.Engine) -> None:
     for number, camera in enumerate(CAMERAS):
         with engine.begin() as connection:
             connection.execute(sa.text(COUNTS_OF_A_CAMERA), span | {"camera": camera, "number": number})
+    with engine.begin() as connection:
+        connection.exec_driver_sql(SUMS_OF_COUNTS)
 
 
 def _load(engine: sa.Engine, table: sa.Table, rows: Sequence[Row]) -> None:

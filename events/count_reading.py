@@ -12,7 +12,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from msgspec import Struct
 
-from events.tables import COUNTS
+from events.tables import COUNTS, QUARTER_COUNTS, QUARTER_MIN
 
 Period = Literal["minute", "hour", "day"]
 MINUTES: dict[Period, int] = {"minute": 1, "hour": 60, "day": 1_440}
@@ -63,31 +63,66 @@ def read_counts(
         raise TooManyPeriods(f"more than {MAX_PERIODS:,} periods between since and until: ask for longer ones")
     if first >= end:
         return []
-    number = (COUNTS.c.minute + _shift(period, zone, first, end)) // MINUTES[period]
-    sums = [sa.func.sum(COUNTS.c[name]).label(name) for name in ("people_s", "masks_s", "frames")]
+    offsets = _period_offsets(period, zone, first, end)
+    counted = _counted(first, end, camera, has_quarters=period != "minute" and _fit_quarters(offsets))
+    number = (counted.c.minute + _shift(counted.c.minute, offsets)) // MINUTES[period]
+    sums = [sa.func.sum(counted.c[name]).label(name) for name in ("people_s", "masks_s", "frames")]
     query = (
-        sa.select(number.label("number"), COUNTS.c.camera, sa.func.max(COUNTS.c.most).label("most"), *sums)
-        .where(COUNTS.c.minute >= first, COUNTS.c.minute < end)
-        .group_by(sa.text("number"), COUNTS.c.camera)
-        .order_by(sa.text("number"), COUNTS.c.camera)
+        sa.select(number.label("number"), counted.c.camera, sa.func.max(counted.c.most).label("most"), *sums)
+        .group_by(sa.text("number"), counted.c.camera)
+        .order_by(sa.text("number"), counted.c.camera)
     )
-    if camera is not None:
-        query = query.where(COUNTS.c.camera == camera)
     return [_count(row, period, zone, first) for row in connection.execute(query)]
 
 
-def _shift(period: Period, zone: tzinfo, first: int, end: int) -> sa.ColumnElement[int]:
-    """Return how many minutes to add to one, in Unix minutes, so that whole periods begin at multiples of their length.
+def _counted(first: int, end: int, camera: str | None, *, has_quarters: bool) -> sa.Subquery:
+    """Return the rows between two Unix minutes, each with the minute in which it begins.
+
+    has_quarters: whole quarters of an hour stand for their minutes.
+    """
+    from_quarter, to_quarter = -(-first // QUARTER_MIN), end // QUARTER_MIN
+    if not has_quarters or from_quarter >= to_quarter:
+        return _rows(COUNTS, COUNTS.c.minute, first, end, camera).subquery()
+    minute, quarter = COUNTS.c.minute, QUARTER_COUNTS.c.quarter
+    parts = [
+        _rows(COUNTS, minute, first, from_quarter * QUARTER_MIN, camera),
+        _rows(QUARTER_COUNTS, quarter, from_quarter, to_quarter, camera, minutes=QUARTER_MIN),
+        _rows(COUNTS, minute, to_quarter * QUARTER_MIN, end, camera),
+    ]
+    return sa.union_all(*parts).subquery()
+
+
+def _rows(
+    table: sa.Table, unit: sa.ColumnElement[int], first: int, end: int, camera: str | None, minutes: int = 1
+) -> sa.Select[Any]:
+    """Return the rows of some units of time. unit: the column that numbers them. minutes: how long one is."""
+    values = [table.c[name] for name in ("camera", "people_s", "masks_s", "most", "frames")]
+    query = sa.select((unit * minutes).label("minute"), *values).where(unit >= first, unit < end)
+    return query if camera is None else query.where(table.c.camera == camera)
+
+
+def _period_offsets(period: Period, zone: tzinfo, first: int, end: int) -> list[tuple[int, int]]:
+    """Return how many minutes to add to one so that whole periods begin at multiples of their length, and until when.
 
     For days that is the zone's offset at that minute. Hours do not change with summer time: all but one zone change by
     whole hours.
     """
-    if period != "day":
-        return sa.literal(_offset(zone, first) % MINUTES[period])
-    *before, (_, last) = _offsets(zone, first, end)
+    if period == "day":
+        return list(_offsets(zone, first, end))
+    return [(end, _offset(zone, first) % MINUTES[period])]
+
+
+def _fit_quarters(offsets: list[tuple[int, int]]) -> bool:
+    """Return whether no quarter of an hour is cut by an offset or by a change of it."""
+    changes = [until for until, _ in offsets[:-1]]
+    return all(number % QUARTER_MIN == 0 for number in (*changes, *(offset for _, offset in offsets)))
+
+
+def _shift(minute: sa.ColumnElement[int], offsets: list[tuple[int, int]]) -> sa.ColumnElement[int]:
+    *before, (_, last) = offsets
     if not before:
         return sa.literal(last)
-    return sa.case(*((COUNTS.c.minute < until, offset) for until, offset in before), else_=last)
+    return sa.case(*((minute < until, offset) for until, offset in before), else_=last)
 
 
 def _offsets(zone: tzinfo, first: int, end: int) -> Iterator[tuple[int, int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from events.reading import read_values
-from events.tables import COUNTS
+from events.tables import QUARTER_COUNTS
 
 
 def read_counted_cameras(connection: sa.Connection) -> list[str]:
     """Return the cameras that have counts, sorted."""
-    return read_values(connection, COUNTS.c.camera)
+    return read_values(connection, QUARTER_COUNTS.c.camera)

@@ -16,7 +16,7 @@ from events.database import database_errors
 from events.outbox import give_up
 from events.room import free_room, used_bytes
 from events.rule_types import DAY_S
-from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
+from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, QUARTER_COUNTS, QUARTER_MIN, THUMBNAILS
 
 SLICE = 250  # events that one transaction removes
 PAUSE_S = 0.05  # after each, in which the recorder writes
@@ -48,6 +48,8 @@ def tidy(
         with engine.begin() as connection:
             give_up(connection, now)
             connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < oldest // 60))
+            is_past = QUARTER_COUNTS.c.quarter < oldest // 60 // QUARTER_MIN
+            connection.execute(sa.delete(QUARTER_COUNTS).where(is_past))
         is_old = (EVENTS.c.ended_at < oldest) & (EVENTS.c.started_at < oldest)  # the latter has an index
         removed = _remove(engine, is_old, None, pause)
         if removed:

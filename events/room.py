@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
 
-from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
+from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, QUARTER_COUNTS, THUMBNAILS
 
 CUT_PAGES = 500  # of SQLite, which one transaction cuts off: 2 MB
 PAUSE_S = 0.05  # after each
-GROWING = (EVENTS, DELIVERIES, EVIDENCE, THUMBNAILS, COUNTS)
+GROWING = (EVENTS, DELIVERIES, EVIDENCE, THUMBNAILS, COUNTS, QUARTER_COUNTS)
 LARGER = 1.03  # than it may be: when PostgreSQL's tables are written anew
 SAMPLE = 2_000  # rows whose mean size counts
 LINE_POINTER = 4  # bytes that a page of PostgreSQL needs besides each row

@@ -21,7 +21,7 @@ from events.evidence import add_evidence, update_evidence
 from events.minute_counts import MinuteCount
 from events.outbox import add_deliveries, note_missing_receivers
 from events.receiver_types import ReceiverSettings
-from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS
+from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS, QUARTER_COUNTS, QUARTER_MIN
 from events.thumbnails import Thumbnail, add_thumbnail
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,9 @@ class Store:
                 add_thumbnail(connection, event_id, thumbnail)
             for camera, minutes in progress.counts.items():
                 for minute, count in minutes.items():
-                    _add_count(connection, camera, minute, count)
+                    _add_count(connection, COUNTS, {"camera": camera, "minute": minute}, count)
+                    quarter = {"camera": camera, "quarter": minute // QUARTER_MIN}
+                    _add_count(connection, QUARTER_COUNTS, quarter, count)
             for stream, last_id in progress.positions.items():
                 _put(connection, POSITIONS, {"stream": stream}, {"last_id": last_id.decode()})
             for camera, state in progress.states.items():
@@ -168,15 +170,15 @@ def _closing(event: Event) -> dict[str, object]:
     return {name: getattr(event, name) for name in ("ended_at", "people", "confidence", "share", "model")}
 
 
-def _add_count(connection: sa.Connection, camera: str, minute: int, count: MinuteCount) -> None:
-    where = (COUNTS.c.camera == camera) & (COUNTS.c.minute == minute)
-    before = connection.execute(sa.select(COUNTS).where(where)).first()
+def _add_count(connection: sa.Connection, table: sa.Table, key: Mapping[str, object], count: MinuteCount) -> None:
+    """Add what was counted in a minute to a row, new or not."""
+    where = [table.c[name] == value for name, value in key.items()]
+    before = connection.execute(sa.select(table).where(*where)).first()
     if before is None:
-        values = {"camera": camera, "minute": minute} | msgspec.structs.asdict(count)
-        connection.execute(sa.insert(COUNTS).values(values))
+        connection.execute(sa.insert(table).values({**key, **msgspec.structs.asdict(count)}))
         return
     values = {name: getattr(before, name) + getattr(count, name) for name in ("people_s", "masks_s", "frames")}
-    connection.execute(sa.update(COUNTS).where(where).values(values | {"most": max(before.most, count.most)}))
+    connection.execute(sa.update(table).where(*where).values(values | {"most": max(before.most, count.most)}))
 
 
 def _put(connection: sa.Connection, table: sa.Table, key: dict[str, str], values: dict[str, object]) -> None:

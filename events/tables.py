@@ -90,6 +90,7 @@ THUMBNAILS = Table(
     Column("blurred", Boolean, nullable=False),
 )
 
+# The same counts twice: hours and days are summed from quarters of an hour, of which all time zones are multiples.
 COUNTS = Table(
     "counts",
     METADATA,
@@ -100,6 +101,18 @@ COUNTS = Table(
     Column("most", Integer, nullable=False),
     Column("frames", Integer, nullable=False),
     Index("counts_by_minute", "minute"),
+)
+QUARTER_MIN = 15
+QUARTER_COUNTS = Table(
+    "quarter_counts",
+    METADATA,
+    Column("camera", String(32), primary_key=True),
+    Column("quarter", BigInteger, primary_key=True),  # Unix minutes // QUARTER_MIN
+    Column("people_s", Double, nullable=False),
+    Column("masks_s", Double, nullable=False),
+    Column("most", Integer, nullable=False),
+    Column("frames", Integer, nullable=False),
+    Index("quarter_counts_by_quarter", "quarter"),
 )
 
 # Rules as JSON. Those of the origin "api" hold their secrets; those of "file" are for readers, without them.

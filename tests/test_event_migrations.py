@@ -19,7 +19,7 @@ from events.event_types import Change, EventEvidence
 from events.evidence import read_evidence
 from events.outbox import list_deliveries
 from events.store import Progress, Store
-from events.tables import METADATA
+from events.tables import METADATA, QUARTER_COUNTS
 from events.thumbnails import read_thumbnail
 
 __all__ = ["database", "engine"]
@@ -71,6 +71,20 @@ def test_all_rows_of_the_first_schema_survive(engine: sa.Engine) -> None:
     for name, rows in before.items():
         found = [{key: row[key] for key in rows[0]} for row in after[name]]
         assert sorted(found, key=str) == sorted(rows, key=str), name
+
+
+def test_counts_of_the_first_schema_are_summed_by_quarter(engine: sa.Engine) -> None:
+    make_first_database(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE counts SET people_s = 13, masks_s = 4"))  # of minute 28,333,333 at the door
+        for camera, minute in (("door", 28_333_334), ("door", 28_333_335), ("yard", 28_333_335)):
+            connection.execute(sa.text(f"INSERT INTO counts VALUES ('{camera}', {minute}, 2, 1, 3, 5)"))  # noqa: S608
+
+    update_schema(engine)
+
+    with engine.begin() as connection:
+        rows = sorted(tuple(row) for row in connection.execute(sa.select(QUARTER_COUNTS)))
+    assert rows == [("door", 1_888_888, 15, 5, 3, 78), ("door", 1_888_889, 2, 1, 3, 5), ("yard", 1_888_889, 2, 1, 3, 5)]
 
 
 def test_a_recorder_continues_in_a_database_of_the_first_schema(engine: sa.Engine) -> None:

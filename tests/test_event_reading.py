@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from random import Random
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -177,6 +179,30 @@ def test_hours_of_a_zone_begin_when_its_clocks_say_so(engine: sa.Engine, store: 
     hours = summed(engine, "hour", india, begin, begin + timedelta(hours=1))
 
     assert [one[0] for one in hours if one[1] == "door"] == ["2026-01-31 15:00+05:30", "2026-01-31 16:00+05:30"]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"])
+def test_sums_are_those_of_the_minutes_whatever_the_span(engine: sa.Engine, store: Store, zone: str) -> None:
+    """In spring of 2010 clocks in St. John's changed a minute after midnight, in the middle of a quarter of an hour."""
+    local, random = ZoneInfo(zone), Random(7)
+    begin = int(datetime(2010, 3, 12, tzinfo=UTC).timestamp() // 60)
+    minutes = {begin + random.randrange(5_760): MinuteCount(people_s=random.randrange(60)) for _ in range(400)}
+    midnight = begin + 1_440 * 2 + 210  # in St. John's
+    minutes |= {midnight + step: MinuteCount(people_s=7) for step in range(-3, 4)}
+    store.write(Progress(counts={"door": minutes}), AT)
+
+    for number in range(20):
+        first = begin + random.randrange(2_880)
+        end = first + random.randrange(1, 2_880)
+        period: Period = "hour" if number % 2 else "day"
+        with engine.begin() as connection:
+            found = read_counts(connection, period, since=first * 60, until=end * 60, zone=local)
+        starts = [one.started_at for one in found]
+        expected = [0.0] * len(found)
+        for minute, count in minutes.items():
+            if first <= minute < end:
+                expected[bisect_right(starts, minute * 60) - 1] += count.people_s
+        assert [one.people_s for one in found] == expected, f"by {period} from {first} to {end}"
 
 
 def test_a_count_has_its_share_and_none_without_people(engine: sa.Engine, store: Store) -> None:

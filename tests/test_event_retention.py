@@ -20,7 +20,7 @@ from events.retention import MB, tidy
 from events.room import free_room
 from events.rule_types import DAY_S
 from events.store import Progress
-from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, THUMBNAILS
+from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, QUARTER_COUNTS, THUMBNAILS
 from events.thumbnails import Thumbnail
 
 __all__ = ["database", "engine"]
@@ -94,6 +94,7 @@ def test_what_is_older_than_the_days_goes_with_all_that_belongs_to_it(engine: sa
     with engine.begin() as connection:
         assert len(list_deliveries(connection)) == 2
         assert [row.frames for row in connection.execute(sa.select(COUNTS))] == [2]
+        assert [row.frames for row in connection.execute(sa.select(QUARTER_COUNTS))] == [2]
     assert (count(engine, EVIDENCE), count(engine, THUMBNAILS)) == (2, 1)
 
 
