@@ -47,7 +47,7 @@ CAMERA = (
 )
 VIEW = (
     *("host", "port", "base_path", "max_viewers", "origins", "password_hash", "session_key"),
-    *("tokens", "label_redis", "jobs_redis", "database"),
+    *("tokens", "access_log", "label_redis", "jobs_redis", "database"),
 )
 RECORD = ("rules", "database", "keep_days", "keep_mb", "thumbnails")
 

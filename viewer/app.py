@@ -33,6 +33,7 @@ from viewer.metrics import add_metrics
 from viewer.page_parts import check_page_parts
 from viewer.pages.routes import add_record_pages
 from viewer.routes import add_api_routes, add_media_routes
+from viewer.security.access_log import AccessLine, AccessLog, open_access_log
 from viewer.security.api_tokens import TokenStore, tokens_path
 from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
@@ -61,13 +62,15 @@ def main(settings: Settings, jobs: JobListing | None = None) -> int:
         jobs: how training jobs are listed; None for no list of them.
 
     Raises:
-        BadSettings: other machines would be served without a password, or the base path is that of a route.
+        BadSettings: other machines would be served without a password, the base path is that of a route, or the access
+            log cannot be written.
         PortInUse: the viewer cannot listen on its address.
         FileNotFoundError: a part of the page is missing.
     """
     check_page_parts()
     authenticator = Authenticator(settings)
     base_path = base_path_of(settings)
+    access_log = open_access_log(settings.access_log) if settings.access_log else None
     listening = listen(settings.host, settings.port)
     authenticator.check_address(listening.getsockname()[0])  # a name may have resolved to another address before
     if settings.log_json:
@@ -75,7 +78,11 @@ def main(settings: Settings, jobs: JobListing | None = None) -> int:
     else:
         print(f"Viewer: {page_url(listening, base_path)}", flush=True)
     rejections = RejectionLog()
-    return serve(listening, lambda cleanup: create_app(settings, authenticator, rejections, jobs, cleanup), rejections)
+
+    def start(cleanup: ExitStack) -> tuple[WSGIApplication, WorkerContext]:
+        return create_app(settings, authenticator, rejections, jobs, cleanup, access_log)
+
+    return serve(listening, start, rejections)
 
 
 def create_app(
@@ -84,6 +91,7 @@ def create_app(
     rejections: RejectionLog,
     jobs: JobListing | None,
     cleanup: ExitStack,
+    access_log: Callable[[AccessLine], None] | None,
 ) -> tuple[WSGIApplication, WorkerContext]:
     """Create the application and start its threads, in the worker process."""
     context = cleanup.enter_context(worker_context("viewer", settings))
@@ -110,8 +118,10 @@ def create_app(
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     # not monitored: a database that is away keeps its thread waiting, and nothing else
     threading.Thread(target=database.watch, args=(context.wait,), name="database", daemon=True).start()
-    websockets = WebSocketLimiter(app, limiter, authenticator, rejections)
-    secured = SecurityMiddleware(websockets, authenticator, TokenStore(tokens_path(settings)), rejections)
+    answering: WSGIApplication = WebSocketLimiter(app, limiter, authenticator, rejections)
+    if access_log:
+        answering = AccessLog(answering, access_log)
+    secured = SecurityMiddleware(answering, authenticator, TokenStore(tokens_path(settings)), rejections)
     return BasePathMiddleware(secured, base_path_of(settings)), context
 
 

@@ -123,6 +123,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens: Annotated[
         str | None, Meta(description="file of the API's tokens; default: ~/.config/maskwatch/tokens.json")
     ] = None
+    access_log: Annotated[
+        str | None, Meta(description="file of who looked at what, as JSON lines; - for standard output; default: none")
+    ] = None
     label_redis: Annotated[
         RedisUrl | None, Meta(description="Redis as a user who may publish pictures to label; default: --redis")
     ] = None

@@ -15,7 +15,8 @@ from msgspec import Struct
 from viewer.security.api_tokens import SCOPES, Scope, TokenStore
 from viewer.security.authenticator import Authenticator, session_of
 
-CALLER_SCOPES = "maskwatch.scopes"  # key in a request's environment: what its sender may do
+# Keys in a request's environment: what its sender may do, and the name of the token that it has sent, if any.
+CALLER_SCOPES, CALLER_TOKEN = "maskwatch.scopes", "maskwatch.token"
 READING = frozenset({"GET", "HEAD"})
 BEARER = "bearer"
 
@@ -52,6 +53,7 @@ def identify_caller(environ: dict[str, Any], authenticator: Authenticator, token
         if found is None:
             return UNKNOWN_TOKEN
         environ[CALLER_SCOPES] = found.scopes
+        environ[CALLER_TOKEN] = found.name
         return None
     session = session_of(environ)
     if session is None:
