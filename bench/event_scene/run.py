@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from typing import Any, cast
 import redis
 
 from bench.event_scene import scene
-from bench.event_scene.faults import DatabaseOutages, Fault, database_outages, draw_faults
+from bench.event_scene.databases import SceneDatabase, scene_database
+from bench.event_scene.faults import Fault, draw_faults
 from bench.event_scene.gate import CAMERA, Gate
 from bench.event_scene.recorders import Recorders, wait_for
 from bench.event_scene.scene import Expected
@@ -42,6 +42,7 @@ class Plan:
     """A run.
 
     speed: of the scene, of real time. kills: of each recorder. outage_s: of the database, real time.
+    database: sqlite or postgresql.
     empties_redis: Redis restarts without its memory, when all that it held was recorded.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     kills: int
     outage_s: float
     seed: int
+    database: str = "sqlite"
     empties_redis: bool = False
 
 
@@ -83,19 +85,18 @@ def run(plan: Plan, folder: Path) -> Outcome:
         TookTooLong: recorders did not become active, or did not record everything in time.
     """
     rng = random.Random(plan.seed)
-    rules, database = folder / "rules.toml", folder / "events.db"
+    rules = folder / "rules.toml"
     rules.write_text(scene.RULES)
-    options = ["--rules", str(rules), "--database", f"sqlite:///{database}"]
     faults = draw_faults(rng, plan.seconds, recorders=plan.recorders, kills=plan.kills)
     with (
+        scene_database(plan.database, folder) as database,
         Server(folder, {}, settings={} if plan.empties_redis else PERSISTENT) as server,
-        Recorders(plan.recorders, [*options, "--redis", server.url], folder / "recorders.log") as recorders,
-        database_outages(database) as outages,
+        Recorders(plan.recorders, _options(server, database, rules), folder / "recorders.log") as recorders,
         Gate(Bus(server.connect())) as gate,
     ):
         wait_for(lambda: recorders.is_active(server.client), ACTIVE_TIMEOUT_S, "a recorder is active")
         begin = _time(server)
-        feeder = _Feeder(plan, server, recorders, outages, database)
+        feeder = _Feeder(plan, server, recorders, database)
         with _absence(gate):
             feeder.feed(scene.results(plan.seconds, begin, plan.seed), faults)
         wait_for(lambda: bool(gate.away), RECORDED_TIMEOUT_S, f"{CAMERA} is back")
@@ -107,14 +108,11 @@ def run(plan: Plan, folder: Path) -> Outcome:
 class _Feeder:
     """Adds results to their stream at the scene's speed, and does what happens meanwhile."""
 
-    def __init__(
-        self, plan: Plan, server: Server, recorders: Recorders, outages: DatabaseOutages, database: Path
-    ) -> None:
+    def __init__(self, plan: Plan, server: Server, recorders: Recorders, database: SceneDatabase) -> None:
         self._plan = plan
         self._database = database
         self._server = server
         self._recorders = recorders
-        self._outages = outages
         self._stream = Bus(server.client).shards[0].key("results")
 
     def feed(self, results: Sequence[FrameResult], faults: Sequence[Fault]) -> None:
@@ -133,7 +131,7 @@ class _Feeder:
         if fault.kind == "kill":
             self._recorders.kill(fault.recorder)
         elif fault.kind == "database":
-            self._outages.begin(self._plan.outage_s)
+            self._database.begin_outage(self._plan.outage_s)
         else:
             if self._plan.empties_redis:
                 wait_for(lambda: _is_read(self._server, self._database), ACTIVE_TIMEOUT_S, "all results are read")
@@ -156,6 +154,10 @@ def _absence(gate: Gate) -> Iterator[None]:
     back.join()
 
 
+def _options(server: Server, database: SceneDatabase, rules: Path) -> list[str]:
+    return ["--rules", str(rules), "--database", database.url, "--redis", server.url]
+
+
 def _time(server: Server) -> float:
     """Return Redis' time, Unix seconds."""
     seconds, microseconds = server.client.time()
@@ -170,39 +172,30 @@ def _of_gate(gate: Gate, begin: float) -> list[Expected]:
     return found
 
 
-def _is_recorded(server: Server, database: Path) -> bool:
+def _is_recorded(server: Server, database: SceneDatabase) -> bool:
     """Return whether all results were read, and no event lasts."""
-    return _is_read(server, database) and _row(database, "SELECT count(*) FROM events WHERE ended_at IS NULL") == 0
+    return _is_read(server, database) and database.read("SELECT count(*) FROM events WHERE ended_at IS NULL") == [(0,)]
 
 
-def _is_read(server: Server, database: Path) -> bool:
+def _is_read(server: Server, database: SceneDatabase) -> bool:
     """Return whether the recorders' position is that of the newest result but those of the last second."""
     try:
         newest = cast(list[Any], server.client.xrevrange(Bus(server.client).shards[0].key("results"), count=1))
     except redis.RedisError:
         return False
-    position = _row(database, "SELECT last_id FROM positions")
-    return isinstance(position, str) and _milliseconds(position) >= _milliseconds(newest[0][0].decode()) - 1_000
-
-
-def _row(database: Path, query: str) -> object:
-    """Return the first value of a query; None without one, and while the file is locked."""
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        try:
-            row = connection.execute(query).fetchone()
-        except sqlite3.Error:
-            return None
-    return row[0] if row else None
+    positions = database.read("SELECT last_id FROM positions")
+    if not positions:
+        return False
+    return _milliseconds(positions[0][0]) >= _milliseconds(newest[0][0].decode()) - 1_000
 
 
 def _milliseconds(entry_id: str) -> int:
     return int(entry_id.partition("-")[0])
 
 
-def _rows(database: Path, begin: float) -> list[Expected]:
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        rows = connection.execute("SELECT rule, camera, started_at, ended_at FROM events").fetchall()
-    return sorted(Expected(rule, camera, start - begin, end - begin) for rule, camera, start, end in rows)
+def _rows(database: SceneDatabase, begin: float) -> list[Expected]:
+    rows = database.read("SELECT rule, camera, started_at, ended_at FROM events")
+    return sorted(Expected(one.rule, one.camera, one.started_at - begin, one.ended_at - begin) for one in rows)
 
 
 def _compare(faults: Sequence[Fault], expected: Sequence[Expected], found: Sequence[Expected]) -> Outcome:

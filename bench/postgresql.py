@@ -1,4 +1,4 @@
-"""Debian's PostgreSQL in a temporary folder, which tests start, stop, and fill with databases of their own."""
+"""Debian's PostgreSQL in a temporary folder: start it, stop it, and fill it with databases."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ class PostgresServer:
             if done.returncode == 0 or not left:
                 break
             if self._process and self._process.poll() is not None:
-                raise AssertionError((self._folder / "log").read_text())
-        assert done.returncode == 0, done.stderr
+                raise RuntimeError((self._folder / "log").read_text())
+        if done.returncode:
+            raise RuntimeError(done.stderr)
 
 
 @contextmanager
