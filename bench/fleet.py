@@ -2,7 +2,8 @@
 
 Pretend cameras and workers (bench/pretend.py) move the same number of frames per second, by 3, 10, 100 and 300 cameras.
 Printed for each: CPU of Redis, of the pretend processes, of a real viewer without browsers, and of a process that
-follows and tracks all results, each per frame; and how long a status takes. Exit status 1 if a promise is broken.
+follows and tracks all results as a recorder does, each per frame; and how long a status takes. Exit status 1 if a
+promise is broken.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import msgspec
 
 from bench.clip import OUT
 from bench.pretend import cpu_s, run_cameras, run_classifiers, run_detectors, running
+from events.recorder import FOLLOW_INTERVAL_S
 from pipeline.bus.connection import Redis, connect
-from pipeline.bus.result_consumer import FOLLOW_INTERVAL_S, ResultConsumer
+from pipeline.bus.result_consumer import ResultConsumer
 from pipeline.bus.shards import Bus
 from pipeline.bus.status import read_ledgers, read_status
 from pipeline.runtime.embedded_server import embedded_server

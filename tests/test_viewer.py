@@ -235,6 +235,28 @@ def test_a_page_is_sent_each_frame_with_its_own_pixels_and_labels(server: Server
     page.close()
 
 
+def test_while_nobody_watches_results_are_read_rarely_and_the_first_browser_still_sees_frames(
+    server: Server, viewer: Viewer
+) -> None:
+    feed = Feed(server)
+
+    def questions() -> int:
+        return int(server.client.info("commandstats")["cmdstat_xread"]["calls"])
+
+    with feeding([feed], [face()], fps=40):
+        wait_until(lambda: feed.seq > 20, 10, "frames are published")
+        before, first = questions(), feed.seq
+        wait_until(lambda: feed.seq > first + 80, 30, "more frames are published")
+        asked, results = questions() - before, feed.seq - first
+        page = Page(viewer.url)
+        page.emit("watch", ["demo"])
+        shown_frame, _ = page.wait_for_frame()
+    page.close()
+
+    assert asked < results / 2
+    assert shown_frame["labelled"]
+
+
 def test_results_out_of_order_are_shown_in_order(server: Server, viewer: Viewer) -> None:
     feed, page = Feed(server), Page(viewer.url)
     page.emit("watch", ["demo"])

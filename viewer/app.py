@@ -102,7 +102,7 @@ def create_app(
     limiter = ConnectionLimiter(settings.max_viewers)
     sockets = PageSockets(app, rejections)
     labeller = PictureLabeller(context, settings.label_redis)
-    live_view = LiveView(context, sockets.audience, labeller.settle)
+    live_view = LiveView(context, sockets.audience, labeller.settle, labeller.is_waiting)
     snapshots = Snapshots(context, live_view)
     database = EventDatabase(settings.database)
     add_error_answers(app, rejections)

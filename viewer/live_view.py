@@ -25,6 +25,7 @@ from viewer.audience import Audience, DisplayFrame
 from viewer.joiner import Joiner
 
 NEWEST_POLL_INTERVAL_S = 0.1  # how often the newest frames of cameras without labels are read
+IDLE_INTERVAL_S = 0.1  # between two reads of results while nobody waits for any
 ASK_INTERVAL_S = 1.0  # how often the producers of watched cameras are asked for JPEGs
 ASK_MS = 3_000  # how long that holds
 SNAPSHOT_TIMEOUT_S = 1.0  # how long a snapshot waits for the JPEG of a camera that nobody watched
@@ -57,14 +58,19 @@ class _SelectedFrame:
 class LiveView:
     """All displayed cameras. One thread runs `follow`; others may call `newest_labelled`.
 
-    settle: takes all results, those of files too, which are not displayed.
+    settle: takes all results, those of files too, which are not displayed. is_awaited: whether one is waited for.
     """
 
     def __init__(
-        self, context: WorkerContext, audience: Audience, settle: Callable[[FrameResult], None] = lambda _: None
+        self,
+        context: WorkerContext,
+        audience: Audience,
+        settle: Callable[[FrameResult], None] = lambda _: None,
+        is_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context = context
         self._settle = settle
+        self._is_awaited = is_awaited
         self.audience = audience
         self._views: dict[str, _View] = {}
         self._newest_labelled: dict[str, _SelectedFrame] = {}
@@ -80,7 +86,9 @@ class LiveView:
                 if consumer is None or consumer.shards is not shards:
                     if consumer is not None:
                         consumer.close()
-                    consumer = ResultConsumer(shards, interval_s=FOLLOW_INTERVAL_S)
+                    consumer = ResultConsumer(shards)
+                is_needed = bool(self.audience.watched()) or self._is_awaited()
+                consumer.set_interval(FOLLOW_INTERVAL_S if is_needed else IDLE_INTERVAL_S)
                 self._ask_for_jpegs()
                 results = consumer.read(self._block_ms())
                 with self._context.busy():

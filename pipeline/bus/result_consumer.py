@@ -65,6 +65,11 @@ class ResultConsumer:
             self._follower = _Follower(shards, interval_s, begun)
             self.positions = dict(self._follower.positions)
 
+    def set_interval(self, interval_s: float) -> None:
+        """Change how long to wait after an answer with results."""
+        for one in [self._follower] if self._follower else [thread.follower for thread in self._threads]:
+            one.interval_s = interval_s
+
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first.
 
@@ -99,7 +104,7 @@ class _Follower:
 
     def __init__(self, shards: Sequence[Shard], interval_s: float, positions: Mapping[str, bytes]) -> None:
         self._client = shards[0].client
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._read_again_at = 0.0
         streams = [shard.key("results") for shard in shards]
         self.positions = {name: positions.get(name) or self._newest_id(name) for name in streams}
@@ -109,7 +114,7 @@ class _Follower:
         time.sleep(max(0.0, self._read_again_at - time.monotonic()))
         rows = entries_by_stream(self._client.xread(cast(Any, self.positions), count=MAX_RESULTS, block=block_ms))
         if rows:
-            self._read_again_at = time.monotonic() + self._interval_s
+            self._read_again_at = time.monotonic() + self.interval_s
         else:
             self._check_ids()
         results = []
@@ -149,8 +154,8 @@ class _FollowerThread(threading.Thread):
         super().__init__(name=f"results-{shard.tag}", daemon=True)
         self.ended = threading.Event()
         self.has_failed = False  # the last time that it asked
-        self._follower = _Follower([shard], interval_s, positions)
-        self.positions = dict(self._follower.positions)  # at the start
+        self.follower = _Follower([shard], interval_s, positions)
+        self.positions = dict(self.follower.positions)  # at the start
         self._results = found
         self.start()
 
@@ -158,7 +163,7 @@ class _FollowerThread(threading.Thread):
         """Follow until `ended`; Thread.start() calls it."""
         while not self.ended.is_set():
             try:
-                found: _Batch | redis.RedisError = self._follower.read(READ_BLOCK_MS)
+                found: _Batch | redis.RedisError = self.follower.read(READ_BLOCK_MS)
             except redis.RedisError as error:
                 found = error
             self.has_failed = isinstance(found, redis.RedisError)

@@ -117,6 +117,10 @@ class PictureLabeller:
             raise _too_late(timeout_s)
         return _checked(waiting.result)
 
+    def is_waiting(self) -> bool:
+        """Return whether a picture waits for its result."""
+        return bool(self._waiting)
+
     def settle(self, result: FrameResult) -> None:
         """Take the result of a frame: it is live, or perhaps of a picture that somebody waits for."""
         if not result.camera.startswith(FILE_PREFIX):
