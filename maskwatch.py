@@ -23,6 +23,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.discover import discover
     from commands.errors import command_line
     from commands.events import deliveries, events, rules
+    from commands.forget import forget
     from commands.label import label
     from commands.models import models
     from commands.password import password
@@ -41,7 +42,7 @@ except KeyboardInterrupt:
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, record, label, train, trainer, jobs, models),
     *(events, deliveries, rules, discover, tokens),
-    *(status, dead, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
+    *(status, dead, forget, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
 )
 
 

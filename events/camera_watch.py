@@ -140,6 +140,14 @@ class CameraWatch:
                 changes += self._apply_camera(rule, camera, newest_at, at)
         return changes
 
+    def forget(self, at: float) -> list[Change]:
+        """Return the events that close because the camera is out of use."""
+        changes = []
+        for rule in self._rules:
+            ended_at = at if isinstance(rule, CameraRule) else None
+            changes += release(self._source(rule), self._rule_state(rule), float("inf"), ended_at=ended_at)
+        return changes
+
     def _is_for_us(self, rule: Rule) -> bool:
         zone = _zone(rule)
         return (not rule.cameras or self.camera in rule.cameras) and (zone is None or zone in self._polygons)

@@ -38,6 +38,7 @@ class MqttReceiver:
         self._connection = MqttConnection(settings, timeout_s)
         self._shown: dict[str, bytes] = {}  # payloads by topic, on connection `_shown_on`
         self._shown_on = 0
+        self._topics_of: dict[str, set[str]] = {}  # of each camera that was shown, on any connection
         self._refresh_at = 0.0  # on the monotonic clock
 
     def send(self, delivery: Delivery) -> None:
@@ -66,8 +67,14 @@ class MqttReceiver:
         for camera in cameras:
             for topic, payload in self._messages(camera).items():
                 if self._shown.get(topic) != payload:
+                    self._topics_of.setdefault(camera.name, set()).add(topic)
                     self._connection.publish(topic, payload, retain=True)
                     self._shown[topic] = payload
+        for name in self._topics_of.keys() - {camera.name for camera in cameras}:
+            for topic in sorted(self._topics_of[name]):
+                self._connection.publish(topic, b"", retain=True)  # nothing is retained any more
+                self._shown.pop(topic, None)
+            del self._topics_of[name]
 
     def _messages(self, camera: CameraStatus) -> dict[str, bytes]:
         """Return what is retained of a camera: payloads by topic."""

@@ -27,6 +27,7 @@ from events.store import LeaseLost, Progress, Snapshot, Store
 from events.thumbnailer import Thumbnailer
 from events.tidier import Tidier
 from events.wording import Wording
+from pipeline.bus.forgetting import read_forgotten
 from pipeline.bus.messages import FILE_PREFIX, FrameResult
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.status import read_cameras
@@ -176,6 +177,7 @@ class _Session:
         self._watches = {name: CameraWatch(name, rules, state) for name, state in snapshot.states.items()}
         self._changed: set[str] = set()  # cameras whose states differ from those that were written
         self._changes: list[Change] = []
+        self._forgotten: set[str] = set()  # cameras that are out of use since the last write
         for watch in self._watches.values():
             self._note(watch, watch.close_removed())
         self._consumer = ResultConsumer(context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=snapshot.positions)
@@ -213,7 +215,8 @@ class _Session:
         at = self._context.clock.now()  # before counts are taken: Redis may be away
         progress = Progress(
             positions=self._consumer.positions,
-            states={name: self._watches[name].state for name in self._changed},
+            states={name: self._watches[name].state for name in self._changed - self._forgotten},
+            forgotten=self._forgotten,
             changes=self._changes,
             counts={name: self._watches[name].counts.take() for name in self._changed},
             evidence=self._due_evidence(),
@@ -224,7 +227,9 @@ class _Session:
             self._board.add_counts(name, counts)
         for change in self._changes:
             metrics.events.labels(change.event.kind, change.phase).inc()
-        self._changes, self._changed = [], set()
+        for name in self._forgotten:
+            del self._watches[name]
+        self._changes, self._changed, self._forgotten = [], set(), set()
         self._write_at = self._context.clock.monotonic() + WRITE_INTERVAL_S
 
     def close(self) -> None:
@@ -253,8 +258,11 @@ class _Session:
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
+        for name in read_forgotten(self._context.bus, self._watches.keys() - cameras.keys()):
+            self._note(self._watches[name], self._watches[name].forget(at))
+            self._forgotten.add(name)
         shown = []
-        for name in {*self._watches, *cameras}:
+        for name in {*self._watches, *cameras} - self._forgotten:
             camera, watch = cameras.get(name), self._watch(name)
             state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
             self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -47,11 +47,13 @@ class Progress:
     """What a recorder has found since it last wrote, and where it is now.
 
     counts: by camera and Unix minute. evidence, thumbnails: of events that are open, by event ID.
+    forgotten: cameras that are out of use, which have no state any more.
     """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)
     states: Mapping[str, CameraState] = field(default_factory=dict)
     changes: Sequence[Change] = ()
+    forgotten: Collection[str] = ()
     counts: Mapping[str, Mapping[int, MinuteCount]] = field(default_factory=dict)
     evidence: Mapping[str, EventEvidence] = field(default_factory=dict)
     thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
@@ -129,6 +131,8 @@ class Store:
                     _add_count(connection, QUARTER_COUNTS, quarter, count)
             for stream, last_id in progress.positions.items():
                 _put(connection, POSITIONS, {"stream": stream}, {"last_id": last_id.decode()})
+            if progress.forgotten:
+                connection.execute(sa.delete(CAMERA_STATES).where(CAMERA_STATES.c.camera.in_(progress.forgotten)))
             for camera, state in progress.states.items():
                 _put(connection, CAMERA_STATES, {"camera": camera}, {"state": msgspec.msgpack.encode(state)})
 

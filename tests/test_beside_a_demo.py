@@ -57,6 +57,7 @@ ELSEWHERE = frozenset(
         "chaos",
         "password",
         "discover",
+        "forget",
     }
 )
 

@@ -51,7 +51,7 @@ __all__ = ["processes"]
 ENDS = frozenset(
     {
         *("label", "status", "dead", "models", "check", "chaos", "password", "health", "jobs", "discover", "tokens"),
-        *("events", "deliveries", "rules"),
+        *("events", "deliveries", "rules", "forget"),
     }
 )
 GOES_ON = frozenset({"demo", "up", "camera", "detect", "classify", "view", "record", "train", "trainer"})
@@ -252,6 +252,9 @@ def filled(word: str, command: Command, server: Server, printed: dict[str, str])
         return version
     if word == "ID" and command.words[1] == "dead":
         return dead_letter(server)
+    if command.words[1:] == ("forget", word):
+        server.client.zadd(server.bus.shard_of(word).key("cameras"), {word: 0})  # one that is out of use
+        return word
     if word == "ID":
         queued = next(text for words, text in printed.items() if "--queue" in words)
         return queued.split()[1]

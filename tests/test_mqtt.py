@@ -126,6 +126,20 @@ def test_states_are_retained_and_shown_again_to_a_broker_that_lost_them(broker: 
     assert retained(broker, "end")["maskwatch/status"] == "offline"
 
 
+def test_of_a_camera_that_was_forgotten_nothing_is_retained(broker: Broker) -> None:
+    board = board_of(door())
+    receiver = MqttReceiver(settings(broker.port), board)
+    receiver.refresh()
+    before = retained(broker, "before")
+
+    board.show([], 0.0)
+    receiver.refresh()
+
+    gone = before.keys() - retained(broker, "after").keys()
+    receiver.leave(ends=True)
+    assert {topic for topic in before if "door" in topic} == gone
+
+
 def test_the_last_will_of_a_recorder_that_was_replaced_is_corrected(broker: Broker, subscriber: Subscriber) -> None:
     first = MqttReceiver(settings(broker.port), StateBoard())
     second = MqttReceiver(settings(broker.port), StateBoard())

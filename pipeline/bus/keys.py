@@ -14,6 +14,7 @@ LEASE_MS = 2_000
 LIVE_PIXELS_MS = 5_000
 COMPLETE_PIXELS_MS = 60_000
 FILE_RETENTION_S = 600.0  # how long a finished run of `maskwatch label` is listed
+FORGOTTEN_S = 30 * 86_400.0  # how long it is known that a camera was forgotten, for recorders that are away
 FILE_COUNTS_S = 86_400  # how long its counts are kept after their last change; FILE_MS of lua/common.lua
 
 

@@ -1,0 +1,55 @@
+"""Forget a camera that is out of use: its counts go, and it is listed no more. A camera that comes back is listed anew.
+
+Recorders learn of it from the sorted set `forgotten` of its shard, and end its events. Steps are in an order in which
+one that stops half way leaves the camera listed, so that it can be forgotten again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.bus import messages
+from pipeline.bus.keys import FORGOTTEN_S
+from pipeline.bus.messages import FILE_PREFIX
+from pipeline.bus.shards import Bus
+
+KEYS = ("standing", "ledger", "recent", "newest:frames", "known", "watched")
+
+
+class CannotForget(Exception):
+    """There is no such camera, or it runs; says what to do."""
+
+
+def forget_camera(bus: Bus, camera: str) -> None:
+    """Forget a camera.
+
+    Raises:
+        CannotForget: there is no such camera, or its producer runs.
+        redis.RedisError: Redis failed.
+    """
+    unknown = CannotForget(f"there is no camera {camera!a:.80}: `maskwatch status` lists them")
+    if not messages.is_camera_name(camera) or camera.startswith(FILE_PREFIX):
+        raise unknown
+    shard = bus.shard_of(camera)
+    client, cameras = shard.client, shard.key("cameras")
+    if client.zscore(cameras, camera) is None:
+        raise unknown
+    if client.exists(shard.key("lease", camera)):
+        raise CannotForget(f"camera {camera} runs: stop it first")
+    now = shard.clock.now()
+    client.zremrangebyscore(shard.key("forgotten"), "-inf", now - FORGOTTEN_S)
+    client.zadd(shard.key("forgotten"), {camera: now})
+    for stage in ("frames", "faces"):
+        client.hdel(shard.key(stage, "turns"), camera)
+    client.unlink(*(shard.key(name, camera) for name in KEYS))
+    client.zrem(cameras, camera)
+
+
+def read_forgotten(bus: Bus, cameras: Iterable[str]) -> set[str]:
+    """Return which of these cameras, none of which is listed, were forgotten, and not lost with Redis' memory."""
+    found = set()
+    for camera in cameras:
+        shard = bus.shard_of(camera)
+        if shard.client.zscore(shard.key("forgotten"), camera) is not None:
+            found.add(camera)
+    return found

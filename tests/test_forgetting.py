@@ -1,0 +1,116 @@
+"""A camera that is out of use is forgotten: its events end, and it is listed no more until it comes back."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import Server, wait_until
+from feeding import Feed
+from processes import Processes, processes
+
+from commands.forget import forget
+from pipeline.bus.forgetting import CannotForget, forget_camera, read_forgotten
+from pipeline.bus.status import read_heartbeats, read_status
+
+__all__ = ["processes"]
+
+RULES = "[[rules]]\nkind = 'camera_offline'\nname = 'offline'\nseconds = 1\n"
+
+
+def listed(server: Server) -> list[str]:
+    return [camera.name for camera in read_status(server.bus).cameras]
+
+
+def left(server: Server) -> list[str]:
+    """Return what is kept of a camera."""
+    return sorted(key.decode() for key in server.client.scan_iter() if b"yard" in key)
+
+
+def published(server: Server) -> Feed:
+    """Return a camera with a labelled frame and one that waits, whose producer has ended."""
+    feed = Feed(server, "yard")
+    feed.publish()
+    feed.label()
+    feed.publish()
+    server.client.delete(server.bus.shard_of("yard").key("lease", "yard"))
+    return feed
+
+
+def test_a_camera_that_is_forgotten_leaves_nothing_but_its_pixels_that_expire(server: Server) -> None:
+    published(server)
+    before = listed(server)
+
+    result = CliRunner().invoke(forget, ["yard", "--redis", server.url])
+
+    assert (result.exit_code, result.output) == (0, "yard is forgotten\n")
+    assert (before, listed(server)) == (["yard"], [])
+    assert all(":pixels:" in key or ":crops:" in key for key in left(server))
+    assert read_forgotten(server.bus, ["yard", "door"]) == {"yard"}
+
+
+def test_a_frame_that_a_worker_still_holds_is_settled_and_counts_nowhere(server: Server) -> None:
+    feed = published(server)
+    entry = feed.take()
+    forget_camera(server.bus, "yard")
+
+    feed.finish(entry)
+
+    assert server.client.xlen("{s0}:results") == 2
+    assert [key for key in left(server) if ":ledger:" in key] == []
+    assert listed(server) == []
+
+
+def test_a_camera_that_comes_back_is_listed_anew(server: Server) -> None:
+    published(server)
+    forget_camera(server.bus, "yard")
+
+    Feed(server, "yard").publish()
+
+    assert listed(server) == ["yard"]
+    (camera,) = read_status(server.bus).cameras
+    assert (camera.ledger.produced, camera.ledger.in_flight) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["gate", "file-1", "no name", "\n", "\udcff"])
+def test_what_is_no_camera_cannot_be_forgotten(server: Server, name: str) -> None:
+    with pytest.raises(CannotForget, match="there is no camera"):
+        forget_camera(server.bus, name)
+
+
+def test_a_camera_that_runs_cannot_be_forgotten(server: Server) -> None:
+    Feed(server, "yard").publish()
+
+    with pytest.raises(CannotForget, match="camera yard runs: stop it first"):
+        forget_camera(server.bus, "yard")
+
+    assert listed(server) == ["yard"]
+
+
+def test_the_events_of_a_forgotten_camera_end_and_those_of_one_lost_with_redis_do_not(
+    server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    database, rules = tmp_path / "events.db", tmp_path / "rules.toml"
+    rules.write_text(RULES)
+
+    def events() -> list[tuple[str, bool]]:
+        with sqlite3.connect(database) as connection:
+            return connection.execute("SELECT camera, ended_at IS NULL FROM events ORDER BY camera").fetchall()
+
+    def states() -> list[str]:
+        with sqlite3.connect(database) as connection:
+            return [name for (name,) in connection.execute("SELECT camera FROM camera_states ORDER BY camera")]
+
+    processes.start("record", "--rules", rules, "--database", f"sqlite:///{database}", redis=server)
+    wait_until(lambda: any(beat.state == "active" for beat in read_heartbeats(server.client)), 30, "it is active")
+    for name in ("yard", "door"):
+        Feed(server, name).publish()
+    wait_until(lambda: events() == [("door", 1), ("yard", 1)], 30, "both are offline")
+
+    server.client.zrem("{s0}:cameras", "door")
+    forget_camera(server.bus, "yard")
+    wait_until(lambda: events() == [("door", 1), ("yard", 0)], 20, "the event of the yard ends")
+
+    assert states() == ["door"]
