@@ -111,6 +111,7 @@ def questions(url: str) -> list[Question]:
         Question("one event, its evidence and deliveries", _one_event),
         Question("newest deliveries", lambda connection, _: list_deliveries(connection)),
         Question("dead deliveries", lambda connection, _: list_deliveries(connection, state="dead")),
+        Question("deliveries to one that got none", lambda connection, _: list_deliveries(connection, receiver="none")),
         Question("a camera's day of events", lambda connection, random: _day(connection, random, 1_000)),
         Question("hours of a day, all cameras", lambda *given: _counts(*given, period="hour", days=1)),
         Question("hours of a week, all cameras", lambda *given: _counts(*given, period="hour", days=7), FIGURES_MS),

@@ -70,6 +70,7 @@ DELIVERIES = Table(
     UniqueConstraint("event_id", "phase", "receiver", name="one_delivery_a_receiver"),
     Index("deliveries_by_queue", "state", "receiver", "camera", "id"),
     Index("deliveries_by_state", "state", "id"),
+    Index("deliveries_by_receiver", "receiver", "id"),
 )
 
 # What events are built on, beside them so that lists of events stay fast. points: events/evidence.py.

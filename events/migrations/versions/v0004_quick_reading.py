@@ -1,11 +1,11 @@
-"""Counts by quarter of an hour, summed from those by minute, so that long periods are read quickly."""
+"""Counts by quarter of an hour, summed from those by minute, and an index of receivers: both are read quickly."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_quarter_counts"
+revision = "0004_quick_reading"
 down_revision = "0003_stored_rules"
 branch_labels = None
 depends_on = None
@@ -29,3 +29,4 @@ def upgrade() -> None:
     )
     op.create_index("quarter_counts_by_quarter", "quarter_counts", ["quarter"])
     op.execute(SUMS)
+    op.create_index("deliveries_by_receiver", "deliveries", ["receiver", "id"])
