@@ -14,6 +14,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.data.faces import FacePatches
@@ -88,9 +89,11 @@ def small_network() -> keras.Model:
     return keras.Model(crops, keras.layers.Dense(1, activation="sigmoid")(x))
 
 
-def fit_toy(folder: Path, report: Callable[[Progress], None]) -> tuple[keras.Model, tuple[Epoch, ...]]:
+def fit_toy(
+    folder: Path, report: Callable[[Progress], None], threads: int | None = None
+) -> tuple[keras.Model, tuple[Epoch, ...]]:
     """Fit a fresh network from the checkpoint in a folder on."""
-    make_repeatable(ORIGIN.seed, threads=None)
+    make_repeatable(ORIGIN.seed, threads)
     network = small_network()
     return network, fit(network, toy_prepared(), ORIGIN, Checkpoint(folder, Epoch), report)
 
@@ -149,10 +152,11 @@ def test_a_fit_killed_within_an_epoch_continues_with_the_same_result(
         "import sys; from pathlib import Path; from trainer.fitting import progress; import test_fit as toy\n"
         "def wait(now):\n"
         "    if (now.epoch, now.step) == (3, 2): print('there', flush=True); sys.stdin.read()\n"
-        "progress.INTERVAL_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait)"
+        "progress.INTERVAL_S = 0.0; toy.fit_toy(Path(sys.argv[1]), wait, int(sys.argv[2]) or None)"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    threads = tf.config.threading.get_intra_op_parallelism_threads()  # as another test may have set it in this process
+    command = [sys.executable, "-c", script, str(tmp_path), str(threads)]
     environment = {**os.environ, "PYTHONPATH": paths}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as run:
         assert run.stdout is not None
