@@ -454,7 +454,7 @@ def test_ctrl_c_while_workers_are_started_ends_demo_without_an_error(processes: 
 
     os.killpg(demo.pid, signal.SIGINT)
 
-    assert demo.wait(timeout=30) == 0
+    assert demo.wait(timeout=60) == 0, processes.log()
     assert {json.loads(line)["level"] for line in processes.log().splitlines()} <= {"INFO"}
     wait_until(lambda: gone(family), 30, f"none of {family} is left")
 

@@ -28,7 +28,7 @@ from pipeline.runtime.logs import is_json
 log = logging.getLogger(__name__)
 
 CLIENTS_TIMEOUT_S = 2.0  # how long the server waits for its clients to leave when the parent is gone
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0  # on a slow or busy machine it takes seconds; a keeper that dies is noticed at once
 POLL_INTERVAL_S = 0.05  # how often the keeper looks whether the server runs
 LEAVING_POLL_INTERVAL_S = 0.01  # the command that ends waits for this
 MMAP_THRESHOLD = 1 << 16  # bytes; pixels get pages of their own, which glibc gives back: its heap only ever grows
