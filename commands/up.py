@@ -129,7 +129,10 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
             if settings.record:
                 children.start("record", *flags_of(settings, *RECORD), environment=environment, required=False)
             start_workers(children, settings, environment, detectors=1, classifiers=1)
-            server.wait()
+            try:
+                server.wait()
+            except KeyboardInterrupt:
+                return 0
             found = running_pipeline(told, server.url, list(sources))
             fixed = {"detector": settings.detectors, "classifier": settings.classifiers}
             pools = [WorkerPool(children, role) for role, count in fixed.items() if count is None]

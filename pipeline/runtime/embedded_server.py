@@ -51,7 +51,7 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartingServer:
-    """A server that is starting. wait: returns when it answers, or raises ServerFailed.
+    """A server that is starting. wait: returns when it answers, or raises ServerFailed; KeyboardInterrupt after Ctrl-C.
 
     folder: removed when the server and all its clients have ended, however they end; None of a server of the user.
     """
@@ -148,4 +148,6 @@ def _wait_for_server(url: str, keeper: subprocess.Popen[bytes]) -> None:
             client.close()
             return
         time.sleep(0.02)
+    if keeper.poll() == -signal.SIGINT:  # it was being started, and not in a session of its own yet
+        raise KeyboardInterrupt
     raise ServerFailed("the embedded server did not start; start a Redis yourself and name it with --redis")
