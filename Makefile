@@ -1,6 +1,6 @@
 # Everything sets itself up: it needs python3.11 or newer, npm and make. `make lock` renews the pinned requirements.
 PYTHON ?= python3
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
