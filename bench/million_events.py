@@ -35,11 +35,12 @@ from bench.record_pages import (
     page_client,
 )
 from events.count_reading import Period, read_counts
-from events.database import has_schema, open_engine, update_schema
+from events.database import has_schema, open_engine
 from events.evidence import read_evidence
 from events.locations import sqlite_url
 from events.outbox import list_deliveries
 from events.reading import EventFilter, read_deliveries_of, read_event, read_events
+from events.schema import update_schema
 from events.tables import EVENTS
 from events.thumbnails import with_thumbnails
 

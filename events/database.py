@@ -1,4 +1,4 @@
-"""Connect to the database of events and bring its schema up to date: a URL in, an engine out.
+"""Connect to the database of events: a URL in, an engine out. events/schema.py brings its schema up to date.
 
 SQLite by default: one file, in WAL mode, so that readers and the recorder do not wait for each other. PostgreSQL by
 URL. `database_errors()` turns what either of them raises into DatabaseAway.
@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,8 +22,6 @@ from events.locations import WANTED, BadDatabase, database_url
 
 log = logging.getLogger(__name__)
 
-MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMA_LOCK = 6_273_911  # of PostgreSQL, while a recorder changes the schema; any number that is ours alone
 BUSY_TIMEOUT_S = 5.0  # how long SQLite waits for another process' transaction
 # How SQLite begins a transaction, and what a connection sets. Setting auto_vacuum waits for other writers.
 WRITING = ("BEGIN IMMEDIATE", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "foreign_keys = ON")
@@ -86,27 +81,6 @@ def open_engine(url: str | None, *, read_only: bool = False, quick: bool = False
     )
 
 
-def update_schema(engine: sa.Engine) -> None:
-    """Create what the database lacks, in one transaction, one recorder at a time.
-
-    Raises:
-        DatabaseAway: it does not answer, or holds the schema of a newer version of maskwatch.
-    """
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        with database_errors():
-            file = Path(engine.url.database)
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.touch(mode=0o600)  # rules that are set over the API hold secrets
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with database_errors(), engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
 def has_schema(engine: sa.Engine) -> bool:
     """Return whether a recorder has used this database; a missing file of SQLite is not created."""
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
@@ -119,7 +93,7 @@ def database_errors() -> Iterator[None]:
     """Raise what the database raises in the block as DatabaseAway."""
     try:
         yield
-    except (DBAPIError, PoolTimeout, CommandError, OSError, sqlite3.Error) as error:  # sqlite3: of a raw connection
+    except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:  # sqlite3: of a raw connection
         cause = getattr(error, "orig", None) or error
         if getattr(cause, "sqlstate", None) == QUERY_CANCELED:
             raise DatabaseSlow(TOO_SLOW) from error

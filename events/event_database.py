@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 
-from events.database import MIGRATIONS, DatabaseAway, DatabaseSlow, database_errors, has_schema, open_engine
+from events.database import DatabaseAway, DatabaseSlow, database_errors, has_schema, open_engine
 from events.locations import BadDatabase
+from events.tables import VERSIONS
 
 log = logging.getLogger(__name__)
 
@@ -140,15 +140,9 @@ def _check_recorded(engine: sa.Engine) -> None:
 def _check_version(connection: sa.Connection) -> None:
     """Check that the schema is that of this version of maskwatch."""
     found = connection.execute(sa.select(VERSION.c.version_num)).scalar()
-    known = _revisions()
+    known = VERSIONS
     if found == known[0]:
         return
     if found in known:
         raise _Unusable("the database of events is of an older version: start `maskwatch record` of this version once")
     raise _Unusable(f"the database of events is of a newer version ({found}): update maskwatch here, too")
-
-
-@functools.cache
-def _revisions() -> tuple[str, ...]:
-    """Return the versions of the schema, newest first."""
-    return tuple(one.revision for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions())

@@ -15,12 +15,13 @@ import msgspec
 import sqlalchemy as sa
 
 from events.camera_watch import CameraState
-from events.database import database_errors, update_schema
+from events.database import database_errors
 from events.event_types import Change, Event, EventEvidence
 from events.evidence import add_evidence, update_evidence
 from events.minute_counts import MinuteCount
 from events.outbox import add_deliveries, note_missing_receivers
 from events.receiver_types import ReceiverSettings
+from events.schema import update_schema
 from events.tables import CAMERA_STATES, COUNTS, EVENTS, LEASE, POSITIONS, QUARTER_COUNTS, QUARTER_MIN
 from events.thumbnails import Thumbnail, add_thumbnail
 

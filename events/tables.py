@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
+VERSIONS = ("0004_quick_reading", "0003_stored_rules", "0002_evidence", "0001")  # of the schema, newest first
 IS_OPEN = "ended_at IS NULL"
 
 EVENTS = Table(

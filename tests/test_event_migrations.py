@@ -11,15 +11,16 @@ import msgspec
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from databases import database, engine
 from test_event_store import stored
 
-from events.database import MIGRATIONS, update_schema
 from events.event_types import Change, EventEvidence
 from events.evidence import read_evidence
 from events.outbox import list_deliveries
+from events.schema import MIGRATIONS, update_schema
 from events.store import Progress, Store
-from events.tables import METADATA, QUARTER_COUNTS
+from events.tables import METADATA, QUARTER_COUNTS, VERSIONS
 from events.thumbnails import read_thumbnail
 
 __all__ = ["database", "engine"]
@@ -54,6 +55,12 @@ def make_first_database(engine: sa.Engine) -> None:
         for table in first.sorted_tables:
             if rows := first_rows().get(table.name):
                 connection.execute(sa.insert(table), rows)
+
+
+def test_the_versions_that_readers_know_are_those_of_the_migrations() -> None:
+    found = [one.revision for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+
+    assert list(VERSIONS) == found
 
 
 def test_all_rows_of_the_first_schema_survive(engine: sa.Engine) -> None:

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from databases import database, engine
 from test_event_store import AT, OFFICE, active, closed, event, opened, stored
 
-from events.database import DatabaseAway, database_errors, open_engine, update_schema
+from events.database import DatabaseAway, database_errors, open_engine
 from events.event_types import EventEvidence
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
 from events.retention import MB, tidy
 from events.room import free_room
 from events.rule_types import DAY_S
+from events.schema import update_schema
 from events.store import Progress
 from events.tables import COUNTS, DELIVERIES, EVENTS, EVIDENCE, QUARTER_COUNTS, THUMBNAILS
 from events.thumbnails import Thumbnail

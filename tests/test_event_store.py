@@ -13,7 +13,7 @@ from databases import database, engine, sqlite_engine
 from event_scenes import Person, scene
 
 from events.camera_watch import CameraWatch
-from events.database import DatabaseAway, open_engine, update_schema
+from events.database import DatabaseAway, open_engine
 from events.event_list import describe_event
 from events.event_types import Change, Event
 from events.locations import sqlite_url
@@ -22,6 +22,7 @@ from events.outbox import list_deliveries
 from events.reading import EventFilter, read_events
 from events.rule_file import parse_rules
 from events.rule_types import Webhook
+from events.schema import update_schema
 from events.store import LEASE_S, LeaseLost, Progress, Store
 from events.tables import COUNTS, METADATA
 
