@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.vision.arrays import Image
-from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw_faces, label_text, offline_image
-from pipeline.vision.faces import Box, Face, Label
+from pipeline.vision.drawing import COLOURS_BGR, NOTE_BGR, draw_faces, offline_image
+from pipeline.vision.faces import Box, Face, Label, label_text
 
 
 def face(label: Label = "mask", box: Box = (200, 150, 400, 350)) -> Face:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 from pipeline.vision.arrays import Image
-from pipeline.vision.drawing import draw_faces, offline_image
 from pipeline.vision.jpeg import BadImage, decode_jpeg, encode_jpeg
 from viewer.audience import DisplayFrame, MjpegStream
 
@@ -35,6 +34,8 @@ class AnnotatedJpegEncoder:
         with self._locks[frame.camera]:
             jpeg = self._encoded.get(frame)
             if jpeg is None:
+                from pipeline.vision.drawing import draw_faces  # here: it loads OpenCV, which only this needs
+
                 note = None if frame.labelled else NOT_LABELLED
                 jpeg = encode_jpeg(draw_faces(decode_jpeg(frame.jpeg), frame.faces, note=note), QUALITY)
                 self._encoded[frame] = jpeg
@@ -69,5 +70,7 @@ def stream_part(jpeg: bytes) -> bytes:
 
 
 def _offline(camera: str, last: DisplayFrame | None) -> bytes:
+    from pipeline.vision.drawing import offline_image
+
     image: Image | None = decode_jpeg(last.jpeg) if last else None
     return encode_jpeg(offline_image(image, f"{camera} is offline"), QUALITY)

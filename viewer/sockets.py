@@ -17,7 +17,7 @@ from flask import Flask, request
 from flask_socketio import SocketIO
 
 from pipeline.bus.messages import is_camera_name
-from pipeline.vision.drawing import label_text
+from pipeline.vision.faces import label_text
 from viewer.audience import Audience, DisplayFrame
 from viewer.security.page_packet import CONNECT, MALFORMED, MALFORMED_PACKET, PagePacket
 from viewer.security.rejection_log import RejectionLog

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 
 from pipeline.vision.arrays import Image
-from pipeline.vision.faces import Box, Face, Label
+from pipeline.vision.faces import TEXTS, Box, Face, Label, label_text
 
 COLOURS_BGR: dict[Label, tuple[int, int, int]] = {"mask": (233, 180, 86), "no_mask": (0, 94, 213)}
-TEXTS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}
 TEXT_BGR = (0, 0, 0)  # contrast of at least 5:1 on both colours
 NOTE_BGR = (235, 235, 235)
 PANEL_BGR = (48, 44, 40)
@@ -29,11 +28,6 @@ MIN_TEXT_PX = 9.0  # smaller letters are not legible
 LINE_SHARE = 1 / 240  # width of a line as a share of the image's shorter side
 
 _Area = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-
-
-def label_text(label: Label, confidence: float) -> str:
-    """Return the text beside a face, such as `No Mask (Confidence: 92%)`."""
-    return f"{TEXTS[label]} (Confidence: {confidence:.0%})"
 
 
 def draw_faces(image: Image, faces: Sequence[Face], *, note: str | None = None) -> Image:

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 Label = Literal["mask", "no_mask"]
 LABELS: tuple[Label, ...] = ("mask", "no_mask")
+TEXTS: dict[Label, str] = {"mask": "Mask", "no_mask": "No Mask"}
 Share = Annotated[float, Meta(ge=0, le=1)]
 Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)]  # pixels; a box may extend beyond its frame, never that far
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]  # x1, y1, x2, y2 in pixels of the full frame
@@ -25,3 +26,8 @@ class Face(Struct, frozen=True, kw_only=True):
     label: Label
     confidence: Share
     fresh: bool = True
+
+
+def label_text(label: Label, confidence: float) -> str:
+    """Return the text beside a face, such as `No Mask (Confidence: 92%)`."""
+    return f"{TEXTS[label]} (Confidence: {confidence:.0%})"

@@ -7,7 +7,6 @@ import struct
 import zlib
 from typing import cast
 
-import cv2
 import numpy as np
 import simplejpeg
 
@@ -155,6 +154,8 @@ def _without_stray_bytes(jpeg: bytes) -> bytes:
 
 
 def _decode_cmyk(jpeg: bytes) -> Image:
+    import cv2  # here, because it takes 17 MB, and a viewer or camera hardly ever sees such a picture
+
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BadImage("a damaged JPEG: no decoder can read it")

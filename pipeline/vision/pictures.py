@@ -10,7 +10,6 @@ import io
 import warnings
 from typing import Any
 
-import cv2
 import numpy as np
 import pillow_heif
 from msgspec import Struct
@@ -102,6 +101,8 @@ def _has_deep_colours(image: PillowImage.Image) -> bool:
 
 def _deep_colours(content: bytes) -> Image | None:
     """Return an upright picture of 16 bit a colour as BGR uint8; None if OpenCV cannot read it."""
+    import cv2  # as in pipeline/vision/jpeg.py
+
     deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     return None if deep is None else to_8_bit(deep)
 
