@@ -1,4 +1,4 @@
-"""Run the scene of ten minutes: `python -m bench.event_scene --recorders 3 --seed 1`.
+"""Run the scene of ten minutes: `python -m bench.event_scene --recorders 3 --seed 1 --database postgresql`.
 
 Exit status 1 if an event was lost or doubled, or a time differs by more than half a second from the table.
 """
