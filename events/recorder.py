@@ -258,7 +258,8 @@ class _Session:
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
-        for name in read_forgotten(self._context.bus, self._watches.keys() - cameras.keys()):
+        unlisted = self._watches.keys() - cameras.keys() if caught_up else ()  # results of before come first
+        for name in read_forgotten(self._context.bus, unlisted):
             self._note(self._watches[name], self._watches[name].forget(at))
             self._forgotten.add(name)
         shown = []
