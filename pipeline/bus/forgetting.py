@@ -6,7 +6,7 @@ one that stops half way leaves the camera listed, so that it can be forgotten ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import cast
 
 from pipeline.bus import messages
 from pipeline.bus.keys import FORGOTTEN_S
@@ -45,11 +45,8 @@ def forget_camera(bus: Bus, camera: str) -> None:
     client.zrem(cameras, camera)
 
 
-def read_forgotten(bus: Bus, cameras: Iterable[str]) -> set[str]:
-    """Return which of these cameras, none of which is listed, were forgotten, and not lost with Redis' memory."""
-    found = set()
-    for camera in cameras:
-        shard = bus.shard_of(camera)
-        if shard.client.zscore(shard.key("forgotten"), camera) is not None:
-            found.add(camera)
-    return found
+def read_forgotten(bus: Bus) -> set[str]:
+    """Return the cameras that were forgotten, and not lost with Redis' memory; some may have come back since."""
+    kept = [cast(list[bytes], shard.client.zrange(shard.key("forgotten"), 0, -1)) for shard in bus.shards]
+    names = (name.decode(errors="replace") for one in kept for name in one)
+    return {name for name in names if messages.is_camera_name(name)}
