@@ -259,9 +259,10 @@ class _Session:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
         # a camera is forgotten when its last results were read
-        forgotten = read_forgotten(self._context.bus) - cameras.keys() if caught_up else set()
+        forgotten_at = read_forgotten(self._context.bus) if caught_up else {}
+        forgotten = forgotten_at.keys() - cameras.keys()
         for name in forgotten & self._watches.keys():
-            self._note(self._watches[name], self._watches[name].forget(at))
+            self._note(self._watches[name], self._watches[name].forget(forgotten_at[name]))
             self._forgotten.add(name)
         shown = []
         for name in {*self._watches, *cameras} - self._forgotten:

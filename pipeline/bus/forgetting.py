@@ -45,8 +45,13 @@ def forget_camera(bus: Bus, camera: str) -> None:
     client.zrem(cameras, camera)
 
 
-def read_forgotten(bus: Bus) -> set[str]:
-    """Return the cameras that were forgotten, and not lost with Redis' memory; some may have come back since."""
-    kept = [cast(list[bytes], shard.client.zrange(shard.key("forgotten"), 0, -1)) for shard in bus.shards]
-    names = (name.decode(errors="replace") for one in kept for name in one)
-    return {name for name in names if messages.is_camera_name(name)}
+def read_forgotten(bus: Bus) -> dict[str, float]:
+    """Return the cameras that were forgotten, and when; some may have come back since.
+
+    One that was lost with Redis' memory is not among them.
+    """
+    found: dict[str, float] = {}
+    for shard in bus.shards:
+        kept = cast(list[tuple[bytes, float]], shard.client.zrange(shard.key("forgotten"), 0, -1, withscores=True))
+        found |= {name.decode(errors="replace"): at for name, at in kept}
+    return {name: at for name, at in found.items() if messages.is_camera_name(name)}
