@@ -141,11 +141,13 @@ class CameraWatch:
         return changes
 
     def forget(self, at: float) -> list[Change]:
-        """Return the events that close because the camera is out of use."""
+        """Return the events that close because the camera is out of use. at: since when."""
         changes = []
         for rule in self._rules:
-            ended_at = at if isinstance(rule, CameraRule) else None
-            changes += release(self._source(rule), self._rule_state(rule), float("inf"), ended_at=ended_at)
+            state = self._rule_state(rule)
+            ended_at = max([at, *(one.seen_at for one in state.conditions.values())])
+            is_about_camera = isinstance(rule, CameraRule)
+            changes += release(self._source(rule), state, float("inf"), ended_at=ended_at if is_about_camera else None)
         return changes
 
     def _is_for_us(self, rule: Rule) -> bool:

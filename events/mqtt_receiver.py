@@ -1,6 +1,7 @@
 """Deliver events to an MQTT broker, and show the states of cameras there, as retained messages.
 
 After each connection all states are published, and what lets Home Assistant find the cameras; then what has changed.
+What is retained of cameras that were forgotten is removed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MqttReceiver:
         self._connection = MqttConnection(settings, timeout_s)
         self._shown: dict[str, bytes] = {}  # payloads by topic, on connection `_shown_on`
         self._shown_on = 0
-        self._topics_of: dict[str, set[str]] = {}  # of each camera that was shown, on any connection
+        self._removed: set[str] = set()  # forgotten cameras of which nothing is retained, on the same connection
         self._refresh_at = 0.0  # on the monotonic clock
 
     def send(self, delivery: Delivery) -> None:
@@ -53,6 +54,7 @@ class MqttReceiver:
         try:
             self._connection.connect()
             self._show(self._board.cameras)
+            self._remove(self._board.forgotten)
         except NotAccepted as error:
             self._refresh_at = time.monotonic() + RETRY_INTERVAL_S
             log.warning("states are not shown at %s: %s", self._settings.name, error)
@@ -63,18 +65,23 @@ class MqttReceiver:
 
     def _show(self, cameras: Sequence[CameraStatus]) -> None:
         if self._shown_on != self._connection.number:
-            self._shown, self._shown_on = {}, self._connection.number
+            self._shown, self._removed, self._shown_on = {}, set(), self._connection.number
+        self._removed -= {camera.name for camera in cameras}
         for camera in cameras:
             for topic, payload in self._messages(camera).items():
                 if self._shown.get(topic) != payload:
-                    self._topics_of.setdefault(camera.name, set()).add(topic)
                     self._connection.publish(topic, payload, retain=True)
                     self._shown[topic] = payload
-        for name in self._topics_of.keys() - {camera.name for camera in cameras}:
-            for topic in sorted(self._topics_of[name]):
-                self._connection.publish(topic, b"", retain=True)  # nothing is retained any more
+
+    def _remove(self, forgotten: Sequence[CameraStatus]) -> None:
+        """Remove what is retained of cameras, whichever recorder has shown it."""
+        for camera in forgotten:
+            if camera.name in self._removed:
+                continue
+            for topic in (*self._messages(camera), self._topics.minute(camera.name)):
+                self._connection.publish(topic, b"", retain=True)
                 self._shown.pop(topic, None)
-            del self._topics_of[name]
+            self._removed.add(camera.name)
 
     def _messages(self, camera: CameraStatus) -> dict[str, bytes]:
         """Return what is retained of a camera: payloads by topic."""

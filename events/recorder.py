@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from events.camera_watch import CameraWatch
+from events.camera_watch import CameraState, CameraWatch
 from events.database import DatabaseAway, open_engine
 from events.deliverer import Deliverer
 from events.event_types import Change, EventEvidence, Phase
@@ -258,8 +258,11 @@ class _Session:
     def _poll(self, *, caught_up: bool) -> None:
         cameras = {camera.name: camera for camera in read_cameras(self._context.bus)}
         at = self._context.clock.now()
-        for name in read_forgotten(self._context.bus, self._watches.keys() - cameras.keys()):
-            self._note(self._watches[name], self._watches[name].forget(at))
+        # a camera is forgotten when its last results were read
+        forgotten_at = read_forgotten(self._context.bus) if caught_up else {}
+        forgotten = forgotten_at.keys() - cameras.keys()
+        for name in forgotten & self._watches.keys():
+            self._note(self._watches[name], self._watches[name].forget(forgotten_at[name]))
             self._forgotten.add(name)
         shown = []
         for name in {*self._watches, *cameras} - self._forgotten:
@@ -267,7 +270,8 @@ class _Session:
             state = camera.state if camera else "offline"  # Redis has lost its memory, and the camera does not live
             self._note(watch, watch.poll(state, camera.newest_at if camera else None, at, caught_up=caught_up))
             shown.append(camera_status(name, state, self.rules, watch.state))
-        self._board.show(shown, at)
+        gone = [camera_status(name, "offline", self.rules, CameraState()) for name in forgotten]
+        self._board.show(shown, at, gone)
 
     def _watch(self, camera: str) -> CameraWatch:
         if camera not in self._watches:

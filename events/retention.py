@@ -47,9 +47,9 @@ def tidy(
     with database_errors():
         with engine.begin() as connection:
             give_up(connection, now)
-            connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < oldest // 60))
-            is_past = QUARTER_COUNTS.c.quarter < oldest // 60 // QUARTER_MIN
-            connection.execute(sa.delete(QUARTER_COUNTS).where(is_past))
+            first = int(oldest // 60) // QUARTER_MIN  # minutes go with their quarter of an hour: sums stay theirs
+            connection.execute(sa.delete(COUNTS).where(COUNTS.c.minute < first * QUARTER_MIN))
+            connection.execute(sa.delete(QUARTER_COUNTS).where(QUARTER_COUNTS.c.quarter < first))
         is_old = (EVENTS.c.ended_at < oldest) & (EVENTS.c.started_at < oldest)  # the latter has an index
         removed = _remove(engine, is_old, None, pause)
         if removed:

@@ -39,6 +39,7 @@ class StateBoard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cameras: tuple[CameraStatus, ...] = ()
+        self._forgotten: tuple[CameraStatus, ...] = ()
         self._minutes: dict[str, dict[int, MinuteCount]] = {}
 
     @property
@@ -47,12 +48,19 @@ class StateBoard:
         with self._lock:
             return self._cameras
 
-    def show(self, cameras: Iterable[CameraStatus], at: float) -> None:
+    @property
+    def forgotten(self) -> tuple[CameraStatus, ...]:
+        """Cameras that are out of use, of which receivers show nothing any more."""
+        with self._lock:
+            return self._forgotten
+
+    def show(self, cameras: Iterable[CameraStatus], at: float, forgotten: Iterable[CameraStatus] = ()) -> None:
         """Put the present states on the board. at: the present time, on the clock of events."""
         last = int(at // 60) - 1
         with self._lock:
             statuses = [_with_minute(one, self._minutes.get(one.name, {}).get(last)) for one in cameras]
             self._cameras = tuple(sorted(statuses, key=lambda one: one.name))
+            self._forgotten = tuple(forgotten)
 
     def add_counts(self, camera: str, counts: Mapping[int, MinuteCount]) -> None:
         """Add what was counted of a camera, by Unix minute."""

@@ -54,10 +54,11 @@ class Thumbnailer:
             self._ask(result.camera)
             jpeg = fetch_pixels(self._context.client, result.pixels_key) if wanted else b""
         except (PixelsGone, redis.RedisError) as error:
-            self._keep_waiting(wanted, result, str(error))
+            if waiting := _in_time(wanted, result, str(error)):
+                self._wanted[result.camera] = waiting
             return
-        if wanted:
-            self._take(wanted, result, watch, jpeg)
+        if shown := _in_time(wanted, result, "the next ones came too late"):
+            self._take(shown, result, watch, jpeg)
 
     def take(self) -> dict[str, Thumbnail]:
         """Return the thumbnails since the last call, by event ID."""
@@ -70,13 +71,6 @@ class Thumbnailer:
         if now - self._asked_at.get(camera, float("-inf")) >= ASK_INTERVAL_S:
             self._context.client.set(self._context.bus.shard_of(camera).key("watched", camera), 1, px=ASK_MS)
             self._asked_at[camera] = now
-
-    def _keep_waiting(self, wanted: Sequence[Event], result: FrameResult, reason: str) -> None:
-        late = [event for event in wanted if not 0 <= result.captured_at - event.opened_at < MAX_LATE_S]
-        for event in late:
-            log.info("event %s of %s has no thumbnail: its pixels are gone (%s)", event.id, event.camera, reason)
-        if left := [event for event in wanted if event not in late]:
-            self._wanted[result.camera] = left
 
     def _take(self, wanted: Sequence[Event], result: FrameResult, watch: CameraWatch, jpeg: bytes) -> None:
         if self._blurred and result.left_out:
@@ -93,6 +87,14 @@ class Thumbnailer:
             shown = [face for face in faces if face.track == event.track] or faces
             small = scene_thumbnail(image, [face.box for face in shown], blurred)
             self._taken[event.id] = Thumbnail(jpeg=small, captured_at=result.captured_at, blurred=self._blurred)
+
+
+def _in_time(wanted: Sequence[Event], result: FrameResult, reason: str) -> list[Event]:
+    """Return the events that a frame of this time may still show; log the others, with why no earlier one did."""
+    late = [event for event in wanted if not 0 <= result.captured_at - event.opened_at < MAX_LATE_S]
+    for event in late:
+        log.info("event %s of %s has no thumbnail: its pixels are gone (%s)", event.id, event.camera, reason)
+    return [event for event in wanted if event not in late]
 
 
 def _unseen_boxes(watch: CameraWatch, at: float) -> list[Box]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import stat
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +55,27 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def paths(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(line["phase"], line["path"]) for line in found]
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def closed_standard_output() -> Iterator[None]:
+    """Let standard output be a pipe whose reader has gone."""
+    before, (reader, writer) = os.dup(1), os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    yield
+    os.dup2(before, 1)
+    os.close(before)
+    os.close(writer)
 
 
 def answer(path: str, status: str = "200 OK", **keys: object) -> list[AccessLine]:
@@ -105,6 +131,17 @@ def test_what_lasts_has_a_line_when_it_begins_and_one_when_it_ends(viewer: Viewe
     assert all(line["seconds"] > 0 for line in ends)
 
 
+def test_a_websocket_that_is_refused_is_not_logged_as_one_that_showed_something(viewer: Viewer, folder: Path) -> None:
+    before = len(lines(folder))
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+    refused = ask(viewer, "/socket.io/?EIO=4&transport=websocket", cookie=fresh_cookie())[0]
+    refused_by_engine = ask(viewer, "/socket.io/?EIO=4&transport=polling", cookie=fresh_cookie(), **upgrade)[0]
+
+    assert (refused, refused_by_engine) == (400, 400)
+    assert [(line["phase"], line.get("status")) for line in lines(folder)[before:]] == [("began", None), ("ended", 400)]
+
+
 def test_a_program_is_logged_by_the_name_of_its_token(viewer: Viewer, folder: Path, token: str) -> None:
     before = len(lines(folder))
     ask(viewer, "/api/v1/cameras", Authorization=f"Bearer {token}")
@@ -133,6 +170,17 @@ def test_what_a_request_chooses_stays_on_one_short_line() -> None:
     assert (len(line.path), len(line.query)) == (MAX_CHARACTERS, MAX_CHARACTERS)
 
 
+def test_no_character_of_a_request_ends_a_line_or_moves_a_cursor(tmp_path: Path) -> None:
+    write = open_access_log(str(tmp_path / "access.log"))
+    (line,) = answer("/history\x85\u2028\x9b2J\x7f", **{SESSION: WITHOUT_LOGIN})
+
+    write(line)
+
+    (written,) = (tmp_path / "access.log").read_text().splitlines()
+    assert written.isprintable()
+    assert json.loads(written)["path"] == line.path
+
+
 def test_who_may_see_nothing_is_not_logged() -> None:
     assert answer("/history") == []
     assert answer("/login", "401 Unauthorized", method="POST") == []
@@ -154,3 +202,67 @@ def test_a_full_disk_is_reported_once_and_stops_nobody(caplog: pytest.LogCapture
     assert [record.getMessage() for record in caplog.records] == [
         "--access-log /dev/full: lines are missing: No space left on device"
     ]
+
+
+def test_a_line_that_was_cut_off_by_a_full_disk_spoils_no_other_one(tmp_path: Path) -> None:
+    write = open_access_log(str(tmp_path / "access.log"))
+    (line,) = answer("/", **{SESSION: WITHOUT_LOGIN})
+    write(line)
+    length = (tmp_path / "access.log").stat().st_size
+
+    with room_for(length + 20):
+        write(line)
+    write(line)
+
+    whole, cut, following = (tmp_path / "access.log").read_text().splitlines()
+    assert (len(cut), following) == (20, whole)
+
+
+def test_a_fifo_that_nobody_reads_is_refused_at_the_start(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    with pytest.raises(BadSettings, match=r"--access-log .*/fifo: No such device or address"):
+        open_access_log(str(tmp_path / "fifo"))
+
+
+def test_a_reader_of_a_fifo_that_falls_behind_or_goes_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    write = open_access_log(str(tmp_path / "fifo"))
+    (line,) = answer("/", **{SESSION: WITHOUT_LOGIN})
+
+    while not caplog.records:
+        write(line)
+    os.close(reader)
+    write(line)
+
+    assert "lines are missing: Resource temporarily unavailable" in caplog.text
+
+
+def test_lines_of_many_threads_are_whole_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    write = open_access_log("-")
+    (line,) = answer("/", **{SESSION: WITHOUT_LOGIN})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=lambda: [write(line) for _ in range(200)]) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+
+    written = capfd.readouterr().out.splitlines()
+    assert (len(written), len(set(written))) == (8 * 200, 1)
+
+
+def test_a_standard_output_that_nobody_reads_any_more_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    write = open_access_log("-")
+    (line,) = answer("/", **{SESSION: WITHOUT_LOGIN})
+
+    with closed_standard_output():
+        write(line)
+
+    assert [record.getMessage() for record in caplog.records] == ["--access-log -: lines are missing: Broken pipe"]

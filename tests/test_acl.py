@@ -33,6 +33,7 @@ from pipeline.bus import messages
 from pipeline.bus.connection import connect
 from pipeline.bus.dead_letters import list_dead_letters, replay_dead_letter
 from pipeline.bus.dedicated_connection import DedicatedConnection
+from pipeline.bus.forgetting import forget_camera, read_forgotten
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
 from pipeline.bus.keys import COMPLETE_PIXELS_MS, GROUP, PROCESSES
 from pipeline.bus.leases import Lease
@@ -509,6 +510,19 @@ def test_every_process_can_do_all_its_work_as_its_own_user(
     assert denials(own) == []
     assert "permission" not in processes.log()
     admin.close()
+
+
+def test_an_admin_forgets_a_camera_and_a_recorder_learns_of_it(own: Locked) -> None:
+    with bus_of(own, "admin", SHARDS) as admins, bus_of(own, "recorder", SHARDS) as recorders:
+        for camera in ("door", "hall"):
+            shard = admins.shard_of(camera)
+            own.server.client.zadd(shard.key("cameras"), {camera: shard.clock.now()})
+
+        forget_camera(admins, "door")
+
+        assert read_forgotten(recorders).keys() == {"door"}
+        assert [camera.name for camera in read_status(admins).cameras] == ["hall"]
+    assert denials(own) == []
 
 
 @pytest.mark.parametrize("shards", [1, SHARDS])

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from databases import database, engine
 from test_event_store import AT, OFFICE, active, closed, event, opened, stored
 
+from events.count_reading import Period, read_counts
 from events.database import DatabaseAway, database_errors, open_engine
 from events.event_types import EventEvidence
 from events.minute_counts import MinuteCount
@@ -27,6 +28,7 @@ from events.thumbnails import Thumbnail
 __all__ = ["database", "engine"]
 
 START, STEP = 10_000, 100  # events that fill a database, and those that come between two looks at it
+PERIODS: tuple[Period, ...] = ("minute", "hour")
 JPEG = Thumbnail(jpeg=b"a jpeg", captured_at=AT, blurred=True)
 
 
@@ -97,6 +99,20 @@ def test_what_is_older_than_the_days_goes_with_all_that_belongs_to_it(engine: sa
         assert [row.frames for row in connection.execute(sa.select(COUNTS))] == [2]
         assert [row.frames for row in connection.execute(sa.select(QUARTER_COUNTS))] == [2]
     assert (count(engine, EVIDENCE), count(engine, THUMBNAILS)) == (2, 1)
+
+
+def test_hours_and_minutes_of_what_is_kept_have_equal_sums(engine: sa.Engine) -> None:
+    store, begin = active(engine), int(AT // 900) * 15
+    store.write(Progress(counts={"door": {begin + step: MinuteCount(frames=1) for step in range(60)}}), AT)
+    sums = []
+
+    for minute in (7, 15, 44):
+        tidy(engine, keep_days=1, keep_mb=100, at=(begin + minute) * 60 + DAY_S, now=AT, pause=no_pause)
+        with engine.begin() as connection:
+            found = [read_counts(connection, one, since=AT - 7_200, until=AT + 7_200) for one in PERIODS]
+        sums.append([sum(count.frames for count in counts) for counts in found])
+
+    assert sums == [[60, 60], [45, 45], [30, 30]]
 
 
 def test_an_event_stays_until_its_messages_are_delivered_or_dead(engine: sa.Engine) -> None:

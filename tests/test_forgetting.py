@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import Server, wait_until
+from event_scenes import Person, scene
 from feeding import Feed
 from processes import Processes, processes
+from test_recorder import append, rows, start
 
 from commands.forget import forget
 from pipeline.bus.forgetting import CannotForget, forget_camera, read_forgotten
+from pipeline.bus.result_consumer import MAX_RESULTS
 from pipeline.bus.status import read_heartbeats, read_status
 
 __all__ = ["processes"]
@@ -39,6 +42,18 @@ def published(server: Server) -> Feed:
     return feed
 
 
+def is_active(server: Server) -> bool:
+    """Return whether a recorder is active."""
+    return any(beat.state == "active" for beat in read_heartbeats(server.client))
+
+
+def is_remembered(database: Path, camera: str) -> bool:
+    """Return whether a recorder would continue with what it has seen of a camera."""
+    with sqlite3.connect(database) as connection:
+        found = connection.execute("SELECT camera FROM camera_states WHERE camera = ?", [camera]).fetchone()
+    return found is not None
+
+
 def test_a_camera_that_is_forgotten_leaves_nothing_but_its_pixels_that_expire(server: Server) -> None:
     published(server)
     before = listed(server)
@@ -48,7 +63,7 @@ def test_a_camera_that_is_forgotten_leaves_nothing_but_its_pixels_that_expire(se
     assert (result.exit_code, result.output) == (0, "yard is forgotten\n")
     assert (before, listed(server)) == (["yard"], [])
     assert all(":pixels:" in key or ":crops:" in key for key in left(server))
-    assert read_forgotten(server.bus, ["yard", "door"]) == {"yard"}
+    assert read_forgotten(server.bus).keys() == {"yard"}
 
 
 def test_a_frame_that_a_worker_still_holds_is_settled_and_counts_nowhere(server: Server) -> None:
@@ -104,7 +119,7 @@ def test_the_events_of_a_forgotten_camera_end_and_those_of_one_lost_with_redis_d
             return [name for (name,) in connection.execute("SELECT camera FROM camera_states ORDER BY camera")]
 
     processes.start("record", "--rules", rules, "--database", f"sqlite:///{database}", redis=server)
-    wait_until(lambda: any(beat.state == "active" for beat in read_heartbeats(server.client)), 30, "it is active")
+    wait_until(lambda: is_active(server), 30, "it is active")
     for name in ("yard", "door"):
         Feed(server, name).publish()
     wait_until(lambda: events() == [("door", 1), ("yard", 1)], 30, "both are offline")
@@ -114,3 +129,49 @@ def test_the_events_of_a_forgotten_camera_end_and_those_of_one_lost_with_redis_d
     wait_until(lambda: events() == [("door", 1), ("yard", 0)], 20, "the event of the yard ends")
 
     assert states() == ["door"]
+
+
+def test_an_event_ends_when_its_camera_was_forgotten_although_no_recorder_was_there(
+    server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    database = tmp_path / "events.db"
+
+    def ends() -> list[float | None]:
+        with sqlite3.connect(database) as connection:
+            return [end for (end,) in connection.execute("SELECT ended_at FROM events")]
+
+    recorder = start(processes, server, database, RULES)
+    wait_until(lambda: is_active(server), 30, "it is active")
+    Feed(server, "yard").publish()
+    wait_until(lambda: ends() == [None], 30, "it is offline")
+    recorder.terminate()
+    recorder.wait(10)
+    server.client.delete("{s0}:lease:yard")
+    forget_camera(server.bus, "yard")
+
+    start(processes, server, database, RULES)
+    wait_until(lambda: ends() != [None], 30, "the event has ended")
+
+    assert ends() == [read_forgotten(server.bus)["yard"]]
+
+
+def test_an_event_of_a_forgotten_camera_is_whole_although_no_recorder_had_read_it_before(
+    server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    database, last = tmp_path / "events.db", pytest.approx(59.9)
+    results = scene([Person(1, 0, 60, bare=[(0, 60)])], 60, camera="yard")
+    assert len(results) > 2 * MAX_RESULTS
+    recorder = start(processes, server, database)
+    wait_until(lambda: is_active(server), 30, "it is active")
+    recorder.terminate()
+    recorder.wait(10)
+    for one in results:
+        append(server, one)
+    server.client.zadd("{s0}:cameras", {"yard": server.clock.now()})
+    forget_camera(server.bus, "yard")
+
+    start(processes, server, database)
+    wait_until(lambda: any(end == last for *_, end in rows(database)), 30, "the last event ends")
+
+    assert rows(database) == [("bare", 0.0, last)]
+    assert not is_remembered(database, "yard")

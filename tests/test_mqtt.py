@@ -126,18 +126,39 @@ def test_states_are_retained_and_shown_again_to_a_broker_that_lost_them(broker: 
     assert retained(broker, "end")["maskwatch/status"] == "offline"
 
 
-def test_of_a_camera_that_was_forgotten_nothing_is_retained(broker: Broker) -> None:
+@pytest.mark.parametrize("who", ["the recorder that has shown it", "another recorder"])
+def test_of_a_camera_that_was_forgotten_nothing_is_retained(broker: Broker, who: str) -> None:
     board = board_of(door())
     receiver = MqttReceiver(settings(broker.port), board)
     receiver.refresh()
     before = retained(broker, "before")
+    if who == "another recorder":
+        receiver.leave(ends=True)
+        board = StateBoard()
+        receiver = MqttReceiver(settings(broker.port), board)
 
-    board.show([], 0.0)
+    board.show([], 0.0, forgotten=[door(state="offline")])
     receiver.refresh()
 
     gone = before.keys() - retained(broker, "after").keys()
     receiver.leave(ends=True)
     assert {topic for topic in before if "door" in topic} == gone
+
+
+def test_a_camera_that_comes_back_is_shown_again(broker: Broker) -> None:
+    board = board_of(door())
+    receiver = MqttReceiver(settings(broker.port), board)
+    receiver.refresh()
+    before = retained(broker, "before")
+    board.show([], 0.0, forgotten=[door(state="offline")])
+    receiver.refresh()
+
+    board.show([door()], (MINUTE + 1) * 60.0)
+    receiver.refresh()
+
+    after = retained(broker, "after")
+    receiver.leave(ends=True)
+    assert after == before
 
 
 def test_the_last_will_of_a_recorder_that_was_replaced_is_corrected(broker: Broker, subscriber: Subscriber) -> None:

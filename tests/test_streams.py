@@ -15,7 +15,7 @@ from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, KnownFaces, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
-from pipeline.bus.result_consumer import ResultConsumer
+from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.shards import Bus, UnusableRedis
 from pipeline.bus.status import Ledger, read_ledgers
 from pipeline.bus.writer import MAX_STANDING_FRAMES, NameLost, Writer
@@ -73,6 +73,13 @@ def read(reader: Reader, most: int = 100) -> list:
 def labelled(record: messages.FrameIdentity) -> FrameResult:
     faces = [Face(box=(1, 2, 3, 4), score=0.9, label="mask", confidence=0.8)]
     return FrameResult.for_frame(record, faces=faces, model="test", seconds={})
+
+
+def add_results(server: Server, *seqs: int) -> None:
+    """Add results of frames to their stream, as workers do."""
+    for seq in seqs:
+        record = messages.encode(labelled(frame(server, seq)))
+        server.client.xadd("{s0}:results", {"camera": CAMERA, "record": record})
 
 
 def ledger(server: Server) -> Ledger:
@@ -568,6 +575,27 @@ def test_results_are_read_after_redis_lost_its_memory_and_its_clock_was_set_back
     results = wait_until(lambda: consumer.read(1), 5, "a result is read")
 
     assert [result.seq for result in results] == [0]
+
+
+def test_a_reader_that_pauses_between_answers_does_not_fall_behind(server: Server) -> None:
+    consumer, found = ResultConsumer(server.bus.shards, interval_s=3_600), list[FrameResult]()
+    add_results(server, *range(2 * MAX_RESULTS + 1))
+
+    threading.Thread(target=lambda: [found.extend(consumer.read()) for _ in range(3)], daemon=True).start()
+
+    wait_until(lambda: len(found) == 2 * MAX_RESULTS + 1, 20, "all are read")
+
+
+def test_a_reader_that_pauses_goes_on_when_its_pause_is_shortened(server: Server) -> None:
+    consumer, found = ResultConsumer(server.bus.shards, interval_s=3_600), list[FrameResult]()
+    add_results(server, 0)
+    consumer.read()
+    add_results(server, 1)
+    threading.Thread(target=lambda: found.extend(consumer.read()), daemon=True).start()
+
+    consumer.set_interval(0.0)
+
+    wait_until(lambda: [result.seq for result in found] == [1], 20, "the pause has ended")
 
 
 def test_results_are_bounded_although_redis_clock_was_set_back(server: Server) -> None:

@@ -143,6 +143,19 @@ def test_an_event_whose_pixels_do_not_come_has_no_thumbnail_and_the_log_says_so(
     assert "has no thumbnail: its pixels are gone" in caplog.text
 
 
+def test_a_frame_of_another_time_is_no_thumbnail_of_an_event_whose_pixels_are_gone(
+    server: Server, context: WorkerContext
+) -> None:
+    watch, feed = CameraWatch("demo", parse_rules(RULE.format(0) + "cooldown_s = 600\n")), Feed(server)
+    first = labelled(feed)
+    server.client.delete(first.pixels_key)
+    much_later = msgspec.structs.replace(labelled(feed), captured_at=first.captured_at + 300)
+
+    found = taken(Thumbnailer(context, blurred=True), watch, first, much_later)
+
+    assert found == [{}, {}]
+
+
 def test_damaged_pixels_and_faces_that_cannot_be_blurred_give_no_thumbnail(
     server: Server, context: WorkerContext, caplog: pytest.LogCaptureFixture
 ) -> None:

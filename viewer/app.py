@@ -118,10 +118,9 @@ def create_app(
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     # not monitored: a database that is away keeps its thread waiting, and nothing else
     threading.Thread(target=database.watch, args=(context.wait,), name="database", daemon=True).start()
-    answering: WSGIApplication = WebSocketLimiter(app, limiter, authenticator, rejections)
-    if access_log:
-        answering = AccessLog(answering, access_log)
-    secured = SecurityMiddleware(answering, authenticator, TokenStore(tokens_path(settings)), rejections)
+    logged: WSGIApplication = AccessLog(app, access_log) if access_log else app
+    limited = WebSocketLimiter(logged, limiter, authenticator, rejections)
+    secured = SecurityMiddleware(limited, authenticator, TokenStore(tokens_path(settings)), rejections)
     return BasePathMiddleware(secured, base_path_of(settings)), context
 
 

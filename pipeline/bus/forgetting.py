@@ -6,7 +6,7 @@ one that stops half way leaves the camera listed, so that it can be forgotten ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import cast
 
 from pipeline.bus import messages
 from pipeline.bus.keys import FORGOTTEN_S
@@ -45,11 +45,13 @@ def forget_camera(bus: Bus, camera: str) -> None:
     client.zrem(cameras, camera)
 
 
-def read_forgotten(bus: Bus, cameras: Iterable[str]) -> set[str]:
-    """Return which of these cameras, none of which is listed, were forgotten, and not lost with Redis' memory."""
-    found = set()
-    for camera in cameras:
-        shard = bus.shard_of(camera)
-        if shard.client.zscore(shard.key("forgotten"), camera) is not None:
-            found.add(camera)
-    return found
+def read_forgotten(bus: Bus) -> dict[str, float]:
+    """Return the cameras that were forgotten, and when; some may have come back since.
+
+    One that was lost with Redis' memory is not among them.
+    """
+    found: dict[str, float] = {}
+    for shard in bus.shards:
+        kept = cast(list[tuple[bytes, float]], shard.client.zrange(shard.key("forgotten"), 0, -1, withscores=True))
+        found |= {name.decode(errors="replace"): at for name, at in kept}
+    return {name: at for name, at in found.items() if messages.is_camera_name(name)}

@@ -43,7 +43,7 @@ class ResultConsumer:
 
     Args:
         interval_s: from an answer of Redis with results to the next question, so that those of many cameras come
-            together.
+            together. An answer with as many as one may hold is followed by the next question at once.
         positions: the ID of the last entry that was read, by stream; a stream without one is read from now on.
 
     Attributes:
@@ -66,9 +66,9 @@ class ResultConsumer:
             self.positions = dict(self._follower.positions)
 
     def set_interval(self, interval_s: float) -> None:
-        """Change how long to wait after an answer with results."""
+        """Change how long to wait after an answer with results, also for what waits now."""
         for one in [self._follower] if self._follower else [thread.follower for thread in self._threads]:
-            one.interval_s = interval_s
+            one.set_interval(interval_s)
 
     def read(self, block_ms: int = READ_BLOCK_MS) -> list[FrameResult]:
         """Return the results since the last call; wait at most `block_ms` for the first.
@@ -104,19 +104,25 @@ class _Follower:
 
     def __init__(self, shards: Sequence[Shard], interval_s: float, positions: Mapping[str, bytes]) -> None:
         self._client = shards[0].client
-        self.interval_s = interval_s
-        self._read_again_at = 0.0
+        self._interval_s = interval_s
+        self._has_changed = threading.Event()  # the interval
+        self._answered_at = float("-inf")  # with all results that there were
         streams = [shard.key("results") for shard in shards]
         self.positions = {name: positions.get(name) or self._newest_id(name) for name in streams}
         self._checked_at = time.monotonic()
 
+    def set_interval(self, interval_s: float) -> None:
+        if interval_s != self._interval_s:
+            self._interval_s = interval_s
+            self._has_changed.set()
+
     def read(self, block_ms: int) -> _Batch:
-        time.sleep(max(0.0, self._read_again_at - time.monotonic()))
+        self._pause()
         rows = entries_by_stream(self._client.xread(cast(Any, self.positions), count=MAX_RESULTS, block=block_ms))
-        if rows:
-            self._read_again_at = time.monotonic() + self.interval_s
-        else:
+        if not rows:
             self._check_ids()
+        elif max(map(len, rows.values())) < MAX_RESULTS:
+            self._answered_at = time.monotonic()
         results = []
         for stream, entries in rows.items():
             for id_, fields in entries:
@@ -126,6 +132,12 @@ class _Follower:
                 except BadMessage as error:
                     log.warning("skipped invalid message %s on %s: %s", id_.decode(), stream, error)
         return _Batch(results, dict(self.positions))
+
+    def _pause(self) -> None:
+        """Wait until the interval since the last answer has passed, although it may change meanwhile."""
+        while (left_s := self._answered_at + self._interval_s - time.monotonic()) > 0:
+            self._has_changed.wait(left_s)
+            self._has_changed.clear()
 
     def _check_ids(self) -> None:
         """Begin again where a stream has lower IDs: Redis lost its memory, and its clock was set back."""

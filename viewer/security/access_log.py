@@ -8,6 +8,7 @@ which show nobody; and rejected requests, which are in the log of the process (v
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import threading
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STANDARD_OUTPUT = "-"
+STANDARD_OUTPUT, STDOUT_DESCRIPTOR = "-", 1
 SESSION_CHARACTERS = 8  # of a session's id: enough to tell sessions apart
 MAX_CHARACTERS = 500  # of what a request may choose: its path, its query, the address that a proxy reports
 SILENT = ("/static/", "/healthz", "/metrics", "/api/session")
@@ -47,7 +48,7 @@ class AccessLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line. who: "session ID", "token NAME", "local" where there is no password, or "sign-in".
 
     at: UTC. address: of the connection. forwarded_for: what a proxy reports of it, which a client may have forged.
-    seconds: how long what has ended was open. status: None for a WebSocket.
+    seconds: how long what has ended was open. status: None for a WebSocket, unless Engine.IO has refused it.
     """
 
     at: str
@@ -75,12 +76,6 @@ class AccessLog:
         if not who or environ["PATH_INFO"].startswith(SILENT):
             return self._app(environ, start_response)
         access = _Access(environ, who, self._write)
-        if environ["PATH_INFO"].startswith(WEBSOCKETS):
-            access.note("began")
-            try:
-                return self._app(environ, start_response)
-            finally:
-                access.note("ended")
 
         def start(
             status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
@@ -88,15 +83,21 @@ class AccessLog:
             access.answer(status, headers)
             return start_response(status, headers, exc_info)
 
+        if access.is_stream:
+            access.note("began")
+            try:
+                return self._app(environ, start)
+            finally:
+                access.note("ended")
         answer = self._app(environ, start)
         return ClosingIterator(answer, lambda: access.note("ended")) if access.is_stream else answer
 
 
 class _Access:
-    """One request. is_stream: its answer lasts until it is closed."""
+    """One request. is_stream: its answer lasts until it is closed; known of a WebSocket before it is answered."""
 
     def __init__(self, environ: WSGIEnvironment, who: str, write: Callable[[AccessLine], None]) -> None:
-        self.is_stream = False
+        self.is_stream: bool = environ["PATH_INFO"].startswith(WEBSOCKETS)
         self._environ = environ
         self._who = who
         self._write = write
@@ -108,6 +109,8 @@ class _Access:
         if self._who == "sign-in" and not status.startswith(SIGNED_IN):
             return  # rejected
         self._status = int(status[:3])
+        if self.is_stream:
+            return  # a WebSocket that is refused: its last line has the status
         self.is_stream = any(name == "Content-Type" and value.startswith(STREAM_TYPE) for name, value in headers)
         self.note("began" if self.is_stream else "answered")
 
@@ -136,8 +139,6 @@ def open_access_log(path: str) -> Callable[[AccessLine], None]:
     Raises:
         BadSettings: the file cannot be written.
     """
-    if path == STANDARD_OUTPUT:
-        return lambda line: print(msgspec.json.encode(line).decode(), flush=True)
     try:
         return _LogFile(path).write
     except OSError as error:
@@ -145,7 +146,7 @@ def open_access_log(path: str) -> Callable[[AccessLine], None]:
 
 
 class _LogFile:
-    """A file that is begun anew after it was moved away, as by logrotate.
+    """A file that is begun anew after it was moved away, as by logrotate; or standard output.
 
     Raises:
         OSError: it cannot be opened.
@@ -154,21 +155,31 @@ class _LogFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._is_whole = True
-        self._descriptor = self._opened()
+        self._is_whole = True  # no line is missing since the last one
+        self._is_cut = False  # the last line has no end
+        self._descriptor = STDOUT_DESCRIPTOR if path == STANDARD_OUTPUT else self._opened()
 
     def write(self, line: AccessLine) -> None:
         """Write a line. If that fails, a line of the process' log says so, until it succeeds again."""
+        content = json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode() + b"\n"  # ASCII
         with self._lock:
             try:
-                self._follow()
-                os.write(self._descriptor, msgspec.json.encode(line) + b"\n")
+                if self._path != STANDARD_OUTPUT:
+                    self._follow()
+                self._append(content)
             except OSError as error:
                 if self._is_whole:
                     log.error("--access-log %s: lines are missing: %s", self._path, error.strerror)
                 self._is_whole = False
             else:
                 self._is_whole = True
+
+    def _append(self, content: bytes) -> None:
+        """Write a line, and end one before it of which the disk had room for a part."""
+        left = b"\n" + content if self._is_cut else content
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+            self._is_cut = bool(left)
 
     def _follow(self) -> None:
         """Open the file that has the name now."""
@@ -177,10 +188,12 @@ class _LogFile:
                 return
         following = self._opened()
         os.close(self._descriptor)
-        self._descriptor = following
+        self._descriptor, self._is_cut = following, False
 
     def _opened(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        # no request waits for the reader of a FIFO: while it does not read, lines are missing
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(self._path, flags, 0o600)
 
 
 def _sender(environ: WSGIEnvironment) -> str:
