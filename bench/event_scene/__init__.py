@@ -1,6 +1,6 @@
 """A scene whose events are known, fed to recorders that are killed:
 
-    python -m bench.event_scene --recorders COUNT --seed SEED
+    python -m bench.event_scene --recorders COUNT --seed SEED --database DATABASE
 
 `--help` explains the other options.
 """
