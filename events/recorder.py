@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -180,7 +180,7 @@ class _Session:
         self._forgotten: set[str] = set()  # cameras that are out of use since the last write
         for watch in self._watches.values():
             self._note(watch, watch.close_removed())
-        self._consumer = ResultConsumer(context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=snapshot.positions)
+        self._consumer = self._follow(snapshot.positions)
         self._write_at = 0.0  # on the monotonic clock: at once, so that there is a position to continue from
         self._evidence_at = context.clock.monotonic() + EVIDENCE_INTERVAL_S
 
@@ -190,7 +190,7 @@ class _Session:
             self.write()
             positions = self._consumer.positions
             self._consumer.close()
-            self._consumer = ResultConsumer(self._context.bus.shards, positions=positions)
+            self._consumer = self._follow(positions)
         results = self._consumer.read()
         with self._context.busy():
             for result in results:
@@ -235,6 +235,9 @@ class _Session:
     def close(self) -> None:
         """End the threads that follow results."""
         self._consumer.close()
+
+    def _follow(self, positions: Mapping[str, bytes]) -> ResultConsumer:
+        return ResultConsumer(self._context.bus.shards, interval_s=FOLLOW_INTERVAL_S, positions=positions)
 
     def _add(self, result: FrameResult) -> None:
         if result.camera.startswith(FILE_PREFIX) or not is_plausible(result):

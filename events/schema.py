@@ -36,6 +36,7 @@ def update_schema(engine: sa.Engine) -> None:
     with database_errors(), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # a migration may read all rows
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

@@ -170,6 +170,12 @@ def test_what_a_request_chooses_stays_on_one_short_line() -> None:
     assert (len(line.path), len(line.query)) == (MAX_CHARACTERS, MAX_CHARACTERS)
 
 
+def test_a_token_that_was_sent_in_an_address_is_not_in_a_line(token: str) -> None:
+    (line,) = answer(f"/history/{token}", **{SESSION: WITHOUT_LOGIN, "QUERY_STRING": f"camera=demo&token={token}"})
+
+    assert (line.path, line.query) == ("/history/***", "camera=demo&token=***")
+
+
 def test_no_character_of_a_request_ends_a_line_or_moves_a_cursor(tmp_path: Path) -> None:
     write = open_access_log(str(tmp_path / "access.log"))
     (line,) = answer("/history\x85\u2028\x9b2J\x7f", **{SESSION: WITHOUT_LOGIN})

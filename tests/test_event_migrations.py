@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -92,6 +93,38 @@ def test_counts_of_the_first_schema_are_summed_by_quarter(engine: sa.Engine) -> 
     with engine.begin() as connection:
         rows = sorted(tuple(row) for row in connection.execute(sa.select(QUARTER_COUNTS)))
     assert rows == [("door", 1_888_888, 15, 5, 3, 78), ("door", 1_888_889, 2, 1, 3, 5), ("yard", 1_888_889, 2, 1, 3, 5)]
+
+
+def test_a_recorder_of_an_older_version_that_does_not_sum_counts_by_quarter_writes_nothing_more(
+    engine: sa.Engine,
+) -> None:
+    make_first_database(engine)
+    older = sa.text("UPDATE lease SET expires_at = 5003, token = 'older'")
+    with engine.begin() as connection:
+        connection.execute(older)
+
+    snapshot = Store(engine, "newer", []).take_over(5_000)
+
+    assert snapshot is not None
+    with engine.begin() as connection:
+        assert connection.execute(sa.text("SELECT token FROM lease")).scalar_one() == "newer"
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_migration_of_many_rows_may_take_longer_than_other_statements(engine: sa.Engine) -> None:
+    make_first_database(engine)
+    impatient = sa.create_engine(engine.url, connect_args={"options": "-c statement_timeout=500ms"})
+
+    @sa.event.listens_for(impatient, "before_cursor_execute")
+    def take_long(_connection: sa.Connection, cursor: Any, statement: str, *_: object) -> None:
+        if "INSERT INTO quarter_counts" in statement:
+            cursor.execute("SELECT pg_sleep(1)")
+
+    update_schema(impatient)
+    impatient.dispose()
+
+    with engine.begin() as connection:
+        assert connection.execute(sa.select(QUARTER_COUNTS)).all()
 
 
 def test_a_recorder_continues_in_a_database_of_the_first_schema(engine: sa.Engine) -> None:

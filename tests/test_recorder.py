@@ -16,6 +16,7 @@ from event_scenes import BEGIN, Person, scene
 from processes import Process, Processes, processes
 
 from pipeline.bus import messages
+from pipeline.bus.keys import SHARDS
 from pipeline.bus.messages import FrameResult
 from pipeline.bus.status import read_heartbeats
 
@@ -104,6 +105,28 @@ def check(found: Sequence[tuple[str, float, float | None]]) -> None:
     for (_, begin, end), (_, expected_begin, expected_end) in zip(found, merged, strict=True):
         assert begin == pytest.approx(expected_begin, abs=0.5)
         assert end == pytest.approx(expected_end, abs=0.5)
+
+
+def test_a_recorder_that_learns_of_more_shards_still_reads_results_together(
+    server: Server, processes: Processes, database: Path
+) -> None:
+    def value(query: str) -> int:
+        with sqlite3.connect(database) as connection:
+            return connection.execute(query).fetchone()[0] or 0
+
+    def questions() -> int:
+        return int(server.client.info("commandstats")["cmdstat_xread"]["calls"])
+
+    start(processes, server, database)
+    wait_until(lambda: states(server) == ["active"], 30, "it is active")
+    server.client.set(SHARDS, 2)
+    wait_until(lambda: value("SELECT count(*) FROM positions") == 2, 10, "it reads both shards")
+    results, before = scene(PEOPLE, 20), questions()
+
+    with appending(server, results, 0.01):
+        wait_until(lambda: value("SELECT sum(frames) FROM counts") == len(results), 30, "all are counted")
+
+    assert questions() - before < len(results) / 2
 
 
 def test_one_recorder_is_active_and_the_next_takes_over_at_once_when_it_ends(

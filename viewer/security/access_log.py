@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +23,9 @@ import msgspec
 from msgspec import Struct
 from werkzeug.wsgi import ClosingIterator
 
+from pipeline.runtime.redaction import HIDDEN
 from pipeline.runtime.settings import BadSettings
+from viewer.security.api_tokens import PREFIX
 from viewer.security.authenticator import session_of
 from viewer.security.callers import CALLER_TOKEN
 from viewer.security.rejection_log import connection_address
@@ -37,6 +40,7 @@ log = logging.getLogger(__name__)
 STANDARD_OUTPUT, STDOUT_DESCRIPTOR = "-", 1
 SESSION_CHARACTERS = 8  # of a session's id: enough to tell sessions apart
 MAX_CHARACTERS = 500  # of what a request may choose: its path, its query, the address that a proxy reports
+TOKEN = re.compile(PREFIX + r"[\w-]+")
 SILENT = ("/static/", "/healthz", "/metrics", "/api/session")
 WEBSOCKETS, STREAM_TYPE = "/socket.io/", "multipart/x-mixed-replace"
 SIGNED_IN = "303"  # the status that answers a form with the right password
@@ -124,9 +128,9 @@ class _Access:
                 who=self._who,
                 address=connection_address(environ),
                 method=environ["REQUEST_METHOD"],
-                path=environ["PATH_INFO"][:MAX_CHARACTERS],
-                forwarded_for=environ.get("HTTP_X_FORWARDED_FOR", "")[:MAX_CHARACTERS],
-                query=environ.get("QUERY_STRING", "")[:MAX_CHARACTERS],
+                path=_quoted(environ["PATH_INFO"]),
+                forwarded_for=_quoted(environ.get("HTTP_X_FORWARDED_FOR", "")),
+                query=_quoted(environ.get("QUERY_STRING", "")),
                 status=self._status,
                 seconds=round(time.monotonic() - self._began_at, 3) if phase == "ended" else None,
             )
@@ -194,6 +198,11 @@ class _LogFile:
         # no request waits for the reader of a FIFO: while it does not read, lines are missing
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         return os.open(self._path, flags, 0o600)
+
+
+def _quoted(text: str) -> str:
+    """Return what a request has chosen, without tokens, which belong into a header."""
+    return TOKEN.sub(HIDDEN, text)[:MAX_CHARACTERS]
 
 
 def _sender(environ: WSGIEnvironment) -> str:

@@ -14,10 +14,13 @@ SUMS = """
 INSERT INTO quarter_counts (camera, quarter, people_s, masks_s, most, frames)
 SELECT camera, minute / 15, SUM(people_s), SUM(masks_s), MAX(most), SUM(frames) FROM counts GROUP BY camera, minute / 15
 """
+# First, so that an active recorder of an older version, which would add to one of the two tables only, writes no more.
+END_LEASE = "UPDATE lease SET token = '', expires_at = 0 WHERE expires_at > 0"
 
 
 def upgrade() -> None:
     """Create the table and fill it."""
+    op.execute(END_LEASE)
     op.create_table(
         "quarter_counts",
         sa.Column("camera", sa.String(32), primary_key=True),
