@@ -60,7 +60,9 @@ def _kept(field: str, raw: Any, known: Mapping[str, Any]) -> Any:
     left_out = {key for key, value in raw.items() if key in SECRET_FIELDS and value == SET}
     where = f"{field} {name!r:.80}: "
     for key in SECRET_FIELDS & given.keys():
-        if not isinstance(given[key], (str, list)) and given[key] is not None:
+        if given[key] is None:
+            raise BadRules(f"{where}its {key} is null: send '{NOT_SET}' for none")
+        if not isinstance(given[key], (str, list)):
             raise BadRules(f"{where}over the API its {key} is written as it is, not as the place where it is kept")
     if before is None:
         if left_out:

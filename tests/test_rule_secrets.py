@@ -59,6 +59,7 @@ def test_secrets_that_are_left_out_are_kept(sent: dict[str, Any]) -> None:
     [
         (webhook(url="https://elsewhere.example/"), "webhooks 'office': its url has changed: send its secret again"),
         (webhook(secret="not set"), "webhook 'office': Object missing required field `secret`"),
+        (webhook(secret=None), "webhooks 'office': its secret is null: send 'not set' for none"),
         (webhook(secret={"file": "/etc/passwd"}), "over the API its secret is written as it is"),
         ({"webhooks": [{"name": "new", "url": "https://example.com/", "secret": "set"}]}, "no secret to keep"),
         ({"webhooks": [{"name": "new", "url": "https://example.com/"}]}, "webhook 'new': Object missing"),
