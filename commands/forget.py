@@ -1,4 +1,4 @@
-"""`maskwatch forget`: a camera that is out of use is listed no more."""
+"""`maskwatch forget`: remove a camera that is out of use from the list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.runtime.settings import setting_options
 @click.argument("camera")
 @setting_options("redis_url")
 def forget(camera: str, **values: Any) -> None:
-    """Forget CAMERA, which is out of use: it is listed no more, and its events end.
+    """Remove CAMERA, which is out of use, from the list, and end its events.
 
     What was recorded of it stays. A camera that starts again under this name is a new one.
     """

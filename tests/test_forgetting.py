@@ -1,4 +1,4 @@
-"""A camera that is out of use is forgotten: its events end, and it is listed no more until it comes back."""
+"""A camera that is out of use is forgotten: its events end, and it is not listed until it comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forget a camera that is out of use: its counts go, and it is listed no more. A camera that comes back is listed anew.
+"""Forget a camera that is out of use: remove it from the list, with its counts. One that comes back is listed anew.
 
 Recorders learn of it from the sorted set `forgotten` of its shard, and end its events. Steps are in an order in which
 one that stops half way leaves the camera listed, so that it can be forgotten again.
