@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from events import rules as looks
-from events.conditions import Evidence, RuleState, Source, open_evidence, release, see
+from events.conditions import Evidence, RuleState, Source, end_earlier, open_evidence, release, see
 from events.event_types import Change, EventEvidence
 from events.minute_counts import MinuteCounts
 from events.rule_types import CameraBack, CameraOffline, CameraRule, Point, Rule, RuleSet
@@ -187,6 +187,7 @@ class CameraWatch:
             return []
         state, source = self._rule_state(rule), self._source(rule)
         polygon = self._polygons[rule.zone] if rule.zone else None
+        end_earlier(state, looks.ends(rule, polygon, seen))
         closed = release(source, state, seen.at - RELEASE_S)
         found = looks.face_evidence(rule, polygon, state, seen) if self._in_force(rule, seen.at) else {}
         return [*closed, *see(source, state, found, seen.at)]

@@ -97,6 +97,13 @@ def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: flo
     return changes
 
 
+def end_earlier(state: RuleState, ends: Mapping[str, float]) -> None:
+    """Note that conditions, by subject, were over earlier than they were last seen; but not before their events."""
+    for subject, at in ends.items():
+        if condition := state.conditions.get(subject):
+            condition.seen_at = min(condition.seen_at, max(at, condition.opened_at or condition.since))
+
+
 def release(source: Source, state: RuleState, unseen_since: float, ended_at: float | None = None) -> list[Change]:
     """Forget conditions that were last seen before a time; return the events that close.
 

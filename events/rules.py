@@ -44,25 +44,36 @@ def hold_s(rule: Rule) -> float:
 
 def face_evidence(rule: FaceRule, polygon: Sequence[Point] | None, state: RuleState, seen: Seen) -> Found:
     """Return what a frame shows of a rule. polygon: of its zone, None for the whole picture. state: may be changed."""
-    width, height = seen.size
-    faces = [
-        face
-        for face in seen.faces
-        if polygon is None
-        or contains(polygon, ((face.box[0] + face.box[2]) / 2 / width, (face.box[1] + face.box[3]) / 2 / height))
-    ]
+    faces = _inside(polygon, seen)
     bare = [face for face in faces if face.label == "no_mask"]
     if isinstance(rule, NoMask):
         return {
-            str(face.track): Evidence(track=face.track, people=1, confidence=face.confidence, model=seen.model)
+            str(face.track): Evidence(
+                since=face.turned_at_s, track=face.track, people=1, confidence=face.confidence, model=seen.model
+            )
             for face in bare
         }
     if isinstance(rule, MaskShare):
         return _low_share(rule, state, seen, people=len(faces), masks=len(faces) - len(bare))
     if len(bare) < rule.people:
         return {}
+    turned, others = _turned(bare), sum(face.turned_at_s is None for face in bare)
+    since = turned[rule.people - others - 1] if others < rule.people else None
     lowest = min(face.confidence for face in bare)
-    return {"": Evidence(people=len(bare), confidence=lowest, model=seen.model)}
+    return {"": Evidence(since=since, people=len(bare), confidence=lowest, model=seen.model)}
+
+
+def ends(rule: FaceRule, polygon: Sequence[Point] | None, seen: Seen) -> dict[str, float]:
+    """Return the subjects whose conditions ended before this frame, and when: smoothed labels follow late."""
+    faces = _inside(polygon, seen)
+    masked = [face for face in faces if face.label == "mask" and face.turned_at_s is not None]
+    if isinstance(rule, NoMask):
+        return {str(face.track): at for face in masked for at in _turned([face])}
+    if isinstance(rule, MaskShare):
+        return {}
+    bare = sum(face.label == "no_mask" for face in faces)
+    last = bare + len(masked) - rule.people
+    return {"": _turned(masked)[last]} if bare < rule.people and last >= 0 else {}
 
 
 def camera_evidence(rule: CameraRule, camera: State, state: RuleState, newest_at: float | None) -> Found:
@@ -77,6 +88,21 @@ def camera_evidence(rule: CameraRule, camera: State, state: RuleState, newest_at
 def is_camera_condition(rule: Rule) -> bool:
     """Return whether a rule makes events of how long a camera is in a state."""
     return isinstance(rule, (CameraOffline, CameraUnlabelled))
+
+
+def _inside(polygon: Sequence[Point] | None, seen: Seen) -> list[TrackedFace]:
+    width, height = seen.size
+    return [
+        face
+        for face in seen.faces
+        if polygon is None
+        or contains(polygon, ((face.box[0] + face.box[2]) / 2 / width, (face.box[1] + face.box[3]) / 2 / height))
+    ]
+
+
+def _turned(faces: Sequence[TrackedFace]) -> list[float]:
+    """Return when the labels of faces turned, in order, of those that just have."""
+    return sorted(face.turned_at_s for face in faces if face.turned_at_s is not None)
 
 
 def _low_share(rule: MaskShare, state: RuleState, seen: Seen, *, people: int, masks: int) -> Found:

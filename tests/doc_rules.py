@@ -186,7 +186,8 @@ def python_rule(command: Command) -> None:
         pytest_rule(Command(page=command.page, words=command.words[2:]))
         return
     module = importlib.import_module(command.words[2])
-    if isinstance(main := getattr(module, "main", None), click.Command):
+    program = importlib.import_module(f"{command.words[2]}.__main__") if hasattr(module, "__path__") else module
+    if isinstance(main := getattr(program, "main", None), click.Command):
         main.make_context(command.words[2], list(command.words[3:]))
     else:  # its usage is a line of its docstring
         usage = [line.split() for line in (module.__doc__ or "").splitlines() if command.words[2] in line.split()]

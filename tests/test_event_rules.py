@@ -21,7 +21,7 @@ from events.zones import contains
 from pipeline.bus.messages import FrameResult
 from pipeline.vision.faces import MAX_FACES
 
-LATE = 0.4  # a smoothed label changes later than the face
+LATE = 0.11  # a frame
 NO_MASK = "[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 5\n"
 OFFLINE = "[[rules]]\nkind = 'camera_offline'\nname = 'away'\nseconds = 10\n"
 BACK = "[[rules]]\nkind = 'camera_back'\nname = 'back'\nseconds = 10\n"
@@ -56,10 +56,29 @@ def test_somebody_without_a_mask_for_long_enough_is_an_event_from_begin_to_end()
     (event,) = events_of(NO_MASK, scene([person], 40))
 
     assert (event.rule, event.kind, event.camera, event.track) == ("bare", "no_mask", "door", track(2))
-    assert seconds(event.started_at) == pytest.approx(2, abs=0.11)
+    assert seconds(event.started_at) == pytest.approx(2, abs=LATE)
     assert seconds(event.opened_at) == pytest.approx(7, abs=0.11)
     assert seconds(event.ended_at) == pytest.approx(20, abs=LATE)
     assert event.model == "test"
+
+
+@pytest.mark.parametrize("wrong", [100, 101, 102, 200, 201, 202, 203])
+def test_one_wrong_label_beside_a_change_moves_its_time_by_two_frames_at_most(wrong: int) -> None:
+    results = scene([Person(1, 0, 40, bare=[(10, 20)])], 50)
+    (face,) = results[wrong].faces
+    other = msgspec.structs.replace(face, label="mask" if face.label == "no_mask" else "no_mask")
+    results[wrong] = msgspec.structs.replace(results[wrong], faces=[other])
+
+    (event,) = events_of(NO_MASK, results)
+
+    assert (seconds(event.started_at), seconds(event.ended_at)) == pytest.approx((10, 20), abs=2 * LATE)
+
+
+def test_an_event_that_opens_while_a_mask_is_put_on_does_not_end_before_it_opens() -> None:
+    (event,) = events_of(NO_MASK, scene([Person(1, 0, 20, bare=[(2, 7.1)])], 30))
+
+    assert seconds(event.started_at) == pytest.approx(2, abs=LATE)
+    assert event.ended_at == event.opened_at
 
 
 @pytest.mark.parametrize("bare", [[(2, 6)], [(2, 5.5), (9, 12)], []], ids=["short", "twice short", "masked"])
@@ -95,6 +114,22 @@ def test_people_without_a_mask_are_counted_at_once() -> None:
     assert seconds(event.started_at) == pytest.approx(5, abs=0.1)
     assert seconds(event.ended_at) == pytest.approx(9, abs=0.2)
     assert (event.people, event.confidence) == (2, pytest.approx(0.99))
+
+
+@pytest.mark.parametrize(
+    "missed", [(), (52, 53), (92, 93)], ids=["", "one is missed at first", "one is missed at last"]
+)
+def test_people_who_take_off_and_put_on_masks_are_too_many_from_then_until_then(missed: Sequence[int]) -> None:
+    rule = "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\n"
+    people = [Person(1, 0, 20, bare=[(0, 20)]), Person(4, 0, 20, bare=[(5, 9)]), Person(7, 0, 20, bare=[(7, 8)])]
+    results = scene(people, 30)
+    for seq in missed:
+        results[seq] = msgspec.structs.replace(results[seq], faces=results[seq].faces[1:])
+
+    (event,) = events_of(rule, results)
+
+    assert (seconds(event.started_at), seconds(event.ended_at)) == pytest.approx((5, 9), abs=LATE)
+    assert event.people == 3
 
 
 def test_a_low_share_of_masks_over_minutes_is_an_event() -> None:

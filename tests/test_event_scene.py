@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.event_scene.run import MAX_DIFFERENCE_S, Plan, run
-from bench.event_scene.scene import FULL_S, RULES, SHORT_S, Expected, results, table
+from bench.event_scene.scene import FULL_S, SHORT_S, Expected, results, table
+from bench.event_scene.undisturbed import events_of
 from bench.loop import label_image
-from events.camera_watch import CameraWatch
-from events.rule_file import parse_rules
+from events.database import BUSY_TIMEOUT_S
 from models.classifier import mask_classifier
 from models.detector import face_detector
 from pipeline.bus import messages
@@ -31,17 +31,6 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(found)
 
 
-def recorded(frames: list[FrameResult], rules: str) -> list[Expected]:
-    """Return the events of results that one process reads in order."""
-    parsed, watches, events = parse_rules(rules), dict[str, CameraWatch](), {}
-    for one in frames:
-        watch = watches.setdefault(one.camera, CameraWatch(one.camera, parsed))
-        events |= {change.event.id: change.event for change in watch.add(one)}
-    return sorted(
-        Expected(one.rule, one.camera, one.started_at - BEGIN, (one.ended_at or 0) - BEGIN) for one in events.values()
-    )
-
-
 def check(found: list[Expected], expected: list[Expected]) -> None:
     """Check that the same events were found, with times within half a second."""
     assert [(one.rule, one.camera) for one in found] == [(one.rule, one.camera) for one in sorted(expected)], found
@@ -49,10 +38,12 @@ def check(found: list[Expected], expected: list[Expected]) -> None:
         assert (one.begin, one.end) == pytest.approx((other.begin, other.end), abs=MAX_DIFFERENCE_S)
 
 
-def test_the_scene_of_ten_minutes_has_the_events_of_its_table() -> None:
-    frames = results(FULL_S, BEGIN, seed=1)
+# 11, 27: a wrong label soon after a mask is put on; 22: a missed face
+@pytest.mark.parametrize("seed", [1, 11, 22, 27])
+def test_the_scene_of_ten_minutes_has_the_events_of_its_table(seed: int) -> None:
+    frames = results(FULL_S, BEGIN, seed)
 
-    found = recorded(frames, RULES)
+    found = events_of(frames, BEGIN)
 
     check(found, table(FULL_S))
 
@@ -67,8 +58,15 @@ def test_recorders_that_are_killed_without_redis_and_database_lose_and_double_no
 ) -> None:
     if database == "postgresql":
         request.getfixturevalue("postgresql")  # skips, or fails in CI, where there is none
+    outage_s = 2 * BUSY_TIMEOUT_S  # so that a recorder notices, whatever else the machine does
     plan = Plan(
-        seconds=SHORT_S, speed=12, recorders=recorders, kills=kills, outage_s=6, seed=recorders, database=database
+        seconds=SHORT_S,
+        speed=12,
+        recorders=recorders,
+        kills=kills,
+        outage_s=outage_s,
+        seed=recorders,
+        database=database,
     )
 
     outcome = run(plan, folder)
@@ -83,7 +81,7 @@ def test_what_the_networks_see_of_the_demo_scene_makes_the_events_that_its_peopl
     frames = [demo_result(seq, label_image(demo.render(seq), *models)[1]) for seq in range(DEMO_S * DEMO_FPS)] + [
         demo_result(seq, []) for seq in range(DEMO_S * DEMO_FPS, (DEMO_S + 3) * DEMO_FPS)
     ]
-    found = recorded(frames, "[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 2\n")
+    found = events_of(frames, BEGIN, "[[rules]]\nkind = 'no_mask'\nname = 'bare'\nseconds = 2\n")
 
     check(found, acted(demo))
 

@@ -59,6 +59,42 @@ def test_a_single_flicker_does_not_show(fps: float) -> None:
     assert flicker.confidence < after.confidence
 
 
+def test_a_label_that_has_changed_does_not_go_back_for_one_frame() -> None:
+    tracks, last_s = after_a_second_with_a_mask(10)
+    at_s, turned = last_s, face()
+    while turned.label == "mask":
+        at_s += 0.1
+        (turned,) = tracks.update([face("no_mask")], at_s)
+
+    (flicker,) = tracks.update([face("mask", 0.99)], at_s + 0.1)
+
+    assert turned.confidence == pytest.approx(0.97)
+    assert flicker.label == "no_mask"
+
+
+@pytest.mark.parametrize("fps", [5, 10, 20])
+def test_a_label_that_changes_says_since_when_frames_show_it_also_with_a_wrong_one_between(fps: float) -> None:
+    tracks, last_s = after_a_second_with_a_mask(fps)
+    before: list[Label] = ["no_mask"] * max(2, round(fps / 5))
+    labels: list[Label] = [*before, "mask", *before, *before, *before]
+
+    found = [tracks.update([face(label)], last_s + number / fps)[0] for number, label in enumerate(labels, start=1)]
+
+    said = {one.turned_at_s for one in found if one.turned_at_s is not None}
+    assert said == {last_s + 1 / fps}
+    assert all(one.turned_at_s is None for one in found if one.label == "mask")
+    assert found[-1].turned_at_s is None  # that is longer ago
+
+
+def test_a_wrong_label_long_before_a_change_is_not_its_begin() -> None:
+    tracks, last_s = after_a_second_with_a_mask(10)
+    labels: list[Label] = ["no_mask", "mask", "mask", "no_mask", "no_mask", "no_mask"]
+
+    found = [tracks.update([face(label)], last_s + number / 10)[0] for number, label in enumerate(labels, start=1)]
+
+    assert (found[-1].label, found[-1].turned_at_s) == ("no_mask", last_s + 0.4)
+
+
 def test_a_face_keeps_its_track_while_it_moves() -> None:
     tracks = FaceTracker()
 

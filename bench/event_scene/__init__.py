@@ -1,6 +1,1 @@
-"""A scene whose events are known, fed to recorders that are killed:
-
-    python -m bench.event_scene --recorders COUNT --seed SEED --database KIND
-
-`--help` explains the other options.
-"""
+"""A scene whose events are known, fed to recorders that are killed: `python -m bench.event_scene --help`."""

@@ -1,5 +1,6 @@
 """Run the scene of ten minutes: `python -m bench.event_scene --recorders 3 --seed 1 --database postgresql`.
 
+`python -m bench.event_scene --undisturbed 300` reads as many scenes, of seeds from 1, by one process without faults.
 Exit status 1 if an event was lost or doubled, or a time differs by more than half a second from the table.
 """
 
@@ -12,8 +13,11 @@ from pathlib import Path
 import click
 
 from bench.event_scene.recorders import TookTooLong
-from bench.event_scene.run import Outcome, Plan, run
-from bench.event_scene.scene import FULL_S, SHORT_S
+from bench.event_scene.run import Outcome, Plan, compare, run
+from bench.event_scene.scene import FULL_S, SHORT_S, results, table
+from bench.event_scene.undisturbed import events_of
+
+BEGIN = 1_700_000_000.0  # of an undisturbed scene, Unix seconds
 
 
 @click.command()
@@ -24,6 +28,7 @@ from bench.event_scene.scene import FULL_S, SHORT_S
 @click.option("--short", is_flag=True, help="Only the first part of the scene.")
 @click.option("--empty-redis", is_flag=True, help="Redis restarts without its memory.")
 @click.option("--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True)
+@click.option("--undisturbed", default=0, metavar="N", help="Only read N scenes, without recorders and faults.")
 @click.option("--seed", default=1, show_default=True, help="Of jitter, missed faces and moments of faults.")
 def main(
     recorders: int,
@@ -33,9 +38,13 @@ def main(
     short: bool,
     empty_redis: bool,
     database: str,
+    undisturbed: int,
     seed: int,
 ) -> None:
     """Run a scene, and print its events."""
+    if undisturbed:
+        broken = sum(not _read_undisturbed(one) for one in range(1, undisturbed + 1))
+        sys.exit(1 if broken else 0)
     plan = Plan(
         seconds=SHORT_S if short else FULL_S,
         speed=speed,
@@ -55,6 +64,17 @@ def main(
             sys.exit(f"event_scene: {error}\n{Path(folder, 'recorders.log').read_text()[-2000:]}")
     print_outcome(outcome)
     sys.exit(0 if outcome.held else 1)
+
+
+def _read_undisturbed(seed: int) -> bool:
+    """Read a scene, print how well its events are those of the table, and return whether all are."""
+    expected = table(FULL_S)
+    outcome = compare([], expected, events_of(results(FULL_S, BEGIN, seed), BEGIN))
+    print(
+        f"seed {seed}: found {len(outcome.pairs)} of {len(expected)}, doubled or not expected {len(outcome.extra)}, "
+        f"worst difference {outcome.worst_s:.2f} s"
+    )
+    return outcome.held
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -102,7 +102,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         wait_for(lambda: bool(gate.away), RECORDED_TIMEOUT_S, f"{CAMERA} is back")
         expected = sorted([*scene.table(plan.seconds), *_of_gate(gate, begin)])
         wait_for(lambda: _is_recorded(server, database), RECORDED_TIMEOUT_S, "everything is recorded")
-        return _compare(faults, expected, _rows(database, begin))
+        return compare(faults, expected, _rows(database, begin))
 
 
 class _Feeder:
@@ -198,7 +198,7 @@ def _rows(database: SceneDatabase, begin: float) -> list[Expected]:
     return sorted(Expected(one.rule, one.camera, one.started_at - begin, one.ended_at - begin) for one in rows)
 
 
-def _compare(faults: Sequence[Fault], expected: Sequence[Expected], found: Sequence[Expected]) -> Outcome:
+def compare(faults: Sequence[Fault], expected: Sequence[Expected], found: Sequence[Expected]) -> Outcome:
     """Pair each expected event with the found one of its rule and camera that begins nearest."""
     left, pairs, lost = list(found), [], []
     for one in expected:

@@ -16,25 +16,58 @@ from pipeline.vision.faces import MAX_FACES, Face
 from pipeline.vision.motion import LABEL_WEIGHT, Motion, cheapest_pairs, costs, place_of
 
 SMOOTHING_S = 0.4  # time constant: a change of label shows after 0.3 s at confidence 100 %, after 0.5 s at 70 %
+MAX_STEP_S = 0.2  # a frame counts for at most so long, so that one alone changes no label that was sure
+CAUGHT_UP = 0.25  # a smoothed probability that differs by less from that of the frame has followed it
+TURNED_S = 0.5  # for so long after frames began to show another label it is said when they did
 MAX_GAP_S = 2.5  # a face that was not detected for longer gets a new track
 
 
 class TrackedFace(Face, frozen=True, kw_only=True):
-    """A face with a smoothed label. track: the number of its track."""
+    """A face with a smoothed label. track: the number of its track.
+
+    turned_at_s: when frames began to show its label, in the frame that changes it, and for TURNED_S after that time;
+    None otherwise.
+    """
 
     track: int
+    turned_at_s: float | None = None
 
 
 class Track(Struct, kw_only=True):
     """A face while it is followed. mask: the smoothed probability of a mask. seen_at_s: when it was last detected.
 
-    motion: where it was then, and how it moves.
+    motion: where it was then, and how it moves. doubted_at_s: since when frames show the other label, as long as the
+    smoothed one has not followed them, nor they gone back to it; None while both agree. turned_at_s: since when they
+    show the present label; None for the first one.
     """
 
     number: int
     motion: Motion
     mask: float
     seen_at_s: float
+    doubted_at_s: float | None = None
+    turned_at_s: float | None = None
+
+    def smooth(self, mask: float, at_s: float) -> None:
+        """Take the probability of a mask in the next frame.
+
+        When the label changes, the smoothed probability begins anew with that of this frame, so that one wrong label
+        after it is not enough to go back.
+        """
+        was_mask = self.is_mask
+        step_s = min(at_s - self.seen_at_s, MAX_STEP_S)
+        self.mask += (1 - math.exp(-step_s / SMOOTHING_S)) * (mask - self.mask)
+        if was_mask != (mask >= 0.5):
+            self.doubted_at_s = at_s if self.doubted_at_s is None else self.doubted_at_s
+        elif abs(mask - self.mask) < CAUGHT_UP:
+            self.doubted_at_s = None
+        if self.is_mask != was_mask:
+            self.turned_at_s, self.doubted_at_s, self.mask = self.doubted_at_s, None, mask
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether a mask is more likely than none."""
+        return self.mask >= 0.5
 
 
 class TrackerState(Struct, frozen=True, kw_only=True):
@@ -99,18 +132,22 @@ class FaceTracker:
 
 def _follow(track: Track, face: Face, at_s: float) -> TrackedFace:
     """Continue a track with a face, and return the face with the smoothed label."""
-    unseen_s = at_s - track.seen_at_s
+    was_mask, unseen_s = track.is_mask, at_s - track.seen_at_s
     if unseen_s > 0:
-        track.mask += (1 - math.exp(-unseen_s / SMOOTHING_S)) * (_mask(face) - track.mask)
+        track.smooth(_mask(face), at_s)
         track.motion.move(face.box, unseen_s)
         track.seen_at_s = at_s
+    turned_at_s = track.turned_at_s
+    if turned_at_s is not None and at_s - turned_at_s > TURNED_S and track.is_mask == was_mask:
+        turned_at_s = None
     return TrackedFace(
         box=face.box,
         score=face.score,
-        label="mask" if track.mask >= 0.5 else "no_mask",
+        label="mask" if track.is_mask else "no_mask",
         confidence=max(track.mask, 1 - track.mask),
         fresh=face.fresh,
         track=track.number,
+        turned_at_s=turned_at_s,
     )
 
 
