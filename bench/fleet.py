@@ -29,7 +29,6 @@ from pipeline.runtime.embedded_server import embedded_server
 from pipeline.vision.tracks import FaceTracker
 
 FLEETS = (3, 10, 100, 300)
-FRAMES_PER_S = 300.0  # of all cameras together
 WORKERS = 4
 WARM_UP_S = 6.0  # rates of the status need five seconds
 SLICES = 5  # of the time of a fleet; the median is reported, since other programs come and go
@@ -39,9 +38,9 @@ MAX_STATUS_MS = 30.0
 MAX_OVERHEAD_MS = 1.5  # of CPU a frame: Redis, and all calls of camera, detector and classifier
 
 
-def measure_fleet(cameras: int, seconds: float, jpeg_bytes: int) -> dict[str, float]:
+def measure_fleet(cameras: int, frames_per_s: float, seconds: float, jpeg_bytes: int) -> dict[str, float]:
     """Run a fleet; return costs in milliseconds of CPU per frame, and how long a status takes."""
-    rates = {f"camera-{number}": FRAMES_PER_S / cameras for number in range(cameras)}
+    rates = {f"camera-{number}": frames_per_s / cameras for number in range(cameras)}
     with embedded_server() as server:
         server.wait()
         viewer = subprocess.Popen(
@@ -90,14 +89,15 @@ def measure_fleet(cameras: int, seconds: float, jpeg_bytes: int) -> dict[str, fl
 
 @click.command()
 @click.option("--seconds", default=20.0, show_default=True, help="Of each fleet.")
+@click.option("--frames-per-s", default=300.0, show_default=True, help="Of all cameras together.")
 @click.option("--jpeg-kb", default=1.0, show_default=True, help="Size of a frame's pixels.")
-def main(seconds: float, jpeg_kb: float) -> None:
+def main(seconds: float, frames_per_s: float, jpeg_kb: float) -> None:
     """Measure all fleets, and print a table."""
     names = ("redis_ms", "cameras_ms", "detectors_ms", "classifiers_ms", "viewer_ms", "recorder_ms", "status_ms")
     print("CPU a frame in ms" + "".join(f"{name.removesuffix('_ms'):>13}" for name in names[:-1]) + "  one status, ms")
     rows = []
     for cameras in FLEETS:
-        row = measure_fleet(cameras, seconds, int(1000 * jpeg_kb))
+        row = measure_fleet(cameras, frames_per_s, seconds, int(1000 * jpeg_kb))
         rows.append(row)
         figures = "".join(f"{row[name]:13.3f}" for name in names)
         print(f"{cameras:4} cameras, {row['frames_per_s']:3.0f}/s{figures}")
