@@ -40,7 +40,8 @@ class Condition(Struct, kw_only=True):
     """A condition that holds.
 
     began_at: when it was first seen, from which its duration counts. seen_at: when it was last seen.
-    opened_at: when its event opened; None before. series: how it went.
+    opened_at: when its event opened; None before. over_at: when it ended, if frames after that have shown so.
+    series: how it went.
     """
 
     evidence: Evidence
@@ -48,19 +49,22 @@ class Condition(Struct, kw_only=True):
     began_at: float
     seen_at: float
     opened_at: float | None = None
+    over_at: float | None = None
     series: Series = msgspec.field(default_factory=Series)
 
 
 class RuleState(Struct, kw_only=True):
     """What a rule remembers of one camera. conditions: by subject. opened_at: when its last event opened.
 
-    kind, zone: of the rule. window: for rules about the last minutes; watched_since: when it began to fill.
+    ended_at: when one of its conditions last ended. kind, zone: of the rule. window: for rules about the last minutes;
+    watched_since: when it began to fill.
     """
 
     kind: str
     zone: str | None = None
     conditions: dict[str, Condition] = {}
     opened_at: float | None = None
+    ended_at: float | None = None
     window: list[Bucket] = []
     watched_since: float | None = None
 
@@ -84,11 +88,11 @@ def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: flo
     for subject, evidence in found.items():
         condition = state.conditions.get(subject)
         if condition is None:
-            since = at if evidence.since is None else evidence.since
+            since = _since(state, evidence, at)
             condition = Condition(evidence=evidence, since=since, began_at=at, seen_at=at)
             state.conditions[subject] = condition
         condition.evidence = _worse(condition.evidence, evidence)
-        condition.seen_at = max(condition.seen_at, at)
+        condition.seen_at, condition.over_at = max(condition.seen_at, at), None
         if measured := evidence.measured:
             condition.series.add(at, measured[1])
         if condition.opened_at is None and _may_open(source, state, condition, at):
@@ -98,25 +102,30 @@ def see(source: Source, state: RuleState, found: Mapping[str, Evidence], at: flo
 
 
 def end_earlier(state: RuleState, ends: Mapping[str, float]) -> None:
-    """Note that conditions, by subject, were over earlier than they were last seen; but not before their events."""
+    """Note that conditions, by subject, were over earlier than they were last seen, unless they are seen again.
+
+    They are not over before their events opened.
+    """
     for subject, at in ends.items():
         if condition := state.conditions.get(subject):
-            condition.seen_at = min(condition.seen_at, max(at, condition.opened_at or condition.since))
+            condition.over_at = min(condition.seen_at, max(at, condition.opened_at or condition.since))
 
 
 def release(source: Source, state: RuleState, unseen_since: float, ended_at: float | None = None) -> list[Change]:
     """Forget conditions that were last seen before a time; return the events that close.
 
     Args:
-        ended_at: when they ended; None for when each was last seen.
+        ended_at: when they ended; None for when each was over, or last seen.
     """
     changes = []
     for subject, condition in list(state.conditions.items()):
         if condition.seen_at >= unseen_since:
             continue
         del state.conditions[subject]
+        over_at = ended_at or (condition.seen_at if condition.over_at is None else condition.over_at)
+        state.ended_at = max(over_at, state.ended_at or over_at)
         if condition.opened_at is not None:
-            changes.append(_change("closed", source, state, subject, condition, ended_at or condition.seen_at))
+            changes.append(_change("closed", source, state, subject, condition, over_at))
     return changes
 
 
@@ -127,6 +136,14 @@ def open_evidence(source: Source, state: RuleState) -> dict[str, EventEvidence]:
         for subject, condition in state.conditions.items()
         if condition.opened_at is not None
     }
+
+
+def _since(state: RuleState, evidence: Evidence, at: float) -> float:
+    """Return when a new condition began; one of faces not later than it is seen, nor before another has ended."""
+    if evidence.since is None or not evidence.people:
+        return at if evidence.since is None else evidence.since
+    is_before_end = state.ended_at is not None and evidence.since <= state.ended_at
+    return at if is_before_end else min(evidence.since, at)
 
 
 def _may_open(source: Source, state: RuleState, condition: Condition, at: float) -> bool:

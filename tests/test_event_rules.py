@@ -74,6 +74,27 @@ def test_one_wrong_label_beside_a_change_moves_its_time_by_two_frames_at_most(wr
     assert (seconds(event.started_at), seconds(event.ended_at)) == pytest.approx((10, 20), abs=2 * LATE)
 
 
+def test_a_mask_put_on_for_less_than_a_second_ends_no_event() -> None:
+    (event,) = events_of(NO_MASK, scene([Person(1, 0, 40, bare=[(10, 20), (20.9, 30)])], 50))
+
+    assert (seconds(event.started_at), seconds(event.ended_at)) == pytest.approx((10, 30), abs=LATE)
+
+
+def test_a_condition_that_begins_where_another_has_ended_is_an_event_of_its_own() -> None:
+    rule = "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 2\nseconds = 0\n"
+    always, once, unsure = (Person(place, 0, 99, bare=[(0, 99)]).face(0) for place in (1, 4, 7))
+    assert always and once and unsure
+    masked = msgspec.structs.replace(unsure, label="mask")
+    unsure = msgspec.structs.replace(unsure, confidence=0.7)
+    faces = [[always, masked]] * 42 + [[always, once, unsure]] + [[always, unsure]] * 10
+    results = [result(seq, found, at=BEGIN + seq) for seq, found in enumerate(faces)]  # of one frame a second
+
+    watch = CameraWatch("door", parse_rules(rule))
+    opened = [change.event.id for one in results for change in watch.add(one) if change.phase == "opened"]
+
+    assert len(set(opened)) == len(opened) > 0
+
+
 def test_an_event_that_opens_while_a_mask_is_put_on_does_not_end_before_it_opens() -> None:
     (event,) = events_of(NO_MASK, scene([Person(1, 0, 20, bare=[(2, 7.1)])], 30))
 

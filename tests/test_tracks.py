@@ -86,6 +86,30 @@ def test_a_label_that_changes_says_since_when_frames_show_it_also_with_a_wrong_o
     assert found[-1].turned_at_s is None  # that is longer ago
 
 
+@pytest.mark.parametrize("fps", [1, 2, 5, 20])
+def test_one_sure_wrong_label_of_an_unsure_face_does_not_show(fps: float) -> None:
+    tracks = FaceTracker()
+    for frame in range(10):
+        tracks.update([face("no_mask", 0.55)], frame / fps)
+
+    found = [
+        tracks.update([face("mask" if frame == 10 else "no_mask", 0.99 if frame == 10 else 0.55)], frame / fps)[0]
+        for frame in range(10, 30)
+    ]
+
+    assert {one.label for one in found} == {"no_mask"}
+
+
+@pytest.mark.parametrize("confidence", [0.99, 0.55])
+def test_of_a_slow_camera_two_frames_change_a_label(confidence: float) -> None:
+    tracks, last_s = after_a_second_with_a_mask(5)
+
+    found = [tracks.update([face("no_mask", confidence)], last_s + second)[0] for second in (1, 2)]
+
+    assert [one.label for one in found] == ["mask", "no_mask"]
+    assert found[1].turned_at_s == last_s + 1
+
+
 def test_a_wrong_label_long_before_a_change_is_not_its_begin() -> None:
     tracks, last_s = after_a_second_with_a_mask(10)
     labels: list[Label] = ["no_mask", "mask", "mask", "no_mask", "no_mask", "no_mask"]

@@ -1,6 +1,6 @@
 """Run the scene of ten minutes: `python -m bench.event_scene --recorders 3 --seed 1 --database postgresql`.
 
-`python -m bench.event_scene --undisturbed 300` reads as many scenes, of seeds from 1, by one process without faults.
+`python -m bench.event_scene --undisturbed 100` reads as many scenes, of seeds from 1, by one process without faults.
 Exit status 1 if an event was lost or doubled, or a time differs by more than half a second from the table.
 """
 

@@ -15,10 +15,10 @@ from msgspec import Struct
 from pipeline.vision.faces import MAX_FACES, Face
 from pipeline.vision.motion import LABEL_WEIGHT, Motion, cheapest_pairs, costs, place_of
 
-SMOOTHING_S = 0.4  # time constant: a change of label shows after 0.3 s at confidence 100 %, after 0.5 s at 70 %
-MAX_STEP_S = 0.2  # a frame counts for at most so long, so that one alone changes no label that was sure
+SMOOTHING_S = 0.4  # time constant: at 5 frames/s a change of label shows after 0.3 s, of an unsure face after 0.9 s
 CAUGHT_UP = 0.25  # a smoothed probability that differs by less from that of the frame has followed it
 TURNED_S = 0.5  # for so long after frames began to show another label it is said when they did
+MAX_DOUBT_S = 1.0  # a change of label that takes longer is none: a frame with the old label ends it
 MAX_GAP_S = 2.5  # a face that was not detected for longer gets a new track
 
 
@@ -51,18 +51,21 @@ class Track(Struct, kw_only=True):
     def smooth(self, mask: float, at_s: float) -> None:
         """Take the probability of a mask in the next frame.
 
-        When the label changes, the smoothed probability begins anew with that of this frame, so that one wrong label
-        after it is not enough to go back.
+        No frame changes the label alone: there must be one before it that shows the new one, too. When the label
+        changes, the smoothed probability begins anew with that of this frame, so that one wrong label after it is not
+        enough to go back.
         """
-        was_mask = self.is_mask
-        step_s = min(at_s - self.seen_at_s, MAX_STEP_S)
-        self.mask += (1 - math.exp(-step_s / SMOOTHING_S)) * (mask - self.mask)
-        if was_mask != (mask >= 0.5):
-            self.doubted_at_s = at_s if self.doubted_at_s is None else self.doubted_at_s
-        elif abs(mask - self.mask) < CAUGHT_UP:
-            self.doubted_at_s = None
-        if self.is_mask != was_mask:
-            self.turned_at_s, self.doubted_at_s, self.mask = self.doubted_at_s, None, mask
+        was_mask, doubted_at_s = self.is_mask, self.doubted_at_s
+        self.mask += (1 - math.exp((self.seen_at_s - at_s) / SMOOTHING_S)) * (mask - self.mask)
+        if was_mask == (mask >= 0.5):
+            is_over = doubted_at_s is not None and at_s - doubted_at_s > MAX_DOUBT_S
+            if is_over or abs(mask - self.mask) < CAUGHT_UP:
+                self.doubted_at_s = None
+        elif doubted_at_s is None:
+            self.doubted_at_s = at_s
+            self.mask = max(self.mask, 0.5) if was_mask else min(self.mask, math.nextafter(0.5, 0))
+        elif self.is_mask != was_mask:
+            self.turned_at_s, self.doubted_at_s, self.mask = doubted_at_s, None, mask
 
     @property
     def is_mask(self) -> bool:
@@ -138,7 +141,7 @@ def _follow(track: Track, face: Face, at_s: float) -> TrackedFace:
         track.motion.move(face.box, unseen_s)
         track.seen_at_s = at_s
     turned_at_s = track.turned_at_s
-    if turned_at_s is not None and at_s - turned_at_s > TURNED_S and track.is_mask == was_mask:
+    if turned_at_s is not None and track.is_mask == was_mask and not 0 <= at_s - turned_at_s <= TURNED_S:
         turned_at_s = None
     return TrackedFace(
         box=face.box,
