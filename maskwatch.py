@@ -32,7 +32,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.status import health, status
     from commands.tokens import tokens
     from commands.training import jobs, train, trainer
-    from commands.up import demo, fork_workers, serve_embedded, up
+    from commands.up import demo, fork_children, serve_embedded, up
     from pipeline.runtime.logs import hide_passwords_of_uncaught_errors
     from pipeline.runtime.redaction import hide_own_arguments
 except KeyboardInterrupt:
@@ -42,7 +42,7 @@ except KeyboardInterrupt:
 COMMANDS: tuple[click.Command, ...] = (
     *(demo, up, camera, detect, classify, view, record, label, train, trainer, jobs, models),
     *(events, deliveries, rules, discover, tokens),
-    *(status, dead, forget, check, chaos, health, password, fork_workers, serve_embedded, chaos_janitor),
+    *(status, dead, forget, check, chaos, health, password, fork_children, serve_embedded, chaos_janitor),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 import msgspec
@@ -23,13 +23,17 @@ from commands.shared import (
 )
 from pipeline.runtime.children import Children, environment_of, fork_server, start_workers, supervised
 from pipeline.runtime.cores import available_cores
+from pipeline.runtime.embedded_server import embedded_server
 from pipeline.runtime.settings import Settings, setting_options
 
 if TYPE_CHECKING:
+    from pipeline.runtime.embedded_server import StartingServer
     from pipeline.runtime.fork_server import ForkServer
     from producer.files.outputs import Outputs
     from producer.sources.source import Source
     from producer.sources.source_spec import SourceSpec
+
+    Own: TypeAlias = tuple[ForkServer, StartingServer]
 
 # Of 1280x720 with 7 faces a frame, a sender delivers 270 frames/s, and workers label 50 on one core.
 MAX_WORKERS = 6
@@ -46,13 +50,6 @@ def label(
     source: str, json_path: str | None, out_path: Path | None, recursive: bool, resume: bool, **values: Any
 ) -> None:
     """Label every frame of a video file, or every picture of a folder."""
-    from models.files import ModelUnusable
-    from pipeline.bus.leases import NameTaken
-    from pipeline.bus.writer import NameLost
-    from producer.files.label import NoWorkers
-    from producer.files.video_out import BadOutput
-    from producer.sources.source import SourceFailed
-
     if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
         values["log_level"] = "warning"  # this command has a progress bar and a summary instead
     settings = prepare_process(values)
@@ -61,33 +58,54 @@ def label(
     if resume and json_path in (None, "-"):
         fail("--resume needs --json FILE", 2)
     spec = replace(parsed_source(source), recursive=recursive)
-    run_process(
-        lambda: label_all(settings, spec, json_path, out_path, resume),
-        SourceFailed,
-        BadOutput,
-        NameTaken,
-        NameLost,
-        ModelUnusable,
-        NoWorkers,
-    )
+    run_process(lambda: start_label(settings, spec, json_path, out_path, resume))
 
 
-def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_path: Path | None, resume: bool) -> int:
-    """Label a source, print a summary and return the exit status."""
+def start_label(
+    settings: Settings, spec: SourceSpec, json_path: str | None, out_path: Path | None, resume: bool
+) -> int:
+    """Start what labels while this process imports what it needs itself; then label, and return the exit status.
+
+    The errors that end it with one line are those of its imports, too, and known only then.
+    """
+    with contextlib.ExitStack() as stack:
+        own = None
+        if not settings.redis_url:
+            own = stack.enter_context(fork_server()), stack.enter_context(embedded_server())
+
+        from models.files import ModelUnusable
+        from pipeline.bus.leases import NameTaken
+        from pipeline.bus.writer import NameLost
+        from producer.files.label import NoWorkers
+        from producer.files.video_out import BadOutput
+        from producer.sources.source import SourceFailed
+
+        try:
+            return label_all(settings, spec, json_path, out_path, resume, own)
+        except (SourceFailed, BadOutput, NameTaken, NameLost, ModelUnusable, NoWorkers) as error:
+            fail(str(error), 1)
+
+
+def label_all(
+    settings: Settings,
+    spec: SourceSpec,
+    json_path: str | None,
+    out_path: Path | None,
+    resume: bool,
+    own: Own | None,
+) -> int:
+    """Label a source, print a summary and return the exit status. own: see label_source."""
     from producer.files.outputs import Outputs
     from producer.files.video_out import BadOutput
     from producer.sources.source import SourceFailed
 
-    with contextlib.ExitStack() as stack:
-        # it imports while this process does, to open the source
-        forks = None if settings.redis_url else stack.enter_context(fork_server())
-        source = stack.enter_context(contextlib.closing(spec.open(seed=settings.seed)))
+    with contextlib.closing(spec.open(seed=settings.seed)) as source:
         if source.is_live or spec.kind == "demo":
             raise SourceFailed(f"{spec.name} is a live source: use `maskwatch camera`; label takes files and folders")
         outputs = Outputs(spec, json_path=json_path, out_path=out_path, resume=resume)
         complete = False
         try:
-            seconds, complete = label_source(settings, source, outputs, forks)
+            seconds, complete = label_source(settings, source, outputs, own)
         finally:
             outputs.close(complete=complete)
     click.echo(
@@ -101,26 +119,32 @@ def label_all(settings: Settings, spec: SourceSpec, json_path: str | None, out_p
     return 1 if outputs.errors else 0
 
 
-def label_source(settings: Settings, source: Source, outputs: Outputs, forks: ForkServer | None) -> tuple[float, bool]:
-    """Label with the workers of the Redis that the settings name, or with child processes that `forks` starts.
+def label_source(settings: Settings, source: Source, outputs: Outputs, own: Own | None) -> tuple[float, bool]:
+    """Label with the Redis that the settings name and its workers, or with others that end with this command.
+
+    own: what starts these workers, and their Redis, which is starting; None if the settings name one.
 
     Returns:
         how long it took, seconds, and whether the whole source was labelled.
     """
     from producer.files import label as process
 
-    if settings.redis_url:
+    if own is None:
         with redis_server(settings):
             return process.main(settings, source, outputs, own_workers=False)
     check_models(settings)
-    with redis_server(settings) as server, Children(forks) as children:
+    forks, server = own
+    with Children(forks) as children:
         environment = environment_of(settings, server.url)
         count = worker_count(available_cores(), source.total)
         start_workers(children, settings, environment, detectors=count, classifiers=count)
         server.wait()
         with supervised(children):
-            own = msgspec.structs.replace(settings, redis_url=server.url)
-            return process.main(own, source, outputs, own_workers=True)
+            settings = msgspec.structs.replace(settings, redis_url=server.url)
+            seconds, complete = process.main(settings, source, outputs, own_workers=True)
+        if complete:
+            children.kill()  # they hold nothing, and would first end waiting for frames
+        return seconds, complete
 
 
 def worker_count(cores: int, frames: int | None) -> int:

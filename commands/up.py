@@ -70,9 +70,9 @@ def up(cameras: tuple[str, ...], **values: Any) -> None:
     run_pipeline(settings, parsed_cameras(cameras))
 
 
-@click.command("fork-workers", hidden=True)
+@click.command("fork-children", hidden=True)
 @setting_options("parent_fd")
-def fork_workers(parent_fd: int) -> None:
+def fork_children(parent_fd: int) -> None:
     """Run the fork server of `demo`, `up` and `label`."""
     configure_logging(as_json=is_json())
     serve_forks(parent_fd)
@@ -121,14 +121,14 @@ def run_pipeline(settings: Settings, sources: dict[str, SourceSpec]) -> None:
         with fork_server() as forks, shared.redis_server(settings) as server, Children(forks) as children:
             told = with_database(settings, server.folder)
             environment = environment_of(told, server.url)
+            children.start("view", *flags_of(settings, *VIEW), environment=environment)  # it takes longest to start
             for name, source in sources.items():
                 flags = flags_of(settings, *CAMERA)
                 own = environment | {"MASKWATCH_SOURCE": source.text}  # its URL may hold a password
                 children.start("camera", "--name", name, *flags, environment=own, required=source.kind == "demo")
-            children.start("view", *flags_of(settings, *VIEW), environment=environment)
+            start_workers(children, settings, environment, detectors=1, classifiers=1)
             if settings.record:
                 children.start("record", *flags_of(settings, *RECORD), environment=environment, required=False)
-            start_workers(children, settings, environment, detectors=1, classifiers=1)
             try:
                 server.wait()
             except KeyboardInterrupt:

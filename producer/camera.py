@@ -22,6 +22,7 @@ from pipeline.bus.messages import Relabel
 from pipeline.bus.shards import Shard
 from pipeline.bus.writer import NameLost, Published, Writer
 from pipeline.runtime import metrics
+from pipeline.runtime.memory import give_back_memory
 from pipeline.runtime.settings import BadSettings, Settings
 from pipeline.runtime.worker_context import WorkerContext, worker_context
 from producer.feed import CapturedFrame, Feed
@@ -185,6 +186,7 @@ class FramePublisher:
         if state.partition(":")[0] != self.context.state.partition(":")[0]:
             if state == "running":
                 log.info("camera %s: %s delivers frames", self.camera, self.source_name)
+                give_back_memory()  # of opening the source
             else:
                 log.warning("camera %s: %s", self.camera, state)
                 metrics.source_failures.labels(self.camera).inc()

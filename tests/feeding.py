@@ -341,12 +341,12 @@ class Viewer:
 
 
 @contextmanager
-def viewing(redis_url: str, **settings: object) -> Iterator[Viewer]:
-    """Run a viewer until the block ends; it must then end by itself."""
+def viewing(redis_url: str, *, before: str = "", **settings: object) -> Iterator[Viewer]:
+    """Run a viewer until the block ends; it must then end by itself. before: what its process executes first."""
     program = (
-        "import sys, json; from pipeline.runtime.settings import settings_from; from viewer.app import main;"
-        "from pipeline.runtime.logs import configure_logging; configure_logging(as_json=False);"
-        "sys.exit(main(settings_from(json.loads(sys.argv[1]))))"
+        "import sys, json; from pipeline.runtime.settings import settings_from; from viewer import app;"
+        f"from pipeline.runtime.logs import configure_logging; configure_logging(as_json=False); {before}\n"
+        "sys.exit(app.main(settings_from(json.loads(sys.argv[1]))))"
     )
     values = json.dumps({"redis_url": redis_url, "port": 0} | settings)
     descriptors = [fd for name, fd in settings.items() if name == "parent_fd" and isinstance(fd, int)]

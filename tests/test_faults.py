@@ -449,7 +449,7 @@ def test_demo_ends_with_all_it_started_however_it_is_ended(processes: Processes,
 
 def test_ctrl_c_while_workers_are_started_ends_demo_without_an_error(processes: Processes) -> None:
     demo = processes.start("demo", "--port", "0", "--log-json")
-    wait_until(lambda: any("fork-workers" in command(pid) for pid in descendants(demo.pid)), 30, "workers are forked")
+    wait_until(lambda: any("fork-children" in command(pid) for pid in descendants(demo.pid)), 30, "workers are forked")
     family = descendants(demo.pid)
 
     os.killpg(demo.pid, signal.SIGINT)

@@ -118,7 +118,7 @@ def test_a_fork_server_that_hangs_is_replaced_and_meanwhile_a_new_interpreter_is
     server: Server, parent: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment = QUIET | {"MASKWATCH_REDIS_URL": server.url}
-    with ForkServer(lambda fd: spawn(["fork-workers"], fd, {}), timeout_s=0.5) as forks, Children(forks) as children:
+    with ForkServer(lambda fd: spawn(["fork-children"], fd, {}), timeout_s=0.5) as forks, Children(forks) as children:
         assert forks.pid is not None
         os.kill(forks.pid, signal.SIGSTOP)
 
@@ -144,3 +144,16 @@ def command(pid: int) -> str:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_killed_children_are_gone_at_once_and_none_is_restarted(server: Server, forks: ForkServer) -> None:
+    with Children(forks) as children:
+        for command_name in ("detect", "classify"):
+            children.start(command_name, environment=QUIET | {"MASKWATCH_REDIS_URL": server.url})
+        wait_until(lambda: live(server, "detector") and live(server, "classifier"), 30, "both live")
+        pids = [*children.pids("detect"), *children.pids("classify")]
+
+        children.kill()
+
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert gone(pids)

@@ -440,6 +440,15 @@ def reasons_of(viewer: Viewer, part: str) -> bool:
     return answer.status_code == 503 and part in str(answer.json()["reasons"])
 
 
+def test_each_page_is_sent_a_status_when_it_connects(server: Server) -> None:
+    with viewing(server.url, before="app.STATUS_INTERVAL_S = float('inf')") as viewer:
+        pages = []
+        for _ in range(3):
+            pages.append(Page(viewer.url))
+            (status,) = pages[-1].wait_for("status")
+            assert status["cameras"] == []
+
+
 def test_status_lists_cameras_with_their_ledgers(server: Server, viewer: Viewer) -> None:
     feed = Feed(server)
     feed.show(face())

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_S = 1.0
+NEW_PAGES_INTERVAL_S = 0.1  # pages that connect within this time get their first status together
 
 
 def main(settings: Settings, jobs: JobListing | None = None) -> int:
@@ -125,13 +128,20 @@ def create_app(
 
 
 def broadcast_status(context: WorkerContext, sockets: PageSockets, database: EventDatabase) -> None:
-    """Send health and status to every page once a second."""
-    while not context.wait(STATUS_INTERVAL_S):
-        sockets.audience.forget_stale()
-        sockets.audience.probe_overdue()
-        sockets.broadcast("health", msgspec.to_builtins(health.read_health(context, database)))
+    """Send health and status to every page once a second, and to a page that has connected."""
+    sent_at = float("-inf")
+    while not context.wait(NEW_PAGES_INTERVAL_S):
+        pages = sockets.take_new_pages()
+        if is_due := time.monotonic() - sent_at >= STATUS_INTERVAL_S:
+            sent_at = time.monotonic()
+            sockets.audience.forget_stale()
+            sockets.audience.probe_overdue()
+        elif not pages:
+            continue
+        send = sockets.broadcast if is_due else partial(sockets.send, pages)
+        send("health", msgspec.to_builtins(health.read_health(context, database)))
         with context.reconnecting():
-            sockets.broadcast("status", msgspec.to_builtins(status.read_status(context.bus)))
+            send("status", msgspec.to_builtins(status.read_status(context.bus)))
 
 
 def _run_or_exit(context: WorkerContext, work: Callable[[], None]) -> None:

@@ -2,15 +2,17 @@
 
 From the page: `watch` (a list of camera names: only their frames are sent), `ack` (camera, frame_id: the frame is
 drawn, the next one may be sent) and `probe` (the number of the probe that it answers). To the page: `frame` (metadata,
-JPEG as bytes), `probe` (a number, to be returned at once), and once a second `status` (the content of /api/status) and
-`health` (the content of /healthz). An event with invalid arguments is logged and ignored; a packet of any other form
-closes the WebSocket.
+JPEG as bytes), `probe` (a number, to be returned at once), and when it connects and then once a second `status` (the
+content of /api/status) and `health` (the content of /healthz). An event with invalid arguments is logged and ignored; a
+packet of any other form closes the WebSocket.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any, cast
 
 from flask import Flask, request
@@ -34,6 +36,7 @@ class PageSockets:
 
     def __init__(self, app: Flask, rejections: RejectionLog) -> None:
         self.audience = Audience(self._send, self._send_probe)
+        self._new_pages: deque[str] = deque()
         self._rejections = rejections
         for name in ("engineio.server", "socketio.server"):
             logging.getLogger(name).setLevel(logging.ERROR)  # without a level they add a handler of their own
@@ -49,6 +52,7 @@ class PageSockets:
             "serializer": PagePacket,
         }
         self._io = SocketIO(app, **options)
+        self._io.on_event("connect", self._connected)
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("watch", self._watch)
         self._io.on_event("ack", self._acknowledge)
@@ -61,6 +65,15 @@ class PageSockets:
     def broadcast(self, event: str, content: object) -> None:
         """Send an event to every page."""
         self._io.emit(event, content)
+
+    def send(self, pages: Sequence[str], event: str, content: object) -> None:
+        """Send an event to some pages; those that have left meanwhile are left out."""
+        for page in pages:
+            self._io.emit(event, content, to=page)
+
+    def take_new_pages(self) -> list[str]:
+        """Return the pages that have connected since the last call."""
+        return [self._new_pages.popleft() for _ in range(len(self._new_pages))]
 
     def _send(self, id_: str, frame: DisplayFrame) -> None:
         self._io.emit("frame", (frame_metadata(frame), frame.jpeg), to=id_)
@@ -75,6 +88,9 @@ class PageSockets:
         if message == CONNECT and self._server.manager.sid_from_eio_sid(id_, "/"):
             message = MALFORMED_PACKET
         self._handle_message(id_, message)
+
+    def _connected(self, *_: object) -> None:
+        self._new_pages.append(_socket_id())
 
     def _disconnected(self, *_: object) -> None:
         self.audience.leave(_socket_id())

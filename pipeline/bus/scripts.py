@@ -37,6 +37,7 @@ class Script(RedisScript):
     def __init__(self, client: Redis, name: str, *, read_only: bool = False) -> None:
         super().__init__(client, source_of(name))
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
+        self._is_loaded = False  # as far as this process knows
 
     def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
         """Run the script and return its answer.
@@ -57,7 +58,10 @@ class Script(RedisScript):
     def defer(
         self, keys: Sequence[str], args: Sequence[Any], connection: DedicatedConnection, note: Callable[[Any], None]
     ) -> None:
-        """Run the script with the next command on a connection; `note` is called with its answer unless it fails."""
+        """Run the script with the next command on a connection; `note` is called with its answer unless it fails.
+
+        The first time it is run at once: it may have to be loaded, and the next command may wait for long.
+        """
         command = self.command(keys, args)
 
         def answered(answer: Any) -> redis.RedisError | None:
@@ -68,10 +72,13 @@ class Script(RedisScript):
                 answer = error
             if isinstance(answer, redis.RedisError):
                 return answer
+            self._is_loaded = True
             note(answer)
             return None
 
         connection.defer(command, answered)
+        if not self._is_loaded:
+            connection.flush()
 
     def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
         """Return the command that runs the script, which fails with NoScriptError if Redis does not know it."""

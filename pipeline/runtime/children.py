@@ -1,8 +1,8 @@
 """Run `maskwatch` subcommands as child processes: `demo`, `up` and `label` run a whole pipeline on one machine.
 
 Each child runs in its own session and holds one end of a pipe, which closes however the parent dies; then the child
-stops. A child that dies is restarted after a pause that grows. Workers are forked where a fork server is given
-(fork_server.py); all others are new interpreters.
+stops. A child that dies is restarted after a pause that grows. Children are forked where a fork server is given
+(fork_server.py), and new interpreters otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from pipeline.runtime.fork_server import MODULES, ForkedProcess, ForkServer, StartFailed
+from pipeline.runtime.fork_server import FORKED, ForkedProcess, ForkServer, StartFailed
 from pipeline.runtime.logs import is_json
 from pipeline.runtime.settings import Settings, flag_of
 
@@ -70,7 +70,7 @@ class Children(contextlib.AbstractContextManager["Children"]):
     """
 
     def __init__(self, forks: ForkServer | None = None) -> None:
-        """Begin without a child. forks: starts the workers among them; None for new interpreters."""
+        """Begin without a child. forks: starts them; None for new interpreters."""
         self._forks = forks
         self._children: list[_Child] = []
         self._read_end, self._write_end = os.pipe()
@@ -133,10 +133,18 @@ class Children(contextlib.AbstractContextManager["Children"]):
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Kill all children, which have nothing left to do."""
+        running = [child.process for child in self._children if child.process.poll() is None]
+        for process in running:
+            kill_session(process.pid)
+        for process in running:
+            process.wait()
+
     def _spawn(
         self, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes] | ForkedProcess:
-        if self._forks is not None and self._forks.is_possible and arguments[0] in MODULES:
+        if self._forks is not None and self._forks.is_possible and arguments[0] in FORKED:
             try:
                 return self._forks.start(arguments, self._read_end, inherited_environment() | dict(environment))
             except StartFailed as error:
@@ -196,7 +204,7 @@ def spawn(
 def fork_server() -> ForkServer:
     """Return a fork server for Children, which begins to import at once."""
     environment = {"MASKWATCH_LOG_JSON": str(is_json()).lower()}
-    return ForkServer(lambda fd: spawn(["fork-workers"], fd, environment))
+    return ForkServer(lambda fd: spawn(["fork-children"], fd, environment))
 
 
 def inherited_environment() -> dict[str, str]:

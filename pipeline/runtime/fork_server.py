@@ -1,13 +1,14 @@
-"""Start workers by forking a process that has imported what they need, instead of as new interpreters.
+"""Start processes by forking one that has imported what they need, instead of as new interpreters.
 
 A subcommand's arguments and environment in, its process out. Importing the libraries of a worker takes more processor
-time than loading its model, and here it is done once, while the command goes on.
+time than loading its model, and here it is done once, while the command goes on. The other processes share what all
+import.
 
-The fork server is a child process (`maskwatch fork-workers`, hidden), in a session of its own. It forks twice, so that
-the worker becomes a child of the command, which is set to be the parent of its orphaned descendants
-(https://man7.org/linux/man-pages/man2/pr_set_child_subreaper.2const.html). Therefore workers do not need the fork
-server any more once they run: if it dies, the next start begins with a new one. Where a start fails, StartFailed is
-raised, and a new interpreter does the same.
+The fork server is a child process (`maskwatch fork-children`, hidden), in a session of its own. It forks twice, so that
+the new process becomes a child of the command, which is set to be the parent of its orphaned descendants
+(https://man7.org/linux/man-pages/man2/pr_set_child_subreaper.2const.html). Therefore it does not need the fork server
+any more once it runs: if that dies, the next start begins with a new one. Where a start fails, StartFailed is raised,
+and a new interpreter does the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import ctypes
 import importlib
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -27,8 +29,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from setproctitle import setproctitle
 
-# What the subcommands import that are started so.
+# The subcommands that are started so; of the workers, which are several, with what they import.
+FORKED = ("camera", "view", "record", "detect", "classify")
 MODULES = {"detect": "workers.detect", "classify": "workers.classify"}
+IMPORT_AFTER_S = 0.02  # without a request for this long; the first ones are for processes that need other modules
 START_TIMEOUT_S = 20.0  # for an answer of the fork server; it imports for about a second
 PR_SET_CHILD_SUBREAPER = 36  # of prctl
 PID_BYTES = 8
@@ -50,10 +54,10 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForkServer(contextlib.AbstractContextManager["ForkServer"]):
-    """Start workers while the block runs. Imports begin with the block. For one thread at a time.
+    """Start processes while the block runs. Imports begin with the block. For one thread at a time.
 
     Attributes:
-        is_possible: whether workers can be forked on this system. Otherwise every start fails.
+        is_possible: whether processes can be forked on this system. Otherwise every start fails.
     """
 
     def __init__(self, spawn: Spawn, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -82,7 +86,7 @@ class ForkServer(contextlib.AbstractContextManager["ForkServer"]):
             StartFailed: it does not run.
         """
         if not self.is_possible:
-            raise StartFailed("this system cannot fork workers")
+            raise StartFailed("this system cannot fork processes")
         request = msgspec.json.encode(_Request(arguments=list(arguments), environment=dict(environment)))
         try:
             return ForkedProcess(self._ask(request, parent_fd))
@@ -170,13 +174,14 @@ class ForkedProcess:
 
 
 def serve_forks(parent_fd: int) -> None:
-    """Import MODULES, then fork a process for each request, until the command's end of the socket closes.
+    """Fork a process for each request, until the command's end of the socket closes.
 
-    It returns in the fork server only: in a worker SystemExit goes through it, or the error that ends the worker.
+    MODULES are imported when nothing is asked for, and before a worker is forked.
+    It returns in the fork server only: in a new process SystemExit goes through it, or the error that ends the process.
     """
-    for name in MODULES.values():
-        importlib.import_module(name)
     with socket.socket(fileno=parent_fd) as connection:
+        if not select.select([connection], [], [], IMPORT_AFTER_S)[0]:
+            _import_modules()
         while True:
             message, fds, _, _ = socket.recv_fds(connection, 1, 2)
             if not message:
@@ -185,6 +190,8 @@ def serve_forks(parent_fd: int) -> None:
             with os.fdopen(content, "rb") as file:
                 file.seek(0)
                 request = msgspec.json.decode(file.read(), type=_Request)
+            if request.arguments[0] in MODULES:
+                _import_modules()
             try:
                 answer = _fork_twice(connection, request, parent)
             except OSError as error:
@@ -193,24 +200,29 @@ def serve_forks(parent_fd: int) -> None:
             connection.send(answer)
 
 
+def _import_modules() -> None:
+    for name in MODULES.values():
+        importlib.import_module(name)
+
+
 def _fork_twice(connection: socket.socket, request: _Request, parent_fd: int) -> bytes:
-    """Start a worker whose parent is the command; return its process ID, PID_BYTES, once both are true."""
+    """Start a process whose parent is the command; return its process ID, PID_BYTES, once both are true."""
     read_end, write_end = os.pipe()
-    with os.fdopen(read_end, "rb") as from_worker:
+    with os.fdopen(read_end, "rb") as from_process:
         between = os.fork()
         if between == 0:
-            from_worker.close()
-            _start_worker(connection, request, parent_fd, write_end)
+            from_process.close()
+            _start_process(connection, request, parent_fd, write_end)
         os.close(write_end)
         os.waitpid(between, 0)
-        answer = from_worker.read()
+        answer = from_process.read()
     if not answer:
         raise OSError("the process ended at once")
     return answer
 
 
-def _start_worker(connection: socket.socket, request: _Request, parent_fd: int, write_end: int) -> None:
-    """Fork again, and be the worker in the second process; the first one ends."""
+def _start_process(connection: socket.socket, request: _Request, parent_fd: int, write_end: int) -> None:
+    """Fork again, and be the new process in the second one; the first one ends."""
     try:
         if os.fork():
             os._exit(0)
