@@ -25,7 +25,7 @@ class Clock:
         return self.now_s
 
 
-def entry(camera: str = "file-1", *, live: bool = False, relabel: bool = True) -> Any:
+def entry(camera: str = "file-1", *, live: bool = False) -> Any:
     record = Frame(
         frame_id=messages.frame_id(camera, 7, 4),
         camera=camera,
@@ -36,7 +36,7 @@ def entry(camera: str = "file-1", *, live: bool = False, relabel: bool = True) -
         pixels_key=f"{{s0}}:pixels:{camera}:7:4",
         captured_at=1.0,
         deadline_at=2.0 if live else None,
-        relabel=Relabel(every_s=0.25, at_s=0.2) if relabel else None,
+        relabel=Relabel(every_s=0.25, at_s=0.2),
     )
     return SimpleNamespace(record=record)
 
@@ -51,23 +51,36 @@ class RedisHolds:
         return self._packed
 
 
-def test_files_whose_faces_may_keep_labels_come_in_runs() -> None:
-    runs = FileRuns(Clock())
-
+def lengths_after(runs: FileRuns, clock: Clock, *took_s: float) -> list[int]:
+    """Return the lengths of runs of which each frame took this long, and of the one after them."""
     lengths = [runs.length()]
-    for entries in ([entry()], [], [entry(relabel=False)]):
-        runs.begin(entries)
+    for seconds in took_s:
+        runs.begin([entry()] * lengths[-1])
+        clock.now_s += seconds * lengths[-1]
         lengths.append(runs.length())
+    return lengths
 
-    assert lengths == [1, RUN_FRAMES, RUN_FRAMES, 1]
+
+def test_frames_of_files_come_in_runs_that_double_while_they_are_quick() -> None:
+    clock = Clock()
+    runs = FileRuns(clock)
+
+    quick = lengths_after(runs, clock, 0.01, 0.01, 0.01, 0.01)
+    slow = lengths_after(runs, clock, 0.03, 0.2, 0.0)
+    runs.begin([])
+
+    assert quick == [1, 2, 4, RUN_FRAMES, RUN_FRAMES]
+    assert slow == [RUN_FRAMES, 3, 1, 2]
+    assert runs.length() == 2
 
 
 def test_a_worker_that_gets_live_frames_takes_no_runs() -> None:
     clock = Clock()
     runs = FileRuns(clock)
+    lengths_after(runs, clock, 0.01, 0.01, 0.01)
 
     runs.begin([entry("door", live=True)])
-    runs.begin([entry()])
+    runs.begin([entry()] * 8)
     beside = runs.length()
     clock.now_s += 1.01 * QUIET_S
 

@@ -47,7 +47,9 @@ from workers.model_reloader import ModelReloader, report_model, report_state
 log = logging.getLogger(__name__)
 
 RUN_FRAMES = 8  # of a file; at 30 frames/s those of 0.25 s
+RUN_S = 0.1  # about the longest time that a run takes, after which a live frame has its turn
 QUIET_S = 1.0  # without a live frame, before a run is taken
+RENEW_INTERVAL_S = 0.3  # how often the rest of a run is renewed; each frame takes milliseconds
 MODEL_POLL_INTERVAL_S = 1.0  # how often the announced model is read
 NO_CROPS = np.empty((0, 0, 0, 3), np.uint8)
 NO_THUMBNAILS = np.empty((0, THUMBNAIL_PX**2), np.uint8)
@@ -77,10 +79,14 @@ def main(settings: Settings) -> int:
                 model = active_model.get(context)
                 entries = reader.read(1, runs.length())
                 runs.begin(entries)
+                renewed_at = time.monotonic()
                 for number, entry in enumerate(entries, start=1):
                     with context.busy(), reader.guard(entry):
                         detect(context, reader, entry, detector, model, source, runs)
-                    reader.renew(entries[number:])
+                    # Renewing sends what was settled, too, for which the classifiers of a live frame wait.
+                    if not entry.record.keeps_pixels or time.monotonic() - renewed_at > RENEW_INTERVAL_S:
+                        reader.renew(entries[number:])
+                        renewed_at = time.monotonic()
         with context.reconnecting():
             reader.leave_group()
     return 0
@@ -173,7 +179,7 @@ def detect(
 
 
 class FileRuns:
-    """Take several frames of a file that follow one another, so that faces keep labels from each to the next.
+    """Take several frames of a file that follow one another: in one round trip, and so that faces keep their labels.
 
     Detectors that take them one by one are each a frame or more behind the others, and classify a face that has changed
     once each. A worker that gets live frames takes no runs, since these would wait for the rest of a run.
@@ -183,21 +189,31 @@ class FileRuns:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._are_wanted = False
         self._live_at = float("-inf")
+        self._begun_at: float | None = None  # of a run of frames of files
+        self._taken = 0
+        self._length = 1
         self._known: dict[str, KnownFaces] = {}
 
     def length(self) -> int:
         """Return how many frames of files to take at once."""
-        return RUN_FRAMES if self._are_wanted and self._monotonic() - self._live_at > QUIET_S else 1
+        now = self._monotonic()
+        if self._begun_at is not None:
+            self._length = self._next_length(now - self._begun_at)
+            self._begun_at = None
+        return self._length if now - self._live_at > QUIET_S else 1
 
     def begin(self, entries: Sequence[Entry[Frame]]) -> None:
         """Note which frames were taken together."""
         self._known = {}
         if any(not entry.record.keeps_pixels for entry in entries):
             self._live_at = self._monotonic()
-        if entries:
-            self._are_wanted = any(entry.record.relabel for entry in entries)
+        elif entries:
+            self._begun_at, self._taken = self._monotonic(), len(entries)
+
+    def _next_length(self, took_s: float) -> int:
+        """Return the length of the next run, at most twice that of the last one, which took this long."""
+        return max(1, min(RUN_FRAMES, 2 * self._taken, int(RUN_S * self._taken / max(took_s, 1e-6))))
 
     def known_faces(self, reader: Reader[Frame], entry: Entry[Frame]) -> list[KnownFace]:
         """Return the faces that are known of an entry's camera: those of the frame before in this run, or of Redis."""
