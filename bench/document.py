@@ -97,8 +97,8 @@ labelled frames/s, and the median from capture to labelled. 0 for the wait takes
 
 ## The classifier
 
-`python -m bench models`, or `python -m bench.classifier_speed --model FOLDER`. Milliseconds a face on one thread, by
-the number of faces in a batch. {gpu}
+`python -m bench models`, or `python -m bench.classifier_speed --model models/default`. Milliseconds a face on one
+thread, by the number of faces in a batch. {gpu}
 
 {models}
 

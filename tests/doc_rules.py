@@ -190,7 +190,7 @@ def python_rule(command: Command) -> None:
     if isinstance(main := getattr(program, "main", None), click.Command):
         main.make_context(command.words[2], list(command.words[3:]))
     else:  # its usage is a line of its docstring
-        usage = [line.split() for line in (program.__doc__ or "").splitlines() if command.words[2] in line.split()]
+        usage = [line.split() for line in (module.__doc__ or "").splitlines() if command.words[2] in line.split()]
         assert [len(command.words)] == [len(line) for line in usage], f"{command}: its docstring says otherwise"
 
 
