@@ -108,7 +108,7 @@ thread, by the number of faces in a batch. {gpu}
   difference.
 - Workers that are forked instead of started: their libraries are imported once ([decisions.md](decisions.md)).
 - Detectors that take up to 8 frames of a file at once: 3 %.
-- One heap a process instead of one a thread: 2 %, and less memory.
+- One heap a process instead of one a thread needs less memory, and takes as long.
 - Crops of files that the classifier cuts itself, instead of sending them through Redis.
 - As many classifiers as detectors: with `--classifiers 1`, one cannot keep up with two detectors when there are 7 faces
   in a frame, and a core is idle for part of the time.

@@ -41,9 +41,10 @@ def main() -> None:
     """Measure, print, and end with what held."""
     OUT.mkdir(exist_ok=True)
     label_s = [_label_once(_photograph()) for _ in range(ROUNDS)]
-    demos = []
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("bench: there is no chromium on this machine; install it")
     with sync_playwright() as playwright:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=list(BROWSER_FLAGS))
         demos = [_demo_once(browser) for _ in range(ROUNDS)]
         browser.close()

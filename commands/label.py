@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from producer.sources.source import Source
     from producer.sources.source_spec import SourceSpec
 
-    Own: TypeAlias = tuple[ForkServer, StartingServer]
+    OwnProcesses: TypeAlias = tuple[ForkServer, StartingServer]
 
 # Of 1280x720 with 7 faces a frame, a sender delivers 270 frames/s, and workers label 50 on one core.
 MAX_WORKERS = 6
@@ -66,7 +66,7 @@ def start_label(
 ) -> int:
     """Start what labels while this process imports what it needs itself; then label, and return the exit status.
 
-    The errors that end it with one line are those of its imports, too, and known only then.
+    The classes of the errors that end it with one line come with these imports.
     """
     with contextlib.ExitStack() as stack:
         own = None
@@ -92,7 +92,7 @@ def label_all(
     json_path: str | None,
     out_path: Path | None,
     resume: bool,
-    own: Own | None,
+    own: OwnProcesses | None,
 ) -> int:
     """Label a source, print a summary and return the exit status. own: see label_source."""
     from producer.files.outputs import Outputs
@@ -119,7 +119,7 @@ def label_all(
     return 1 if outputs.errors else 0
 
 
-def label_source(settings: Settings, source: Source, outputs: Outputs, own: Own | None) -> tuple[float, bool]:
+def label_source(settings: Settings, source: Source, outputs: Outputs, own: OwnProcesses | None) -> tuple[float, bool]:
     """Label with the Redis that the settings name and its workers, or with others that end with this command.
 
     own: what starts these workers, and their Redis, which is starting; None if the settings name one.

@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from setproctitle import setproctitle
 
-# The subcommands that are started so; of the workers, which are several, with what they import.
+# The subcommands that are started so, and what the workers among them import.
 FORKED = ("camera", "view", "record", "detect", "classify")
 MODULES = {"detect": "workers.detect", "classify": "workers.classify"}
 IMPORT_AFTER_S = 0.02  # without a request for this long; the first ones are for processes that need other modules
