@@ -164,10 +164,23 @@ class Deployment:
             return False
 
     def remove(self) -> None:
-        """Remove everything that is left of it."""
+        """Remove everything that is left of it.
+
+        The engine may keep the place in a network of a container that it was starting again when it was removed.
+        """
         if left := self.containers(stopped=True):
             docker("rm", "-f", *left)
+        wait_until(self._has_left_networks, COMPOSE_S, "nothing is in its networks")
         self.compose("down", "-v", "-t", "5")
+
+    def _has_left_networks(self) -> bool:
+        """Take what is still in its networks out of them; return whether nothing was."""
+        networks = docker("network", "ls", "-q", "--filter", f"label=com.docker.compose.project={self.name}").split()
+        known = json.loads(docker("network", "inspect", *networks)) if networks else []
+        left = [(network["Id"], container["Name"]) for network in known for container in network["Containers"].values()]
+        for places in left:
+            subprocess.run(["docker", "network", "disconnect", "-f", *places], capture_output=True)
+        return not left
 
 
 @dataclass(frozen=True)
