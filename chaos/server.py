@@ -23,6 +23,8 @@ MAX_MEMORY = "256mb"
 FULL_MEMORY = "1mb"  # less than an empty server uses
 START_TIMEOUT_S = 15.0
 FAKETIME = "libfaketime.so.1"
+# What it leaves of a process that is killed; the process' ID follows.
+FAKETIME_SHARED = ("/dev/shm/faketime_shm_", "/dev/shm/sem.faketime_sem_")  # noqa: S108 -- only to remove them
 FAKETIME_FOLDERS = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib/faketime")
 
 
@@ -112,6 +114,8 @@ class Server(contextlib.AbstractContextManager["Server"]):
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            for name in FAKETIME_SHARED:
+                Path(name + str(self._process.pid)).unlink(missing_ok=True)
         self.client.connection_pool.disconnect()
 
     def empty(self) -> None:

@@ -28,7 +28,7 @@ from chaos.node import Node, free_node_ports
 from chaos.observer import LOST, Observer
 from chaos.proxy import HOST, Proxies, Proxy, free_port
 from chaos.report import FaultReport, RunReport, run_text, summary_text
-from chaos.server import Server, faketime
+from chaos.server import FAKETIME_SHARED, Server, faketime
 from pipeline.bus.connection import connect
 from pipeline.bus.messages import FrameResult, encode
 
@@ -301,11 +301,15 @@ def test_the_server_loses_its_memory_and_its_clock_is_set(own_server: Server) ->
 
     own_server.step_clock(-3600)
     wait_until(lambda: int(own_server.client.time()[0]) < before - 3500, 5, "the clock is set back")
+    shared = [Path(name + str(own_server.client.info("server")["process_id"])) for name in FAKETIME_SHARED]
+    existed = [path.exists() for path in shared]
     own_server.kill()
+    exist = [path.exists() for path in shared]
     own_server.start()
 
     assert own_server.client.get("name") is None
     assert int(own_server.client.time()[0]) < before - 3500, "a new server has the same clock"
+    assert (existed, exist) == ([True, True], [False, False]), "its shared memory is removed"
 
 
 def test_a_dead_primary_returns_as_a_replica_also_while_clients_are_refused(

@@ -503,6 +503,20 @@ def labelled(server: Server) -> int:
         return 0
 
 
+def test_an_embedded_server_that_cannot_be_started_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("pipeline.runtime.embedded_server.spawn", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(BlockingIOError), embedded_server():
+        pass
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_embedded_server_gives_the_memory_of_pixels_back() -> None:
     """Notes that stay between them would pin the heap of an allocator that keeps pixels there."""
     with embedded_server() as server:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.bus import messages
 from pipeline.bus.messages import Frame, KnownFace, KnownFaces, Relabel
-from workers.detect import QUIET_S, RUN_FRAMES, FileRuns
+from workers.detect import QUIET_S, RUN_FRAMES, RUN_S, FileRuns
 from workers.known_faces import unpack_known
 
 FACE = KnownFace(box=(1, 2, 30, 40), seq=3, number=0, labelled_at_s=0.1, thumbnail=bytes(64))
@@ -72,6 +72,19 @@ def test_frames_of_files_come_in_runs_that_double_while_they_are_quick() -> None
     assert quick == [1, 2, 4, RUN_FRAMES, RUN_FRAMES]
     assert slow == [RUN_FRAMES, 3, 1, 2]
     assert runs.length() == 2
+
+
+def test_a_run_is_late_once_it_takes_longer_than_runs_should() -> None:
+    clock = Clock()
+    runs = FileRuns(clock)
+
+    late = [runs.is_late()]
+    runs.begin([entry()] * 4)
+    for seconds in (0.9 * RUN_S, 0.2 * RUN_S):
+        clock.now_s += seconds
+        late.append(runs.is_late())
+
+    assert late == [False, False, True]
 
 
 def test_a_worker_that_gets_live_frames_takes_no_runs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -83,6 +84,24 @@ def test_the_status_of_a_forked_process_is_that_of_its_subcommand_or_of_its_sign
 
     assert [process.wait(30) for process in (done, misused, failed, killed)] == [0, 2, 1, -signal.SIGKILL]
     killed.send_signal(signal.SIGKILL)  # it has ended: nothing happens
+
+
+def test_an_error_of_the_system_that_ends_a_forked_process_is_told_as_it_is(tmp_path: Path, parent: Connection) -> None:
+    program = (
+        "import sys; from pipeline.runtime import fork_server\n"
+        "def fail(*_, **__): raise PermissionError(13, 'Permission denied', '/etc/tokens')\n"
+        "fork_server.runpy.run_module = fail; fork_server.serve_forks(int(sys.argv[1]))"
+    )
+    with (
+        (tmp_path / "errors").open("wb") as errors,
+        ForkServer(
+            lambda fd: subprocess.Popen([sys.executable, "-c", program, str(fd)], pass_fds=[fd], stderr=errors)
+        ) as forks,
+    ):
+        status = forks.start(["view"], parent.fileno(), os.environ).wait(30)
+
+    assert status == 1
+    assert (tmp_path / "errors").read_text().endswith("PermissionError: [Errno 13] Permission denied: '/etc/tokens'\n")
 
 
 def test_a_forked_worker_ends_when_the_other_end_of_its_pipe_closes(server: Server, forks: ForkServer) -> None:

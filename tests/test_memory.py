@@ -16,8 +16,7 @@ def megabytes():
     return int(status["RssAnon"].split()[0]) / 1000
 
 def use():
-    for _ in range(3):
-        [np.ones(3_000_000, np.uint8) for _ in range(20)]
+    np.ones(50_000_000, np.uint8)
 
 keep_memory()
 before = megabytes()

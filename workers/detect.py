@@ -87,6 +87,8 @@ def main(settings: Settings) -> int:
                     if not entry.record.keeps_pixels or time.monotonic() - renewed_at > RENEW_INTERVAL_S:
                         reader.renew(entries[number:])
                         renewed_at = time.monotonic()
+                    if not context.should_run() and runs.is_late():
+                        break  # another worker takes the rest when their lease has run out
         with context.reconnecting():
             reader.leave_group()
     return 0
@@ -210,6 +212,10 @@ class FileRuns:
             self._live_at = self._monotonic()
         elif entries:
             self._begun_at, self._taken = self._monotonic(), len(entries)
+
+    def is_late(self) -> bool:
+        """Return whether the present run has taken longer than a run should."""
+        return self._begun_at is not None and self._monotonic() - self._begun_at > RUN_S
 
     def _next_length(self, took_s: float) -> int:
         """Return the length of the next run, at most twice that of the last one, which took this long."""

@@ -55,8 +55,9 @@ class Reader(Generic[Record]):
 
     Args:
         consumer: this process' ID.
-        pipelined: settlements are sent with the next call of read, read_new or renew, in one round trip; the first one
-            at once. Each is taken for settled until then; an error of Redis is raised by that call.
+        pipelined: settlements are sent with the next call of read, read_new or renew, in one round trip; at once while
+            this process has had no answer of that script. Each is taken for settled until then; an error of Redis is
+            raised by that call.
     """
 
     def __init__(

@@ -67,26 +67,22 @@ def embedded_server() -> Iterator[StartingServer]:
 
     The block begins while the server starts: workers load their models in the meantime, and wait for it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="maskwatch-"))
-    if len(str(folder)) > MAX_FOLDER_LENGTH:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
-    url = f"unix://{folder}/redis.sock"
-    read_end, write_end = os.pipe()
-    environment = {"MASKWATCH_LOG_JSON": str(is_json()).lower(), "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
-    keeper = spawn(["serve-embedded", str(folder)], read_end, environment)
-    os.close(read_end)
-    try:
-        yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper), folder=folder)
-    finally:
-        os.close(write_end)
+    with _folder_of_a_socket() as folder:
+        url = f"unix://{folder}/redis.sock"
+        read_end, write_end = os.pipe()
+        environment = {"MASKWATCH_LOG_JSON": str(is_json()).lower(), "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
+        keeper = spawn(["serve-embedded", str(folder)], read_end, environment)
+        os.close(read_end)
         try:
-            keeper.wait(timeout=CLIENTS_TIMEOUT_S + 1)
-        except subprocess.TimeoutExpired:
-            kill_session(keeper.pid)
-            keeper.wait()
-        _kill_orphan(folder / PID_NAME)
-        shutil.rmtree(folder, ignore_errors=True)
+            yield StartingServer(url=url, wait=lambda: _wait_for_server(url, keeper), folder=folder)
+        finally:
+            os.close(write_end)
+            try:
+                keeper.wait(timeout=CLIENTS_TIMEOUT_S + 1)
+            except subprocess.TimeoutExpired:
+                kill_session(keeper.pid)
+                keeper.wait()
+            _kill_orphan(folder / PID_NAME)
 
 
 def keep_server(folder: Path, parent_fd: int) -> int:
@@ -113,6 +109,19 @@ def keep_server(folder: Path, parent_fd: int) -> int:
         server.terminate()
     shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+@contextlib.contextmanager
+def _folder_of_a_socket() -> Iterator[Path]:
+    """Make a folder whose path is short enough for a socket in it; remove it after the block."""
+    folder = Path(tempfile.mkdtemp(prefix="maskwatch-"))
+    if len(str(folder)) > MAX_FOLDER_LENGTH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="maskwatch-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill_orphan(pid_file: Path) -> None:

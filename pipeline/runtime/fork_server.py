@@ -32,7 +32,7 @@ from setproctitle import setproctitle
 # The subcommands that are started so, and what the workers among them import.
 FORKED = ("camera", "view", "record", "detect", "classify")
 MODULES = {"detect": "workers.detect", "classify": "workers.classify"}
-IMPORT_AFTER_S = 0.02  # without a request for this long; the first ones are for processes that need other modules
+IMPORT_AFTER_S = 0.02  # without a request; those of `up` begin with processes that need other modules
 START_TIMEOUT_S = 20.0  # for an answer of the fork server; it imports for about a second
 PR_SET_CHILD_SUBREAPER = 36  # of prctl
 PID_BYTES = 8
@@ -179,6 +179,7 @@ def serve_forks(parent_fd: int) -> None:
     MODULES are imported when nothing is asked for, and before a worker is forked.
     It returns in the fork server only: in a new process SystemExit goes through it, or the error that ends the process.
     """
+    server = os.getpid()
     with socket.socket(fileno=parent_fd) as connection:
         if not select.select([connection], [], [], IMPORT_AFTER_S)[0]:
             _import_modules()
@@ -195,6 +196,8 @@ def serve_forks(parent_fd: int) -> None:
             try:
                 answer = _fork_twice(connection, request, parent)
             except OSError as error:
+                if os.getpid() != server:
+                    raise
                 answer = str(error).encode()
             os.close(parent)
             connection.send(answer)

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 
 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes, and M_ARENA_MAX: if each thread had a heap, each
-# would keep what it has freed, and only that of the main thread could be given back.
+# would keep what it has freed, and what lies below a block in use could not be given back.
 MALLOPT = {-3: 64 << 20, -1: 256 << 20, -8: 1}
 
 
