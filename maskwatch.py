@@ -6,6 +6,8 @@ stderr, with what to do.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 INTERRUPTED = 130  # the status by which shells report a program that Ctrl-C ended
@@ -21,7 +23,7 @@ try:  # Ctrl-C ends with one line while these modules load, too
     from commands.check import check
     from commands.dead import dead
     from commands.discover import discover
-    from commands.errors import command_line
+    from commands.errors import EndAtOnce, command_line
     from commands.events import deliveries, events, rules
     from commands.forget import forget
     from commands.label import label
@@ -46,8 +48,19 @@ COMMANDS: tuple[click.Command, ...] = (
 )
 
 
+def run() -> NoReturn:
+    """Run the command line as a program."""
+    try:
+        main()
+    except EndAtOnce as end:
+        with contextlib.suppress(OSError):  # the terminal or pipe is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+
+
 def main() -> NoReturn:
-    """Run the command line."""
+    """Run the command line, and raise SystemExit in the end."""
     hide_own_arguments()
     hide_passwords_of_uncaught_errors()
     command_line(cli)
@@ -85,4 +98,4 @@ def cli() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -2,7 +2,7 @@
 
     python -m bench [SECTION...]
 
-All sections take 50 minutes, in which the machine should do nothing else. With some of SECTIONS only these are measured
+All sections take an hour, in which the machine should do nothing else. With some of SECTIONS only these are measured
 again; the page keeps what bench/out/bench.json has of the others.
 """
 
@@ -29,7 +29,7 @@ SECTIONS: dict[str, Callable[[], Any]] = {
     "files": lambda: complete_mode.measure_complete_mode(CORES),
     "files_few_faces": lambda: complete_mode.measure_complete_mode(CORES, complete_mode.FACES),
     "live": lambda: [live.measure_live(count, 1 if count == 1 else CORES) for count in CAMERAS],
-    "load": lambda: [load.measure_load(offered, CORES) for offered in load.OFFERED],
+    "load": lambda: load.measure_loads(CORES),
     "classifiers": lambda: [classifiers.measure_classifiers(count) for count in classifiers.COUNTS],
     "batches": lambda: batches.measure_batches(CORES),
     "costs": costs.measure_costs,

@@ -67,7 +67,7 @@ memory; Redis passes records, and the crops of faces that are classified.
 `python -m bench load`. Eight cameras that repeat decoded frames of the same video, with as many workers of each kind as
 cores. Labelled are frames within their deadline of a second; what is offered beyond that ends as `stale`. Their pixels
 are shared before, since cameras beyond what a machine can label are on other machines; publishing a record takes
-processor time all the same.
+processor time all the same. Medians of five rounds, each with all loads in turn.
 
 {load}
 

@@ -22,13 +22,15 @@ from pipeline.runtime.children import Children
 from pipeline.runtime.embedded_server import embedded_server
 
 CAMERAS = 8
+ROUNDS = 5  # in each of which all loads are measured in turn, since a machine's speed changes within a minute
+ROUND_S = 6.0  # of each load in a round
 OFFERED = (20.0, 40.0, 80.0, 120.0, 160.0, 240.0, 400.0)  # frames/s of all cameras
 PICTURES = 100
 WARM_UP_S, MEASURED_S = 6.0, 15.0
 
 
 class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured at one load. offered, labelled: frames/s. p50_ms, p95_ms: from capture to labelled."""
+    """What was measured at a load. offered, labelled: frames/s. p50_ms, p95_ms: from capture to labelled."""
 
     offered: float
     labelled: float
@@ -36,7 +38,16 @@ class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
 
 
-def measure_load(offered: float, workers: int, *classify_flags: str) -> LoadRun:
+def measure_loads(workers: int) -> list[LoadRun]:
+    """Measure all loads that are OFFERED, with so many workers of each kind; the medians of some rounds."""
+    rounds = [[measure_load(offered, workers, seconds=ROUND_S) for offered in OFFERED] for _ in range(ROUNDS)]
+    return [
+        LoadRun(**{name: statistics.median(getattr(run, name) for run in runs) for name in LoadRun.__struct_fields__})
+        for runs in zip(*rounds, strict=True)
+    ]
+
+
+def measure_load(offered: float, workers: int, *classify_flags: str, seconds: float = MEASURED_S) -> LoadRun:
     """Run CAMERAS cameras that offer so many frames/s together, and so many workers of each kind."""
     rates = {f"load-{number}": offered / CAMERAS for number in range(CAMERAS)}
     names, images = list(rates), (str(bench_clip(CLIP_SECONDS)), PICTURES)
@@ -50,14 +61,14 @@ def measure_load(offered: float, workers: int, *classify_flags: str) -> LoadRun:
             wait_for_labels(client, names)
             time.sleep(WARM_UP_S)
             before, start = read_ledgers(Bus(client), names), Clock(client).now()
-            time.sleep(MEASURED_S)
+            time.sleep(seconds)
             after = read_ledgers(Bus(client), names)
             ages_ms = [at_ms - 1000 * result.captured_at for at_ms, result in labelled_since(client, start)]
     produced = sum(after[name].produced - before[name].produced for name in names)
     quantiles = statistics.quantiles(ages_ms, n=20)
     return LoadRun(
-        offered=produced / MEASURED_S,
-        labelled=len(ages_ms) / MEASURED_S,
+        offered=produced / seconds,
+        labelled=len(ages_ms) / seconds,
         p50_ms=quantiles[9],
         p95_ms=quantiles[18],
     )

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 UNEXPECTED = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 
 
+class EndAtOnce(SystemExit):
+    """End this process, which has nothing left to do, without taking its interpreter apart: that takes 0.1 s."""
+
+
 def command_line(cli: click.Group) -> NoReturn:
     """Run the command line. With --log-json, click's own usage errors become JSON lines, too."""
     as_json = wants_json_logs(sys.argv[1:], os.environ)

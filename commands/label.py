@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,7 +12,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from commands.errors import fail
+from commands.errors import EndAtOnce, fail
 from commands.shared import (
     COMMON,
     PIPELINE,
@@ -58,7 +59,7 @@ def label(
     if resume and json_path in (None, "-"):
         fail("--resume needs --json FILE", 2)
     spec = replace(parsed_source(source), recursive=recursive)
-    run_process(lambda: start_label(settings, spec, json_path, out_path, resume))
+    run_process(lambda: start_label(settings, spec, json_path, out_path, resume), end=EndAtOnce)
 
 
 def start_label(
@@ -70,6 +71,7 @@ def start_label(
     """
     with contextlib.ExitStack() as stack:
         own = None
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads in each process, for nothing
         if not settings.redis_url:
             own = stack.enter_context(fork_server()), stack.enter_context(embedded_server())
 

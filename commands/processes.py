@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.errors import fail
+from commands.errors import EndAtOnce, fail
 from commands.password import check_access
 from commands.shared import (
     CAMERA,
@@ -95,7 +95,7 @@ def view(**values: Any) -> None:
     settings = process_settings(values)
     check_access(settings)
     check_database(settings)
-    run_process(lambda: process.main(settings, job_listing(settings)), PortInUse)
+    run_process(lambda: process.main(settings, job_listing(settings)), PortInUse, end=EndAtOnce)
 
 
 def job_listing(settings: Settings) -> JobListing | None:

@@ -174,7 +174,7 @@ def check_database(settings: Settings) -> None:
         fail(str(error), 2)
 
 
-def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoReturn:
+def run_process(start: Callable[[], int], *expected: type[Exception], end: type[SystemExit] = SystemExit) -> NoReturn:
     """Run a process to its end; the errors that it is expected to raise become one line and status 1."""
     errors: tuple[type[Exception], ...] = (
         Unreachable,
@@ -185,7 +185,7 @@ def run_process(start: Callable[[], int], *expected: type[Exception]) -> NoRetur
         *expected,
     )
     try:
-        sys.exit(start())
+        raise end(start())
     except ChildFailed:
         sys.exit(1)
     except errors as error:

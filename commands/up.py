@@ -7,7 +7,6 @@ that the user names, in the folder of the user's data.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import click
 import msgspec
 
 from commands import shared
-from commands.errors import fail
+from commands.errors import EndAtOnce, fail
 from commands.password import check_access
 from commands.shared import CAMERA, PIPELINE, RECORD, STARTERS, VIEW
 from pipeline.bus.connection import hide_password
@@ -84,7 +83,7 @@ def fork_children(parent_fd: int) -> None:
 def serve_embedded(folder: Path, parent_fd: int) -> None:
     """Run the embedded server of `demo`, `up` and `label`."""
     configure_logging(as_json=is_json())
-    sys.exit(keep_server(folder, parent_fd))
+    raise EndAtOnce(keep_server(folder, parent_fd))
 
 
 def parsed_cameras(cameras: Sequence[str]) -> dict[str, SourceSpec]:
