@@ -29,7 +29,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 COLOUR = "#56b4e9"
 PAGE = """# Performance
 
-Written by `make bench`, which takes 50 minutes; do not edit. `python -m bench SECTION` measures one part again. The
+Written by `make bench`, which takes an hour; do not edit. `python -m bench SECTION` measures one part again. The
 machine: {machine}.
 
 ## Files
