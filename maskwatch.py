@@ -6,7 +6,6 @@ stderr, with what to do.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -53,9 +52,11 @@ def run() -> NoReturn:
     try:
         main()
     except EndAtOnce as end:
-        with contextlib.suppress(OSError):  # the terminal or pipe is gone
+        try:
             sys.stdout.flush()
             sys.stderr.flush()
+        except OSError:  # what it has said is lost: the terminal or pipe is gone
+            os._exit(1)
         os._exit(end.code if isinstance(end.code, int) else 0)
 
 

@@ -175,7 +175,10 @@ def check_database(settings: Settings) -> None:
 
 
 def run_process(start: Callable[[], int], *expected: type[Exception], end: type[SystemExit] = SystemExit) -> NoReturn:
-    """Run a process to its end; the errors that it is expected to raise become one line and status 1."""
+    """Run a process to its end; the errors that it is expected to raise become one line and status 1.
+
+    end: what is raised with its status.
+    """
     errors: tuple[type[Exception], ...] = (
         Unreachable,
         UnusableRedis,
