@@ -1,9 +1,10 @@
 """Measure what the queue costs with few and with many cameras: `python -m bench.fleet`. Writes bench/out/fleet.json.
 
-Pretend cameras and workers (bench/pretend.py) move the same number of frames per second, by 3, 10, 100 and 300 cameras,
-in turn and several rounds of it, since a machine's speed changes within a minute. Printed for each, as medians: CPU of
-Redis, of the pretend processes, of a real viewer without browsers, and of a process that follows and tracks all results
-as a recorder does, each per frame; and how long a status takes. Exit status 1 if a promise is broken.
+The Redis is that of a deployment, on which fleets run. Pretend cameras and workers (bench/pretend.py) move the same
+number of frames per second, by 3, 10, 100 and 300 cameras, in turn and several rounds of it, since a machine's speed
+changes within a minute. Printed for each, as medians: CPU of Redis, of the pretend processes, of a real viewer without
+browsers, and of a process that follows and tracks all results as a recorder does, each per frame; and how long a status
+takes. Exit status 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 import msgspec
 
 from bench.clip import OUT
+from bench.deployed_redis import deployed_redis
 from bench.pretend import cpu_s, run_cameras, run_classifiers, run_detectors, running
 from events.recorder import FOLLOW_INTERVAL_S
 from pipeline.bus.connection import Redis, connect
@@ -40,22 +43,26 @@ MAX_STATUS_MS = 30.0
 MAX_OVERHEAD_MS = 1.5  # of CPU a frame: Redis, and all calls of camera, detector and classifier
 
 
-def measure_fleet(cameras: int, frames_per_s: float, seconds: float, jpeg_bytes: int) -> dict[str, float]:
-    """Run a fleet; return costs in milliseconds of CPU per frame, and how long a status takes."""
+def measure_fleet(
+    cameras: int, frames_per_s: float, seconds: float, jpeg_bytes: int, *, embedded: bool
+) -> dict[str, float]:
+    """Run a fleet; return costs in milliseconds of CPU per frame, and how long a status takes.
+
+    embedded: on the embedded server instead of the Redis of a deployment.
+    """
     rates = {f"camera-{number}": frames_per_s / cameras for number in range(cameras)}
-    with embedded_server() as server:
-        server.wait()
+    with _embedded_url() if embedded else deployed_redis() as url:
         viewer = subprocess.Popen(
-            [sys.executable, "-m", "maskwatch", "view", "--redis", server.url, "--port", "0"],
+            [sys.executable, "-m", "maskwatch", "view", "--redis", url, "--port", "0"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        recorder = _Recorder(server.url)
+        recorder = _Recorder(url)
         with (
-            connect(server.url) as client,
-            running(run_detectors, server.url, WORKERS, 0.0) as detectors,
-            running(run_classifiers, server.url, WORKERS, 0.0) as classifiers,
-            running(run_cameras, server.url, rates, jpeg_bytes=jpeg_bytes) as producers,
+            connect(url) as client,
+            running(run_detectors, url, WORKERS, 0.0) as detectors,
+            running(run_classifiers, url, WORKERS, 0.0) as classifiers,
+            running(run_cameras, url, rates, jpeg_bytes=jpeg_bytes) as producers,
         ):
             bus = Bus(client)
             _wait_for_labels(bus, list(rates))
@@ -93,12 +100,13 @@ def measure_fleet(cameras: int, frames_per_s: float, seconds: float, jpeg_bytes:
 @click.option("--seconds", default=9.0, show_default=True, help="Of each fleet in each round.")
 @click.option("--frames-per-s", default=300.0, show_default=True, help="Of all cameras together.")
 @click.option("--jpeg-kb", default=1.0, show_default=True, help="Size of a frame's pixels.")
-def main(seconds: float, frames_per_s: float, jpeg_kb: float) -> None:
+@click.option("--embedded", is_flag=True, help="Measure on the server that demo and label bring.")
+def main(seconds: float, frames_per_s: float, jpeg_kb: float, embedded: bool) -> None:
     """Measure all fleets, and print a table."""
     names = ("redis_ms", "cameras_ms", "detectors_ms", "classifiers_ms", "viewer_ms", "recorder_ms", "status_ms")
     print("CPU a frame in ms" + "".join(f"{name.removesuffix('_ms'):>13}" for name in names[:-1]) + "  one status, ms")
     rounds = [
-        [measure_fleet(cameras, frames_per_s, seconds, int(1000 * jpeg_kb)) for cameras in FLEETS]
+        [measure_fleet(cameras, frames_per_s, seconds, int(1000 * jpeg_kb), embedded=embedded) for cameras in FLEETS]
         for _ in range(ROUNDS)
     ]
     rows = [_medians(measured) for measured in zip(*rounds, strict=True)]
@@ -119,6 +127,13 @@ def main(seconds: float, frames_per_s: float, jpeg_kb: float) -> None:
 
 def _medians(measured: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in measured) for name in measured[0]}
+
+
+@contextmanager
+def _embedded_url() -> Iterator[str]:
+    with embedded_server() as server:
+        server.wait()
+        yield server.url
 
 
 class _Recorder:

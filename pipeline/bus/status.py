@@ -144,8 +144,12 @@ def read_cameras(bus: Bus) -> list[Camera]:
 
 
 def read_ledgers(bus: Bus, cameras: Sequence[str]) -> dict[str, Ledger]:
-    """Return the ledgers of cameras, each read atomically."""
-    return {name: read_counts(bus.shard_of(name), [name])[name].ledger for name in cameras}
+    """Return the ledgers of cameras, those of a shard read atomically."""
+    found: dict[str, Ledger] = {}
+    for shard in bus.shards:
+        counts = read_counts(shard, [name for name in cameras if bus.shard_of(name) is shard])
+        found |= {name: one.ledger for name, one in counts.items()}
+    return found
 
 
 def read_counts(shard: Shard, cameras: Sequence[str]) -> dict[str, CameraCounts]:
