@@ -1,8 +1,10 @@
-"""Read model files, checked against their SHA-256, and write their JSON."""
+"""Read model files, checked against their SHA-256, and write files and JSON."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,3 +65,22 @@ def indented_json(record: msgspec.Struct) -> bytes:
 def sha256_of(content: bytes) -> str:
     """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it: readers see the old content or the new one, never a part.
+
+    Raises:
+        OSError: it cannot be written; the old file is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

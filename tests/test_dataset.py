@@ -53,6 +53,8 @@ def ready(
     validation: Path | None = None,
     copies: bool = False,
     leave_out: frozenset[str] = frozenset(),
+    trained_on: frozenset[str] = frozenset(),
+    seed: int = 0,
 ) -> tuple[PreparedData, list[str]]:
     """Prepare at toy size; return what was prepared and the lines that were said."""
     said: list[str] = []
@@ -64,6 +66,8 @@ def ready(
         margin=0.05,
         leave_out_copies=copies,
         leave_out=leave_out,
+        trained_on=trained_on,
+        seed=seed,
         warn=said.append,
     )
     return found, said
@@ -162,6 +166,57 @@ def test_listed_pictures_and_their_copies_are_left_out_but_tested_ones_are_teste
 
     assert files_of(found, "out") == {"07.png", "mirrored.png"}
     assert "13.png" in files_of(found, "test")
+
+
+def trained_on(found: PreparedData) -> frozenset[str]:
+    return frozenset(row.sha256 for row in found.manifest if row.split == "training")
+
+
+def test_what_the_weights_to_start_from_were_trained_on_is_never_reported_on(tmp_path: Path) -> None:
+    toy = write_classes(tmp_path / "toy", 40)
+    before, _ = ready(toy)
+    write_classes(toy, 10, seed=7)  # the data set has grown
+
+    again, _ = ready(toy, trained_on=trained_on(before))
+    drawn_anew, _ = ready(toy, trained_on=trained_on(before), seed=5)
+
+    for found in (again, drawn_anew):
+        kept = {row.sha256 for row in found.manifest if row.split in ("validation", "calibration")}
+        assert not kept & trained_on(before)
+        assert len(kept) >= 20
+    assert files_of(before, "validation") <= files_of(again, "validation") | files_of(again, "calibration")
+
+
+def test_pictures_that_the_weights_have_learned_cannot_be_tested_with(tmp_path: Path) -> None:
+    toy, more = write_classes(tmp_path / "toy", 20), write_classes(tmp_path / "more", 10, seed=1)
+    before, _ = ready(toy)
+    (tmp_path / "kept").mkdir()
+    shutil.copytree(toy, tmp_path / "kept" / "toy")
+
+    with pytest.raises(DatasetUnusable, match=f"were trained on {len(trained_on(before))} of the faces kept"):
+        ready(more, tests=(tmp_path / "kept" / "toy",), trained_on=trained_on(before), copies=True)
+
+
+def test_one_photograph_may_have_its_boxes_in_another_order_elsewhere(tmp_path: Path) -> None:
+    street, moved, wrong = (tmp_path / name for name in ("street", "moved", "wrong"))
+    for number in range(10):
+        for folder in (street, moved, wrong):
+            write_picture(folder / "images" / f"{number}.png", number, size=120)
+        write_annotation(street, "with_mask", "without_mask", picture=f"{number}.png")
+        write_annotation(wrong, "without_mask", "with_mask", picture=f"{number}.png")
+        xml = (write_annotation(moved, "x", "y", picture=f"{number}.png") / "annotations" / f"{number}.xml").read_text()
+        first, second = xml[xml.index("<object>") : xml.index("</annotation>")].split("</object>")[:2]
+        swapped = second.replace(">y<", ">without_mask<") + "</object>" + first.replace(">x<", ">with_mask<")
+        (moved / "annotations" / f"{number}.xml").write_text(
+            f"<annotation><filename>{number}.png</filename>{swapped}</object></annotation>"
+        )
+
+    agreeing, said = ready(street, moved)
+    with pytest.raises(DatasetUnusable, match="training needs faces"):  # every picture contradicts its copy
+        ready(street, wrong)
+
+    assert said == []
+    assert not files_of(agreeing, "out")
 
 
 def test_a_list_of_hashes_has_comments_and_names_what_is_none(tmp_path: Path) -> None:

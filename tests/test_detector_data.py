@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from models.detector.card import OutlineGeometry
 from models.files import sha256_of
 from pipeline.vision.arrays import Floats, Image
+from trainer.data.annotations import AnnotatedFace, WornAs
 from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.sources import read_source
 from trainer.detection import canvases
@@ -22,7 +23,7 @@ from trainer.detection.camera_effects import add_camera_effects
 from trainer.detection.canvases import MIN_FACE_PX, Canvas, draw_canvas
 from trainer.detection.cells import CANDIDATES
 from trainer.detection.geometry import MIN_PAIRS, measure_geometry, pair_boxes
-from trainer.detection.pictures import DetectionData, TrainingPicture, prepare_pictures
+from trainer.detection.pictures import DetectionData, TrainingPicture, measured_picture, prepare_pictures
 from trainer.detection.unannotated import label_picture
 
 SIZE = 320
@@ -238,6 +239,37 @@ def test_faces_whose_mask_is_worn_incorrectly_are_learned_and_neither_hit_nor_mi
 
     assert "incorrect" in worn
     assert prepared.counts["boxes: annotated"] + measured == len(worn)
+
+
+def test_only_what_is_inside_a_picture_is_to_be_found(pictures: Path, tmp_path: Path) -> None:
+    path = sorted((street(pictures, tmp_path / "one", 1) / "images").iterdir())[0]
+    width = cv2.imread(str(path)).shape[1]
+    boxes = [(-20, -10, 30, 40), (5000, 10, 5040, 60), (width - 1.0, 10, width + 40, 60), (10, 10, 50, 60)]
+
+    worn: tuple[WornAs, ...] = ("mask", "mask", "no_mask", "no_mask")
+    faces = [AnnotatedFace(box=box, worn=how) for box, how in zip(boxes, worn, strict=True)]
+    found = measured_picture("one", path, faces)
+
+    assert found.boxes.tolist() == [[0, 0, 30, 40], [10, 10, 50, 60]]
+    assert found.is_bare.tolist() == [False, True]
+
+
+def test_data_sets_that_overlap_count_each_picture_once(pictures: Path, tmp_path: Path) -> None:
+    north, south = (street(pictures, tmp_path / "street" / name, 60) for name in ("north", "south"))
+    images = sorted((north / "images").iterdir())
+    for folder, others in ((north, images[30:]), (south, images[:30])):
+        for image in others:
+            (folder / "images" / image.name).unlink()
+            (folder / "annotations" / f"{image.stem}.xml").unlink()
+    whole = read_source(str(tmp_path / "street"))
+
+    twice = prepare_pictures([whole, read_source(str(north))], warn=lambda _: None)
+    tested = prepare_pictures([whole], tests=[read_source(str(north))], leave_out_copies=True, warn=lambda _: None)
+
+    for measured in (twice.validation, tested.validation, tested.tests):
+        assert len({picture.path for picture in measured}) == len(measured)
+    assert len(twice.training) == len({(picture.source, picture.content) for picture in twice.training})
+    assert {picture.source for picture in tested.tests} == {"north"}
 
 
 def test_pictures_to_leave_out_are_neither_trained_on_nor_measured(

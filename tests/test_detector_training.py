@@ -197,8 +197,9 @@ def test_the_card_tells_by_digests_which_sets_were_measured(run: Run) -> None:
 
 
 def test_the_digest_of_a_set_follows_from_its_pictures_and_annotations(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / name).write_bytes(name.encode())
+    for number, name in enumerate("ab"):
+        _, content = cv2.imencode(".png", np.full((60, 60, 3), number, np.uint8))
+        (tmp_path / name).write_bytes(content.tobytes())
     box = (1.0, 2.0, 30.0, 40.0)
 
     def digest(*named: str, box: tuple[float, float, float, float] = box, worn: WornAs = "mask") -> str:

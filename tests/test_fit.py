@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from trainer.data.faces import FacePatches
 from trainer.data.prepare import EvaluationFaces, PreparedData
+from trainer.detection.fit import DetectorEpoch
 from trainer.fitting import progress
 from trainer.fitting.average import EVERY_STEPS, MovingAverage
 from trainer.fitting.checkpoint import CHECKPOINT_NAME, Checkpoint, RunOrigin
@@ -192,6 +193,18 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     why = rf"seed 7, now 8; about {RECIPE.about}, now another network; epochs 3, now 5; other pictures"
     with pytest.raises(ValueError, match=rf"begun differently \({why}\)"):
         Checkpoint(tmp_path, Epoch).epochs_of(other)
+
+
+def test_the_checkpoint_of_another_kind_of_run_is_not_called_damaged(tmp_path: Path) -> None:
+    epoch = DetectorEpoch(epoch=1, loss=0.5, average_precision=0.8)
+    Checkpoint(tmp_path, DetectorEpoch).save([keras.Variable(np.zeros(3))], ORIGIN, (epoch,))
+    other = msgspec.structs.replace(ORIGIN, arch="yunet")
+
+    with pytest.raises(ValueError, match=r"begun differently \(arch"):
+        Checkpoint(tmp_path, Epoch).epochs_of(other)
+    with pytest.raises(ValueError, match=r"checkpoint\.npz is damaged"):  # figures that no run of this kind has
+        Checkpoint(tmp_path, Epoch).epochs_of(ORIGIN)
+    assert Checkpoint(tmp_path, DetectorEpoch).epochs_of(ORIGIN) == (epoch,)
 
 
 @pytest.mark.parametrize("kept", [0, 20, 600, -1])

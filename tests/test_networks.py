@@ -155,6 +155,19 @@ def test_a_network_of_another_architecture_is_rejected_as_a_start(tmp_path: Path
         build_network("lite", 32, weights=str(path))
 
 
+@pytest.mark.parametrize("harm", ["cut", "hole"])
+def test_a_damaged_network_as_a_start_is_one_line(harm: str, tmp_path: Path) -> None:
+    path = tmp_path / "classifier.keras"
+    build_network("lite", 32, weights="none").save(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(content[:middle] if harm == "cut" else content)
+
+    with pytest.raises(ValueError, match=r"classifier\.keras cannot be loaded .* give the \.keras file of a lite"):
+        build_network("lite", 32, weights=str(path))
+
+
 def test_weights_that_cannot_be_loaded_say_what_to_give(tmp_path: Path) -> None:
     damaged = tmp_path / "resnet50.h5"
     damaged.write_bytes(b"nothing")

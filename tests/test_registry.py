@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -406,6 +407,39 @@ def test_a_run_folder_is_registered_from_the_command_line(tmp_path: Path) -> Non
 
     assert result.output.startswith(f"{card.version} is registered")
     assert registry_at(str(tmp_path / "registry")).card(card.version) == card
+
+
+def test_a_folder_of_a_model_in_use_does_not_become_a_registry(tmp_path: Path) -> None:
+    served = write_version(tmp_path / "served", "a")
+    write_version(tmp_path / "run", "b")
+
+    line = one_line(ask("register", tmp_path / "run", "--models", tmp_path / "served"))
+
+    assert "is a model's folder: name a registry with --models" in line
+    assert not (tmp_path / "served" / "versions").exists()
+    assert current_card(str(tmp_path / "served"), CLASSIFIER) == served
+
+
+def test_a_link_to_nothing_hides_no_version(registry: Registry[Card], tmp_path: Path) -> None:
+    first, second = versions_of(tmp_path)
+    for run in ("first", "second"):
+        register(registry.location, tmp_path / run)
+
+    (Path(registry.location) / "versions" / "old").symlink_to("/nowhere")
+
+    assert {first, second} <= set(registry.versions())
+
+
+def test_a_card_that_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_card(tmp_path, read_card(DEFAULT_FOLDER))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lost_or_damaged_pointer_is_written_anew_by_force(registry: Registry[Card], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,13 @@ def test_fixed_splits_stay_and_no_validation_is_drawn_unless_wanted() -> None:
 
     assert splits["x"] == "test"
     assert Counter(splits.values()) == {"test": 1, "calibration": 5, "training": 95}
+
+
+def test_what_weights_were_trained_on_counts_towards_the_share_that_is_kept() -> None:
+    before = assign_splits(groups(100), seed=0, with_validation=True)
+    known = [replace(one, fixed="training" if before[one.name] == "training" else None) for one in groups(100)]
+
+    assert assign_splits(known, seed=0, with_validation=True) == before
 
 
 def test_of_clips_the_groups_nearest_to_half_are_kept() -> None:

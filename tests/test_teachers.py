@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_faces import write_faces
 
-from models.classifier.card import DEFAULT_FOLDER, read_card, write_card
+from models.classifier.card import DEFAULT_FOLDER, INT8_NAME, read_card, write_card
 from models.classifier.mask_classifier import load_classifier
-from models.files import ModelUnusable
+from models.files import ModelUnusable, sha256_of
 from trainer.checks import plan_training
 from trainer.data.augment import augmented_crops
 from trainer.data.batches import Batches, sampling_chances
@@ -67,6 +67,15 @@ def test_several_teachers_answer_with_their_mean(tmp_path: Path) -> None:
     alone = Teachers([OF_OURS]).mask_probability(crops)
 
     np.testing.assert_allclose(Teachers([OF_OURS, str(twin)]).mask_probability(crops), alone, atol=1e-6)
+
+
+def test_a_teacher_whose_file_is_no_network_is_refused_before_the_data_are_prepared(tmp_path: Path) -> None:
+    folder = other_model(tmp_path / "broken", RECIPE.margin)
+    (folder / INT8_NAME).write_bytes(b"no network")
+    write_card(folder, msgspec.structs.replace(read_card(folder), files={INT8_NAME: sha256_of(b"no network")}))
+
+    with pytest.raises(ModelUnusable, match="holds no classifier that runs"):
+        Teachers([str(folder)])
 
 
 def test_a_plan_knows_its_teachers_and_leaves_smoothing_to_them(tmp_path: Path) -> None:

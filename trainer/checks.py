@@ -6,6 +6,7 @@ roles, a folder that already holds a model or cannot be written. No picture is d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ from trainer.data.annotations import DatasetUnusable
 from trainer.data.class_names import ClassNames
 from trainer.data.file_listing import is_utf8, printable
 from trainer.data.hash_list import read_hashes
+from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.data.sources import DatasetSource, is_clip, read_source
 from trainer.fitting.run_folder import FolderInUse, locked_folder
-from trainer.settings import IMAGENET, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
+from trainer.settings import IMAGENET, OWN_NETWORK, RANDOM, Recipe, TrainSettings, is_detector, recipe_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class TrainingPlan:
     """A checked training run: its settings, the recipe that follows from them, and what its data sets hold.
 
     validation: None keeps a fifth of each data set that is trained on. left_out: hashes of pictures to leave out.
+    trained_on: SHA-256 of the files that the weights to start from were trained on.
     """
 
     settings: TrainSettings
@@ -39,6 +44,7 @@ class TrainingPlan:
     validation: DatasetSource | None
     tests: tuple[DatasetSource, ...]
     left_out: frozenset[str]
+    trained_on: frozenset[str]
 
     @property
     def out(self) -> Path:
@@ -84,6 +90,7 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
         validation=read_source(settings.validation, names) if settings.validation else None,
         tests=tuple(read_source(dataset, names) for dataset in settings.tests),
         left_out=_left_out(settings.leave_out),
+        trained_on=_trained_on(recipe.weights),
     )
     if is_detector(settings.arch):
         check_has_boxes([*plan.training, *plan.tests, *((plan.validation,) if plan.validation else ())])
@@ -106,6 +113,10 @@ def check_is_new(settings: TrainSettings) -> None:
     if not settings.out:
         raise ValueError("--out is empty: name the folder to write")
     check_path_is_utf8("--out", settings.out)
+    try:
+        Path(settings.out).resolve()
+    except RuntimeError as error:
+        raise ValueError(f"--out {settings.out} is a link that leads to itself: choose another folder") from error
     if (Path(settings.out) / CARD_NAME).exists():
         raise ValueError(f"{settings.out} already holds a model: choose another folder with --out")
 
@@ -171,6 +182,24 @@ def _teachers(folders: Sequence[str], margin: float) -> tuple[str, ...]:
                 f"{margin:g}: give --margin {card.margin:g}, or another teacher"
             )
     return tuple(card.version for card in cards)
+
+
+def _trained_on(weights: str) -> frozenset[str]:
+    """Return the SHA-256 of the files that our own network was trained on, by the manifest beside it."""
+    if not weights.endswith(OWN_NETWORK):
+        return frozenset()
+    manifest = Path(weights).with_name(MANIFEST_NAME)
+    try:
+        rows = read_manifest(manifest)
+    except FileNotFoundError:
+        log.warning(
+            "there is no %s: what the network was trained on is not known, so that some of it may be reported on",
+            manifest,
+        )
+        return frozenset()
+    except OSError as error:
+        raise ValueError(f"{manifest} cannot be read ({error.strerror}): make it readable") from error
+    return frozenset(row.sha256 for row in rows if row.split == "training")
 
 
 def _left_out(path: str | None) -> frozenset[str]:

@@ -57,13 +57,13 @@ def train(plan: TrainingPlan, report: Callable[[Progress], None], *, job: str = 
 def _run(plan: TrainingPlan, checkpoint: Checkpoint[Epoch], report: Callable[[Progress], None], job: str) -> None:
     settings, recipe = plan.settings, plan.recipe
     make_repeatable(settings.seed, settings.threads)
-    # Before the data, because missing weights end the run; a checkpoint has weights of its own.
+    # Before the data, because missing weights or teachers end the run; a checkpoint has weights of its own.
+    teachers = Teachers(settings.teachers) if settings.teachers else None
     network = build_network(settings.arch, recipe.size_px, weights=RANDOM if checkpoint.record else recipe.weights)
     prepared = _prepared(plan)
     origin = RunOrigin(arch=settings.arch, recipe=recipe, seed=settings.seed, data=prepared.digest)
     if epochs := checkpoint.epochs_of(origin):
         log.info("%s: continuing after epoch %d of %d", settings.out, len(epochs), recipe.epochs)
-    teachers = Teachers(settings.teachers) if settings.teachers else None
     epochs = fit(network, prepared, origin, checkpoint, report, teachers=teachers)
     write_model_folder(network, prepared, plan, epochs, job)
     checkpoint.remove()
@@ -79,6 +79,7 @@ def _prepared(plan: TrainingPlan) -> PreparedData:
         seed=plan.settings.seed,
         leave_out_copies=plan.settings.leave_out_copies,
         leave_out=plan.left_out,
+        trained_on=plan.trained_on,
     )
     if len(prepared.validation) == 0:
         raise DatasetUnusable(TOO_FEW_TO_VALIDATE)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from models.card import CARD_NAME, FileName, Sha256, Share, Version, read_card_as
-from models.files import indented_json
+from models.files import indented_json, replace_file
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default"
 # The classifiers that the program includes, by the name that `--model` has for them.
@@ -59,5 +59,5 @@ def read_card(folder: Path) -> Card:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Write the card of a model folder."""
-    (folder / CARD_NAME).write_bytes(indented_json(card))
+    """Write the card of a model folder, whole or not at all: a folder with a card is finished."""
+    replace_file(folder / CARD_NAME, indented_json(card))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from models.card import CARD_NAME, FileName, Sha256, Version, read_card_as
-from models.files import indented_json
+from models.files import indented_json, replace_file
 from pipeline.vision.arrays import Floats
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "yunet"
@@ -81,5 +81,5 @@ def read_detector_card(folder: Path) -> DetectorCard:
 
 
 def write_detector_card(folder: Path, card: DetectorCard) -> None:
-    """Write the card of a detector's folder."""
-    (folder / CARD_NAME).write_bytes(indented_json(card))
+    """Write the card of a detector's folder, whole or not at all: a folder with a card is finished."""
+    replace_file(folder / CARD_NAME, indented_json(card))

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from models.card import CARD_NAME, RESTORE, CardHeader, parse_card_as
-from models.files import ModelUnusable, read_checked, verify_sha256
-from models.registry.store import Store, StoreFailed, replace_file
+from models.files import ModelUnusable, read_checked, replace_file, verify_sha256
+from models.registry.store import Store, StoreFailed
 
 
 def fetch_model(store: Store, folder: str) -> Path:

@@ -158,8 +158,10 @@ def register(location: str, run: Path) -> Card | DetectorCard:
 
     Raises:
         ModelUnusable: the run folder is incomplete or damaged; StoreFailed when the registry cannot be written.
-        RegistryError: another model is registered under this version.
+        RegistryError: another model is registered under this version, or the location is a model's own folder.
     """
+    if has_file(open_store(location), CARD_NAME):  # workers that use it would use the registry's built-in model instead
+        raise RegistryError(f"{location} is a model's folder: name a registry with --models, another folder or a URL")
     kind = kind_of(read_card_header(run))
     registry: Registry[Any] = registry_at(location).of_kind(kind)
     found: Card | DetectorCard = read_card_as(kind.card_type, run)

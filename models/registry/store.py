@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from models import file_lock
-from models.files import ModelUnusable
+from models.files import ModelUnusable, replace_file
 
 LOCK_NAME = ".lock"
 PROBE_NAME = ".probe"
@@ -67,9 +67,10 @@ class LocalStore:
         """Return the files and folders in a folder, by name; nothing when there is no such folder."""
         try:
             with self._translated_errors(name, "read"), os.scandir(self.folder / name) as entries:
-                return {one.name: _file_info(one.stat()) for one in entries if not one.name.startswith(".")}
+                found = {one.name: _file_info(one) for one in entries if not one.name.startswith(".")}
         except FileNotFoundError:
             return {}
+        return {name: info for name, info in found.items() if info}
 
     def check_writable(self) -> None:
         """Write an empty file and remove it, with the folders created for it; raise StoreFailed when that fails."""
@@ -189,26 +190,12 @@ def has_file(store: Store, name: str) -> bool:
     return True
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it: readers see the old content or the new one, never a part.
-
-    Raises:
-        OSError: it cannot be written; the old file is unchanged.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _file_info(entry: os.DirEntry[str]) -> FileInfo | None:
+    """Return None for an entry that is gone, or is a link to nothing."""
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _file_info(found: os.stat_result) -> FileInfo:
+        found = entry.stat()
+    except FileNotFoundError:
+        return None
     return FileInfo(size_bytes=found.st_size, stamp=f"{found.st_mtime_ns} {found.st_size} {found.st_ino}")
 
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from pipeline.vision.boxes import iou
 from pipeline.vision.faces import Label
 from trainer.data.annotations import DatasetUnusable, LeftOutBox
 from trainer.data.copies.finder import find_copies
@@ -20,6 +21,8 @@ from trainer.data.file_listing import printable
 from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.sources import DatasetFile, DatasetSource
 from trainer.data.split import Split, connected_components
+
+SAME_FACE_IOU = 0.5  # of the boxes of one face in two data sets
 
 
 class Dataset:
@@ -68,12 +71,18 @@ class Dataset:
             if self.requested[index] is None and face.sha256[:HASH_DIGITS] in hashes:
                 self.requested[index] = "out"
 
+    def train_on(self, hashes: Collection[str]) -> None:
+        """Give the files with these SHA-256 to training, unless the user asked for a split."""
+        for index, face in enumerate(self.faces):
+            if self.requested[index] is None and face.sha256 in hashes:
+                self.requested[index] = "training"
+
     def leave_out_contradictions(self) -> None:
         """Leave out files that are in the data sets with both labels: one of the two folders is wrong."""
-        labels: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+        labelled: dict[tuple[str, int], dict[Label, list[FoundFace]]] = defaultdict(lambda: defaultdict(list))
         for face in self.faces:
-            labels[face.sha256, face.frame, face.number].add(face.label)
-        wrong = {key[0] for key, found in labels.items() if len(found) > 1}
+            labelled[face.sha256, face.frame][face.label].append(face)
+        wrong = {sha256 for (sha256, _), found in labelled.items() if _contradict(found["mask"], found["no_mask"])}
         for face in self.faces:
             if face.sha256 in wrong and face.number == face.frame == 0:
                 where = printable(face.file)
@@ -153,6 +162,15 @@ class Dataset:
             self.counts["left out"] += 1
             self._warned.add(line)
             self._warn(line)
+
+
+def _contradict(masked: Sequence[FoundFace], bare: Sequence[FoundFace]) -> bool:
+    """Return whether a face of a picture has one label where it was read from, and the other elsewhere."""
+    return any(
+        (face.source, face.file) != (other.source, other.file) and iou([face.box], [other.box]).item() >= SAME_FACE_IOU
+        for face in masked
+        for other in bare
+    )
 
 
 def _name_key(face: FoundFace) -> tuple[str, ...]:

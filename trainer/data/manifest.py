@@ -55,6 +55,14 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
+def read_manifest(path: Path) -> list[ManifestRow]:
+    """Return the rows of a manifest; OSError if it cannot be read, ValueError if it is damaged."""
+    try:
+        return msgspec.json.Decoder(ManifestRow).decode_lines(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or remove it to do without it") from error
+
+
 def digest_of(manifest: Iterable[ManifestRow]) -> str:
     """Return the hash of a manifest."""
     return hash_of(manifest)

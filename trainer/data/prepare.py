@@ -40,7 +40,7 @@ PATCH_SCALE = 1.4
 MAX_NAMED_LEAKS = 10  # leaking pairs named in the error message; the rest are counted
 TOO_FEW_TO_VALIDATE = "there are too few pictures to keep a fifth for validation: name others with --validation"
 # Of a group whose faces were requested for several splits, the first of these gets its faces; the others are out.
-_PRECEDENCE: tuple[Split, ...] = ("test", "validation", "out")
+_PRECEDENCE: tuple[Split, ...] = ("test", "validation", "out", "training")
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,7 @@ def prepare_data(
     seed: int = 0,
     leave_out_copies: bool = False,
     leave_out: Collection[str] = (),
+    trained_on: Collection[str] = (),
     warn: Callable[[str], None] = log.warning,
 ) -> PreparedData:
     """Find faces, group and split them, and cut crops.
@@ -137,10 +138,12 @@ def prepare_data(
         leave_out_copies: leave out copies of pictures in `validation` or `tests`; otherwise they are an error.
         leave_out: hashes (see hash_list.py) of pictures that are left out with their copies, unless they are in
             `validation` or `tests`.
+        trained_on: SHA-256 of the files that the weights to start from were trained on: they stay on the training side.
         warn: gets a line for each file that is left out.
 
     Raises:
-        DatasetUnusable: a data set cannot be used, or copies are in two splits.
+        DatasetUnusable: a data set cannot be used, copies are in two splits, or `trained_on` has files that are kept
+            for reporting, or copies of them.
     """
     dataset = Dataset(warn)
     splits, rows = split_faces(
@@ -151,6 +154,7 @@ def prepare_data(
         seed=seed,
         leave_out_copies=leave_out_copies,
         leave_out=leave_out,
+        trained_on=trained_on,
     )
     return _cut(dataset, splits, rows, size_px, margin)
 
@@ -164,6 +168,7 @@ def split_faces(
     seed: int,
     leave_out_copies: bool,
     leave_out: Collection[str],
+    trained_on: Collection[str] = (),
 ) -> tuple[list[Split], tuple[ManifestRow, ...]]:
     """Add data sets to an empty one and split its faces; return each face's split and row of the manifest.
 
@@ -176,9 +181,11 @@ def split_faces(
     for source in tests:
         dataset.add(source, "test")
     dataset.leave_out(leave_out)
+    dataset.train_on(trained_on)
     dataset.leave_out_contradictions()
     pairs = dataset.pairs()
     groups = _groups(dataset.faces, pairs)
+    _reject_seen(dataset, groups, trained_on)
     splits = _splits(dataset, groups, seed, with_validation=validation is None)
     if not leave_out_copies:
         _reject_leaks(dataset, splits, groups)
@@ -231,6 +238,21 @@ def _group(dataset: Dataset, name: str, indices: Sequence[int]) -> CopyGroup:
         weight=max(1, len(clips)),
         fixed=next((split for split in _PRECEDENCE if split in requested), None),
     )
+
+
+def _reject_seen(dataset: Dataset, groups: dict[str, list[int]], trained_on: Collection[str]) -> None:
+    """Raise DatasetUnusable if a face that the user keeps for reporting, or a copy, has taught the weights before."""
+    seen = sum(
+        dataset.requested[index] in ("test", "validation")
+        for indices in groups.values()
+        if any(dataset.faces[index].sha256 in trained_on for index in indices)
+        for index in indices
+    )
+    if seen:
+        raise DatasetUnusable(
+            f"the weights to start from were trained on {seen} of the faces kept for reporting, or on copies of them: "
+            "name other data with --test and --validation, or start from other weights"
+        )
 
 
 def _reject_leaks(dataset: Dataset, splits: Sequence[Split], groups: dict[str, list[int]]) -> None:

@@ -8,7 +8,7 @@ its share of each, and the same groups whatever else is trained on.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,8 +28,8 @@ class CopyGroup:
     """Faces that must stay together.
 
     name: the lowest SHA-256 of its files. stratum: data set and label, from which the share is taken. share: of its
-    stratum that is kept for validation. weight: the number of its clips, or 1. fixed: the split that the user gave one
-    of its faces; None if the user gave none.
+    stratum that is kept for validation. weight: the number of its clips, or 1. fixed: the split that one of its faces
+    was given, by the user or by the training of the weights to start from; None if none was.
     """
 
     name: str
@@ -59,14 +59,18 @@ def assign_splits(groups: Sequence[CopyGroup], seed: int, *, with_validation: bo
     """Return the split of each group by name: its fixed one, validation (if wanted), calibration or training."""
     splits: dict[str, Split] = {group.name: group.fixed for group in groups if group.fixed}
     strata: dict[str, list[CopyGroup]] = defaultdict(list)
+    trained_on: Counter[str] = Counter()  # weight of the groups that are fixed to training, of each stratum
     for group in groups:
         if group.fixed is None:
             strata[group.stratum].append(group)
-    for members in strata.values():
+        elif group.fixed == "training":
+            trained_on[group.stratum] += group.weight
+    for stratum, members in strata.items():
         # Heavy groups first: the light ones after them bring the weight closer to the share.
         members.sort(key=lambda group: (-group.weight, hashlib.sha256(f"{seed}:{group.name}".encode()).digest()))
-        kept = _choose(members, members[0].share) if with_validation else set()
-        calibrating = _choose([group for group in members if group.name not in kept], CALIBRATION_SHARE)
+        others = trained_on[stratum]
+        kept = _choose(members, members[0].share, others) if with_validation else set()
+        calibrating = _choose([group for group in members if group.name not in kept], CALIBRATION_SHARE, others)
         for group in members:
             splits[group.name] = (
                 "validation" if group.name in kept else "calibration" if group.name in calibrating else "training"
@@ -74,9 +78,12 @@ def assign_splits(groups: Sequence[CopyGroup], seed: int, *, with_validation: bo
     return splits
 
 
-def _choose(groups: Sequence[CopyGroup], share: float) -> set[str]:
-    """Choose groups in order, each if it brings the chosen weight closer to its share, or at most as far above it."""
-    missing = share * sum(group.weight for group in groups)
+def _choose(groups: Sequence[CopyGroup], share: float, others: int) -> set[str]:
+    """Choose groups in order, each if it brings the chosen weight closer to its share, or at most as far above it.
+
+    others: weight of groups that cannot be chosen and count towards the share.
+    """
+    missing = share * (sum(group.weight for group in groups) + others)
     chosen: set[str] = set()
     for group in groups:
         if abs(missing - group.weight) <= missing:

@@ -4,7 +4,8 @@ A network that is taught learns from this answer as well as from the label (know
 Dean 2015): how sure the teachers are of each of many views of a face says more than one bit. They are asked about the
 crop that the network sees, in colour even if the network sees it grey. So they must have been trained on crops with the
 same margin; another size is resized.
-A model folder that is missing or damaged raises ModelUnusable, a failure of the runtime ClassifierFailed.
+A model folder that is missing, damaged or fails its self-test raises ModelUnusable, a later failure of the runtime
+ClassifierFailed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.classifier.mask_classifier import MaskClassifier, load_classifier
+from models.classifier.mask_classifier import MaskClassifier
+from models.classifier.self_test import load_with_self_test
 from pipeline.vision.arrays import Floats, Image
 
 THREADS = 1  # of each teacher: the others are busy with the network that is taught
@@ -25,7 +27,7 @@ class Teachers:
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._classifiers: list[MaskClassifier] = [
-            load_classifier(Path(folder), "onnx", threads=THREADS) for folder in folders
+            load_with_self_test(Path(folder), "onnx", threads=THREADS) for folder in folders
         ]
 
     def mask_probability(self, crops: Image) -> Floats:

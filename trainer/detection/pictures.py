@@ -27,6 +27,7 @@ from pipeline.vision.jpeg import encode_jpeg
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.decoding import clip_frames, decode_picture
+from trainer.data.faces import MIN_FACE_PX
 from trainer.data.manifest import ManifestRow, digest_of, left_out_rows
 from trainer.data.prepare import split_faces
 from trainer.data.published_detector import published_detector
@@ -61,8 +62,8 @@ class TrainingPicture:
 class MeasuredPicture:
     """A picture to measure with, as it is annotated.
 
-    path: of its file. boxes: float32 n x 4. is_bare: bool n, faces without a mask. neither: float32 m x 4, faces whose
-    mask is worn incorrectly, which are neither hit nor miss, as for labels.
+    path: of its file. boxes: float32 n x 4, inside it. is_bare: bool n, faces without a mask. neither: float32 m x 4,
+    faces whose mask is worn incorrectly, which are neither hit nor miss, as for labels.
     """
 
     path: Path
@@ -118,11 +119,11 @@ def prepare_pictures(
         dataset, training, tests=tests, validation=validation, seed=seed, leave_out_copies=leave_out_copies,
         leave_out=leave_out,
     )  # fmt: skip
-    by_file = {face.file: split for face, split in zip(dataset.faces, splits, strict=True)}
+    by_file = {(face.source, face.file): split for face, split in zip(dataset.faces, splits, strict=True)}
     chosen: dict[Split, list[tuple[str, DatasetFile]]] = defaultdict(list)
     for source in (*training, *((validation,) if validation else ()), *tests):
         for item in source.items:
-            chosen[by_file.get(item.path, "out")].append((source.name, item))
+            chosen[by_file.get((source.name, item.path), "out")].append((source.name, item))
     counts = Counter(f"{name}: {split}" for split, items in chosen.items() for name, _ in items)
     # The few that calibrate a classifier are trained on: a detector has no temperature.
     detector = published_detector(SEARCH_PX, score_threshold=SUSPECTED_SCORE)
@@ -234,10 +235,16 @@ def _clips(items: Sequence[tuple[str, DatasetFile]]) -> dict[str, tuple[Path, ..
 
 
 def measured_picture(source: str, path: Path, faces: Sequence[AnnotatedFace]) -> MeasuredPicture:
-    """Return a picture of a data set to measure with."""
+    """Return a picture of a data set to measure with; of a box only what is inside the picture counts.
+
+    Raises:
+        PictureUnusable: it cannot be decoded.
+    """
+    height, width = decode_picture(path.read_bytes()).shape[:2]
     worn = np.array([face.worn for face in faces], str)
-    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
-    is_face = worn != "incorrect"
+    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4).clip(0, [width, height, width, height])
+    is_inside = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_FACE_PX
+    is_face, is_neither = is_inside & (worn != "incorrect"), is_inside & (worn == "incorrect")
     return MeasuredPicture(
-        path=path, boxes=boxes[is_face], is_bare=worn[is_face] == "no_mask", neither=boxes[~is_face], source=source
+        path=path, boxes=boxes[is_face], is_bare=worn[is_face] == "no_mask", neither=boxes[is_neither], source=source
     )

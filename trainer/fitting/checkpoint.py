@@ -35,11 +35,11 @@ class RunOrigin(Struct, frozen=True, kw_only=True):
     data: str
 
 
-class CheckpointRecord(Struct, Generic[EpochT], frozen=True, kw_only=True):
-    """A run and its finished epochs."""
+class CheckpointRecord(Struct, frozen=True, kw_only=True):
+    """A run and its finished epochs, whose figures depend on what is trained."""
 
     origin: RunOrigin
-    epochs: tuple[EpochT, ...]
+    epochs: tuple[dict[str, Any], ...]
 
 
 class Checkpoint(Generic[EpochT]):
@@ -61,11 +61,14 @@ class Checkpoint(Generic[EpochT]):
                 f"{self._path.parent} holds an unfinished run that was begun differently ({'; '.join(differences)}): "
                 "give the same settings and data to continue it, or choose another folder with --out"
             )
-        return self.record.epochs
+        try:
+            return msgspec.convert(self.record.epochs, tuple[self._epoch_type, ...])  # type: ignore[name-defined]
+        except msgspec.ValidationError as error:
+            raise self._damaged(error) from error
 
     def save(self, variables: Sequence[Any], origin: RunOrigin, epochs: tuple[EpochT, ...]) -> None:
         """Write a run's state, which replaces the older one once it is completely on disk; OSError keeps that one."""
-        record = CheckpointRecord(origin=origin, epochs=epochs)
+        record = CheckpointRecord(origin=origin, epochs=msgspec.to_builtins(epochs))
         arrays = {str(index): np.asarray(variable.value) for index, variable in enumerate(variables)}
         arrays[_RECORD] = np.frombuffer(msgspec.json.encode(record), np.uint8)
         try:
@@ -98,10 +101,10 @@ class Checkpoint(Generic[EpochT]):
         self._path.unlink(missing_ok=True)
         self._part.unlink(missing_ok=True)
 
-    def _read_record(self) -> CheckpointRecord[EpochT]:
+    def _read_record(self) -> CheckpointRecord:
         (content,) = self._read([_RECORD])
         try:
-            return msgspec.json.decode(content.tobytes(), type=CheckpointRecord[self._epoch_type])  # type: ignore[name-defined]
+            return msgspec.json.decode(content.tobytes(), type=CheckpointRecord)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged(error) from error
 

@@ -12,6 +12,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from zipfile import BadZipFile
 
 import keras
 from keras import layers, ops
@@ -64,7 +65,7 @@ def _continued(network: keras.Model, weights: str) -> keras.Model:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras warns of a layer that it finds no weights for
             network.load_weights(weights)
-    except (UserWarning, ValueError, KeyError, OSError) as error:
+    except (UserWarning, ValueError, KeyError, OSError, BadZipFile) as error:
         raise ValueError(
             f"the weights {weights} cannot be loaded ({error}): give the {OWN_NETWORK} file of a {network.name}"
         ) from error
