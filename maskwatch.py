@@ -49,6 +49,7 @@ COMMANDS: tuple[click.Command, ...] = (
 
 def run() -> NoReturn:
     """Run the command line as a program."""
+    open_closed_streams()
     try:
         main()
     except EndAtOnce as end:
@@ -58,6 +59,21 @@ def run() -> NoReturn:
         except OSError:  # what it has said is lost: the terminal or pipe is gone
             os._exit(1)
         os._exit(end.code if isinstance(end.code, int) else 0)
+
+
+def open_closed_streams() -> None:
+    """Open the standard streams that this process was started without, so that no other file gets their numbers.
+
+    Nothing can be read from stdin, what goes to stderr is lost, and writing to stdout fails, as it would without this.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # it gets the lowest free number: this one
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def main() -> NoReturn:

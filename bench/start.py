@@ -113,7 +113,7 @@ def _memory_of(pid: int) -> dict[str, float]:
     largest: dict[str, float] = {}
     for child in _children(pid):
         command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        if found := re.search(rf"maskwatch ({'|'.join(COMMANDS)})\b", command):
+        if found := re.search(rf"maskwatch(?:\.py)? ({'|'.join(COMMANDS)})\b", command):
             megabytes = sum(map(_proportional_mb, (child, *_children(child))))
             largest[found[1]] = max(megabytes, largest.get(found[1], 0.0))
     return largest

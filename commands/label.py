@@ -25,7 +25,7 @@ from commands.shared import (
 from pipeline.runtime.children import Children, environment_of, fork_server, start_workers, supervised
 from pipeline.runtime.cores import available_cores
 from pipeline.runtime.embedded_server import embedded_server
-from pipeline.runtime.settings import Settings, setting_options
+from pipeline.runtime.settings import Settings, flag_of, setting_options
 
 if TYPE_CHECKING:
     from pipeline.runtime.embedded_server import StartingServer
@@ -54,12 +54,20 @@ def label(
     if click.get_current_context().get_parameter_source("log_level") is ParameterSource.DEFAULT:
         values["log_level"] = "warning"  # this command has a progress bar and a summary instead
     settings = prepare_process(values)
+    if settings.redis_url and (ignored := [name for name in PIPELINE if _is_flag(name)]):
+        flags = ", ".join(map(flag_of, ignored))
+        fail(f"{flags}: with a Redis that was named, its own workers label: leave this out, or --redis", 2)
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):
         fail("--resume needs --json FILE", 2)
     spec = replace(parsed_source(source), recursive=recursive)
     run_process(lambda: start_label(settings, spec, json_path, out_path, resume), end=EndAtOnce)
+
+
+def _is_flag(name: str) -> bool:
+    """Return whether a setting was given on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def start_label(

@@ -37,9 +37,9 @@ def status(as_json: bool, **values: Any) -> None:
 @setting_options("redis_url")
 def health(role: str, **values: Any) -> None:
     """Exit with status 0 if a process of ROLE on this host is alive and working."""
-    prefix = f"{role}-{socket.gethostname()}-"  # of the ids of this host's processes
+    host = socket.gethostname()
     with redis_client(values) as client:
-        live = [beat.id for beat in read_heartbeats(client) if beat.id.startswith(prefix)]
+        live = [beat.id for beat in read_heartbeats(client) if (beat.role, beat.host) == (role, host)]
     if not live:
-        fail(f"no {role} of this host has a fresh heartbeat ({prefix}...): it is starting, hangs, or has ended", 1)
+        fail(f"no {role} of this host ({host}) has a fresh heartbeat: it is starting, hangs, or has ended", 1)
     click.echo("\n".join(live))

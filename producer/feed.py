@@ -2,8 +2,9 @@
 
 Frames come out by `take`. A camera, and a video that plays at its own speed, leave only their newest frame here, so the
 delay cannot grow. A source without timestamps (a folder, the demo) waits until each frame is taken. A source that may
-come back (a camera, a stream) is reopened for ever; for any other, `take` raises its SourceFailed. An error of another
-class counts as a failure of the source, too; its traceback is logged once.
+come back (a camera, a stream) is reopened for ever, and so is a file or folder that is played again and again, once it
+has delivered a frame; for any other, `take` raises its SourceFailed. An error of another class counts as a failure of
+the source, too, after which no file is reopened; its traceback is logged once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Feed:
     ended: the source has delivered its last frame and is not played again.
 
     Args:
-        may_come_back: whether a source that fails is reopened, for ever.
+        may_come_back: whether a source that fails is reopened, for ever, even if it has never delivered a frame.
         loop: whether a source that ends is opened again.
     """
 
@@ -56,6 +57,7 @@ class Feed:
         self._open_source = open_source
         self._may_come_back = may_come_back
         self._loop = loop
+        self._has_played = False
         self._failures = 0
         self._retry_at = 0.0
         self._logged: set[type[Exception]] = set()  # classes of errors whose traceback is in the log
@@ -71,6 +73,7 @@ class Feed:
         captured = reader.take(within_s)
         if captured:
             self._failures = 0
+            self._has_played = True
             self.state = "running"
         elif reader.finished:
             self._on_end(reader.error)
@@ -92,7 +95,7 @@ class Feed:
 
     def _on_end(self, error: Exception | None) -> None:
         if isinstance(error, SourceFailed):
-            self._on_failure(error)
+            self._on_failure(error, expected=True)
         elif error is not None:
             self._on_failure(self._failure(error))
         else:
@@ -109,8 +112,8 @@ class Feed:
         failure.__cause__ = error
         return failure
 
-    def _on_failure(self, error: SourceFailed) -> None:
-        if not self._may_come_back:
+    def _on_failure(self, error: SourceFailed, *, expected: bool = False) -> None:
+        if not self._may_come_back and not (expected and self._has_played and self._loop):
             raise error
         if self._reader:
             self._reader.stop()

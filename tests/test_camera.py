@@ -449,6 +449,22 @@ def test_any_error_of_a_file_ends_it_with_its_reason() -> None:
     assert isinstance(failed.value.__cause__, MemoryError)
 
 
+def test_a_film_that_is_gone_for_a_moment_is_played_again() -> None:
+    opened: list[Scripted] = []
+
+    def open_film() -> Scripted:
+        opened.append(Scripted(is_live=False, pictures=2))
+        if len(opened) == 2:
+            raise SourceFailed("film.mkv cannot be opened")
+        return opened[-1]
+
+    feed = Feed(open_film, may_come_back=False, loop=True)
+
+    wait_until(lambda: feed.take(0.1) is None and feed.state.startswith("retrying: film.mkv"), 10, "the film is gone")
+    wait_until(lambda: feed.take(0.1), 10, "it plays again")
+    feed.close()
+
+
 def test_a_file_that_breaks_is_not_opened_again() -> None:
     def broken() -> Scripted:
         raise SourceFailed("film.mkv holds no video")

@@ -153,6 +153,26 @@ def test_a_classifier_that_cannot_map_frames_goes_on_asking_while_it_gets_crops(
     assert found.tolist() == again.tolist() == crops.tolist()
 
 
+def test_a_frame_that_takes_several_calls_stays_with_its_classifier(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(server.bus, stage="faces", record_type=FaceCrops, consumer="classifier-1")
+    reader.read(1)
+    Feed(server, "crowd").forward(np.concatenate([crop(0)] * 3))
+    write_model(tmp_path / "model", network_that_fails_on_grey(SIZE_PX))
+    classifier = load_classifier(tmp_path / "model")
+    model = WarmClassifier(classifier=classifier, batcher=Batcher(max_crops=1))
+    context = WorkerContext("classifier", server.url)
+    renewed: list[list[str]] = []
+    monkeypatch.setattr(reader, "renew", lambda entries: renewed.append([one.record.camera for one in entries]))
+
+    classify(context, reader, model, reader.read(1), CropSource())
+
+    assert renewed == [["crowd"], ["crowd"], []]
+    assert len(results(server)["crowd"].faces) == 3
+    context.client.close()
+
+
 def test_a_frame_that_expires_behind_others_of_its_batch_is_dropped(server: Server, tmp_path: Path) -> None:
     bus = server.bus
 

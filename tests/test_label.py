@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from PIL import Image
 from test_sources import write_clip_with_latin_1_title
 
 from producer.files.lines import JsonLine, LineFace, error_line
-from producer.files.outputs import Outputs
+from producer.files.outputs import Outputs, PictureWriter
 from producer.files.video_out import BadOutput
 from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFrame
@@ -30,6 +32,7 @@ from producer.sources.source_spec import parse_source
 
 PHOTOGRAPHS = 24  # enough that a run can be stopped before its end
 LABEL = [sys.executable, "-m", "maskwatch", "label"]
+PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "maskwatch.py")]  # as users' `maskwatch` does
 
 
 def label(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -333,6 +336,95 @@ def test_an_output_that_cannot_be_meant_is_refused_at_once(
 
     with pytest.raises(BadOutput, match=says):
         Outputs(spec, json_path=json_path, out_path=Path(out) if out else None, resume=False)
+
+
+def test_a_folder_inside_the_pictures_is_no_place_for_labelled_ones_when_all_folders_are_read(two: Path) -> None:
+    spec = replace(parse_source(str(two)), recursive=True)
+
+    with pytest.raises(BadOutput, match="the next run would label what is in there; name another folder"):
+        Outputs(spec, json_path=None, out_path=two / "labelled", resume=False)
+
+
+def test_two_runs_into_one_folder_do_not_take_each_others_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (PictureWriter(tmp_path / "out", numbered=False) for _ in range(2))
+    rename = Path.replace
+
+    def write_another_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", rename)
+        other.write(SourceFrame(name="white.png", index=0), np.full((4, 4, 3), 255, np.uint8))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", write_another_first)
+    one.write(SourceFrame(name="black.png", index=0), np.zeros((4, 4, 3), np.uint8))
+
+    shades = {path.name: int(cv2.imread(str(path)).max()) for path in (tmp_path / "out").iterdir()}
+    assert shades == {"black.png": 0, "white.png": 255}
+
+
+def test_a_file_that_another_run_is_writing_is_refused(two: Path, clip: Path, tmp_path: Path) -> None:
+    lines, video = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+    first, second = (outputs_of(two, json=lines) for _ in range(2))
+    source_frame = next(iter(parse_source(str(two)).open()))
+    first.write(source_frame, b"", unlabelled(source_frame))
+
+    with pytest.raises(BadOutput, match=r"--json .*: another run is writing it"):
+        second.write(source_frame, b"", unlabelled(source_frame))
+    second.close(complete=False)
+    first.close(complete=True)
+
+    filming = outputs_of(clip, out=video)
+    with pytest.raises(BadOutput, match=r"--out .*: another run is writing it"):
+        outputs_of(clip, out=video)
+    filming.close(complete=False)
+    outputs_of(clip, out=video).close(complete=False)
+    assert len(lines_of(lines)) == 1
+
+
+def test_what_lies_in_the_folder_of_the_user_is_not_run(two: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("models.py", "queue.py", "redis.py", "maskwatch.py"):
+        (folder / name).write_text("raise SystemExit('this is not yours')")
+
+    done = subprocess.run(
+        [*PROGRAM, "label", str(two), "--json", str(tmp_path / "out.jsonl")],
+        capture_output=True, text=True, timeout=120, check=False, cwd=folder,
+    )  # fmt: skip
+
+    assert (done.returncode, "not yours" in done.stderr) == (0, False), done.stderr
+    assert len(lines_of(tmp_path / "out.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("closed", "json_path", "status", "says"),
+    [
+        ("<&-", "out.jsonl", 0, "2 frames"),
+        (">&-", "out.jsonl", 0, "2 frames"),
+        ("2>&-", "out.jsonl", 0, ""),
+        (">&-", "-", 1, "maskwatch: --json -: stdout is closed; leave it open, or name a file"),
+    ],
+)
+def test_a_standard_stream_may_be_closed(
+    closed: str, json_path: str, status: int, says: str, two: Path, tmp_path: Path
+) -> None:
+    command = f"exec {shlex.join([*PROGRAM, 'label', str(two), '--json', json_path])} {closed}"
+
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json_path == "-" or len(lines_of(tmp_path / json_path)) == 2
+
+
+def test_flags_of_workers_that_would_be_ignored_are_refused(two: Path) -> None:
+    redis = ("--redis", "redis://127.0.0.1:1/0", "--json", "-")
+
+    done = label(two, *redis, "--models", "runs/mine", "--score-threshold", "0.9", expect=2)
+
+    assert "--score-threshold, --models: with a Redis that was named, its own workers label" in done.stderr
 
 
 def test_lines_of_an_earlier_run_stay_until_the_first_new_line(two: Path, tmp_path: Path) -> None:

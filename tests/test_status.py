@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import cast
 
 import pytest
 import redis
+from click.testing import CliRunner
 from conftest import Server, wait_until
 from feeding import alive
 
+from commands.status import health
 from pipeline.bus import keys
 from pipeline.bus.clock import Clock
 from pipeline.bus.connection import Redis, hide_password
@@ -138,6 +141,18 @@ def test_the_table_s_columns_are_as_wide_as_the_longest_name_of_a_stream(server:
     streams = lines[next(number for number, line in enumerate(lines) if line.startswith("STREAM")) :]
     assert len(streams) == 1 + len(STREAMS)
     assert len({len(line) for line in streams}) == 1
+
+
+def test_a_host_is_not_healthy_because_one_with_a_longer_name_is(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for host, status in (("gpu-1", 0), ("gpu", 1)):
+        with alive(server, "detector"):
+            monkeypatch.setattr(socket, "gethostname", lambda: "gpu-1")
+            wait_until(lambda: {beat.host for beat in read_heartbeats(server.client)} == {"gpu-1"}, 5, "it is there")
+            monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+
+            assert CliRunner().invoke(health, ["detector", "--redis", server.url]).exit_code == status
 
 
 def test_an_invalid_heartbeat_or_result_breaks_no_status(server: Server) -> None:

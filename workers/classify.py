@@ -137,7 +137,8 @@ def _classify_all(
 ) -> None:
     """Call the model as often as needed; settle each frame as soon as its last crop is labelled.
 
-    Between two calls, frames that have expired meanwhile are dropped, and the others are renewed.
+    Between two calls, frames that have expired meanwhile are dropped, and the others are renewed, one of which some
+    faces are labelled included.
     """
     expired: set[int] = set()
     probabilities: list[list[NDArray[np.float32]]] = [[] for _ in work]
@@ -157,7 +158,9 @@ def _classify_all(
             if part.stop == len(work[part.entry][1]):
                 mask_probability = np.concatenate(probabilities[part.entry])
                 _finish(context, reader, model.classifier, work[part.entry], mask_probability, started)
-        waiting = [number for number in range(call[-1].entry + 1, len(work)) if number not in expired]
+        last = call[-1]
+        first_waiting = last.entry if last.stop < len(work[last.entry][1]) else last.entry + 1
+        waiting = [number for number in range(first_waiting, len(work)) if number not in expired]
         kept = reader.drop_expired([work[number][0] for number in waiting])
         expired |= {number for number in waiting if work[number][0] not in kept}
         reader.renew(kept)

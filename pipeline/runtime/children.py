@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from pipeline.runtime.fork_server import FORKED, ForkedProcess, ForkServer, StartFailed
@@ -25,6 +26,8 @@ from pipeline.runtime.settings import Settings, flag_of
 
 log = logging.getLogger(__name__)
 
+# Started by its path: `python -m` would import what lies in the folder that the user is in.
+PROGRAM = Path(__file__).parents[2] / "maskwatch.py"
 STOP_TIMEOUT_S = 2.0  # a child that has not ended by then is killed
 SUPERVISE_INTERVAL_S = 0.1
 RESTART_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -191,7 +194,7 @@ def spawn(
         log_file: takes what it writes to stdout and stderr; None for those of this process.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "maskwatch", *arguments, "--parent-fd", str(parent_fd)],
+        [sys.executable, str(PROGRAM), *arguments, "--parent-fd", str(parent_fd)],
         pass_fds=[parent_fd],
         start_new_session=True,
         stdin=subprocess.DEVNULL,

@@ -5,18 +5,21 @@ A line is written in full or not at all. BadOutput says what cannot be written, 
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from pipeline.bus.messages import FrameResult
 from pipeline.vision.faces import Face
-from producer.files.video_out import BadOutput, failures_as_bad_output
+from producer.files.video_out import BadOutput, claim, failures_as_bad_output
 from producer.sources.picture_file import printable_name
 from producer.sources.source import SourceFrame
 
@@ -89,6 +92,8 @@ class LinesFile:
         self._keep_bytes = keep_bytes
         self._file: BinaryIO | None = sys.stdout.buffer if path is None else None
         if path is None:
+            if not _is_open_for_writing(sys.stdout):
+                raise BadOutput("--json -: stdout is closed; leave it open, or name a file")
             return
         if path.is_dir():
             raise BadOutput(f"--json {path}: that is a folder")
@@ -116,8 +121,10 @@ class LinesFile:
 
     def _open(self) -> BinaryIO:
         if self._file is None and self._path is not None:
-            self._file = self._path.open("r+b" if self._keep_bytes else "wb")
-            if self._keep_bytes:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+            self._file = os.fdopen(fd, "wb")
+            claim(fd, f"--json {self._path}")
+            if stat.S_ISREG(os.fstat(fd).st_mode):
                 self._file.seek(self._keep_bytes)
                 self._file.truncate()
         return cast(BinaryIO, self._file)
@@ -173,6 +180,14 @@ class KnownLines:
             raise BadOutput(f"--resume: {self._path} holds a line that is not UTF-8") from error
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadOutput(f"--resume: {self._path} holds a line that maskwatch did not write: {error}") from error
+
+
+def _is_open_for_writing(stream: TextIO) -> bool:
+    """Return whether a stream can be written; one that was closed at the start cannot (see maskwatch.py)."""
+    try:
+        return fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except io.UnsupportedOperation:  # no file at all, but an object in memory
+        return True
 
 
 def _same_source(one: str, other: str) -> bool:

@@ -6,6 +6,7 @@ for people.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from producer.sources.source_spec import SourceSpec
 
 OTHER_VIDEO_SUFFIXES = (".avi", ".webm", ".m4v", ".mpg", ".ts", ".wmv", ".flv")  # meant as a video, not as a folder
 WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})  # by OpenCV
-PART_NAME = ".maskwatch.part"  # of a picture that is being written
 MAX_NAME_BYTES = 255  # of a file, on the file systems that people have
 
 
@@ -127,6 +127,7 @@ class PictureWriter:
         with failures_as_bad_output(f"--out {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._part_name = f".maskwatch-{secrets.token_hex(4)}.part"  # of a picture being written, as others may be
         self._written: set[Path] = set()
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
@@ -141,11 +142,15 @@ class PictureWriter:
             raise BadOutput(
                 f"--out {path}: OpenCV cannot write a {suffix} picture of {image.shape[1]}x{image.shape[0]}"
             )
-        part = path.with_name(PART_NAME)
+        part = path.with_name(self._part_name)
         with failures_as_bad_output(f"--out {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(packed.tobytes())
-            part.replace(path)
+            try:
+                part.write_bytes(packed.tobytes())
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
 
     def _path_for(self, name: Path, suffix: str) -> Path:
         """Return where to write a picture, which is not where another one was written."""
@@ -200,6 +205,10 @@ def _check_locations(spec: SourceSpec, json: Path | None, out: Path | None) -> N
     outputs = [] if out is None else [out, out.with_name(out.name + ".part")] if _is_video(out) else [out]
     if any(_is_same(output, source) for output in outputs for source in sources):
         raise BadOutput(f"--out {out}: that would write over the source; name another location")
+    if spec.recursive and out and any(out.resolve().is_relative_to(source.resolve()) for source in sources):
+        raise BadOutput(
+            f"--out {out}: with --recursive, the next run would label what is in there; name another folder"
+        )
     if json is None:
         return
     if any(_is_or_is_picture_in(json, source) for source in sources):

@@ -6,6 +6,9 @@ The file gets its name when it is complete; until then it is NAME.part, which is
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +42,18 @@ def failures_as_bad_output(what: str) -> Iterator[None]:
         raise BadOutput(f"{what}: {error.strerror}") from error
 
 
+def claim(fd: int, what: str) -> None:
+    """Lock a regular file that is being written, until it is closed; raise BadOutput if another run writes it."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BadOutput(f"{what}: another run is writing it; wait for its end, or name another one") from error
+    except OSError:
+        pass  # a file system without locks
+
+
 class VideoFile:
     """A labelled video. path: ends in one of FORMATS. sound_from: a video whose sound is copied; None for none."""
 
@@ -47,15 +62,20 @@ class VideoFile:
         self._part = path.with_name(path.name + ".part")
         self._stream: Any = None
         self._last_pts = -1
-        with failures_as_bad_output(f"--out {path}"):
-            self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
-        try:
-            self._sound = Sound(sound_from, self._file)
-        except (OSError, av.error.FFmpegError) as error:
-            with contextlib.suppress(av.error.FFmpegError):
-                self._file.close()
-            self._part.unlink(missing_ok=True)
-            raise BadOutput(f"--out {path}: the sound of {sound_from} cannot be read: {error.strerror}") from error
+        with contextlib.ExitStack() as undo:
+            with failures_as_bad_output(f"--out {path}"):
+                self._lock = os.open(self._part, os.O_WRONLY | os.O_CREAT, 0o666)
+                undo.callback(os.close, self._lock)
+                claim(self._lock, f"--out {path}")
+                undo.callback(self._part.unlink, missing_ok=True)
+                self._file = av.open(f"file:{self._part}", "w", format=FORMATS[path.suffix.lower()])
+            try:
+                self._sound = Sound(sound_from, self._file)
+            except (OSError, av.error.FFmpegError) as error:
+                with contextlib.suppress(av.error.FFmpegError):
+                    self._file.close()
+                raise BadOutput(f"--out {path}: the sound of {sound_from} cannot be read: {error.strerror}") from error
+            undo.pop_all()
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
         """Write one frame at the source's time; odd sides are made even by repeating the last row or column."""
@@ -85,6 +105,7 @@ class VideoFile:
         finally:
             self._sound.close()
             self._part.unlink(missing_ok=True)
+            os.close(self._lock)
 
     def _start(self, width: int, height: int) -> None:
         stream: Any = self._file.add_stream("libx264", options={"crf": CRF, "preset": PRESET})
