@@ -56,7 +56,7 @@ def label(
     settings = prepare_process(values)
     if settings.redis_url and (ignored := [name for name in PIPELINE if _is_flag(name)]):
         flags = ", ".join(map(flag_of, ignored))
-        fail(f"{flags}: with a Redis that was named, its own workers label: leave this out, or --redis", 2)
+        fail(f"{flags}: with a Redis that was named, its own workers label: leave them out, or --redis", 2)
     if json_path is None and out_path is None:
         fail("nothing to write: give --json FILE, --out FOLDER or --out VIDEO.mp4", 2)
     if resume and json_path in (None, "-"):

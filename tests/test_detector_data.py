@@ -243,15 +243,14 @@ def test_faces_whose_mask_is_worn_incorrectly_are_learned_and_neither_hit_nor_mi
 
 def test_only_what_is_inside_a_picture_is_to_be_found(pictures: Path, tmp_path: Path) -> None:
     path = sorted((street(pictures, tmp_path / "one", 1) / "images").iterdir())[0]
-    width = cv2.imread(str(path)).shape[1]
-    boxes = [(-20, -10, 30, 40), (5000, 10, 5040, 60), (width - 1.0, 10, width + 40, 60), (10, 10, 50, 60)]
-
-    worn: tuple[WornAs, ...] = ("mask", "mask", "no_mask", "no_mask")
+    boxes = [(-20, -10, 30, 40), (5000, 10, 5040, 60), (-40, 10, 0, 60), (10, 10, 50, 60)]
+    worn: tuple[WornAs, ...] = ("mask", "mask", "incorrect", "no_mask")
     faces = [AnnotatedFace(box=box, worn=how) for box, how in zip(boxes, worn, strict=True)]
     found = measured_picture("one", path, faces)
 
     assert found.boxes.tolist() == [[0, 0, 30, 40], [10, 10, 50, 60]]
     assert found.is_bare.tolist() == [False, True]
+    assert len(found.neither) == 0
 
 
 def test_data_sets_that_overlap_count_each_picture_once(pictures: Path, tmp_path: Path) -> None:

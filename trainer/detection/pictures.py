@@ -27,7 +27,6 @@ from pipeline.vision.jpeg import encode_jpeg
 from trainer.data.annotations import AnnotatedFace, DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.decoding import clip_frames, decode_picture
-from trainer.data.faces import MIN_FACE_PX
 from trainer.data.manifest import ManifestRow, digest_of, left_out_rows
 from trainer.data.prepare import split_faces
 from trainer.data.published_detector import published_detector
@@ -242,8 +241,9 @@ def measured_picture(source: str, path: Path, faces: Sequence[AnnotatedFace]) ->
     """
     height, width = decode_picture(path.read_bytes()).shape[:2]
     worn = np.array([face.worn for face in faces], str)
-    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4).clip(0, [width, height, width, height])
-    is_inside = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_FACE_PX
+    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+    boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
+    is_inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     is_face, is_neither = is_inside & (worn != "incorrect"), is_inside & (worn == "incorrect")
     return MeasuredPicture(
         path=path, boxes=boxes[is_face], is_bare=worn[is_face] == "no_mask", neither=boxes[is_neither], source=source
