@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 LIMIT = click.IntRange(1, 100_000)
+MAX_ID = 2**53 - 1  # of a delivery, as over the API
 TIMES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -48,11 +49,24 @@ def events(
     from events.event_list import describe_event
     from events.reading import EventFilter, read_events
 
-    begin, end = (None if one is None else one.timestamp() for one in (since, until))
+    check_utf8("--camera", camera)
+    check_utf8("--kind", kind)
+    try:
+        begin, end = (None if one is None else one.timestamp() for one in (since, until))
+    except (ValueError, OverflowError):
+        fail("--since or --until is too early or too late for this machine's time zone: give another time", 2)
     wanted = EventFilter(camera=camera, kind=kind, since=begin, until=end)
     with database(values) as connection:
         for event in read_events(connection, wanted, limit=limit).events:
             click.echo(msgspec.json.encode(event).decode() if as_json else describe_event(event))
+
+
+def check_utf8(flag: str, name: str | None) -> None:
+    """End with status 2 when a name is not UTF-8, so that no database has it."""
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError:
+        fail(f"{flag} is not UTF-8: no name is like that", 2)
 
 
 @click.group()
@@ -70,13 +84,14 @@ def deliveries_list(state: str | None, receiver: str | None, limit: int, as_json
     """List deliveries, newest first."""
     from events.outbox import describe_delivery, list_deliveries
 
+    check_utf8("--to", receiver)
     with database(values) as connection:
         for delivery in list_deliveries(connection, state=state, receiver=receiver, limit=limit):
             click.echo(msgspec.json.encode(delivery).decode() if as_json else describe_delivery(delivery))
 
 
 @deliveries.command("replay")
-@click.argument("delivery_id", type=int)
+@click.argument("delivery_id", type=click.IntRange(1, MAX_ID))
 @setting_options("database")
 def deliveries_replay(delivery_id: int, **values: Any) -> None:
     """Send a delivery again, whatever became of it."""

@@ -26,6 +26,7 @@ from pipeline.vision.tracks import FaceTracker, TrackedFace, TrackerState
 
 RELEASE_S = 1.0  # a condition that was not seen in frames for longer has ended
 SILENT_S = 5.0  # a camera without new results for longer shows nothing any more
+MAX_GAP_S = 10.0  # between two frames of a camera that is slow, not away
 MAX_POLL_GAP_S = 5.0  # a camera's state that nobody looked at for longer begins anew
 PRODUCER_TIMEOUT_S = 2.0  # a producer that began earlier takes over when the other one was silent for this long
 SAME_FRAME_S = 0.01  # a frame that is later than the newest one of an offline camera by more is one after it
@@ -35,12 +36,14 @@ BACKWARDS_S = 5.0  # a frame that is older than the one before it by more shows 
 class CameraState(Struct, kw_only=True):
     """What is remembered of a camera. start, seq, captured_at: of its last frame. rules: by name.
 
-    offline_since: when its newest frame was captured, while it is offline.
+    gap_s: between its last two frames, 0 if it was longer than MAX_GAP_S. offline_since: when its newest frame was
+    captured, while it is offline.
     """
 
     start: int = -1
     seq: int = -1
     captured_at: float = 0.0
+    gap_s: float = 0.0
     tracker: TrackerState = TrackerState()
     rules: dict[str, RuleState] = {}
     offline_since: float | None = None
@@ -112,12 +115,16 @@ class CameraWatch:
         if result.start != state.start or at < state.captured_at - BACKWARDS_S:
             self._tracker = FaceTracker()
             changes += self._release_faces(float("inf"))
-        step_s = min(max(at - state.captured_at, 0.0), MAX_STEP_S)
+        gap_s = max(at - state.captured_at, 0.0)
+        longest_s = max(MAX_STEP_S, 2 * state.gap_s)  # a longer gap is a pause, in which nobody knows what was there
+        before = state.captured_at if gap_s <= longest_s else at
         state.start, state.seq, state.captured_at = result.start, result.seq, at
+        state.gap_s = gap_s if gap_s <= MAX_GAP_S else 0.0
         faces = self.faces = self._tracker.update(result.faces, at, seq=result.seq)
-        seen = Seen(at=at, step_s=step_s, size=(result.width, result.height), faces=faces, model=result.model)
+        step_s, size = min(gap_s, longest_s), (result.width, result.height)
+        seen = Seen(at=at, step_s=step_s, size=size, faces=faces, model=result.model)
         self.counts.add(seen)
-        return [*changes, *(change for rule in self._rules for change in self._apply(rule, seen))]
+        return [*changes, *(change for rule in self._rules for change in self._apply(rule, seen, before))]
 
     def poll(self, camera: State, newest_at: float | None, at: float, *, caught_up: bool) -> list[Change]:
         """Take the camera's present state; return the events that open and close.
@@ -165,7 +172,7 @@ class CameraWatch:
         """Return whether no result has come for long, whatever the times at which frames were captured."""
         if self._heard or self._heard_at is None or at < self._heard_at:
             self._heard, self._heard_at = False, at
-        return at - self._heard_at > SILENT_S
+        return at - self._heard_at > max(SILENT_S, 2 * self._state.gap_s)
 
     def _rule_state(self, rule: Rule) -> RuleState:
         return self._state.rules.setdefault(rule.name, RuleState(kind=_Kind(rule).kind, zone=_zone(rule)))
@@ -182,15 +189,17 @@ class CameraWatch:
     def _in_force(self, rule: Rule, at: float) -> bool:
         return in_force(rule.hours, rule.weekdays, self._timezone, at)
 
-    def _apply(self, rule: Rule, seen: Seen) -> list[Change]:
+    def _apply(self, rule: Rule, seen: Seen, before: float) -> list[Change]:
+        """Apply a rule to the faces of a frame. before: when the frame was that it follows without a pause."""
         if isinstance(rule, CameraRule):
             return []
         state, source = self._rule_state(rule), self._source(rule)
         polygon = self._polygons[rule.zone] if rule.zone else None
         end_earlier(state, looks.ends(rule, polygon, seen))
-        closed = release(source, state, seen.at - RELEASE_S)
-        found = looks.face_evidence(rule, polygon, state, seen) if self._in_force(rule, seen.at) else {}
-        return [*closed, *see(source, state, found, seen.at)]
+        closed = release(source, state, min(seen.at - RELEASE_S, before))
+        found = looks.face_evidence(rule, polygon, state, seen)  # also of a rule that is to be in force: it remembers
+        opened = see(source, state, found if self._in_force(rule, seen.at) else {}, seen.at)
+        return [*closed, *opened, *release(source, state, seen.at - RELEASE_S)]
 
     def _apply_camera(self, rule: CameraRule, camera: State, newest_at: float | None, at: float) -> list[Change]:
         state, source = self._rule_state(rule), self._source(rule)
@@ -203,10 +212,15 @@ class CameraWatch:
         return see(source, state, found, at)
 
     def _find_absence(self, offline_since: float, at: float) -> list[Change]:
-        """Return the openings of events of an absence that was long enough, though nobody looked for as long."""
+        """Return the openings of events of an absence that was long enough, though nobody looked for as long.
+
+        The rule has to be in force for as long, too.
+        """
         changes = []
         for rule in self._rules:
-            if isinstance(rule, CameraOffline) and at - offline_since >= rule.seconds and self._in_force(rule, at):
+            if not isinstance(rule, CameraOffline) or at - offline_since < rule.seconds:
+                continue
+            if self._in_force(rule, at) and self._in_force(rule, at - rule.seconds):
                 source = msgspec.structs.replace(self._source(rule), hold_s=0.0)
                 changes += see(source, self._rule_state(rule), {"": Evidence(since=offline_since)}, at)
         return changes

@@ -139,11 +139,15 @@ def open_evidence(source: Source, state: RuleState) -> dict[str, EventEvidence]:
 
 
 def _since(state: RuleState, evidence: Evidence, at: float) -> float:
-    """Return when a new condition began; one of faces not later than it is seen, nor before another has ended."""
-    if evidence.since is None or not evidence.people:
-        return at if evidence.since is None else evidence.since
-    is_before_end = state.ended_at is not None and evidence.since <= state.ended_at
-    return at if is_before_end else min(evidence.since, at)
+    """Return when a new condition began: not before another has ended, so that it is another event.
+
+    One of faces is not later than it is seen. A camera's may begin when another has ended: with its only frame.
+    """
+    if evidence.since is None:
+        return at
+    if state.ended_at is not None and evidence.since <= state.ended_at:
+        return evidence.since if evidence.since == state.ended_at and not evidence.people else at
+    return min(evidence.since, at) if evidence.people else evidence.since
 
 
 def _may_open(source: Source, state: RuleState, condition: Condition, at: float) -> bool:

@@ -90,12 +90,12 @@ class MqttReceiver:
         messages[topics.state(camera.name)] = (ONLINE if camera.state == "live" else camera.state).encode()
         for rule in camera.rules:
             messages[topics.rule(camera.name, rule.name)] = (OPEN if rule.is_open else CLOSED).encode()
-        if camera.minute is not None:
-            messages[topics.minute(camera.name)] = _minute(camera.minute)
+        messages[topics.minute(camera.name)] = _minute(camera.minute)
         return messages
 
 
-def _minute(count: MinuteCount) -> bytes:
-    """Return the counts of a minute as JSON; without people there is no share of masks."""
-    percent = round(100 * count.masks_s / count.people_s, 1) if count.people_s else None
-    return msgspec.json.encode({"people": count.most, "masks_percent": percent})
+def _minute(count: MinuteCount | None) -> bytes:
+    """Return the counts of a minute as JSON, None for one without frames; without people there is no share of masks."""
+    people = count.most if count else 0
+    percent = round(100 * count.masks_s / count.people_s, 1) if count and count.people_s else None
+    return msgspec.json.encode({"people": people, "masks_percent": percent})

@@ -61,10 +61,14 @@ class NoSuchDelivery(ValueError):
 def add_deliveries(
     connection: sa.Connection, change: Change, receivers: Sequence[ReceiverSettings], now: float
 ) -> None:
-    """Write a delivery to each receiver that wants events of this rule."""
+    """Write a delivery to each receiver that wants events of this rule, or was told that the event has opened."""
+    told: set[str] = set()
+    if change.phase == "closed":
+        opened = (DELIVERIES.c.event_id == change.event.id) & (DELIVERIES.c.phase == "opened")
+        told = set(connection.execute(sa.select(DELIVERIES.c.receiver).where(opened)).scalars())
     body = msgspec.json.encode(Message(phase=change.phase, event=change.event)).decode()
     for receiver in receivers:
-        if receiver.rules and change.event.rule not in receiver.rules:
+        if receiver.rules and change.event.rule not in receiver.rules and receiver.name not in told:
             continue
         values = {
             "event_id": change.event.id,

@@ -1,4 +1,4 @@
-"""Remove what is older than some days, and the oldest events of a database that has grown too large.
+"""Remove what is older than some days, and the oldest events and minutes of a database that has grown too large.
 
 A recorder does it once a minute (events/tidier.py), in slices with a pause after each one, so that writing events never
 waits for long. Events that are still open stay, and so do those with messages that are still to be delivered.
@@ -58,21 +58,33 @@ def tidy(
 
 
 def _make_room(engine: sa.Engine, max_bytes: int, pause: Callable[[float], object]) -> int:
-    """Remove the oldest events if a database is too large; return how many."""
+    """Remove the same share of the oldest events and minutes if a database is too large; return how many events."""
     removed = 0
     for _ in range(MAX_ROUNDS):
         used = used_bytes(engine, max_bytes)
         if used <= max_bytes:
             break
+        share = (used - max_bytes * FULL_SHARE) / used
+        minutes = _remove_minutes(engine, share)
         with engine.connect() as connection:
             count = connection.execute(sa.select(sa.func.count()).select_from(EVENTS)).scalar_one()
-        surplus = 1 + int(count * (used - max_bytes * FULL_SHARE) / used)
-        last = _remove(engine, EVENTS.c.ended_at.is_not(None), surplus, pause)
+        last = _remove(engine, EVENTS.c.ended_at.is_not(None), 1 + int(count * share), pause)
         free_room(engine, max_bytes, pause)
         removed += last
-        if not last:
+        if not last and not minutes:
             break
     return removed
+
+
+def _remove_minutes(engine: sa.Engine, share: float) -> int:
+    """Remove this share of the counts of minutes, the oldest; return how many. Those of quarters of an hour stay."""
+    minute = COUNTS.c.minute
+    with engine.begin() as connection:
+        oldest, newest = connection.execute(sa.select(sa.func.min(minute), sa.func.max(minute))).one()
+        if oldest is None:
+            return 0
+        first = int(oldest + share * (newest - oldest)) // QUARTER_MIN * QUARTER_MIN
+        return connection.execute(sa.delete(COUNTS).where(minute < first)).rowcount
 
 
 def _remove(

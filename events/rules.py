@@ -22,7 +22,7 @@ from pipeline.bus.status import State
 from pipeline.vision.tracks import TrackedFace
 
 BUCKETS = 60  # parts of the period of a rule about the last minutes
-MAX_STEP_S = 1.0  # a longer time between two frames counts as this much
+MAX_STEP_S = 1.0  # a longer time between two frames counts as this much, unless the camera is slow
 
 Found = dict[str, Evidence]
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from conftest import wait_until
 from databases import database, engine, sqlite_engine
-from test_event_store import AT, closed, opened
+from test_event_store import AT, active, closed, opened
 
 import maskwatch
 from events.deliverer import Deliverer
@@ -171,6 +171,33 @@ def test_pauses_double_up_to_five_minutes_and_end_after_a_day(engine: sa.Engine)
     assert given_up == 1
     assert (dead.state, dead.attempts) == ("dead", 11)
     assert dead.error and "cannot be reached: [Errno 111] Connection refused" in dead.error
+
+
+def test_who_was_told_that_an_event_opened_is_told_that_it_closed_though_its_rule_is_gone(engine: sa.Engine) -> None:
+    before, now = webhook("http://127.0.0.1:1", rules=["bare", "other"]), webhook("http://127.0.0.1:1", rules=["other"])
+    store = active(engine, "one", before)
+    store.write(Progress(changes=[opened(rule="bare")]), AT)
+
+    store.use([now, webhook("http://127.0.0.1:1", name="new", rules=["other"])])
+    store.write(Progress(changes=[closed(rule="bare")]), AT)
+
+    assert [(one.receiver, one.phase) for one in fates(engine)] == [("office", "opened"), ("office", "closed")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("deliveries", "replay", "99999999999999999999"),
+        ("deliveries", "list", "--to", "\udcff"),
+        ("events", "--camera", "\udcff"),
+        ("events", "--since", "0001-01-01"),
+    ],
+)
+def test_what_no_database_can_hold_is_one_line(arguments: tuple[str, ...], database: str) -> None:
+    result = CliRunner().invoke(maskwatch.cli, [*arguments, "--database", database])
+
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
 
 
 def test_a_dead_delivery_can_be_replayed(database: str, engine: sa.Engine, receiver: Receiver) -> None:

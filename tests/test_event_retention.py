@@ -18,7 +18,7 @@ from events.event_types import EventEvidence
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries
 from events.retention import MB, tidy
-from events.room import free_room
+from events.room import free_room, used_bytes
 from events.rule_types import DAY_S
 from events.schema import update_schema
 from events.store import Progress
@@ -28,6 +28,7 @@ from events.thumbnails import Thumbnail
 __all__ = ["database", "engine"]
 
 START, STEP = 10_000, 100  # events that fill a database, and those that come between two looks at it
+MINUTE_VALUES = {"frames": 900, "most": 3, "people_s": 30.0, "masks_s": 24.0}
 PERIODS: tuple[Period, ...] = ("minute", "hour")
 JPEG = Thumbnail(jpeg=b"a jpeg", captured_at=AT, blurred=True)
 
@@ -173,6 +174,22 @@ def test_a_database_shrinks_when_a_smaller_size_is_set_and_open_events_stay(engi
     assert count(engine, EVENTS) == 6_001 - removed
     with engine.begin() as connection:
         assert connection.execute(sa.select(EVENTS.c.id).where(EVENTS.c.ended_at.is_(None))).scalar() == event(1).id
+
+
+def test_counts_that_fill_a_database_do_not_cost_all_its_events(engine: sa.Engine) -> None:
+    active(engine)
+    fill(engine, 0, 400)
+    oldest = int(AT // 60)
+    rows = [{"camera": "door", "minute": oldest + number} | MINUTE_VALUES for number in range(100_000)]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(COUNTS), rows)
+    limit_mb = used_bytes(engine) / MB - 0.01
+
+    removed = [tidy(engine, keep_days=900, keep_mb=limit_mb, at=AT, now=AT, pause=no_pause) for _ in range(5)]
+
+    assert used_bytes(engine) / MB <= limit_mb
+    assert sum(removed) <= 0.1 * 400
+    assert 0.9 * 100_000 <= count(engine, COUNTS) < 100_000
 
 
 def test_a_recorder_writes_while_many_events_are_removed(engine: sa.Engine) -> None:

@@ -279,6 +279,72 @@ def test_an_absence_that_nobody_looked_at_for_long_is_found_when_the_camera_is_b
     assert (seconds(closed.event.started_at), seconds(closed.event.ended_at)) == (9, 30)
 
 
+def test_an_absence_outside_of_a_rule_s_hours_is_no_event() -> None:
+    watch = CameraWatch("door", parse_rules(OFFLINE + "hours = ['08:00-18:00']\n"))
+    evening, morning = (local(2026, 1, day, hour) for day, hour in ((5, 20), (6, 8)))
+    watch.poll("offline", evening, evening + 10, caught_up=True)
+
+    assert watch.add(result(1, [], at=morning + 1)) == []
+
+
+def test_an_outage_of_days_is_an_event_in_the_hours_of_each() -> None:
+    watch, changes = CameraWatch("door", parse_rules(OFFLINE + "hours = ['08:00-18:00']\n")), []
+    begin = local(2026, 1, 5, 10)
+
+    for hour in range(10, 10 + 2 * 24):
+        for second in range(0, 60, 4):
+            at = begin + (hour - 10) * 3600 + second
+            changes += watch.poll("offline", begin, at, caught_up=True)
+
+    found = last_of(changes)
+    assert [one.phase for one in changes] == ["opened", "closed"] * 2 + ["opened"]
+    assert len({one.id for one in found}) == 3
+    assert [one.started_at for one in found] == [begin, local(2026, 1, 6, 8), local(2026, 1, 7, 8)]
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 0.95, 1.05, 2.0, 5.0])
+def test_a_slow_camera_has_the_events_and_counts_of_a_quick_one(gap_s: float) -> None:
+    crowd = "[[rules]]\nkind = 'people_without_mask'\nname = 'crowd'\npeople = 1\nseconds = 5\n"
+    watch, person = CameraWatch("door", parse_rules(crowd)), Person(1, 0, 999, bare=[(0, 999)]).face(0)
+    assert person
+    count, last = round(120 / gap_s), round(120 / gap_s) * gap_s
+
+    changes = []
+    for seq in range(count):
+        changes += watch.add(result(seq, [person], at=BEGIN + seq * gap_s))
+        changes += watch.poll("live", BEGIN + seq * gap_s, BEGIN + seq * gap_s + 0.9 * gap_s, caught_up=True)
+    (event,) = last_of(changes)
+    gone = watch.add(result(count, [], at=BEGIN + last))
+    people_s = sum(one.people_s for one in watch.counts.take().values())
+
+    assert [one.phase for one in changes] == ["opened"]
+    assert [one.phase for one in gone] == (["closed"] if gap_s > 1 else [])
+    assert seconds(event.opened_at) <= 5 + 2 * gap_s
+    assert people_s == pytest.approx(120, abs=3 * gap_s)
+
+
+def test_people_before_the_hours_of_a_rule_count_in_its_last_minutes() -> None:
+    rule = "[[rules]]\nkind = 'mask_share'\nname = 'few'\nbelow_percent = 80\nminutes = 10\nhours = ['08:00-18:00']\n"
+    watch = CameraWatch("door", parse_rules(rule))
+    masked, bare = (Person(1, 0, 9, bare=times).face(0) for times in ([], [(0, 9)]))
+    assert masked and bare
+    scenes = [(local(2026, 1, 5, 8), 660, masked), (local(2026, 1, 6, 7, 50), 600, masked)]
+    scenes.append((local(2026, 1, 6, 8), 30, bare))
+
+    changes, seq = [], 0
+    for begin, duration, face in scenes:
+        for second in range(duration):
+            seq += 1
+            changes += watch.add(result(seq, [face], at=begin + second))
+
+    assert changes == []
+
+
+def local(*numbers: int) -> float:
+    """Return a time in the time zone that rules have by default."""
+    return datetime(*numbers, tzinfo=ZoneInfo("UTC")).timestamp()  # type: ignore[misc]
+
+
 def test_a_silent_camera_ends_what_its_faces_showed() -> None:
     watch = CameraWatch("door", parse_rules(NO_MASK))
     for one in scene([Person(1, 0, 20, bare=[(0, 20)])], 10):

@@ -126,6 +126,18 @@ def test_states_are_retained_and_shown_again_to_a_broker_that_lost_them(broker: 
     assert retained(broker, "end")["maskwatch/status"] == "offline"
 
 
+def test_a_camera_that_shows_nothing_has_no_people_any_more(broker: Broker) -> None:
+    board = board_of(door())
+    house = MqttReceiver(settings(broker.port), board)
+    house.refresh()
+
+    board.show([door(state="offline")], (MINUTE + 2) * 60.0)
+    house.refresh()
+
+    assert json.loads(retained(broker, "late")["maskwatch/door/minute"]) == {"people": 0, "masks_percent": None}
+    house.leave(ends=True)
+
+
 @pytest.mark.parametrize("who", ["the recorder that has shown it", "another recorder"])
 def test_of_a_camera_that_was_forgotten_nothing_is_retained(broker: Broker, who: str) -> None:
     board = board_of(door())

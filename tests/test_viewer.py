@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 from conftest import Server, wait_until
-from feeding import Feed, Page, SlowPage, Viewer, alive, face, feeding, number_in, serving, viewing
+from feeding import Feed, Page, SlowPage, Viewer, alive, face, feeding, number_in, numbered_picture, serving, viewing
 
 from pipeline.bus import keys
 from pipeline.runtime.settings import Settings
@@ -24,6 +24,7 @@ from pipeline.vision.drawing import COLOURS_BGR
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from viewer.app import main
 from viewer.audience import ACK_TIMEOUT_S, FIRST_WINDOW, MAX_WINDOW, Audience, DisplayFrame, Mailbox
+from viewer.mjpeg import AnnotatedJpegEncoder, stream_parts
 from viewer.serving.listening import PortInUse, listen
 
 
@@ -523,6 +524,31 @@ def pictures_of(viewer: Viewer, count: int) -> list[np.ndarray]:
             if len(found) >= count:
                 return found[:count]
     raise AssertionError("the stream ended")
+
+
+class SlowStream:
+    """A stream whose camera sends a frame every five seconds, three times, and is then silent for 20 seconds."""
+
+    camera = "gate"
+
+    def __init__(self) -> None:
+        frame = DisplayFrame(
+            camera="gate", frame_id="gate-1-1", seq=1, width=640, height=360, faces=(), labelled=True, captured_at=0,
+            age_s=0, at_s=0, jpeg=encode_jpeg(numbered_picture(1), 90),
+        )  # fmt: skip
+        self.left = [frame, *[None] * 4, frame, *[None] * 4, frame, *[None] * 20]
+
+    def take(self, _seconds: float) -> DisplayFrame | None:
+        return self.left.pop(0)
+
+
+def test_a_slow_camera_is_not_shown_as_offline_between_its_frames() -> None:
+    stream = SlowStream()
+    parts = stream_parts(lambda: bool(stream.left), stream, AnnotatedJpegEncoder())  # type: ignore[arg-type]
+
+    shown = [len(stream.left) for _ in parts]
+
+    assert shown[1:] == [30, 27, 26, 25, 20, 5, 4, 3, 2, 1, 0]  # offline before its pace is known, and in the end
 
 
 def test_one_viewer_too_many_is_rejected_and_a_closed_connection_makes_room(server: Server) -> None:
