@@ -1,6 +1,6 @@
 """Run the Redis of a deployment without its users: Debian's redis-server with deploy/redis/redis.conf, on a socket.
 
-It is another build than the embedded server: with jemalloc, a frame costs it an eighth less.
+It is another build than the embedded server, with another allocator, and a frame costs it less (docs/scale.md).
 """
 
 from __future__ import annotations

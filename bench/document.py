@@ -116,9 +116,9 @@ thread, by the number of faces in a batch. {gpu}
   which pan quickly, two thirds of the faces count as changed.
 - Larger batches did not help on a CPU: a face takes as long with `--max-batch 64`, which needs more memory.
 - Three workers of each kind on two cores did not help.
-- With too many frames, each one that is replaced costs 0.4 ms or more: Redis 0.14, its camera 0.15, and workers are
-  interrupted. Publishing without waiting for Redis' answer, holding every second frame back until the next, and fewer
-  commands in the scripts changed that by a hundredth at most.
+- With too many frames, each one that is replaced costs its camera and Redis time, and interrupts workers. Publishing
+  without waiting for Redis' answer, holding every second frame back until the next, and fewer commands in the scripts
+  changed that by a hundredth at most.
 """
 
 

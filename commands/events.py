@@ -62,11 +62,11 @@ def events(
 
 
 def check_utf8(flag: str, name: str | None) -> None:
-    """End with status 2 when a name is not UTF-8, so that no database has it."""
+    """End with status 2 when a name is not UTF-8, as all names in a database are."""
     try:
         (name or "").encode()
     except UnicodeEncodeError:
-        fail(f"{flag} is not UTF-8: no name is like that", 2)
+        fail(f"{flag} is not UTF-8, as all names are: give another name", 2)
 
 
 @click.group()

@@ -190,14 +190,14 @@ class CameraWatch:
         return in_force(rule.hours, rule.weekdays, self._timezone, at)
 
     def _apply(self, rule: Rule, seen: Seen, before: float) -> list[Change]:
-        """Apply a rule to the faces of a frame. before: when the frame was that it follows without a pause."""
+        """Apply a rule to the faces of a frame. before: when the last frame was captured; after a pause, this one."""
         if isinstance(rule, CameraRule):
             return []
         state, source = self._rule_state(rule), self._source(rule)
         polygon = self._polygons[rule.zone] if rule.zone else None
         end_earlier(state, looks.ends(rule, polygon, seen))
         closed = release(source, state, min(seen.at - RELEASE_S, before))
-        found = looks.face_evidence(rule, polygon, state, seen)  # also of a rule that is to be in force: it remembers
+        found = looks.face_evidence(rule, polygon, state, seen)  # outside of hours, too: some rules look back
         opened = see(source, state, found if self._in_force(rule, seen.at) else {}, seen.at)
         return [*closed, *opened, *release(source, state, seen.at - RELEASE_S)]
 

@@ -113,6 +113,7 @@ class Feed:
         return failure
 
     def _on_failure(self, error: SourceFailed, *, expected: bool = False) -> None:
+        """Wait to reopen the source, or raise its failure. expected: the source itself has raised it."""
         if not self._may_come_back and not (expected and self._has_played and self._loop):
             raise error
         if self._reader:

@@ -137,8 +137,8 @@ def _classify_all(
 ) -> None:
     """Call the model as often as needed; settle each frame as soon as its last crop is labelled.
 
-    Between two calls, frames that have expired meanwhile are dropped, and the others are renewed, one of which some
-    faces are labelled included.
+    Between two calls, frames that have expired meanwhile are dropped, and the others are renewed, also one of which
+    some faces are still to be labelled.
     """
     expired: set[int] = set()
     probabilities: list[list[NDArray[np.float32]]] = [[] for _ in work]

@@ -127,7 +127,7 @@ class PictureWriter:
         with failures_as_bad_output(f"--out {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._part_name = f".maskwatch-{secrets.token_hex(4)}.part"  # of a picture being written, as others may be
+        self._part_name = f".maskwatch-{secrets.token_hex(4)}.part"  # this run's own: others may write here, too
         self._written: set[Path] = set()
 
     def write(self, source_frame: SourceFrame, image: Image) -> None:
