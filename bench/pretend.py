@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,13 @@ def run_cameras(
     jpeg_bytes: int = 1_000,
     shards: int | None = None,
     images: tuple[str, int] | None = None,
+    factor: Synchronized[float] | None = None,
 ) -> None:
     """Publish frames of cameras at fixed rates, from one process, until `stop` is set.
 
     images: a video, and how many of its frames are decoded and shared before, instead of JPEGs. A camera repeats some
         of them, without copying any, as if it were on a machine of its own.
+    factor: of all rates; it may change meanwhile.
     """
     jpeg = bytes(jpeg_bytes)
     shared = _shared(_decoded(*images), list(rates)) if images else {}
@@ -71,13 +74,15 @@ def run_cameras(
             )
             for name in rates
         }
-        begun = time.monotonic()
-        # phases spread the cameras over a period
-        due = [(begun + number / len(rates) / rates[name], name, 0) for number, name in enumerate(rates)]
+        # Times are those of the rates as they are given. Phases spread the cameras over a period.
+        due = [(number / len(rates) / rates[name], name, 0) for number, name in enumerate(rates)]
         heapq.heapify(due)
+        at, due_at = 0.0, time.monotonic()
         while not stop.is_set():
-            at, name, seq = heapq.heappop(due)
-            time.sleep(max(0.0, at - time.monotonic()))
+            next_at, name, seq = heapq.heappop(due)
+            due_at += (next_at - at) / (factor.value if factor else 1.0)
+            at = next_at
+            time.sleep(max(0.0, due_at - time.monotonic()))
             published_at = time.monotonic()
             frame = _frame(bus, name, start, seq)
             if shared:
