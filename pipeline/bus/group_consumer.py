@@ -240,11 +240,15 @@ class GroupConsumer:
 
     def _reachable(self, shards: list[Shard]) -> list[Shard]:
         """Return the shards without those whose node has just failed; all of them if it is the node of each."""
+        if len(shards) == 1:
+            return shards
         now = time.monotonic()
         return [shard for shard in shards if self._state(shard).away_until <= now] or shards
 
     def _state(self, shard: Shard) -> _ShardState:
-        return self._states.setdefault(shard.number, _ShardState())
+        if shard.number not in self._states:
+            self._states[shard.number] = _ShardState()
+        return self._states[shard.number]
 
     def _in_groups(self, shard: Shard, call: Callable[[], Any], *, again: bool = True) -> Any:
         """Call; create the shard's groups when Redis does not know them, at the start or after it lost its memory.
