@@ -102,7 +102,7 @@ class Recorder:
                     self._session.use(self._source.rules)
                 self._session.step()
         except DatabaseAway as error:
-            self._lose(f"its database is away: {error}")
+            self._lose(f"its database is away: {error}; is --database right?")
             self._context.wait(RETRY_INTERVAL_S)
         except LeaseLost:
             self._lose(STANDS_BY)
@@ -152,7 +152,8 @@ class Recorder:
 
     def _report(self, state: str) -> None:
         if state != self._context.state:
-            log.info("%s: %s", self._context.id, state)
+            level = logging.INFO if state in (ACTIVE, STANDS_BY) else logging.WARNING
+            log.log(level, "%s: %s", self._context.id, state)
         metrics.recorder_active.set(state == ACTIVE)
         self._context.state = state
 

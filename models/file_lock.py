@@ -34,8 +34,12 @@ def lock_file(path: Path) -> int:
             os.close(lock)
             raise LockHeld(holder)
         if _is_same_file(lock, path):
-            os.truncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
+            try:
+                os.truncate(lock, 0)
+                os.write(lock, str(os.getpid()).encode())
+            except OSError:  # the disk is full
+                os.close(lock)
+                raise
             return lock
         os.close(lock)  # its holder removed the file between open and flock: lock the new one
 

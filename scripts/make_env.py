@@ -30,6 +30,8 @@ IN_URLS = (
     "JOBS_PASSWORD",
     "POSTGRES_PASSWORD",
 )
+# What Redis (deploy/redis/start.sh) and the viewer refuse to start with.
+LEAST_CHARS = {name: 16 for name in IN_URLS if name.startswith("REDIS_")} | {"MASKWATCH_SESSION_KEY": 32}
 GENERATED = (*IN_URLS, "MASKWATCH_SESSION_KEY", "MASKWATCH_METRICS_TOKEN", "GRAFANA_PASSWORD")
 LOGIN, LOGIN_HASH = "VIEWER_PASSWORD", "MASKWATCH_PASSWORD_HASH"
 SECRET_BYTES = 32
@@ -64,12 +66,15 @@ def missing(existing: dict[str, str]) -> dict[str, str]:
     """Return the secrets that these values lack, and the hash of the viewer's password if it does not match.
 
     Raises:
-        BadPassword: a password of Redis or PostgreSQL has characters that a URL cannot contain.
+        BadPassword: a password of Redis or PostgreSQL has characters that a URL cannot contain, or a secret is short.
     """
     for name in IN_URLS:
         if not re.fullmatch(r"[A-Za-z0-9._~-]*", existing.get(name, "")):
             what = "may only contain letters, digits and . _ ~ -, because it is part of a URL"
             raise BadPassword(f"{name} {what}: remove its line to generate one")
+    for name, least in LEAST_CHARS.items():
+        if existing.get(name) and len(existing[name]) < least:
+            raise BadPassword(f"{name} has fewer than {least} characters: remove its line to generate one")
     added = {name: secrets.token_urlsafe(SECRET_BYTES) for name in GENERATED if not existing.get(name)}
     if LOGIN in existing and not existing[LOGIN] and existing.get(LOGIN_HASH):
         return added
@@ -102,14 +107,14 @@ def read(path: Path) -> dict[str, str]:
     """Return the values in a file, empty if it does not exist."""
     if not path.exists():
         return {}
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in path.read_text("utf-8-sig").splitlines())  # editors of Windows begin with a BOM
     named = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name.strip(): value.strip().strip("'\"") for name, _, value in named}
 
 
 def put(path: Path, values: dict[str, str]) -> None:
     """Set values in a file and make it readable by its owner alone; other lines are kept."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text("utf-8-sig").splitlines() if path.exists() else []
     kept = [line for line in lines if line.partition("=")[0].strip() not in values]
     new = path.resolve().with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)

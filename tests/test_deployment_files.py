@@ -437,6 +437,29 @@ def test_secrets_that_cannot_stand_in_a_url_are_refused(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "line", ["REDIS_ADMIN_PASSWORD=short", "MASKWATCH_SESSION_KEY=only-31-characters-and-no-more-"]
+)
+def test_secrets_that_their_service_would_refuse_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "env").write_text(f"{line}\n")
+
+    done = script("make_env.py", tmp_path / "env")
+
+    assert done.returncode == 1
+    assert f"{line.partition('=')[0]} has fewer than" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_of_a_windows_editor_keeps_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("VIEWER_PASSWORD=chosen-by-us\n", "utf-8-sig")
+
+    done = script("make_env.py", tmp_path / "env")
+
+    assert done.returncode == 0
+    lines = (tmp_path / "env").read_text().splitlines()
+    assert [line for line in lines if line.startswith("VIEWER_PASSWORD")] == ["VIEWER_PASSWORD=chosen-by-us"]
+
+
 @pytest.mark.parametrize("name", ["make_env.py", "make_certificates.py"])
 def test_a_script_tells_what_it_is_for_and_refuses_what_it_does_not_know(name: str) -> None:
     helped, refused = script(name, "--help"), script(name, "--no-such-flag")

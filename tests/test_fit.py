@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -428,6 +429,21 @@ def test_what_a_killed_run_left_is_removed_but_its_checkpoint(tmp_path: Path) ->
 
     assert held
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
+
+
+def test_a_disk_that_is_full_may_have_room_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_lock: int, _text: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("models.file_lock.os.write", write)
+
+    with (
+        pytest.raises(
+            OSError, match=r"run cannot be written \(No space left on device\): choose .*, or try again later"
+        ),
+        locked_folder(tmp_path / "run"),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,12 @@ from models.detector.card import DetectorCard
 from models.registry.kinds import CLASSIFIER, DETECTOR, ModelKind
 from models.registry.registry import RegistryError, register, registry_at
 from models.registry.store import StoreFailed
+from pipeline.bus.connection import Redis, connect
+from pipeline.runtime.worker_context import WorkerContext
 from trainer.jobs.device import CPU, Device, DeviceLock, devices
 from trainer.jobs.enqueue import cancel_job, checked_spec, enqueue_job
 from trainer.jobs.job_fetcher import JobFetcher
-from trainer.jobs.job_list import job_with_id, list_jobs
+from trainer.jobs.job_list import TrainingRun, has_trainer, job_with_id, list_jobs
 from trainer.jobs.job_spec import (
     FUNCTION,
     INDEX,
@@ -48,6 +52,7 @@ from trainer.jobs.job_spec import (
 )
 from trainer.jobs.job_table import job_details, jobs_table
 from trainer.jobs.work_horse import train_and_register
+from trainer.jobs.worker import TrainingWorker
 from trainer.settings import TrainSettings
 
 
@@ -216,6 +221,34 @@ def test_a_job_is_listed_without_the_password_of_its_registry(server: Server, da
 
     assert json.loads(as_json.stdout)[0]["models"] == "nowhere://key:***@bucket/models"
     assert "S3cret" not in as_json.stdout + whole_job.stdout
+
+
+def test_of_two_jobs_enqueued_at_once_for_one_folder_one_is_rejected(
+    server: Server, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_listed = threading.Barrier(2, timeout=30)
+
+    def list_together(client: Redis) -> list[TrainingRun]:
+        found = list_jobs(client)
+        if not found:
+            have_listed.wait()
+        return found
+
+    monkeypatch.setattr("trainer.jobs.enqueue.list_jobs", list_together)
+
+    def enqueue(_: int) -> str:
+        with connect(server.url) as client:
+            try:
+                return enqueue_job(client, order(data), time_limit_s=60)
+            except JobRejected as error:
+                return str(error)
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = sorted(threads.map(enqueue, range(2)), key=len)
+
+    (job,) = list_jobs(server.client)
+    assert answers[0] == job.id
+    assert answers[1].startswith(f"job {job.id} (queued) writes to ")
 
 
 def test_one_folder_under_two_names_is_one_folder(server: Server, data: Path) -> None:
@@ -406,6 +439,15 @@ def test_the_table_shows_how_far_a_job_is_and_why_another_failed(server: Server,
     assert f"datasets             {data}" in job_details(job_with_id(server.client, running)).splitlines()
 
 
+def test_the_details_of_a_detector_s_job_have_its_average_precision(server: Server, data: Path) -> None:
+    job = find_job(server.client, enqueue_job(server.client, order(data), time_limit_s=60))
+    assert job is not None
+    job.meta |= {"epoch": 3, "epochs": 14, "average_precision": 0.913}
+    job.save_meta()
+
+    assert "average precision    0.913" in job_details(job_with_id(server.client, job.id)).splitlines()
+
+
 def test_damaged_records_are_left_out_of_the_list(server: Server, data: Path, caplog: pytest.LogCaptureFixture) -> None:
     ids = [enqueue_job(server.client, order(data, str(number)), time_limit_s=60) for number in range(4)]
     server.client.hset(f"rq:job:{ids[0]}", "meta", base64.b85encode(os.urandom(9)))
@@ -450,6 +492,31 @@ def test_the_devices_are_the_gpus_that_may_be_used_or_else_the_processors(tmp_pa
     assert found == [Device(name=f"gpu-{number}", visible=str(place)) for place, number in enumerate((0, 2, 10))]
     assert devices(None, tmp_path / "none") == devices("", tmp_path) == devices("-1", tmp_path) == [CPU]
     assert [device.visible for device in devices("1, 3", tmp_path)] == ["1", "3"]
+
+
+def test_a_part_of_a_gpu_whose_name_has_slashes_is_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    part = Device(name="gpu-MIG-GPU-8932f937/1/0", visible="MIG-GPU-8932f937/1/0")
+
+    assert DeviceLock([part]).acquire() == part
+
+
+def test_a_file_in_the_place_of_the_locks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"maskwatch-{os.getuid()}").touch()
+
+    with pytest.raises(OSError, match=r"is no folder of this user: remove it, or set TMPDIR"):
+        DeviceLock([CPU]).acquire()
+
+
+def test_a_trainer_is_known_again_after_redis_has_lost_its_memory(server: Server) -> None:
+    worker = TrainingWorker(WorkerContext("trainer", server.url), server.client, None)
+    server.client.flushdb()
+    before = has_trainer(server.client)
+
+    worker.heartbeat()
+
+    assert (before, has_trainer(server.client)) == (False, True)
 
 
 def test_a_device_belongs_to_one_trainer_until_that_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

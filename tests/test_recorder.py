@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import threading
@@ -167,6 +168,7 @@ def test_a_database_in_a_place_that_cannot_be_is_waited_for(
     (tmp_path / "folder").write_text("in the way")
     processes.start("record", "--database", f"sqlite:///{tmp_path}/folder/events.db", redis=server)
     wait_until(lambda: [one[:20] for one in states(server)] == ["its database is away"], 30, "the recorder says so")
+    assert re.search(r"WARNING .* its database is away: .*; is --database right\?", processes.log())
 
     (tmp_path / "folder").unlink()
 

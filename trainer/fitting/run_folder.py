@@ -1,11 +1,12 @@
 """Lock a run folder: one process at a time trains in it.
 
 The lock is a file in the folder. A folder that another process works in raises FolderInUse, one that cannot be written
-ValueError.
+ValueError, or OSError while its disk is full or fails.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from models import file_lock
 
 LOCK_NAME = "run.lock"
 CHECKPOINT_NAME = "checkpoint.npz"
+TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}  # a disk that is full, fails, or is away
 PART_NAME = "checkpoint.part"  # a checkpoint that is being written
 
 
@@ -34,7 +36,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
             f"process {error.holder} is training in {folder}: wait for it, or choose another folder with --out"
         ) from error
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}): choose another folder with --out") from error
+        what = f"{folder} cannot be written ({error.strerror}): choose another folder with --out"
+        raise (OSError(f"{what}, or try again later") if error.errno in TEMPORARY else ValueError(what)) from error
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ folder of this user below TMPDIR; OSError is raised when the folder cannot be cr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -58,7 +59,7 @@ class DeviceLock:
             holders = []
             for device in self._devices:
                 try:
-                    file_lock.lock_file(_folder() / f"{device.name}.lock")  # stays open: closing it would release it
+                    file_lock.lock_file(_folder() / _lock_name(device))  # stays open: closing it would release it
                 except file_lock.LockHeld as error:
                     holders.append(f"{device.name}: process {error.holder}")
                 else:
@@ -68,9 +69,14 @@ class DeviceLock:
         return self._acquired
 
 
+def _lock_name(device: Device) -> str:
+    return f"{device.name.replace('/', '-')}.lock"  # older names of parts of a GPU (MIG) have slashes
+
+
 def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"maskwatch-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise OSError(f"{folder} belongs to another user: remove it, or set TMPDIR to a folder of your own")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} is no folder of this user: remove it, or set TMPDIR to a folder of your own")
     return folder

@@ -53,11 +53,15 @@ def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
         raise JobRejected(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
     out = spec.settings.out
     folder = Path(out).resolve()  # one folder may have several names
-    for run in list_jobs(client):
-        if run.state in UNFINISHED and run.out is not None and Path(run.out).resolve() == folder:
-            raise JobRejected(f"job {run.id} ({run.state}) writes to {out}: choose another --out, or cancel that job")
     id_ = secrets.token_hex(4)
-    with client.pipeline() as pipe:
+
+    def enqueue(pipe: Pipeline) -> None:
+        for run in list_jobs(client):
+            if run.state in UNFINISHED and run.out is not None and Path(run.out).resolve() == folder:
+                raise JobRejected(
+                    f"job {run.id} ({run.state}) writes to {out}: choose another --out, or cancel that job"
+                )
+        pipe.multi()
         training_queue(client).enqueue_call(
             FUNCTION,
             args=(msgspec.to_builtins(spec),),
@@ -70,8 +74,10 @@ def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
             description=f"{spec.settings.arch} to {out}",
             pipeline=pipe,
         )
-        pipe.zadd(INDEX, {id_: Clock(client).now()})
-        pipe.execute()
+        pipe.zadd(INDEX, {id_: enqueued_at})
+
+    enqueued_at = Clock(client).now()
+    client.transaction(enqueue, INDEX)  # it is called again when another job was enqueued meanwhile
     return id_
 
 

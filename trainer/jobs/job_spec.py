@@ -65,8 +65,9 @@ class JobProgress(Struct, frozen=True, kw_only=True):
     """A job's meta, written by horse and trainer: its progress, and why attempts ended.
 
     epoch: the last one begun or finished. loss and accuracy: of the training pictures, mean of the epoch so far; those
-    of validation are of the last finished epoch. updated_at: Unix seconds on Redis' clock. interrupted: why earlier
-    attempts ended. waiting: why it is deferred; None when it is not. error: why the job failed.
+    of validation, and a detector's average precision, are of the last finished epoch. updated_at: Unix seconds on
+    Redis' clock. interrupted: why earlier attempts ended. waiting: why it is deferred; None when it is not. error: why
+    the job failed.
     started_at: when its first attempt began, in Unix seconds; None: not yet.
     """
 
@@ -80,6 +81,7 @@ class JobProgress(Struct, frozen=True, kw_only=True):
     accuracy: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    average_precision: float | None = None
     seconds_left: float | None = None
     updated_at: float | None = None
     interrupted: list[str] = []

@@ -42,6 +42,7 @@ def job_details(run: TrainingRun) -> str:
         ("accuracy", _number(run.accuracy, ".2%")),
         ("validation loss", _number(run.validation_loss, ".4f")),
         ("validation accuracy", _number(run.validation_accuracy, ".2%")),
+        ("average precision", _number(run.average_precision, ".3f")),
         ("time left", _duration(run.seconds_left) if run.state == "running" else None),
         ("reported at", _time(run.updated_at)),
         ("enqueued", _time(run.enqueued_at)),

@@ -25,7 +25,7 @@ from rq.registry import clean_registries
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker import WorkerStatus
-from rq.worker_registration import clean_worker_registry
+from rq.worker_registration import clean_worker_registry, register
 
 from models.registry.store import StoreFailed
 from pipeline.bus.connection import Redis
@@ -96,6 +96,11 @@ class TrainingWorker(Worker):
     def get_heartbeat_ttl(self, *_: object, **__: object) -> int:
         """Return how long a heartbeat is valid; rq itself adds a minute."""
         return JOB_HEARTBEAT_TIMEOUT_S
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Send a heartbeat; be in rq's list of workers, which a Redis that lost its memory does not know any more."""
+        super().heartbeat(timeout, pipeline)
+        register(self, pipeline)
 
     def maintain(self) -> None:
         """Send a heartbeat every few seconds, and requeue jobs whose trainers are gone.
