@@ -16,13 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from annotated_folders import voc, write_photograph, write_text
 from click.testing import CliRunner
-from conftest import Server
+from conftest import Server, wait_until
+from rq.executions import Execution
 from rq.job import JobStatus
 from versions import write_detector, write_version
 
@@ -34,6 +35,7 @@ from models.registry.registry import RegistryError, register, registry_at
 from models.registry.store import StoreFailed
 from pipeline.bus.connection import Redis, connect
 from pipeline.runtime.worker_context import WorkerContext
+from trainer.jobs.child_process import ChildProcess
 from trainer.jobs.device import CPU, Device, DeviceLock, devices
 from trainer.jobs.enqueue import cancel_job, checked_spec, enqueue_job
 from trainer.jobs.job_fetcher import JobFetcher
@@ -51,7 +53,7 @@ from trainer.jobs.job_spec import (
     training_queue,
 )
 from trainer.jobs.job_table import job_details, jobs_table
-from trainer.jobs.work_horse import train_and_register
+from trainer.jobs.work_horse import ProgressWriter, train_and_register
 from trainer.jobs.worker import TrainingWorker
 from trainer.settings import TrainSettings
 
@@ -294,6 +296,43 @@ def taken(server: Server, id_: str) -> TrainingJob:
     assert job is not None
     assert job.id == id_
     return job
+
+
+def begun(server: Server, data: Path) -> tuple[TrainingWorker, TrainingJob]:
+    """Return a worker, and a job that it has begun."""
+    worker = TrainingWorker(WorkerContext("trainer", server.url), server.client, None)
+    job = taken(server, enqueue_job(server.client, order(data), time_limit_s=60))
+    with server.client.pipeline() as pipe:
+        job.prepare_for_execution(worker.name, pipe)
+        pipe.execute()
+    return worker, job
+
+
+@pytest.mark.parametrize("status", [JobStatus.CANCELED, JobStatus.QUEUED])
+def test_a_horse_whose_job_was_cancelled_or_requeued_overwrites_nothing(
+    server: Server, data: Path, status: JobStatus
+) -> None:
+    worker, job = begun(server, data)
+    job.meta["epoch"] = 1
+    ProgressWriter(job).flush()
+    other = find_job(server.client, job.id)
+    assert other is not None
+    while_ours = other.meta["epoch"]
+    other.meta["interrupted"] = ["its trainer died"]
+    other.save_meta()
+    other.set_status(status)
+
+    ProgressWriter(job).flush()
+    finishing = ChildProcess(
+        lambda: worker.handle_job_success(job, worker.queues[0], job.started_job_registry, cast(Execution, None))
+    )
+    ended = wait_until(lambda: [one] if (one := finishing.status()) is not None else [], 30, "the horse has ended")
+
+    found = find_job(server.client, job.id)
+    assert found is not None
+    assert ended == [0]
+    assert (while_ours, found.meta["interrupted"]) == (1, ["its trainer died"])
+    assert found.get_status() == status
 
 
 @pytest.mark.parametrize(("write", "kind"), [(write_version, CLASSIFIER), (write_detector, DETECTOR)])

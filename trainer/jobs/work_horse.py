@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import redis
+from redis.client import Pipeline
+from rq.job import JobStatus
 
 from models.card import CARD_NAME, read_card_header
 from models.files import ModelUnusable
@@ -118,7 +120,15 @@ class ProgressWriter:
     def _write(self) -> bool:
         try:
             self._job.meta["updated_at"] = self._clock.now()
-            self._job.save_meta()
+            self._job.connection.transaction(self._save, self._job.key)
         except redis.RedisError:
             return False
         return True
+
+    def _save(self, pipe: Pipeline) -> None:
+        """Save the meta unless the job is another trainer's by now, which has noted why in it."""
+        job = self._job
+        status, worker_name = cast(list[bytes | None], pipe.hmget(job.key, "status", "worker_name"))
+        pipe.multi()
+        if status == JobStatus.STARTED.encode() and worker_name == str(job.worker_name).encode():
+            pipe.hset(job.key, "meta", job.serializer.dumps(job.meta))

@@ -154,6 +154,12 @@ class TrainingWorker(Worker):
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Do nothing in the horse: its parent has done it, and the job may have been cancelled since."""
 
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """Record that a job has finished, unless it was cancelled or taken over meanwhile."""
+        if self._ownership(job) != "ours":
+            os._exit(0)
+        super().handle_job_success(job, *args, **kwargs)
+
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log an exception of a training: what the user must correct in one line, others with their traceback."""
         if isinstance(exc_info[1], FolderInUse):
