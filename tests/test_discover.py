@@ -37,13 +37,17 @@ PROFILES = (
 
 
 class OnvifServer(http.server.ThreadingHTTPServer):
-    """The web service of a camera whose clock is in 2001. password: of the user admin; None for none."""
+    """The web service of a camera whose clock is in 2001.
+
+    password: of the user admin; None for none. without_stream: tokens of the profiles that have no stream.
+    """
 
     daemon_threads = True
 
     def __init__(self, password: str | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _OnvifRequest)
         self.password = password
+        self.without_stream: set[str] = set()
         self.url = f"http://127.0.0.1:{self.server_port}/onvif/device_service"
 
 
@@ -62,7 +66,10 @@ class _OnvifRequest(http.server.BaseHTTPRequestHandler):
             self._answer(PROFILES)
         else:
             token = re.search("ProfileToken>(.*)</m:ProfileToken", question)[1]
-            self._answer(f"<t:Uri> rtsp://127.0.0.1/{token}?a=1&amp;b=2 </t:Uri>")
+            if token in self.server.without_stream:
+                self._answer("<s:Fault/>", 500)
+            else:
+                self._answer(f"<t:Uri> rtsp://127.0.0.1/{token}?a=1&amp;b=2 </t:Uri>")
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -173,6 +180,16 @@ def test_a_camera_says_its_streams(open_camera: OnvifServer) -> None:
         Stream(url="rtsp://127.0.0.1/main&1?a=1&b=2", encoding="H264", size="1920x1080"),
         Stream(url="rtsp://127.0.0.1/sub?a=1&b=2", encoding="", size=""),
     ]
+
+
+def test_a_profile_without_a_stream_hides_no_other(open_camera: OnvifServer) -> None:
+    camera = OnvifCamera(service=open_camera.url)
+    open_camera.without_stream = {"sub"}
+
+    assert [stream.url for stream in camera.streams()] == ["rtsp://127.0.0.1/main&1?a=1&b=2"]
+    open_camera.without_stream = {"main&amp;1", "sub"}
+    with pytest.raises(OnvifFailed, match="status 500"):
+        camera.streams()
 
 
 def test_a_password_is_sent_as_a_digest_at_the_camera_s_own_time(locked_camera: OnvifServer) -> None:

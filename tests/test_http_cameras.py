@@ -273,6 +273,35 @@ def test_a_redirect_is_followed_without_the_password_to_another_host() -> None:
     assert "it has nothing at this path (404)" in reason
 
 
+def test_a_still_picture_that_another_host_has_is_asked_for_by_a_redirect_each_time() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which keeps the connection
+
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("Authorization")))
+            jpeg = grey_jpeg(90)
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            self.send_header("Content-Length", str(len(jpeg)))
+            self.end_headers()
+            self.wfile.write(jpeg)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        headers = {"Location": f"http://127.0.0.1:{other.server_port}/there"}
+        with http_camera(Manners(status=302, headers=headers, password="right")) as camera:
+            frames = frames_of(f"http://admin:right@{camera.address}", 3, fps=50)
+        other.shutdown()
+
+    assert greys(frames) == [90, 90, 90]
+    assert set(seen) == {("/there", None)}
+
+
 # --- slow and dead cameras
 
 

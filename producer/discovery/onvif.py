@@ -73,7 +73,15 @@ class OnvifCamera:
         question = f'<d:GetCapabilities xmlns:d="{_DEVICE}"><d:Category>Media</d:Category></d:GetCapabilities>'
         media = self._ask(self.service, question).findtext(f".//{_SCHEMA}Media/{_SCHEMA}XAddr") or self.service
         profiles = self._ask(media, f'<m:GetProfiles xmlns:m="{_MEDIA}"/>').iter(f"{{{_MEDIA}}}Profiles")
-        return [self._stream(media, profile) for profile in profiles]
+        streams, failures = [], []
+        for profile in profiles:
+            try:
+                streams.append(self._stream(media, profile))
+            except OnvifFailed as error:  # of a profile that has no stream
+                failures.append(error)
+        if failures and not streams:
+            raise failures[0]
+        return streams
 
     def _stream(self, media: str, profile: ElementTree.Element) -> Stream:
         answer = self._ask(media, _STREAM_URI.format(token=escape(profile.get("token", ""))))

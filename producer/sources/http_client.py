@@ -61,6 +61,7 @@ class HttpClient:
         self._name = name
         self._authorize: Authorize | None = None
         self._connection: http.client.HTTPConnection | None = None
+        self._connected_to = self._origin
 
     def get(self) -> Answer:
         """Return the answer of the URL, or of the one it redirects to.
@@ -121,8 +122,10 @@ class HttpClient:
             raise SourceFailed(f"{self._name} cannot be opened: {why}") from error
 
     def _ask_once(self, url: SplitResult) -> tuple[http.client.HTTPResponse, socket.socket]:
+        if self._connected_to != _origin(url):  # after a redirect: another host would get the path and the password
+            self.close()
         if self._connection is None:
-            self._connection = _connection(url)
+            self._connection, self._connected_to = _connection(url), _origin(url)
             self._connection.connect()
         self._connection.sock.settimeout(timeouts.OPEN_TIMEOUT_S)
         sock, target = self._connection.sock, _target(url)
