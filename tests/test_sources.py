@@ -222,6 +222,25 @@ def test_a_damaged_video_gives_what_is_left_and_says_so_once(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 2
 
 
+def test_damage_that_looks_like_what_ffmpeg_has_not_implemented_costs_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for grey in range(0, 200, 20):
+            image = np.full((48, 64, 3), grey, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        file.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    header = content.index(b"\xff\xc0", content.index(b"\xff\xc0", len(content) // 2) + 1)  # the header of a frame
+    content[header + 11] = 0x33  # the sampling of its first component
+    path.write_bytes(content)
+
+    found = list(parse_source(str(path)).open())
+
+    assert len(found) == 9
+
+
 def test_a_video_that_is_cut_off_gives_its_beginning(pictures: Path, tmp_path: Path) -> None:
     content = (pictures / "hand-over-face" / "bird.mkv").read_bytes()
     cut = tmp_path / "cut.mkv"

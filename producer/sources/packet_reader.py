@@ -71,7 +71,9 @@ class PacketReader:
         """Return the frames that a packet completes; none if it is damaged. packet: None flushes the decoder."""
         try:
             return list(self._stream.codec_context.decode(packet))
-        except av.error.InvalidDataError as error:
+        except av.error.FFmpegError as error:  # damage may look like something that FFmpeg has not implemented
+            if isinstance(error, MemoryError):
+                raise
             self.note_damage(error)
             return []
 
