@@ -30,8 +30,8 @@ IN_URLS = (
     "JOBS_PASSWORD",
     "POSTGRES_PASSWORD",
 )
-# What Redis (deploy/redis/start.sh) and the viewer refuse to start with.
-LEAST_CHARS = {name: 16 for name in IN_URLS if name.startswith("REDIS_")} | {"MASKWATCH_SESSION_KEY": 32}
+# With fewer characters Redis (deploy/redis/start.sh) or the viewer does not start.
+LEAST_CHARS = {name: 16 for name in IN_URLS if name != "POSTGRES_PASSWORD"} | {"MASKWATCH_SESSION_KEY": 32}
 GENERATED = (*IN_URLS, "MASKWATCH_SESSION_KEY", "MASKWATCH_METRICS_TOKEN", "GRAFANA_PASSWORD")
 LOGIN, LOGIN_HASH = "VIEWER_PASSWORD", "MASKWATCH_PASSWORD_HASH"
 SECRET_BYTES = 32

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.checks import check_can_be_written
 from trainer.data.faces import FacePatches
 from trainer.data.prepare import EvaluationFaces, PreparedData
 from trainer.detection.fit import DetectorEpoch
@@ -436,14 +437,13 @@ def test_a_disk_that_is_full_may_have_room_later(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("models.file_lock.os.write", write)
+    why = r"run cannot be written \(No space left on device\): choose .*, or try again later"
 
-    with (
-        pytest.raises(
-            OSError, match=r"run cannot be written \(No space left on device\): choose .*, or try again later"
-        ),
-        locked_folder(tmp_path / "run"),
-    ):
+    with pytest.raises(OSError, match=why), locked_folder(tmp_path / "run"):
         pass
+    with pytest.raises(ValueError, match=why):  # a user who is about to enqueue a job can do something about it
+        check_can_be_written(tmp_path / "run")
+    remove_leftovers(tmp_path / "run")  # a trainer goes on
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

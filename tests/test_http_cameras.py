@@ -7,6 +7,8 @@ import http.server
 import io
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import av
@@ -251,29 +253,9 @@ def test_a_challenge_that_nobody_knows_has_no_answer() -> None:
     assert authorizer(["Negotiate", 'Digest realm="r", nonce="n", algorithm=whirlpool'], "admin", "x") is None
 
 
-def test_a_redirect_is_followed_without_the_password_to_another_host() -> None:
-    seen: list[str | None] = []
-
-    class Elsewhere(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.headers.get("Authorization"))
-            self.send_error(404)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        headers = {"Location": f"http://127.0.0.1:{other.server_port}/there"}
-        with http_camera(Manners(status=302, headers=headers, password="right")) as camera:
-            reason = failure_of(f"http://admin:right@{camera.address}")
-        other.shutdown()
-
-    assert seen == [None]
-    assert "it has nothing at this path (404)" in reason
-
-
-def test_a_still_picture_that_another_host_has_is_asked_for_by_a_redirect_each_time() -> None:
+@contextmanager
+def other_host(status: int) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Serve a picture, or an error; yield its URL, and the path and authorization of each request."""
     seen: list[tuple[str, str | None]] = []
 
     class Elsewhere(http.server.BaseHTTPRequestHandler):
@@ -281,22 +263,40 @@ def test_a_still_picture_that_another_host_has_is_asked_for_by_a_redirect_each_t
 
         def do_GET(self) -> None:
             seen.append((self.path, self.headers.get("Authorization")))
-            jpeg = grey_jpeg(90)
-            self.send_response(200)
+            content = grey_jpeg(90)
+            self.send_response(status)
             self.send_header("Content-Type", "image/jpeg")
-            self.send_header("Content-Length", str(len(jpeg)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(jpeg)
+            self.wfile.write(content)
 
         def log_message(self, *_arguments: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        headers = {"Location": f"http://127.0.0.1:{other.server_port}/there"}
-        with http_camera(Manners(status=302, headers=headers, password="right")) as camera:
-            frames = frames_of(f"http://admin:right@{camera.address}", 3, fps=50)
-        other.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/there", seen
+        server.shutdown()
+
+
+def test_a_redirect_is_followed_without_the_password_to_another_host() -> None:
+    with (
+        other_host(404) as (url, seen),
+        http_camera(Manners(status=302, headers={"Location": url}, password="right")) as camera,
+    ):
+        reason = failure_of(f"http://admin:right@{camera.address}")
+
+    assert seen == [("/there", None)]
+    assert "it has nothing at this path (404)" in reason
+
+
+def test_a_still_picture_that_another_host_has_is_asked_for_by_a_redirect_each_time() -> None:
+    with (
+        other_host(200) as (url, seen),
+        http_camera(Manners(status=302, headers={"Location": url}, password="right")) as camera,
+    ):
+        frames = frames_of(f"http://admin:right@{camera.address}", 3, fps=50)
 
     assert greys(frames) == [90, 90, 90]
     assert set(seen) == {("/there", None)}

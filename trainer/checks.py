@@ -123,8 +123,11 @@ def check_is_new(settings: TrainSettings) -> None:
 
 def check_can_be_written(folder: Path) -> None:
     """Raise ValueError when a folder cannot be written; nothing is left behind. A job waits for a folder in use."""
-    with suppress(FolderInUse), locked_folder(folder):
-        pass
+    try:
+        with suppress(FolderInUse), locked_folder(folder):
+            pass
+    except OSError as error:  # now a user is there who can do something about it
+        raise ValueError(str(error)) from error
 
 
 def check_registry(models: str, out: str) -> None:

@@ -1,7 +1,8 @@
 """Read the packets of one track past damaged parts: an open FFmpeg container in, packets and decoded frames out.
 
 A damaged packet is skipped and counted, with one log line for the first. After 100 in a row, reading fails with
-FFmpeg's InvalidDataError. Other errors, such as time-outs, are passed on; reading may go on after them.
+FFmpeg's InvalidDataError. Other errors of reading, such as time-outs, are passed on; reading may go on after them. Any
+error of decoding but a lack of memory is damage.
 """
 
 from __future__ import annotations
@@ -68,12 +69,16 @@ class PacketReader:
             yield packet
 
     def decode(self, packet: Any) -> list[Any]:
-        """Return the frames that a packet completes; none if it is damaged. packet: None flushes the decoder."""
+        """Return the frames that a packet completes; none if it is damaged. packet: None flushes the decoder.
+
+        Raises:
+            MemoryError: there is too little memory.
+        """
         try:
             return list(self._stream.codec_context.decode(packet))
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:  # damage may look like something that FFmpeg has not implemented
-            if isinstance(error, MemoryError):
-                raise
             self.note_damage(error)
             return []
 

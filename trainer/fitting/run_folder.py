@@ -16,8 +16,8 @@ from models import file_lock
 
 LOCK_NAME = "run.lock"
 CHECKPOINT_NAME = "checkpoint.npz"
-TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}  # a disk that is full, fails, or is away
 PART_NAME = "checkpoint.part"  # a checkpoint that is being written
+TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}  # a disk that is full, fails, or is away
 
 
 class FolderInUse(ValueError):
@@ -50,7 +50,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def remove_leftovers(folder: Path) -> None:
     """Remove the lock file and the partial checkpoint that a killed process left, and the folder if it is empty."""
     if (folder / LOCK_NAME).exists():
-        with suppress(ValueError), locked_folder(folder):  # another process may hold it by now
+        # another process may hold it by now, or its disk be full
+        with suppress(ValueError, OSError), locked_folder(folder):
             (folder / PART_NAME).unlink(missing_ok=True)
 
 

@@ -53,7 +53,7 @@ def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
         raise JobRejected(f"a path has a name that is not UTF-8 ({error.object!a}): rename it") from error
     out = spec.settings.out
     folder = Path(out).resolve()  # one folder may have several names
-    id_ = secrets.token_hex(4)
+    id_, enqueued_at = secrets.token_hex(4), Clock(client).now()
 
     def enqueue(pipe: Pipeline) -> None:
         for run in list_jobs(client):
@@ -76,7 +76,6 @@ def enqueue_job(client: Redis, spec: JobSpec, *, time_limit_s: int) -> str:
         )
         pipe.zadd(INDEX, {id_: enqueued_at})
 
-    enqueued_at = Clock(client).now()
     client.transaction(enqueue, INDEX)  # it is called again when another job was enqueued meanwhile
     return id_
 
