@@ -33,9 +33,14 @@ def discover(user: str, within_s: float, host: str) -> None:
         )
     password = os.environ.get("MASKWATCH_CAMERA_PASSWORD", "")  # no flag: every user can read a command line
     for device in devices:
-        click.echo(f"{device.host}  {device.name}")
+        _print_line(f"{device.host}  {device.name}")
         try:
             for stream in OnvifCamera(service=device.service, user=user, password=password).streams():
-                click.echo(f"    {stream.url}  {stream.encoding} {stream.size}".rstrip())
+                _print_line(f"    {stream.url}  {stream.encoding} {stream.size}")
         except OnvifFailed as error:
-            click.echo(f"    {error}")
+            _print_line(f"    {error}")
+
+
+def _print_line(text: str) -> None:
+    """Print a line; what it says comes from the network, and must not steer the terminal."""
+    click.echo("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text).rstrip())

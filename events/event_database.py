@@ -134,7 +134,9 @@ def _check_recorded(engine: sa.Engine) -> None:
     """Check that a recorder has used the database."""
     if not has_schema(engine):
         where = engine.url.render_as_string()
-        raise _Unusable(f"there are no events yet at {where}: start `maskwatch record`, which writes them")
+        raise _Unusable(
+            f"there are no events yet at {where}: start `maskwatch record`, which writes them; if one runs, see its log"
+        )
 
 
 def _check_version(connection: sa.Connection) -> None:

@@ -25,6 +25,7 @@ NETWORK_SILENCE_TIMEOUT_S = 70.0  # the same of a network camera, which knows it
 OPEN_TIMEOUT_S = 15.0  # limit for opening (a name server that does not answer, a disk that spins up) and for closing
 CLOSE_TIMEOUT_S = 0.5
 MAX_HUNG = 4  # no further reader thread is started once this many hang: the driver hangs
+MAX_UNREADABLE = 10  # frames in a row that cannot be read, after which the state says so
 MAX_TIMESTAMP_STEP_S = 10.0  # a step in a video's timestamps that is a fault, not a pause
 
 
@@ -43,7 +44,7 @@ class CapturedFrame:
 class Feed:
     """A source's frames, from now to `close()`. One thread uses it.
 
-    state: "opening", "running", or "retrying: " and why; for the heartbeat.
+    state: "opening", "running", or "unreadable: " or "retrying: " and why; for the heartbeat.
     ended: the source has delivered its last frame and is not played again.
 
     Args:
@@ -58,6 +59,7 @@ class Feed:
         self._may_come_back = may_come_back
         self._loop = loop
         self._has_played = False
+        self._unreadable = 0  # frames in a row
         self._failures = 0
         self._retry_at = 0.0
         self._logged: set[type[Exception]] = set()  # classes of errors whose traceback is in the log
@@ -74,7 +76,7 @@ class Feed:
         if captured:
             self._failures = 0
             self._has_played = True
-            self.state = "running"
+            self._note_frame(captured.source_frame)
         elif reader.finished:
             self._on_end(reader.error)
         elif reader.hangs():
@@ -92,6 +94,14 @@ class Feed:
     def has_hung_thread(self) -> bool:
         """Whether an abandoned thread is still alive."""
         return any(reader.is_alive() for reader in (*self._hung, self._reader) if reader)
+
+    def _note_frame(self, source_frame: SourceFrame) -> None:
+        if source_frame.error is None:
+            self.state, self._unreadable = "running", 0
+            return
+        self._unreadable += 1
+        if self._unreadable >= MAX_UNREADABLE:
+            self.state = f"unreadable: {source_frame.error}"
 
     def _on_end(self, error: Exception | None) -> None:
         if isinstance(error, SourceFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -155,6 +156,21 @@ def test_a_tile_says_what_is_seen_and_how_it_fares(server: Server, tab: Tab) -> 
         expect(tab.locator("#banner")).to_be_hidden()
         expect(tab.locator("#spoken")).to_have_text("demo: 2 masks, 1 without", timeout=6_000)
         expect(tile(tab).locator("canvas")).to_have_attribute("aria-label", "demo: 2 masks, 1 without")
+
+
+def test_the_words_below_a_picture_are_those_of_its_own_faces(server: Server, tab: Tab) -> None:
+    feed = Feed(server)
+    drawn = """() => [document.querySelector(".faces").textContent, document.querySelector("canvas").dataset.faces]"""
+    with alive(server, "detector", "classifier"):
+        with feeding([feed], []):
+            expect(tile(tab).locator(".state")).to_have_text("Live", timeout=10_000)
+        for count in (1, 2, 3, 1):
+            frame = feed.publish()
+            feed.label(*[face("mask", 0.9, BOX)] * count)
+            waited(tab, lambda found, frame_id=frame.frame_id: found["frameId"] == frame_id, "the frame is drawn")
+            words, faces = tab.evaluate(drawn)
+            assert len(json.loads(faces)) == count
+            assert words == ("1 mask" if count == 1 else f"{count} masks")
 
 
 @pytest.fixture(scope="module")

@@ -191,7 +191,7 @@ class Scripted:
                 self.closed.wait()  # as a driver hangs: nothing but its end gets it out
             at_s = None if self._at_s is None else self._at_s * self.given
             self.given += 1
-            yield SourceFrame(name="scripted", index=self.given - 1, error="no pixels", at_s=at_s)
+            yield SourceFrame(name="scripted", index=self.given - 1, width=1, height=1, jpeg=b"", at_s=at_s)
             if self.is_live:
                 time.sleep(0.001)  # a camera's own rate
 
@@ -639,6 +639,17 @@ def test_a_camera_that_shows_nothing_says_why_in_its_state_and_in_one_line(start
     assert len(camera.warnings()) == 1
     assert camera.state() in camera.warnings()[0]
     assert "s3cret" not in camera.log() + camera.state()
+
+
+def test_a_camera_whose_pictures_cannot_be_decoded_says_so_until_one_can(start: Start) -> None:
+    manners = Manners(jpegs=[b"\xff\xd8\xff\xfe\0\4no\xff\xd9"])
+    with http_camera(manners) as broken:
+        camera = start(broken.url)
+        wait_until(lambda: camera.state().startswith("unreadable: "), 15, "its state says why")
+        manners.jpegs[:] = [grey_jpeg(90)]
+        wait_until(lambda: camera.state() == "running", 15, "it plays")
+
+    assert any("unreadable: " in line for line in camera.warnings())
 
 
 def test_a_camera_that_is_faster_than_decoding_says_that_pictures_are_left_out(start: Start) -> None:

@@ -226,6 +226,14 @@ def test_the_command_lists_cameras_and_says_of_each_why_it_has_no_streams(
     assert "s3cret" not in result.output
 
 
+def test_what_a_camera_is_called_does_not_steer_the_terminal(network: list[str], open_camera: OnvifServer) -> None:
+    network += [match(open_camera.url, "onvif://www.onvif.org/name/Yard%1B%5B2J%0AWest")]
+
+    lines = discovered().output.splitlines()
+
+    assert lines[0] == "127.0.0.1  Yard\N{REPLACEMENT CHARACTER}[2J West"
+
+
 def test_a_network_without_cameras_ends_with_one_line(network: list[str]) -> None:
     result = discovered()
 

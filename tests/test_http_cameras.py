@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 
 from producer.sources import timeouts
 from producer.sources.http_auth import Digest, authorizer
+from producer.sources.http_client import may_have_password
 from producer.sources.jpeg_splitter import JpegSplitter
 from producer.sources.picture_skipper import MAX_UNWAITED, PictureSkipper
 from producer.sources.source import SourceFailed, SourceFrame
@@ -168,9 +170,11 @@ def test_a_camera_that_is_decoded_in_time_loses_nothing() -> None:
     [
         Manners(is_still=True, content_type="image/jpeg"),
         Manners(is_still=True, content_type="image/jpeg", keeps_connection=False),
+        Manners(is_still=True, content_type="application/octet-stream"),
+        Manners(is_still=True, content_type="text/html", keeps_connection=False),
         Manners(is_still=True, content_type="image/pjpeg", jpegs=[grey_jpeg(50) + b"\r\n\0", grey_jpeg(200)[:-2]]),
     ],
-    ids=["one connection", "a connection for each", "stray bytes"],
+    ids=["one connection", "a connection for each", "no type", "the type of a page", "stray bytes"],
 )
 def test_a_still_picture_is_asked_for_again_and_again(manners: Manners) -> None:
     with http_camera(manners) as camera:
@@ -302,6 +306,21 @@ def test_a_still_picture_that_another_host_has_is_asked_for_by_a_redirect_each_t
     assert set(seen) == {("/there", None)}
 
 
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("http://camera/other", True),
+        ("https://camera/video", True),
+        ("https://camera:8443/video", False),
+        ("http://camera:8080/video", False),
+        ("https://elsewhere/video", False),
+    ],
+)
+def test_the_encrypted_port_of_the_same_camera_gets_the_password_too(url: str, may: bool) -> None:
+    assert may_have_password(urlsplit(url), urlsplit("http://camera/video")) is may
+    assert not may_have_password(urlsplit("http://camera/video"), urlsplit("https://camera/video"))
+
+
 # --- slow and dead cameras
 
 
@@ -351,7 +370,10 @@ def test_a_camera_is_dead_later_the_slower_it_is() -> None:
 @pytest.mark.parametrize(
     ("manners", "reason"),
     [
-        (Manners(is_still=True, content_type="text/html"), "serves text/html, no video; check the path of the address"),
+        (
+            Manners(is_still=True, content_type="text/html", jpegs=[b"<html>"]),
+            "serves text/html, no video; check the path of the address",
+        ),
         (
             Manners(is_still=True, content_type="image/png", jpegs=[b"\x89PNG"]),
             "sends no JPEG (image/png); check the path of the address",

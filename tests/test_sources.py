@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import logging
+import re
 import socket
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from PIL import Image
 from pipeline.vision.jpeg import decode_jpeg
 from producer.sources import timeouts
 from producer.sources.folder import natural_order
+from producer.sources.packet_reader import PacketReader
 from producer.sources.picture_file import read_picture
 from producer.sources.source import SourceFailed
 from producer.sources.source_spec import parse_source
@@ -239,6 +241,36 @@ def test_damage_that_looks_like_what_ffmpeg_has_not_implemented_costs_one_frame(
     found = list(parse_source(str(path)).open())
 
     assert len(found) == 9
+
+
+def test_a_frame_whose_colours_are_of_no_known_kind_costs_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mov"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("prores_ks", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le"
+        for grey in range(0, 200, 20):
+            image = np.full((48, 64, 3), grey, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        file.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    header = [match.start() for match in re.finditer(b"icpf", content)][4]  # of the fifth frame
+    content[header + 18 : header + 21] = b"\x63\x63\x63"  # its primaries, transfer function and matrix
+    path.write_bytes(content)
+
+    found = list(parse_source(str(path)).open())
+
+    assert len(found) == 9
+
+
+def test_packets_end_where_pyav_fails_at_a_track_that_a_file_s_beginning_does_not_name() -> None:
+    class Container:
+        def demux(self, _: object) -> Iterator[str]:
+            yield from ("first", "flush")
+            raise IndexError("list index out of range")
+
+    reader = PacketReader(Container(), None, name="clip.ts", content="video")
+
+    assert list(reader.packets()) == ["first", "flush"]
 
 
 def test_a_video_that_is_cut_off_gives_its_beginning(pictures: Path, tmp_path: Path) -> None:

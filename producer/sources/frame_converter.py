@@ -58,7 +58,16 @@ class FrameConverter:
         """Yield images (uint8 H x W x 3) with their times; deinterlacing holds a frame back until the next one comes.
 
         at_s: when the frame is due.
+
+        After an error of FFmpeg, convert() begins anew; a frame that was held back is lost.
         """
+        try:
+            yield from self._convert(decoded, at_s)
+        except av.error.FFmpegError:
+            self._forget()
+            raise
+
+    def _convert(self, decoded: Any, at_s: float | None) -> Iterator[tuple[Image, float | None]]:
         jpeg.check_size(decoded.width, decoded.height)
         was_interlaced = self._kind is not None and self._kind.is_interlaced
         is_interlaced = was_interlaced or decoded.interlaced_frame
@@ -81,6 +90,9 @@ class FrameConverter:
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._pull(self._graph)
+        self._forget()
+
+    def _forget(self) -> None:
         self._graph, self._kind = None, None
         self._inside.clear()
 

@@ -56,12 +56,11 @@ class HttpClient:
 
     def __init__(self, url: str, name: str) -> None:
         self._url = urlsplit(url)
-        self._origin = _origin(self._url)
         self._user, self._password = unquote(self._url.username or ""), unquote(self._url.password or "")
         self._name = name
         self._authorize: Authorize | None = None
         self._connection: http.client.HTTPConnection | None = None
-        self._connected_to = self._origin
+        self._connected_to = _origin(self._url)
 
     def get(self) -> Answer:
         """Return the answer of the URL, or of the one it redirects to.
@@ -130,7 +129,7 @@ class HttpClient:
         self._connection.sock.settimeout(timeouts.OPEN_TIMEOUT_S)
         sock, target = self._connection.sock, _target(url)
         headers = {"User-Agent": "maskwatch", "Accept": "*/*"}
-        if self._authorize and _origin(url) == self._origin:  # nobody else gets the password
+        if self._authorize and may_have_password(url, self._url):
             headers["Authorization"] = self._authorize("GET", target)
         self._connection.request("GET", target, headers=headers)
         response = self._connection.getresponse()
@@ -152,6 +151,13 @@ def _connection(url: SplitResult) -> http.client.HTTPConnection:
 def _target(url: SplitResult) -> str:
     path = quote(url.path or "/", safe=UNRESERVED)
     return f"{path}?{quote(url.query, safe=UNRESERVED)}" if url.query else path
+
+
+def may_have_password(url: SplitResult, asked: SplitResult) -> bool:
+    """Return whether a URL is of the server that the user named, maybe by its encrypted port instead of the other."""
+    if (url.hostname, url.scheme.lower(), asked.scheme.lower()) == (asked.hostname, "https", "http"):
+        return (url.port or 443, asked.port or 80) == (443, 80)
+    return _origin(url) == _origin(asked)
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:

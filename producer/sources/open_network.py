@@ -5,8 +5,11 @@ An http URL is asked first: JPEGs are read by us, anything else by FFmpeg. A rec
 
 from __future__ import annotations
 
-from producer.sources.http_client import HttpClient, NotHttp
+import http.client
+
+from producer.sources.http_client import Answer, HttpClient, NotHttp
 from producer.sources.http_pictures import HttpPictures
+from producer.sources.jpeg_splitter import START
 from producer.sources.network import NetworkSource
 from producer.sources.source import RtspTransport, Source, SourceFailed
 from producer.sources.source_spec import SourceSpec
@@ -41,10 +44,20 @@ def _open_pictures(spec: SourceSpec, fps: float) -> HttpPictures | None:
         answer = client.get()
     except NotHttp:  # as an old streaming server, whose first line is its own
         return None
-    if answer.content_type.startswith(("multipart/", "image/")):
+    if answer.content_type.startswith(("multipart/", "image/")) or _is_jpeg(answer):
         return HttpPictures(client, answer, spec.name, fps)
     answer.response.close()
     client.close()
     if answer.content_type in PAGES:
         raise SourceFailed(f"{spec.name} serves {answer.content_type}, no video; check the path of the address")
     return None
+
+
+def _is_jpeg(answer: Answer) -> bool:
+    """Return whether an answer is one JPEG, as some cameras send it without its type."""
+    if answer.content_type.startswith("video/") or answer.response.length is None:  # without a length: a stream
+        return False
+    try:
+        return answer.response.peek(len(START)).startswith(START)
+    except (OSError, http.client.HTTPException):
+        return False

@@ -63,6 +63,8 @@ class PacketReader:
                     raise
                 packets = self._container.demux(self._stream)
                 continue
+            except IndexError:  # PyAV, behind the last packet, when the file has more tracks than its beginning says
+                return
             if packet is None:
                 return
             self._in_a_row = 0

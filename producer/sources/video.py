@@ -73,8 +73,14 @@ class VideoSource:
     def _images(self) -> Iterator[tuple[Image, float | None]]:
         for packet in self._reader.packets():
             for decoded in self._reader.decode(packet):
-                yield from self._converter.convert(decoded, self._times.at_s(decoded.time))
+                yield from self._converted(decoded)
         yield from self._converter.flush()
+
+    def _converted(self, decoded: Any) -> Iterator[tuple[Image, float | None]]:
+        try:
+            yield from self._converter.convert(decoded, self._times.at_s(decoded.time))
+        except av.error.FFmpegError as error:  # it says, for example, that its colours are of a kind that there is not
+            self._reader.note_damage(error)
 
 
 def _open(spec: SourceSpec, location: str) -> Any:

@@ -54,6 +54,12 @@ export class Tile {
     this.frame = frame;
     this.drawnAt = performance.now();
     this.samples.push([this.drawnAt, frame.age_ms + this.drawnAt - cameAt]);
+    if (this.element.dataset.state === "live") this.set(".faces", this.facesText() ?? "–");
+  }
+
+  /** Return what is on the canvas, null if it was not labelled. */
+  facesText() {
+    return this.frame?.labelled ? countsText(this.frame.faces) : null;
   }
 
   /** Return the state of the camera: a name for the style sheet, a text, and a detail for the curtain. */
@@ -87,7 +93,7 @@ export class Tile {
     this.set(".curtain strong", words);
     this.set(".curtain span", more);
     const fresh = state === "live" || state === "unlabelled";
-    const faces = this.visible && this.frame?.labelled && fresh ? countsText(this.frame.faces) : null;
+    const faces = this.visible && fresh ? this.facesText() : null;
     this.spoken = `${this.name}: ${faces ?? words.toLowerCase()}`;
     this.canvas.setAttribute("aria-label", this.spoken);
     this.element.setAttribute("aria-label", `Camera ${this.name}, ${words}`);
