@@ -397,6 +397,11 @@ def test_a_camera_that_shows_nothing_says_why(manners: Manners, reason: str) -> 
     assert told == f"{camera.url} {reason}"
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_host_that_no_name_can_be_is_said_to_have_none(host: str) -> None:
+    assert failure_of(f"http://{host}/video").endswith("cannot be opened: no host has this name; check the address")
+
+
 def test_a_stream_of_another_kind_is_read_by_ffmpeg() -> None:
     encoded = io.BytesIO()
     with av.open(encoded, "w", format="mpegts") as file:

@@ -56,6 +56,8 @@ def test_a_text_that_is_no_unicode_does_not_fit(name: str) -> None:
     ("text", "says"),
     [
         ("speed = 3\n", "no setting speed"),
+        ('redis = "redis://a"\n', "no setting redis; do you mean redis_url?"),
+        ("max-batch = 4\n", "no setting max-batch; do you mean max_batch?"),
         ("fps = ", "settings file"),
         ("fps = -1\n", "--fps"),
         (f"port = {'9' * 5_000}\n", "settings file .*digits"),

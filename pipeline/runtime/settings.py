@@ -214,8 +214,17 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
         if unknown := sorted(values.keys() - _FIELDS.keys()):
-            raise BadSettings(f"there is no setting {', '.join(unknown)}")
+            raise BadSettings("; ".join(map(_no_setting, unknown)))
         settings_from(values)
     except (OSError, ValueError, RecursionError) as error:  # ValueError: also for a number of too many digits
         raise BadSettings(f"settings file {path}: {error}") from error
     return values
+
+
+def _no_setting(name: str) -> str:
+    """Return that a name is no setting, and which one is called almost so, by itself or by its flag."""
+    import difflib  # only here: commands start fast
+
+    names = {flag_of(field)[2:].replace("-", "_"): field for field in _FIELDS} | {field: field for field in _FIELDS}
+    similar = difflib.get_close_matches(name.replace("-", "_"), names, n=1)
+    return f"there is no setting {name}" + (f"; do you mean {names[similar[0]]}?" if similar else "")

@@ -111,7 +111,7 @@ class HttpClient:
         kept, began = self._connection is not None, time.monotonic()
         try:
             return self._ask_once(url)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             self.close()
             if kept and isinstance(error, ConnectionError):  # the server had closed the connection meanwhile
                 return self._ask(url)

@@ -58,7 +58,8 @@ def open_reason(error: Exception, url: SplitResult, *, took_s: float) -> str:
         # FFmpeg has no error of its own for a time-out: each protocol reports missing data in its own way
         return f"no answer within {timeouts.OPEN_TIMEOUT_S:g} s; {IS_IT_ON}"
     number = getattr(error, "errno", None)
-    if isinstance(error, socket.gaierror) or (number == errno.EIO and not _is_known(url.hostname or "")):
+    is_unknown = number == errno.EIO and not _is_known(url.hostname or "")
+    if is_unknown or isinstance(error, (socket.gaierror, UnicodeError)):
         return _NO_HOST
     if isinstance(error, ssl.SSLError):
         return f"no encrypted connection is possible ({error.reason}); is the scheme right?"
