@@ -16,12 +16,13 @@ import click
 import msgspec
 
 from commands.errors import fail
-from commands.pipelines import SeveralPipelines, only_pipeline
-from commands.shared import checked_settings
+from commands.shared import checked_settings, used_database
 from pipeline.runtime.settings import setting_options
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+    from events.reading import EventChoices
 
 LIMIT = click.IntRange(1, 100_000)
 MAX_ID = 2**53 - 1  # of a delivery, as over the API
@@ -47,7 +48,7 @@ def events(
 ) -> None:
     """List events, newest first."""
     from events.event_list import describe_event
-    from events.reading import EventFilter, read_events
+    from events.reading import EventFilter, read_choices, read_events
 
     check_utf8("--camera", camera)
     check_utf8("--kind", kind)
@@ -57,8 +58,19 @@ def events(
         fail("--since or --until is too early or too late for this machine's time zone: give another time", 2)
     wanted = EventFilter(camera=camera, kind=kind, since=begin, until=end)
     with database(values) as connection:
-        for event in read_events(connection, wanted, limit=limit).events:
-            click.echo(msgspec.json.encode(event).decode() if as_json else describe_event(event))
+        found = read_events(connection, wanted, limit=limit).events
+        choices = None if found else read_choices(connection)
+    if choices:
+        click.echo(none_found(choices), err=True)
+    for event in found:
+        click.echo(msgspec.json.encode(event).decode() if as_json else describe_event(event))
+
+
+def none_found(choices: EventChoices) -> str:
+    """Return that no event fits, and what there are events of."""
+    if not choices.cameras:
+        return "no event was recorded yet"
+    return f"no event fits; there are events of {', '.join(choices.kinds)} of the cameras {', '.join(choices.cameras)}"
 
 
 def check_utf8(flag: str, name: str | None) -> None:
@@ -86,8 +98,9 @@ def deliveries_list(state: str | None, receiver: str | None, limit: int, as_json
 
     check_utf8("--to", receiver)
     with database(values) as connection:
-        for delivery in list_deliveries(connection, state=state, receiver=receiver, limit=limit):
-            click.echo(msgspec.json.encode(delivery).decode() if as_json else describe_delivery(delivery))
+        found = list(list_deliveries(connection, state=state, receiver=receiver, limit=limit))
+    for delivery in found:
+        click.echo(msgspec.json.encode(delivery).decode() if as_json else describe_delivery(delivery))
 
 
 @deliveries.command("replay")
@@ -150,14 +163,3 @@ def database(values: dict[str, Any], *, read_only: bool = True) -> Iterator[sa.C
         fail(str(error), 2)
     except DatabaseAway as error:
         fail(f"the database of events cannot be used: {error}; is --database right?", 1)
-
-
-def used_database(url: str | None) -> str | None:
-    """Return the URL that is named, else that of the pipeline that runs on this machine, else None for the default."""
-    if url:
-        return url
-    try:
-        pipeline = only_pipeline("database", "--database or MASKWATCH_DATABASE")
-    except SeveralPipelines as error:
-        fail(str(error), 2)
-    return pipeline.database if pipeline else None

@@ -102,9 +102,15 @@ def prepare_process(values: dict[str, Any]) -> Settings:
 
 
 def process_settings(values: dict[str, Any]) -> Settings:
-    """Return the checked settings of one process, which needs a running Redis; see used_redis()."""
+    """Return the checked settings of one process, which needs a running Redis; see used_redis().
+
+    With the Redis of the pipeline that runs, it uses that pipeline's database of events, too, unless one is named.
+    """
     settings = prepare_process(values)
-    return settings if settings.redis_url else msgspec.structs.replace(settings, redis_url=used_redis(settings))
+    if settings.redis_url:
+        return settings
+    database = used_database(settings.database) if "database" in values else None
+    return msgspec.structs.replace(settings, redis_url=used_redis(settings), database=database)
 
 
 def used_redis(settings: Settings) -> str:
@@ -119,6 +125,17 @@ def used_redis(settings: Settings) -> str:
     except SeveralPipelines as error:
         fail(str(error), 2)
     return pipeline.redis_url if pipeline else DEFAULT_REDIS
+
+
+def used_database(url: str | None) -> str | None:
+    """Return the URL that is named, else that of the pipeline that runs on this machine, else None for the default."""
+    if url:
+        return url
+    try:
+        pipeline = only_pipeline("database", "--database or MASKWATCH_DATABASE")
+    except SeveralPipelines as error:
+        fail(str(error), 2)
+    return pipeline.database if pipeline else None
 
 
 def parsed_source(text: str, prefix: str = "") -> SourceSpec:
@@ -191,6 +208,8 @@ def run_process(start: Callable[[], int], *expected: type[Exception], end: type[
         raise end(start())
     except ChildFailed:
         sys.exit(1)
+    except BrokenPipeError:  # nobody reads what it prints
+        raise
     except errors as error:
         fail(str(error), 1)
 

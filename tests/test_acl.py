@@ -285,6 +285,7 @@ DENIED = {
         "MGET {s0}:pixels:door:1:1",
         "GET {s0}:watched:door",
         "XLEN {s0}:frames",
+        "ZADD {all}:ended_sessions 1 x",
         "SET {all}:heartbeat:viewer-1 x",
         *READER_DENIED,
     ],

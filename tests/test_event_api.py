@@ -14,8 +14,9 @@ import pytest
 import requests
 from conftest import Server, wait_until
 from event_scenes import BEGIN, Person, scene
-from feeding import serving, viewing
+from feeding import alive, serving, viewing
 from processes import Processes, processes
+from recorded_days import record_days
 from test_api import described
 from test_event_store import AT, OFFICE, active, closed, event, opened
 from test_recorder import append, start
@@ -25,6 +26,7 @@ from events.locations import sqlite_url
 from events.minute_counts import MinuteCount
 from events.outbox import list_deliveries, note_delivered
 from events.store import Progress
+from viewer.health import NO_RECORDER
 from viewer.security.api_tokens import create_token
 from viewer.security.authenticator import password_hash
 
@@ -252,6 +254,23 @@ def test_health_says_that_the_database_is_away_without_failing_for_it(server: Se
 
     assert "there are no events yet" in str(health["notes"])
     assert "database" not in str(health["reasons"])
+
+
+def test_health_says_that_nobody_records_although_a_database_is_named(server: Server, tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "events.db")
+    record_days(url, 0.0)
+
+    with viewing(server.url, database=url) as viewer:
+
+        def notes() -> list[str]:
+            found: list[str] = requests.get(f"{viewer.url}healthz", timeout=5).json().get("notes", [])
+            return found
+
+        said = wait_until(notes, 10, "health says that nobody records")
+        with alive(server, "recorder"):
+            wait_until(lambda: not notes(), 10, "somebody records")
+
+    assert said == [NO_RECORDER]
 
 
 def test_an_active_recorder_takes_up_rules_and_keeps_what_it_remembers(

@@ -91,7 +91,7 @@ def test_a_camera_that_comes_back_is_listed_anew(server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["gate", "file-1", "no name", "\n", "\udcff"])
 def test_what_is_no_camera_cannot_be_forgotten(server: Server, name: str) -> None:
-    with pytest.raises(CannotForget, match="there is no camera"):
+    with pytest.raises(CannotForget, match=r"there is no camera|file-1 is no camera but files"):
         forget_camera(server.bus, name)
 
 

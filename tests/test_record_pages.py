@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
@@ -208,6 +209,25 @@ def test_an_event_shows_its_moment_its_rule_and_its_deliveries(
         wait_until(
             lambda: tab.locator(".picture").evaluate("one => one.naturalWidth") == 320, 5, "the picture is loaded"
         )
+
+
+def test_a_chart_has_the_times_of_its_page_where_the_browser_keeps_no_cookie_of_its_zone(
+    browser: Browser, viewer: Viewer, recorded: Recorded
+) -> None:
+    chosen = next(one for one in recorded.events if one.kind == "no_mask")
+    without_cookies = "Object.defineProperty(document, 'cookie', { get: () => '', set: () => {} })"
+
+    with browser.new_context(viewport=SIZES["desktop"], timezone_id="America/New_York") as context:
+        context.add_init_script(without_cookies)
+        tab = context.new_page()
+        tab.goto(f"{viewer.url}history/{chosen.id}")
+        zone = tab.locator("html").get_attribute("data-zone")
+        tab.locator(".u-over").hover()
+        shown = tab.locator(".u-legend .u-value").first.inner_text()
+        times = {float(str(row.get_attribute("data-at"))) for row in tab.locator("tbody tr[data-at]").all()}
+
+    assert zone != "America/New_York"
+    assert shown in {f"{datetime.fromtimestamp(at, ZoneInfo(str(zone))):%T}" for at in times}
 
 
 def test_a_failed_delivery_says_what_the_receiver_answered(

@@ -20,6 +20,7 @@ import pytest
 from conftest import Server, wait_until
 from processes import Processes, processes
 
+from events.locations import sqlite_url
 from pipeline.runtime.running_pipelines import RunningPipeline, announced, find_running_pipelines
 
 __all__ = ["processes"]
@@ -213,6 +214,15 @@ def test_commands_beside_a_running_demo_use_its_redis(processes: Processes) -> N
     assert "built-in" in table.stdout
     assert (camera.wait(30), demo.wait(30)) == (0, 0)
     assert find_running_pipelines() == []
+
+
+def test_a_recorder_beside_a_running_pipeline_uses_its_database(
+    server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.db"
+    with announced(pipeline(redis_url=server.url, database=sqlite_url(file))):
+        processes.start("record")
+        wait_until(file.exists, 30, "it has made the database")
 
 
 def test_label_beside_a_running_pipeline_has_a_redis_and_workers_of_its_own(server: Server, tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ import redis
 from conftest import Server, wait_until
 
 from pipeline.bus import keys, messages
+from pipeline.bus.clock import Clock
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, KnownFaces, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
-from pipeline.bus.shards import Bus, UnusableRedis
+from pipeline.bus.shards import Bus, Shard, UnusableRedis
 from pipeline.bus.status import Ledger, read_ledgers
-from pipeline.bus.writer import MAX_STANDING_FRAMES, NameLost, Writer
+from pipeline.bus.writer import MAX_STANDING_FRAMES, NEED_HOLDS_S, NameLost, Writer
 from pipeline.vision.faces import Face
 
 CAMERA = "door"
@@ -116,6 +117,18 @@ def test_a_published_frame_is_labelled_and_counted_once(server: Server) -> None:
 
 def one_face(record: Frame) -> FaceCrops:
     return FaceCrops.for_frame(record, boxes=[(1, 2, 3, 4)], scores=[0.9], crop_px=8, seconds={})
+
+
+def test_who_needs_a_jpeg_is_not_known_any_more_a_second_after_redis_said_so(server: Server) -> None:
+    now = [100.0]
+    shard = Shard(server.client, 0, Clock(server.client, monotonic=lambda: now[0]))
+    camera = Writer(shard, camera=CAMERA, token=TOKEN, pixels_ms=keys.LIVE_PIXELS_MS)
+    camera.publish(frame(server, 0), b"jpeg")
+
+    just_now = camera.needs_jpeg
+    now[0] += NEED_HOLDS_S + 0.1
+
+    assert (just_now, camera.needs_jpeg) == (False, True)
 
 
 def test_known_faces_come_with_the_cameras_next_frame_and_expire(server: Server) -> None:

@@ -39,6 +39,21 @@ def test_a_sign_in_leads_to_the_page_that_was_asked_for(viewer: Viewer, path: st
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/our{path}")
 
 
+def test_the_filters_of_the_page_are_kept(viewer: Viewer) -> None:
+    query = "camera=demo&kind=no_mask&from=2026-01-01T00%3A00&zone=caf%C3%A9+2"
+
+    answer = sign_in(viewer, f"history?{query}")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/our/history?{query}")
+
+
+@pytest.mark.parametrize("query", ["a=\r\nSet-Cookie: b", "a=\\", "a=#b", "a=\N{SNOWMAN}", 'a="'])
+def test_filters_that_no_address_can_hold_are_left_out(viewer: Viewer, query: str) -> None:
+    answer = sign_in(viewer, "login", next=f"/history?{query}")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/our/history")
+
+
 @pytest.mark.parametrize(
     "path",
     ["//example.com", "https://example.com", "/\\example.com", f"{EVENT}/../../..", "/logout", "/history\r\nA: b", ""],

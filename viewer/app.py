@@ -41,6 +41,7 @@ from viewer.security.authenticator import Authenticator
 from viewer.security.login import add_login
 from viewer.security.middleware import MAX_BODY, SecurityMiddleware
 from viewer.security.rejection_log import RejectionLog
+from viewer.security.sign_outs import SignOuts
 from viewer.serving.base_path import BasePathMiddleware, base_path_of
 from viewer.serving.connection_limiter import ConnectionLimiter
 from viewer.serving.listening import listen
@@ -117,7 +118,8 @@ def create_app(
     add_record_pages(app, database, authenticator)
     add_login(app, authenticator, rejections)
     add_metrics(app, context, settings.metrics_token)
-    for work in (live_view.follow, lambda: broadcast_status(context, sockets, database)):
+    sign_outs = SignOuts(context.client, authenticator)
+    for work in (live_view.follow, lambda: broadcast_status(context, sockets, database, sign_outs)):
         threading.Thread(target=_run_or_exit, args=(context, work), daemon=True).start()
     # not monitored: a database that is away keeps its thread waiting, and nothing else
     threading.Thread(target=database.watch, args=(context.wait,), name="database", daemon=True).start()
@@ -127,8 +129,10 @@ def create_app(
     return BasePathMiddleware(secured, base_path_of(settings)), context
 
 
-def broadcast_status(context: WorkerContext, sockets: PageSockets, database: EventDatabase) -> None:
-    """Send health and status to every page once a second, and to a page that has connected."""
+def broadcast_status(
+    context: WorkerContext, sockets: PageSockets, database: EventDatabase, sign_outs: SignOuts
+) -> None:
+    """Send health and status to every page once a second, and to a page that has connected; exchange sign-outs."""
     sent_at = float("-inf")
     while not context.wait(NEW_PAGES_INTERVAL_S):
         pages = sockets.take_new_pages()
@@ -136,6 +140,7 @@ def broadcast_status(context: WorkerContext, sockets: PageSockets, database: Eve
             sent_at = time.monotonic()
             sockets.audience.forget_stale()
             sockets.audience.probe_overdue()
+            sign_outs.exchange()
         elif not pages:
             continue
         send = sockets.broadcast if is_due else partial(sockets.send, pages)

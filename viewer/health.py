@@ -6,8 +6,10 @@ import redis
 from msgspec import Struct
 
 from events.event_database import EventDatabase
-from pipeline.bus.status import WORKER_COMMANDS, missing_workers
+from pipeline.bus.status import WORKER_COMMANDS, live_roles
 from pipeline.runtime.worker_context import WorkerContext
+
+NO_RECORDER = "no live recorder, so no events are recorded and no alerts sent: start one with maskwatch record"
 
 
 class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -22,10 +24,12 @@ def read_health(context: WorkerContext, database: EventDatabase) -> Health:
     """Return the present health; it is also an answer when Redis cannot be reached."""
     notes = [database.problem] if database.problem and database.is_named else []
     try:
-        missing = missing_workers(context.client)
+        live = live_roles(context.client)
     except redis.RedisError as error:
         return Health(ok=False, reasons=[f"Redis at {context.redis_location} cannot be reached: {error}"], notes=notes)
-    reasons = [f"no live {role}: start one with {WORKER_COMMANDS[role]}" for role in missing]
+    reasons = [f"no live {role}: start one with {start}" for role, start in WORKER_COMMANDS.items() if role not in live]
+    if database.is_named and not database.problem and "recorder" not in live:
+        notes.append(NO_RECORDER)
     return Health(ok=not reasons, reasons=reasons, notes=notes)
 
 

@@ -28,16 +28,18 @@ NEWEST_POLL_INTERVAL_S = 0.1  # how often the newest frames of cameras without l
 IDLE_INTERVAL_S = 0.1  # between two reads of results while nobody waits for any
 ASK_INTERVAL_S = 1.0  # how often the producers of watched cameras are asked for JPEGs
 ASK_MS = 3_000  # how long that holds
-SNAPSHOT_TIMEOUT_S = 1.0  # how long a snapshot waits for the JPEG of a camera that nobody watched
+SNAPSHOT_TIMEOUT_S = 1.0  # how long a snapshot waits at least for the JPEG of a camera that nobody watched
+MAX_GAP_S = 10.0  # between two frames of a slow camera
 VIEW_RETENTION_S = 60.0  # a camera without results and without viewers is removed after this long
 
 
 @dataclass(slots=True)
 class _View:
-    """The state of one displayed camera."""
+    """The state of one displayed camera. gap_s: between its last two labelled frames; 0 if longer than MAX_GAP_S."""
 
     joiner: Joiner
     used_at_s: float
+    gap_s: float = 0.0
     tracks: FaceTracker = field(default_factory=FaceTracker)
     start: int = -1  # of the producer whose faces are tracked
 
@@ -107,9 +109,15 @@ class LiveView:
             return None
         return self._with_pixels([selected])[0] or self._next_shown(camera)
 
+    def gap_s(self, camera: str) -> float:
+        """Return the time between the last two labelled frames of a camera, 0.0 if it is not known."""
+        view = self._views.get(camera)
+        return view.gap_s if view else 0.0
+
     def _next_shown(self, camera: str) -> DisplayFrame | None:
         """Watch a camera until it shows a labelled frame: nobody may have needed its JPEGs before."""
-        stream, ends_s = self.audience.open(camera), time.monotonic() + SNAPSHOT_TIMEOUT_S
+        timeout_s = max(SNAPSHOT_TIMEOUT_S, 1.5 * self.gap_s(camera))
+        stream, ends_s = self.audience.open(camera), time.monotonic() + timeout_s
         try:
             while (left_s := ends_s - time.monotonic()) > 0:
                 frame = stream.take(left_s)
@@ -181,6 +189,9 @@ class LiveView:
             faces = tuple(view.tracks.update(result.faces, result.captured_at, seq=result.seq))
             newest = _labelled(result, faces)
         if newest:
+            before = self._newest_labelled.get(camera)
+            gap_s = newest.captured_at - before.captured_at if before and before.start == newest.start else 0.0
+            view.gap_s = gap_s if 0 < gap_s <= MAX_GAP_S else 0.0
             self._newest_labelled[camera] = newest
         return newest
 

@@ -15,7 +15,6 @@ BOUNDARY = "frame"
 QUALITY = 85
 FRAME_TIMEOUT_S = 1.0  # how often a stream without new frames checks whether it should end
 OFFLINE_CAMERA_S = 3.0  # a camera without a new frame for this long is shown as offline, a slow one later
-MAX_GAP_S = 10.0  # between two frames of a slow camera
 NOT_LABELLED = "not labelled right now"
 
 
@@ -43,25 +42,26 @@ class AnnotatedJpegEncoder:
             return jpeg
 
 
-def stream_parts(should_run: Callable[[], bool], stream: MjpegStream, encoder: AnnotatedJpegEncoder) -> Iterator[bytes]:
+def stream_parts(
+    should_run: Callable[[], bool], stream: MjpegStream, encoder: AnnotatedJpegEncoder, gap_s: Callable[[], float]
+) -> Iterator[bytes]:
     """Yield the parts of a multipart stream, each the newest frame, while `should_run()`.
 
     A silent camera is shown as offline once a second; a client that has gone is noticed when that is sent.
+
+    gap_s: returns the time between two frames of the camera; a slow one is not offline between them.
     """
     yield f"--{BOUNDARY}\r\n".encode()
     last: DisplayFrame | None = None
     silent_s = OFFLINE_CAMERA_S - FRAME_TIMEOUT_S  # so that the stream of an offline camera begins soon
-    patience_s = OFFLINE_CAMERA_S
     while should_run():
         frame = stream.take(FRAME_TIMEOUT_S)
-        if frame and last:  # a slow camera is not offline between its frames
-            patience_s = max(OFFLINE_CAMERA_S, 3 * min(silent_s + FRAME_TIMEOUT_S, MAX_GAP_S))
         silent_s = 0.0 if frame else silent_s + FRAME_TIMEOUT_S
         try:
             if frame:
                 last = frame
                 yield stream_part(encoder.encode(frame))
-            elif silent_s >= patience_s:
+            elif silent_s >= max(OFFLINE_CAMERA_S, 3 * gap_s()):
                 yield stream_part(_offline(stream.camera, last))
         except BadImage:
             continue  # the detector dead-letters the frame

@@ -65,7 +65,7 @@ def add_media_routes(
         def should_run() -> bool:
             return context.should_run() and session is not None and authenticator.is_valid(session)
 
-        parts = stream_parts(should_run, opened, snapshots.encoder)
+        parts = stream_parts(should_run, opened, snapshots.encoder, lambda: live_view.gap_s(name))
         response = Response(parts, mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         response.call_on_close(lambda: live_view.audience.close(opened))
         response.call_on_close(limiter.release)

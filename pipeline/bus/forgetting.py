@@ -28,7 +28,9 @@ def forget_camera(bus: Bus, camera: str) -> None:
         redis.RedisError: Redis failed.
     """
     unknown = CannotForget(f"there is no camera {camera!a:.80}: `maskwatch status` lists them")
-    if not messages.is_camera_name(camera) or camera.startswith(FILE_PREFIX):
+    if camera.startswith(FILE_PREFIX):
+        raise CannotForget(f"{camera} is no camera but files, which leave the list by themselves")
+    if not messages.is_camera_name(camera):
         raise unknown
     shard = bus.shard_of(camera)
     client, cameras = shard.client, shard.key("cameras")

@@ -8,6 +8,7 @@ from __future__ import annotations
 PROCESSES = "{all}:processes"  # sorted set of process IDs, scored by their last heartbeat
 MODEL = "{all}:model"  # the current model version, its crop size and margin
 SHARDS = "{all}:shards"  # how many shards there are, while any process lives
+ENDED_SESSIONS = "{all}:ended_sessions"  # sorted set of sessions of the viewer that ended early, scored by their end
 
 GROUP = "workers"  # the consumer group of each work stream
 LEASE_MS = 2_000

@@ -182,8 +182,13 @@ def read_heartbeats(client: Redis) -> list[Heartbeat]:
 
 def missing_workers(client: Redis) -> list[str]:
     """Return which of the roles in WORKER_COMMANDS no live process has: without one of each no frame is labelled."""
-    live = {beat.role for beat in read_heartbeats(client)}
+    live = live_roles(client)
     return [role for role in WORKER_COMMANDS if role not in live]
+
+
+def live_roles(client: Redis) -> set[str]:
+    """Return the roles of all live processes."""
+    return {beat.role for beat in read_heartbeats(client)}
 
 
 def status_table(status: Status) -> str:
@@ -197,7 +202,8 @@ def status_table(status: Status) -> str:
         counts = f"{ledger.produced} = {' + '.join(parts)} + {ledger.in_flight} in flight"
         rates = f"{camera.fps:>6.1f} {camera.labelled_fps:>8.1f} {latency:>8}"
         wrong = "" if ledger.balances else "  DOES NOT BALANCE"
-        lines.append(f"{camera.name:<20} {camera.state:<10} {rates}  {counts}{wrong}")
+        state = "file" if camera.name.startswith(FILE_PREFIX) else camera.state
+        lines.append(f"{camera.name:<20} {state:<10} {rates}  {counts}{wrong}")
     lines += ["", f"{'PROCESS':<12} {'HOST':<20} {'PID':>7} {'UP':>8}  {'MODEL':<20} {'RATES':<28} {'BUSY':>5}  STATE"]
     for process in status.processes:
         rates = ", ".join(f"{rate:g} {name}/s" for name, rate in process.rates.items())

@@ -16,6 +16,7 @@ from pipeline.bus.messages import Frame, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
 
+NEED_HOLDS_S = 1.0  # what was known of who needs JPEGs is out of date after this long
 MAX_STANDING_FRAMES = 64  # unfinished frames of one camera at which its next frames are dropped at the source
 
 Published = Literal["published", "again", "source_full", "memory"]
@@ -50,11 +51,12 @@ class Writer:
         self._keys += [shard.key("lease", camera)]
         self._keys_after = [shard.key("cameras"), shard.key("watched", camera), shard.key("remote")]
         self._jpeg_for = WORKERS
+        self._answered_s = 0.0
 
     @property
     def needs_jpeg(self) -> bool:
-        """Whether somebody needs the camera's frames as JPEG, by the last answer of Redis."""
-        return self._jpeg_for != NOBODY
+        """Whether somebody needs the camera's frames as JPEG, by the last answer of Redis; may, if that is long ago."""
+        return self._jpeg_for != NOBODY or self._shard.clock.monotonic() - self._answered_s > NEED_HOLDS_S
 
     def publish(self, frame: Frame, jpeg: bytes = b"") -> Published:
         """Publish a frame with its JPEG. Calling it again with the same frame changes nothing.
@@ -81,7 +83,7 @@ class Writer:
         shard.clock.compare(before, (seconds, micros))
         if outcome == b"lost":
             raise NameLost(describe_holder(holder_or_need))
-        self._jpeg_for = holder_or_need
+        self._jpeg_for, self._answered_s = holder_or_need, before
         return cast(Published, outcome.decode())
 
     def standing(self) -> set[str]:

@@ -4,9 +4,9 @@ In: a password or a cookie. Out: a session, or None. Without a password every re
 serves this machine alone: `check_access_settings` rejects settings that would open it to others.
 
 A session is an id and an end, signed by the viewer, so it is valid on each viewer with the same key, also after a
-restart. The hash of the password is part of the key: a new password ends all sessions. Signing out ends a session on
-this viewer only; a copy of its cookie stays valid on others until its end. A device cookie, signed likewise, marks a
-browser that has signed in before; it grants no access.
+restart. The hash of the password is part of the key: a new password ends all sessions. Signing out ends a session at
+once on this viewer, and within a second on others of the same Redis (sign_outs.py). A device cookie, signed likewise,
+marks a browser that has signed in before; it grants no access.
 """
 
 from __future__ import annotations
@@ -125,6 +125,17 @@ class Authenticator:
             if len(self._ended) >= MAX_ENDED:
                 del self._ended[next(iter(self._ended))]
             self._ended[session.id] = session.ends_at
+
+    def ended(self) -> dict[str, float]:
+        """Return the sessions that have ended before their time: by their IDs, when they would have ended."""
+        with self._ending:
+            return dict(self._ended)
+
+    def note_ended(self, sessions: Mapping[str, float]) -> None:
+        """Learn of sessions that have ended with another viewer, as ended() returns them."""
+        for id_, ends_at in sessions.items():
+            if id_ not in self._ended:
+                self.end(Session(id=id_, ends_at=ends_at))
 
     def token(self, of: str) -> str:
         """Return the token that a form must contain. of: the id of the session, or the cookie sent with the form."""

@@ -101,7 +101,7 @@ class SecurityMiddleware:
         if denial is None:
             return self._app(environ, start)
         if denial is NOT_SIGNED_IN and is_page(environ["PATH_INFO"]):
-            address = environ["SCRIPT_NAME"] + sign_in_address(environ["PATH_INFO"])
+            address = environ["SCRIPT_NAME"] + sign_in_address(environ["PATH_INFO"], environ["QUERY_STRING"])
             return redirect(address, HTTPStatus.SEE_OTHER)(environ, start)
         self._rejections.log(environ, denial.text)
         return _response(environ, denial)(environ, start)

@@ -1,6 +1,7 @@
 /** What the pages' charts share: uPlot in the colours of the page, as wide as the page, drawn anew when these change. */
 
 const HEIGHT_PX = 280;
+const zone = knownZone(document.documentElement.dataset.zone);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** Return a colour of style.css or pages.css. */
@@ -41,7 +42,8 @@ export function draw(element, options, series) {
   let chart = null;
   const redraw = () => {
     chart?.destroy();
-    chart = new uPlot({ width: element.clientWidth, height: HEIGHT_PX, ...options() }, series, element);
+    const times = zone && { tzDate: (at) => uPlot.tzDate(new Date(at * 1000), zone) };
+    chart = new uPlot({ width: element.clientWidth, height: HEIGHT_PX, ...times, ...options() }, series, element);
   };
   redraw();
   dark.addEventListener("change", redraw);
@@ -49,4 +51,14 @@ export function draw(element, options, series) {
     if (chart.width !== element.clientWidth) chart.setSize({ width: element.clientWidth, height: HEIGHT_PX });
   }).observe(element);
   return () => chart;
+}
+
+/** Return the time zone of the page, null if this browser does not know it: then charts are in its own. */
+function knownZone(name) {
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: name });
+    return name;
+  } catch {
+    return null;
+  }
 }

@@ -3,7 +3,8 @@
 import { drawFrame } from "./boxes.js";
 import { countsText, droppedText, durationText, median, timeText } from "./words.js";
 
-const RECENT_MS = 5000; // the period of rates and latencies
+const RECENT_MS = 5000; // the period of rates and latencies; of a slow camera the time of three of its frames
+const MIN_SPAN_MS = 500; // a rate over less says nothing
 const STALE_S = 2; // a camera without a new frame for this long is stale ...
 const OFFLINE_S = 5; // ... and after this long offline, with a curtain over its last frame
 
@@ -101,15 +102,15 @@ export class Tile {
   }
 
   refreshNumbers(faces, fresh) {
-    const since = performance.now() - RECENT_MS;
+    const fps = this.camera.fps;
+    const since = performance.now() - Math.max(RECENT_MS, fps ? 3000 / fps : 0);
     this.samples = this.samples.filter(([at]) => at > since);
     const latency = median(this.samples.map(([, ms]) => ms));
-    const span = this.samples.length > 1 ? this.samples.at(-1)[0] - this.samples[0][0] : Infinity;
+    const span = this.samples.length > 1 ? this.samples.at(-1)[0] - this.samples[0][0] : 0;
     const seen = fresh && this.visible;
-    const shown = (1000 * (this.samples.length - 1)) / span;
+    const shown = span >= MIN_SPAN_MS ? ((1000 * (this.samples.length - 1)) / span).toFixed(1) : "–";
     this.set(".faces", faces ?? "–");
-    const sent = this.camera.fps ? `of ${this.camera.fps.toFixed(1)} fps` : "fps";
-    this.set(".fps", seen ? `${shown.toFixed(1)} ${sent}` : "–");
+    this.set(".fps", seen ? `${shown} ${fps ? `of ${fps.toFixed(1)} fps` : "fps"}` : "–");
     this.set(".latency", seen && latency !== null ? `${Math.round(latency)} ms` : "–");
     this.set(".dropped", droppedText(this.camera.ledger));
   }
