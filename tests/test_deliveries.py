@@ -6,7 +6,10 @@ import hashlib
 import hmac
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -198,6 +201,40 @@ def test_what_no_database_can_hold_is_one_line(arguments: tuple[str, ...], datab
 
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
+
+
+def test_a_filter_that_no_event_fits_says_what_there_is(database: str, engine: sa.Engine) -> None:
+    def told(*arguments: str) -> tuple[str, str, int]:
+        result = CliRunner().invoke(maskwatch.cli, ["events", *arguments, "--database", database])
+        return result.stdout, result.stderr, result.exit_code
+
+    store = active(engine, "one", webhook("http://127.0.0.1:1"))
+    before = told()
+    store.write(Progress(changes=[opened()]), AT)
+
+    assert before == ("", "no event was recorded yet\n", 0)
+    assert told("--kind", "nomask") == ("", "no event fits; there are events of no_mask of the cameras door\n", 0)
+    assert told("--camera", "door")[1:] == ("", 0)
+
+
+@pytest.mark.parametrize("command", ["events", "deliveries list", "models list"])
+def test_a_list_that_nobody_reads_any_more_ends_without_a_word(command: str, database: str, engine: sa.Engine) -> None:
+    active(engine, "one", webhook("http://127.0.0.1:1")).write(Progress(changes=[opened()]), AT)
+    reading, writing = os.pipe()
+    os.close(reading)
+    where = [] if command.startswith("models") else ["--database", database]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "maskwatch", *command.split(), *where],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(writing)
+
+    assert done.stderr == ""
 
 
 def test_a_dead_delivery_can_be_replayed(database: str, engine: sa.Engine, receiver: Receiver) -> None:
