@@ -49,6 +49,7 @@ NEEDS_TENSORFLOW = f"training needs TensorFlow, which is not installed: {GET_TRA
 )
 @click.option("--leave-out-copies", is_flag=True, help="Leave out copies of pictures that are measured.")
 @click.option("--leave-out", metavar="FILE", help="Hashes of pictures to leave out with their copies: held_back.txt.")
+@click.option("--hold-back", metavar="FILE", help="Hashes of pictures to report on instead of a fifth: held_back.txt.")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the architecture's own.")
 @click.option("--batch", type=click.IntRange(1, 4096), help="Crops or canvases a step.")
 @click.option("--learning-rate", type=float, help="Default: the architecture's own.")

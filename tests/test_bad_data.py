@@ -18,7 +18,8 @@ from models.files import ModelUnusable
 from trainer.data.annotations import DatasetUnusable, read_annotations
 from trainer.data.decoding import clip_frames
 from trainer.data.file_listing import printable
-from trainer.data.prepare import MANIFEST_NAME, PreparedData, prepare_data
+from trainer.data.manifest import MANIFEST_NAME
+from trainer.data.prepare import PreparedData, prepare_data
 from trainer.data.sources import read_source
 from trainer.serving_copy import copy_for_serving
 

@@ -53,6 +53,7 @@ def ready(
     validation: Path | None = None,
     copies: bool = False,
     leave_out: frozenset[str] = frozenset(),
+    hold_back: frozenset[str] = frozenset(),
     trained_on: frozenset[str] = frozenset(),
     seed: int = 0,
 ) -> tuple[PreparedData, list[str]]:
@@ -66,6 +67,7 @@ def ready(
         margin=0.05,
         leave_out_copies=copies,
         leave_out=leave_out,
+        hold_back=hold_back,
         trained_on=trained_on,
         seed=seed,
         warn=said.append,
@@ -166,6 +168,32 @@ def test_listed_pictures_and_their_copies_are_left_out_but_tested_ones_are_teste
 
     assert files_of(found, "out") == {"07.png", "mirrored.png"}
     assert "13.png" in files_of(found, "test")
+
+
+def test_what_another_model_held_back_is_held_back_whatever_the_seed_and_nothing_else(tmp_path: Path) -> None:
+    toy = write_classes(tmp_path / "toy", 40)
+    before, _ = ready(toy)
+    kept = files_of(before, "validation")
+    hashes = frozenset(row.sha256[:HASH_DIGITS] for row in before.manifest if row.split == "validation")
+    copy = cv2.imread(str(next(path for path in toy.glob("with_mask/*.png") if path.name in kept)))[:, ::-1]
+    more = write_classes(tmp_path / "more", 20, seed=3)
+    cv2.imwrite(str(more / "with_mask" / "mirrored.png"), copy)
+
+    again, _ = ready(toy, more, hold_back=hashes, copies=True, seed=5)
+
+    assert files_of(again, "validation") == kept
+    assert "mirrored.png" in files_of(again, "out")
+    with pytest.raises(DatasetUnusable, match="--leave-out-copies"):
+        ready(toy, more, hold_back=hashes, seed=5)
+
+
+def test_held_back_pictures_that_the_weights_were_trained_on_are_refused(tmp_path: Path) -> None:
+    toy = write_classes(tmp_path / "toy", 40)
+    before, _ = ready(toy)
+    some = next(iter(trained_on(before)))
+
+    with pytest.raises(DatasetUnusable, match="the weights to start from were trained on"):
+        ready(toy, hold_back=frozenset({some[:HASH_DIGITS]}), trained_on=trained_on(before))
 
 
 def trained_on(found: PreparedData) -> frozenset[str]:

@@ -94,7 +94,9 @@ def test_a_run_leaves_a_model_folder_with_a_detector(run: Run) -> None:
     content = (run.folder / DETECTOR_NAME).read_bytes()
 
     assert run.between == {CHECKPOINT_NAME}
-    assert {path.name for path in run.folder.iterdir()} == {DETECTOR_NAME, "card.json", "manifest.jsonl", "report"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        *(DETECTOR_NAME, "card.json", "manifest.jsonl", "held_back.txt", "report")
+    }
     assert run.card.files == {DETECTOR_NAME: sha256_of(content)}
     assert run.card.version == f"yunet-{sha256_of(content)[:8]}"
     assert content != read_published()
@@ -219,6 +221,8 @@ def test_the_digest_of_a_set_follows_from_its_pictures_and_annotations(tmp_path:
         ({"margin": 0.1}, "yunet cuts no crops: --margin is for classifiers"),
         ({"weights": "none"}, "--weights none: yunet starts from its published weights only"),
         ({"size_px": 100}, "training yunet needs canvases of a multiple of 32 px"),
+        ({"hold_back": "nowhere.txt"}, r"--hold-back nowhere\.txt cannot be read"),
+        ({"hold_back": "list.txt", "validation": "faces"}, "--validation and --hold-back both say"),
         ({"leave_out": "nowhere.txt"}, r"--leave-out nowhere\.txt cannot be read"),
     ],
 )

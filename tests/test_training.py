@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 SIDE = 64
 EPOCHS = 4
-MODEL_FILES = {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME, "manifest.jsonl", "report"}
+MODEL_FILES = {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME, "manifest.jsonl", HELD_BACK_NAME, "report"}
 
 
 class Cancelled(Exception):

@@ -35,6 +35,7 @@ class TrainingPlan:
     """A checked training run: its settings, the recipe that follows from them, and what its data sets hold.
 
     validation: None keeps a fifth of each data set that is trained on. left_out: hashes of pictures to leave out.
+    held_back: hashes of pictures to keep for reporting in place of that fifth.
     trained_on: SHA-256 of the files that the weights to start from were trained on.
     """
 
@@ -44,6 +45,7 @@ class TrainingPlan:
     validation: DatasetSource | None
     tests: tuple[DatasetSource, ...]
     left_out: frozenset[str]
+    held_back: frozenset[str]
     trained_on: frozenset[str]
 
     @property
@@ -63,6 +65,7 @@ class TrainingPlan:
             weights=weights if weights in (None, IMAGENET, RANDOM) else str(Path(str(weights)).absolute()),
             out=str(self.out.absolute()),
             leave_out=self.settings.leave_out and str(Path(self.settings.leave_out).absolute()),
+            hold_back=self.settings.hold_back and str(Path(self.settings.hold_back).absolute()),
         )
 
 
@@ -80,6 +83,8 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
     for option, path in (("--weights", settings.weights), *(("--teacher", folder) for folder in settings.teachers)):
         if path is not None:
             check_path_is_utf8(option, path)
+    if settings.validation and settings.hold_back:
+        raise ValueError("--validation and --hold-back both say what is reported on: give one of them")
     recipe = recipe_of(settings)
     recipe = msgspec.structs.replace(recipe, teachers=_teachers(settings.teachers, recipe.margin))
     names = ClassNames(settings.class_names)
@@ -89,7 +94,8 @@ def plan_training(settings: TrainSettings) -> TrainingPlan:
         training=tuple(read_source(dataset, names) for dataset in settings.datasets),
         validation=read_source(settings.validation, names) if settings.validation else None,
         tests=tuple(read_source(dataset, names) for dataset in settings.tests),
-        left_out=_left_out(settings.leave_out),
+        left_out=_hashes("--leave-out", settings.leave_out),
+        held_back=_hashes("--hold-back", settings.hold_back),
         trained_on=_trained_on(recipe.weights),
     )
     if is_detector(settings.arch):
@@ -205,13 +211,13 @@ def _trained_on(weights: str) -> frozenset[str]:
     return frozenset(row.sha256 for row in rows if row.split == "training")
 
 
-def _left_out(path: str | None) -> frozenset[str]:
+def _hashes(option: str, path: str | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
         return read_hashes(Path(path))
     except OSError as error:
-        raise ValueError(f"--leave-out {path} cannot be read ({error.strerror}): name a list of hashes") from error
+        raise ValueError(f"{option} {path} cannot be read ({error.strerror}): name a list of hashes") from error
 
 
 def _check_roles(sources: Sequence[tuple[DatasetSource, str]], out: Path) -> None:

@@ -77,6 +77,7 @@ def training_command(plan: TrainingPlan) -> str:
     flags += [("--validation", plan.validation and plan.validation.dataset.without_location())]
     flags += [("--weights", settings.weights and Path(settings.weights).name)]
     flags += [("--leave-out", settings.leave_out and Path(settings.leave_out).name)]
+    flags += [("--hold-back", settings.hold_back and Path(settings.hold_back).name)]
     flags += [("--map", choice) for choice in settings.class_names]
     flags += [("--teacher", Path(folder).name) for folder in settings.teachers]
     for name in ("size_px", "margin", "epochs", "batch", "learning_rate", "threads"):

@@ -19,10 +19,8 @@ from models.classifier.card import Card
 from models.detector.card import DetectorCard
 from models.files import ModelUnusable, decode_json, indented_json, read_checked
 from models.registry.kinds import kind_of
-from trainer.data.hash_list import HASH_DIGITS
-from trainer.data.manifest import MANIFEST_NAME, ManifestRow
+from trainer.data.manifest import HELD_BACK_NAME, MANIFEST_NAME, ManifestRow, held_back_list
 
-HELD_BACK_NAME = "held_back.txt"
 REMEDY = "train again"
 
 
@@ -34,19 +32,18 @@ def copy_for_serving(run: Path, folder: Path) -> Card | DetectorCard:
     served = msgspec.structs.replace(card, files={kind.network: card.files[kind.network]})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / kind.network).write_bytes(content)
-    (folder / HELD_BACK_NAME).write_text("".join(f"{digits}\n" for digits in _held_back(run)))
+    (folder / HELD_BACK_NAME).write_text(held_back_list(_manifest(run)))
     (folder / CARD_NAME).write_bytes(indented_json(served))
     return served
 
 
-def _held_back(run: Path) -> list[str]:
+def _manifest(run: Path) -> list[ManifestRow]:
     path = run / MANIFEST_NAME
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
-    rows = [decode_json(line, ManifestRow, str(path), remedy=REMEDY) for line in lines]
-    return sorted({row.sha256[:HASH_DIGITS] for row in rows if row.split in ("validation", "test")})
+    return [decode_json(line, ManifestRow, str(path), remedy=REMEDY) for line in lines]
 
 
 if __name__ == "__main__":

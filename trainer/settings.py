@@ -33,6 +33,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     leave_out_copies: leave out copies of pictures that are measured; otherwise they are an error.
     class_names: what class names of the data sets mean beside the usual ones: NAME=mask, NAME=no_mask or NAME=ignore.
     leave_out: a file with hashes of pictures to leave out with their copies, such as a model's held_back.txt.
+    hold_back: such a file with those that are only reported on, instead of a fifth of each data set.
     size_px: side S of the square crops, or of a detector's canvases. margin: added to a face's box at each side, as a
     share of its side. weights: to start from: imagenet, none (random), a network of our own (OWN_NETWORK), or for
     resnet50 a .h5 file. batch: crops or canvases per step.
@@ -46,6 +47,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tests: tuple[str, ...] = ()
     leave_out_copies: bool = False
     leave_out: str | None = None
+    hold_back: str | None = None
     class_names: tuple[str, ...] = ()
     arch: str = "lite"
     size_px: int | None = None

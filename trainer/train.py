@@ -79,6 +79,7 @@ def _prepared(plan: TrainingPlan) -> PreparedData:
         seed=plan.settings.seed,
         leave_out_copies=plan.settings.leave_out_copies,
         leave_out=plan.left_out,
+        hold_back=plan.held_back,
         trained_on=plan.trained_on,
     )
     if len(prepared.validation) == 0:

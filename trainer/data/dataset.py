@@ -71,6 +71,12 @@ class Dataset:
             if self.requested[index] is None and face.sha256[:HASH_DIGITS] in hashes:
                 self.requested[index] = "out"
 
+    def hold_back(self, hashes: Collection[str]) -> None:
+        """Keep the files with these hashes (the first HASH_DIGITS digits) for reporting, unless asked for otherwise."""
+        for index, face in enumerate(self.faces):
+            if self.requested[index] is None and face.sha256[:HASH_DIGITS] in hashes:
+                self.requested[index] = "validation"
+
     def train_on(self, hashes: Collection[str]) -> None:
         """Give the files with these SHA-256 to training, unless the user asked for a split."""
         for index, face in enumerate(self.faces):

@@ -1,7 +1,7 @@
 """The manifest of a run: which faces there were, and where each went.
 
 It is a file with a line of JSON for each face. Its hash does not depend on the order of faces, nor on where the data
-sets are.
+sets are. Beside it is the list of files that were kept for reporting, by which another run can keep the same ones.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import msgspec
 from models.files import sha256_of
 from pipeline.vision.faces import Box
 from trainer.data.annotations import LeftOutBox
+from trainer.data.hash_list import HASH_DIGITS
 from trainer.data.split import Split
 
 MANIFEST_NAME = "manifest.jsonl"
+HELD_BACK_NAME = "held_back.txt"
 GROUP_DIGITS = 16  # of the hash that names a group
 
 
@@ -50,9 +52,16 @@ def content_digest(rows: Sequence[ManifestRow]) -> str:
     return hash_of((row.sha256, row.frame, row.number, row.label) for row in rows)
 
 
-def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write a manifest, one line for each face."""
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+def write_manifest(folder: Path, rows: Sequence[ManifestRow]) -> None:
+    """Write a run's manifest, one line for each face, and its list of held-back files."""
+    (folder / MANIFEST_NAME).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    (folder / HELD_BACK_NAME).write_text(held_back_list(rows))
+
+
+def held_back_list(rows: Iterable[ManifestRow]) -> str:
+    """Return the files that were kept for reporting: the first digits of each one's SHA-256 on a line."""
+    kept = {row.sha256[:HASH_DIGITS] for row in rows if row.split in ("validation", "test")}
+    return "".join(f"{digits}\n" for digits in sorted(kept))
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:

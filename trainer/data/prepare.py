@@ -23,7 +23,7 @@ from pipeline.vision.arrays import Image
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.dataset import Dataset
 from trainer.data.faces import FacePatches, FoundFace, cut_as_served, cut_patches
-from trainer.data.manifest import MANIFEST_NAME, ManifestRow, content_digest, digest_of, left_out_rows, write_manifest
+from trainer.data.manifest import ManifestRow, content_digest, digest_of, left_out_rows, write_manifest
 from trainer.data.sources import DatasetSource
 from trainer.data.split import (
     CLIP_VALIDATION_SHARE,
@@ -110,7 +110,7 @@ class PreparedData:
 
     def write_manifest(self, folder: Path) -> None:
         """Write the manifest, one line for each face, those that are left out at the end."""
-        write_manifest(folder / MANIFEST_NAME, self.manifest + self.left_out)
+        write_manifest(folder, self.manifest + self.left_out)
 
 
 def prepare_data(
@@ -123,6 +123,7 @@ def prepare_data(
     seed: int = 0,
     leave_out_copies: bool = False,
     leave_out: Collection[str] = (),
+    hold_back: Collection[str] = (),
     trained_on: Collection[str] = (),
     warn: Callable[[str], None] = log.warning,
 ) -> PreparedData:
@@ -138,6 +139,7 @@ def prepare_data(
         leave_out_copies: leave out copies of pictures in `validation` or `tests`; otherwise they are an error.
         leave_out: hashes (see hash_list.py) of pictures that are left out with their copies, unless they are in
             `validation` or `tests`.
+        hold_back: such hashes of pictures that are kept for reporting in place of that fifth; none keeps the fifth.
         trained_on: SHA-256 of the files that the weights to start from were trained on: they stay on the training side.
         warn: gets a line for each file that is left out.
 
@@ -154,6 +156,7 @@ def prepare_data(
         seed=seed,
         leave_out_copies=leave_out_copies,
         leave_out=leave_out,
+        hold_back=hold_back,
         trained_on=trained_on,
     )
     return _cut(dataset, splits, rows, size_px, margin)
@@ -168,6 +171,7 @@ def split_faces(
     seed: int,
     leave_out_copies: bool,
     leave_out: Collection[str],
+    hold_back: Collection[str] = (),
     trained_on: Collection[str] = (),
 ) -> tuple[list[Split], tuple[ManifestRow, ...]]:
     """Add data sets to an empty one and split its faces; return each face's split and row of the manifest.
@@ -181,12 +185,13 @@ def split_faces(
     for source in tests:
         dataset.add(source, "test")
     dataset.leave_out(leave_out)
+    dataset.hold_back(hold_back)
     dataset.train_on(trained_on)
     dataset.leave_out_contradictions()
     pairs = dataset.pairs()
     groups = _groups(dataset.faces, pairs)
     _reject_seen(dataset, groups, trained_on)
-    splits = _splits(dataset, groups, seed, with_validation=validation is None)
+    splits = _splits(dataset, groups, seed, with_validation=validation is None and not hold_back)
     if not leave_out_copies:
         _reject_leaks(dataset, splits, groups)
     if leaking := list(find_leaks(splits, pairs)):

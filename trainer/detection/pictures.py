@@ -105,6 +105,7 @@ def prepare_pictures(
     seed: int = 0,
     leave_out_copies: bool = False,
     leave_out: Collection[str] = (),
+    hold_back: Collection[str] = (),
     warn: Callable[[str], None] = log.warning,
 ) -> DetectionData:
     """Split pictures as trainer.data.prepare.prepare_data(), which has the same arguments, and find what to ignore.
@@ -116,7 +117,7 @@ def prepare_pictures(
     dataset = Dataset(warn, incorrect="mask")
     splits, rows = split_faces(
         dataset, training, tests=tests, validation=validation, seed=seed, leave_out_copies=leave_out_copies,
-        leave_out=leave_out,
+        leave_out=leave_out, hold_back=hold_back,
     )  # fmt: skip
     by_file = {(face.source, face.file): split for face, split in zip(dataset.faces, splits, strict=True)}
     chosen: dict[Split, list[tuple[str, DatasetFile]]] = defaultdict(list)

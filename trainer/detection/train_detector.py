@@ -21,7 +21,7 @@ from models.files import sha256_of
 from trainer.checks import TrainingPlan
 from trainer.data.annotations import DatasetUnusable
 from trainer.data.decoding import decode_picture
-from trainer.data.manifest import MANIFEST_NAME, hash_of, write_manifest
+from trainer.data.manifest import hash_of, write_manifest
 from trainer.data.prepare import TOO_FEW_TO_VALIDATE
 from trainer.data.published_detector import published_detector
 from trainer.detection.canvases import SERVED_PX
@@ -60,6 +60,7 @@ def _prepared(plan: TrainingPlan) -> DetectionData:
         seed=plan.settings.seed,
         leave_out_copies=plan.settings.leave_out_copies,
         leave_out=plan.left_out,
+        hold_back=plan.held_back,
     )
     if not data.validation:
         raise DatasetUnusable(TOO_FEW_TO_VALIDATE)
@@ -72,7 +73,7 @@ def _write_folder(
     """Measure the network and write its folder. Test pictures are used only here, once."""
     out = plan.out
     (out / DETECTOR_NAME).write_bytes(content)
-    write_manifest(out / MANIFEST_NAME, data.manifest + data.left_out)
+    write_manifest(out, data.manifest + data.left_out)
     sets = _measured_sets(data, content)
     card = DetectorCard(
         version=f"{plan.settings.arch}-{sha256_of(content)[:8]}",
