@@ -42,5 +42,5 @@ def discover(user: str, within_s: float, host: str) -> None:
 
 
 def _print_line(text: str) -> None:
-    """Print a line; what it says comes from the network, and must not steer the terminal."""
+    """Print a line; what it says comes from the network, and must not control the terminal."""
     click.echo("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text).rstrip())

@@ -61,12 +61,12 @@ def events(
         found = read_events(connection, wanted, limit=limit).events
         choices = None if found else read_choices(connection)
     if choices:
-        click.echo(none_found(choices), err=True)
+        click.echo(no_events_text(choices), err=True)
     for event in found:
         click.echo(msgspec.json.encode(event).decode() if as_json else describe_event(event))
 
 
-def none_found(choices: EventChoices) -> str:
+def no_events_text(choices: EventChoices) -> str:
     """Return that no event fits, and what there are events of."""
     if not choices.cameras:
         return "no event was recorded yet"

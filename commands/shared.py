@@ -208,7 +208,7 @@ def run_process(start: Callable[[], int], *expected: type[Exception], end: type[
         raise end(start())
     except ChildFailed:
         sys.exit(1)
-    except BrokenPipeError:  # nobody reads what it prints
+    except BrokenPipeError:  # stdout was closed, as `| head` does
         raise
     except errors as error:
         fail(str(error), 1)

@@ -224,15 +224,20 @@ def test_a_damaged_video_gives_what_is_left_and_says_so_once(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 2
 
 
-def test_damage_that_looks_like_what_ffmpeg_has_not_implemented_costs_one_frame(tmp_path: Path) -> None:
-    path = tmp_path / "damaged.avi"
+def write_ten_greys(path: Path, codec: str, pixel_format: str) -> None:
+    """Write a video of ten frames, each of another grey."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("mjpeg", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        stream = file.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         for grey in range(0, 200, 20):
             image = np.full((48, 64, 3), grey, np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         file.mux(stream.encode())
+
+
+def test_damage_that_looks_like_what_ffmpeg_has_not_implemented_costs_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.avi"
+    write_ten_greys(path, "mjpeg", "yuvj420p")
     content = bytearray(path.read_bytes())
     header = content.index(b"\xff\xc0", content.index(b"\xff\xc0", len(content) // 2) + 1)  # the header of a frame
     content[header + 11] = 0x33  # the sampling of its first component
@@ -245,13 +250,7 @@ def test_damage_that_looks_like_what_ffmpeg_has_not_implemented_costs_one_frame(
 
 def test_a_frame_whose_colours_are_of_no_known_kind_costs_one_frame(tmp_path: Path) -> None:
     path = tmp_path / "damaged.mov"
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("prores_ks", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le"
-        for grey in range(0, 200, 20):
-            image = np.full((48, 64, 3), grey, np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        file.mux(stream.encode())
+    write_ten_greys(path, "prores_ks", "yuv422p10le")
     content = bytearray(path.read_bytes())
     header = [match.start() for match in re.finditer(b"icpf", content)][4]  # of the fifth frame
     content[header + 18 : header + 21] = b"\x63\x63\x63"  # its primaries, transfer function and matrix

@@ -107,16 +107,21 @@ class LiveView:
         selected = self._newest_labelled.get(camera)
         if selected is None:
             return None
-        return self._with_pixels([selected])[0] or self._next_shown(camera)
+        return self._with_pixels([selected])[0] or self._next_shown(selected)
 
     def gap_s(self, camera: str) -> float:
         """Return the time between the last two labelled frames of a camera, 0.0 if it is not known."""
         view = self._views.get(camera)
         return view.gap_s if view else 0.0
 
-    def _next_shown(self, camera: str) -> DisplayFrame | None:
-        """Watch a camera until it shows a labelled frame: nobody may have needed its JPEGs before."""
-        timeout_s = max(SNAPSHOT_TIMEOUT_S, 1.5 * self.gap_s(camera))
+    def _next_shown(self, newest: _SelectedFrame) -> DisplayFrame | None:
+        """Watch a camera until it shows a labelled frame: nobody may have needed its JPEGs before.
+
+        A slow camera gets the time until its next frame is late; one that sends none any more is not waited for.
+        """
+        camera = newest.camera
+        late_at = newest.captured_at + 1.5 * self.gap_s(camera)
+        timeout_s = max(SNAPSHOT_TIMEOUT_S, late_at - self._context.bus.shard_of(camera).clock.now())
         stream, ends_s = self.audience.open(camera), time.monotonic() + timeout_s
         try:
             while (left_s := ends_s - time.monotonic()) > 0:

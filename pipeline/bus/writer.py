@@ -16,7 +16,7 @@ from pipeline.bus.messages import Frame, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
 
-NEED_HOLDS_S = 1.0  # what was known of who needs JPEGs is out of date after this long
+NEED_HOLDS_S = 1.0  # an answer of Redis about who needs JPEGs is out of date after this long
 MAX_STANDING_FRAMES = 64  # unfinished frames of one camera at which its next frames are dropped at the source
 
 Published = Literal["published", "again", "source_full", "memory"]
@@ -55,7 +55,7 @@ class Writer:
 
     @property
     def needs_jpeg(self) -> bool:
-        """Whether somebody needs the camera's frames as JPEG, by the last answer of Redis; may, if that is long ago."""
+        """Whether somebody needs the camera's frames as JPEG, by Redis' last answer; True if that is out of date."""
         return self._jpeg_for != NOBODY or self._shard.clock.monotonic() - self._answered_s > NEED_HOLDS_S
 
     def publish(self, frame: Frame, jpeg: bytes = b"") -> Published:

@@ -1,7 +1,7 @@
-"""Let all viewers of a Redis know which sessions have ended before their time, also those that start later.
+"""Share between all viewers of a Redis which sessions a sign-out has ended, also with viewers that start later.
 
-In: the sessions that one viewer knows to have ended. Out: those of the others. While Redis is away, a session has ended
-only for the viewer where somebody signed out. What is in Redis opens nothing: a session's ID is no cookie.
+In: the sessions that ended on this viewer. Out: those that ended on the others. While Redis is away, a session has
+ended only on the viewer where somebody signed out. Redis holds IDs, which grant no access without a signature.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SignOuts:
-    """What a viewer tells and learns. One thread uses it."""
+    """Exchanges ended sessions with the other viewers, through Redis. One thread uses it."""
 
     def __init__(self, client: Redis, authenticator: Authenticator) -> None:
         self._client = client
@@ -43,7 +43,7 @@ class SignOuts:
             if not self._is_reported:
                 log.warning("other viewers do not learn who has signed out: %s", error)
             self._is_reported = True
-        except redis.RedisError:  # it is away, which whoever reads the status reports
+        except redis.RedisError:  # it cannot be reached, which is logged where the status is read
             return
 
     def _read(self, now: float) -> dict[str, float]:
