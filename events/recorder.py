@@ -131,6 +131,7 @@ class Recorder:
         self._session = _Session(
             self._context, self._source.rules, self._store, snapshot, self._board, self._thumbnailer
         )
+        self._session.write()  # so that there is a position to continue from before anybody counts on it
         self._report(ACTIVE)
         self._deliverer.is_active.set()
 
@@ -182,7 +183,7 @@ class _Session:
         for watch in self._watches.values():
             self._note(watch, watch.close_removed())
         self._consumer = self._follow(snapshot.positions)
-        self._write_at = 0.0  # on the monotonic clock: at once, so that there is a position to continue from
+        self._write_at = 0.0  # on the monotonic clock
         self._evidence_at = context.clock.monotonic() + EVIDENCE_INTERVAL_S
 
     def step(self) -> None:

@@ -280,7 +280,8 @@ def test_an_active_recorder_takes_up_rules_and_keeps_what_it_remembers(
     person = scene([Person(1, 0, 60, bare=[(0, 60)])], 12)
     with viewing(server.url, database=database) as viewer:
         api = Api(f"{viewer.url}api/v1", tmp_path / "events.db", {}, {})
-        processes.start("record", "--database", database, redis=server)
+        # scenes are of 2023, which a recorder would remove
+        processes.start("record", "--database", database, "--keep-days", 36_500, redis=server)
         wait_until(lambda: api.get("/rules").ok, 30, "the recorder makes its database")
         api.put({"rules": [{"kind": "no_mask", "name": "kept", "seconds": 10}]})
         wait_until(lambda: "uses 1 rules" in processes.log(), 20, "the recorder takes up the first rules")

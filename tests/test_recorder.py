@@ -54,7 +54,8 @@ def database(tmp_path: Path) -> Path:
 def start(processes: Processes, server: Server, database: Path, rules: str = RULES) -> Process:
     file = database.with_name("rules.toml")
     file.write_text(rules)
-    return processes.start("record", "--rules", file, "--database", f"sqlite:///{database}", redis=server)
+    kept = ("--keep-days", 36_500)  # scenes are of 2023, which a recorder would remove
+    return processes.start("record", "--rules", file, "--database", f"sqlite:///{database}", *kept, redis=server)
 
 
 def states(server: Server) -> list[str]:
@@ -94,6 +95,18 @@ def rows(database: Path) -> list[tuple[str, float, float | None]]:
     return [(rule, begin - BEGIN, None if end is None else end - BEGIN) for rule, begin, end in found]
 
 
+def value(database: Path, query: str) -> int:
+    with sqlite3.connect(database) as connection:
+        found = connection.execute(query).fetchone()[0] or 0
+    connection.close()
+    return found
+
+
+def positions(database: Path) -> int:
+    """Return of how many streams it is known where to continue."""
+    return value(database, "SELECT count(*) FROM positions")
+
+
 def is_recorded(database: Path) -> bool:
     """Return whether as many events as the scene has have ended."""
     return len([end for _, _, end in rows(database) if end is not None]) >= len(EXPECTED)
@@ -111,21 +124,17 @@ def check(found: Sequence[tuple[str, float, float | None]]) -> None:
 def test_a_recorder_that_learns_of_more_shards_still_reads_results_together(
     server: Server, processes: Processes, database: Path
 ) -> None:
-    def value(query: str) -> int:
-        with sqlite3.connect(database) as connection:
-            return connection.execute(query).fetchone()[0] or 0
-
     def questions() -> int:
         return int(server.client.info("commandstats")["cmdstat_xread"]["calls"])
 
     start(processes, server, database)
     wait_until(lambda: states(server) == ["active"], 30, "it is active")
     server.client.set(SHARDS, 2)
-    wait_until(lambda: value("SELECT count(*) FROM positions") == 2, 10, "it reads both shards")
+    wait_until(lambda: positions(database) == 2, 10, "it reads both shards")
     results, before = scene(PEOPLE, 20), questions()
 
     with appending(server, results, 0.01):
-        wait_until(lambda: value("SELECT sum(frames) FROM counts") == len(results), 30, "all are counted")
+        wait_until(lambda: value(database, "SELECT sum(frames) FROM counts") == len(results), 30, "all are counted")
 
     assert questions() - before < len(results) / 2
 
@@ -135,6 +144,7 @@ def test_one_recorder_is_active_and_the_next_takes_over_at_once_when_it_ends(
 ) -> None:
     first = start(processes, server, database)
     wait_until(lambda: states(server) == ["active"], 30, "the first is active")
+    assert positions(database) == 1, "the next recorder would begin at what is newest then"
     start(processes, server, database)
     wait_until(lambda: len(states(server)) == 2 and states(server)[1].startswith("stands by"), 30, "one stands by")
 
