@@ -84,8 +84,7 @@ def start_label(
             own = stack.enter_context(fork_server()), stack.enter_context(embedded_server())
 
         from models.files import ModelUnusable
-        from pipeline.bus.leases import NameTaken
-        from pipeline.bus.writer import NameLost
+        from pipeline.bus.leases import NameLost, NameTaken
         from producer.files.label import NoWorkers
         from producer.files.video_out import BadOutput
         from producer.sources.source import SourceFailed

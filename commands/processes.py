@@ -38,8 +38,7 @@ def camera(source: str, **values: Any) -> None:
 
     Without SOURCE it is read from MASKWATCH_SOURCE, which other users of this machine cannot see.
     """
-    from pipeline.bus.leases import NameTaken
-    from pipeline.bus.writer import NameLost
+    from pipeline.bus.leases import NameLost, NameTaken
     from producer import camera as process
     from producer.sources.source import SourceFailed
 

@@ -17,10 +17,10 @@ from typing import get_args
 import redis
 
 from pipeline.bus.keys import LIVE_PIXELS_MS
-from pipeline.bus.leases import Lease
+from pipeline.bus.leases import Lease, NameLost
 from pipeline.bus.messages import Relabel
 from pipeline.bus.shards import Shard
-from pipeline.bus.writer import NameLost, Published, Writer
+from pipeline.bus.writer import Published, Writer
 from pipeline.runtime import metrics
 from pipeline.runtime.memory import give_back_memory
 from pipeline.runtime.settings import BadSettings, Settings
@@ -126,10 +126,12 @@ class FramePublisher:
         limiter = RateLimiter(self.settings.fps)
         try:
             while self.context.should_run() and not feed.ended:
-                if self.context.wait(limiter.wait_s(time.monotonic())):
-                    break
-                captured = feed.take(FRAME_TIMEOUT_S)
+                self._renew_name()
                 self.images.erase_older_than(LIVE_PIXELS_MS / 1000)
+                wait_s = limiter.wait_s(time.monotonic())
+                if self.context.wait(min(wait_s, FRAME_TIMEOUT_S)) or wait_s > FRAME_TIMEOUT_S:
+                    continue
+                captured = feed.take(FRAME_TIMEOUT_S)
                 self._report_state(feed.state)
                 if captured is None:
                     continue
@@ -180,6 +182,15 @@ class FramePublisher:
         if not self.redis_answered:
             metrics.published.labels(self.camera, UNANSWERED).inc()
         self.seq += 1  # published or not: two frames never have the same number
+
+    def _renew_name(self) -> None:
+        """Keep the camera's name while nothing is published."""
+        if not self.lease.is_due:
+            return
+        self.redis_answered = False
+        with self.context.reconnecting():
+            self.lease.renew()
+            self.redis_answered = True
 
     def _report_state(self, state: str) -> None:
         """Put the source's state into the heartbeat, and log it when it changes; a new reason alone is not logged."""

@@ -54,6 +54,12 @@ configure_logging(as_json=False)
 sys.exit(main(Settings(**json.loads(sys.argv[2])), parse_source(sys.argv[1])))
 """
 
+OTHER = messages.encode(messages.LeaseHolder(host="elsewhere", pid=7, token="other"))
+NAME_LOST = (
+    "ERROR producer.camera: camera door stops: process 7 on elsewhere now publishes under its name; "
+    "choose another --name"
+)
+
 
 class Camera:
     """A camera in a process of its own, and all frames that it has published: a worker takes each of them at once.
@@ -714,17 +720,39 @@ def test_a_second_camera_of_the_same_name_is_refused_with_the_first_one_s_proces
     assert not first.ended()
 
 
+def test_a_camera_that_shows_nothing_keeps_its_name_until_another_takes_it(server: Server, start: Start) -> None:
+    camera = start("http://127.0.0.1:1/")
+    wait_until(lambda: camera.state().startswith("retrying"), 15, "nothing is there")
+    server.client.delete("{s0}:lease:door")  # as when Redis has lost its memory
+
+    wait_until(lambda: server.client.exists("{s0}:lease:door"), 10, "it has its name again")
+    server.client.set("{s0}:lease:door", OTHER)
+    wait_until(camera.ended, 10, "it ends")
+
+    assert camera.process.returncode == 1
+    assert camera.warnings()[-1] == NAME_LOST
+
+
+def test_a_camera_keeps_its_name_between_two_frames_that_are_far_apart(server: Server, start: Start, demo: str) -> None:
+    camera = start(demo, fps=0.01)
+    wait_until(lambda: camera.published(1), 10, "it publishes")
+
+    server.client.delete("{s0}:lease:door")
+    wait_until(lambda: server.client.exists("{s0}:lease:door"), 10, "it has its name again")
+
+    camera.process.terminate()
+    camera.process.wait(10)
+    assert len(camera.published(0)) == 1
+    assert server.client.exists("{s0}:lease:door") == 0
+
+
 def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, start: Start, demo: str) -> None:
     camera = start(demo)
     wait_until(lambda: camera.published(1), 10, "it publishes")
 
-    other = messages.encode(messages.LeaseHolder(host="elsewhere", pid=7, token="other"))
-    server.client.set("{s0}:lease:door", other)
+    server.client.set("{s0}:lease:door", OTHER)
     wait_until(camera.ended, 15, "it ends")
 
     assert camera.process.returncode == 1
-    assert camera.warnings() == [
-        "ERROR producer.camera: camera door stops: process 7 on elsewhere now publishes under its name; "
-        "choose another --name"
-    ]
-    assert server.client.get("{s0}:lease:door") == other
+    assert camera.warnings() == [NAME_LOST]
+    assert server.client.get("{s0}:lease:door") == OTHER

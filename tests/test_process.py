@@ -41,6 +41,7 @@ def test_a_name_in_use_is_rejected_with_its_holder(server: Server) -> None:
     ):
         holder = Lease(first.bus.shard_of("door"), "door", first.wait)
         holder.acquire()
+        holder.keep_renewing()
 
         with pytest.raises(NameTaken, match=r"'door' is published by process \d+ on "):
             Lease(second.bus.shard_of("door"), "door", second.wait).acquire()

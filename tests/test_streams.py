@@ -13,13 +13,14 @@ from pipeline.bus import keys, messages
 from pipeline.bus.clock import Clock
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS, GroupConsumer
+from pipeline.bus.leases import NameLost
 from pipeline.bus.messages import DeadLetter, FaceCrops, Frame, FrameResult, KnownFaces, decode
 from pipeline.bus.pixel_reader import PixelsGone
 from pipeline.bus.reader import Reader
 from pipeline.bus.result_consumer import MAX_RESULTS, ResultConsumer
 from pipeline.bus.shards import Bus, Shard, UnusableRedis
 from pipeline.bus.status import Ledger, read_ledgers
-from pipeline.bus.writer import MAX_STANDING_FRAMES, NEED_HOLDS_S, NameLost, Writer
+from pipeline.bus.writer import MAX_STANDING_FRAMES, NEED_HOLDS_S, Writer
 from pipeline.vision.faces import Face
 
 CAMERA = "door"

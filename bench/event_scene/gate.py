@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 
 import redis
 
@@ -62,12 +61,11 @@ class Gate(contextlib.AbstractContextManager["Gate"]):
                 if lease is None:
                     lease = Lease(shard, CAMERA, lambda seconds: self._ended.wait(seconds))
                     lease.acquire()
+                    lease.keep_renewing()
                     writer = Writer(shard, camera=CAMERA, token=lease.token, pixels_ms=LIVE_PIXELS_MS)
                 frame = _frame(self._bus, start, seq)
-                begun = time.monotonic()
                 if writer.publish(frame, b"pixels") != "published":
                     continue
-                lease.note_published(begun)
                 if left:
                     self.away.append((last_at, frame.captured_at))
                 left, seq, last_at = False, seq + 1, frame.captured_at

@@ -21,12 +21,13 @@ from pipeline.bus.connection import connect
 from pipeline.bus.dead_letters import CannotReplay, describe_dead_letter, list_dead_letters, replay_dead_letter
 from pipeline.bus.group_consumer import RECLAIM_IDLE_MS
 from pipeline.bus.keys import GROUP, MODEL, PROCESSES, heartbeat_key
+from pipeline.bus.leases import NameLost
 from pipeline.bus.messages import FaceCrops, Frame, FrameResult, LeaseHolder, encode, frame_id
 from pipeline.bus.reader import Entry, Reader
 from pipeline.bus.result_consumer import ResultConsumer
 from pipeline.bus.shards import Bus, Shard, Stage
 from pipeline.bus.status import read_ledgers, read_status, status_table
-from pipeline.bus.writer import NameLost, Writer
+from pipeline.bus.writer import Writer
 from pipeline.runtime.embedded_server import embedded_server
 
 CAMERAS = ("door", "gate", "file-0000000a")  # keys of gate alone, its counts too, are damaged

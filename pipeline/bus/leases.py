@@ -1,7 +1,8 @@
 """Lease a camera's name, so that only one process publishes under it.
 
 A second process waits until the lease of a dead holder would have expired; then it gets `NameTaken`, which names the
-holder's host and process.
+holder's host and process. A camera renews its lease in the loop that publishes, a file in a thread, because its loop
+may wait for what it writes to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.bus.scripts import Script
 from pipeline.bus.shards import Shard
 
 RENEW_INTERVAL_S = 0.5
-RENEW_AFTER_S = 1.1  # since publishing a frame, which renews the lease of 2 s, too
+RENEW_AFTER_S = 1.1  # more than a period of a camera of one frame a second, whose publishing renews the lease of 2 s
 ACQUIRE_TIMEOUT_S = 2.5
 
 
@@ -31,8 +32,12 @@ class NameTaken(Exception):
     """Another live process holds the camera's name; names the holder."""
 
 
+class NameLost(Exception):
+    """Another process publishes under this camera's name; names that process."""
+
+
 class Lease:
-    """Hold a camera's name from `acquire()` to `release()`; a background thread renews it unless publishing does.
+    """Hold a camera's name from `acquire()` to `release()`, if it is renewed in between.
 
     Args:
         wait: waits for some seconds and returns whether the process should stop.
@@ -50,10 +55,10 @@ class Lease:
         self._lease_script = Script(shard.client, "lease")
         self._release_script = Script(shard.client, "release")
         self._released = threading.Event()
-        self._published_at = float("-inf")
+        self._renewed_at = float("-inf")
 
     def acquire(self) -> None:
-        """Acquire the name and keep renewing it.
+        """Acquire the name for 2 s.
 
         Raises:
             NameTaken: a live process holds it.
@@ -67,28 +72,44 @@ class Lease:
                 )
             should_stop = self._wait(RENEW_INTERVAL_S)
             waited_s += RENEW_INTERVAL_S
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the lease is to be renewed: to be asked at least twice a second."""
+        return time.monotonic() - self._renewed_at >= RENEW_AFTER_S
+
+    def renew(self) -> None:
+        """Renew the lease; acquire the name again if it is free.
+
+        Raises:
+            NameLost: another process holds the name.
+            redis.RedisError: Redis failed.
+        """
+        if (holder := self._renew()) != self.token:
+            raise NameLost(describe_holder(holder))
+
+    def keep_renewing(self) -> None:
+        """Renew the lease in a thread until it is released."""
         threading.Thread(target=self._keep_renewing, name="lease", daemon=True).start()
+
+    def note_published(self, begun: float) -> None:
+        """Note that a frame was published, which renews the lease. begun: before, on the monotonic clock."""
+        self._renewed_at = begun
 
     def release(self) -> None:
         """Release the name."""
         self._released.set()
         self._release_script(keys=self._keys[:1], args=[self.token])
 
-    def note_published(self, begun: float) -> None:
-        """Note that a frame was published, which renews the lease. begun: before, on the monotonic clock."""
-        self._published_at = begun
-
     def _renew(self) -> bytes:
         """Acquire or renew the lease; return the token that holds it now."""
-        return bytes(self._lease_script(keys=self._keys, args=[self.token, LEASE_MS, self._camera]))
+        begun = time.monotonic()
+        holder = bytes(self._lease_script(keys=self._keys, args=[self.token, LEASE_MS, self._camera]))
+        self._renewed_at = begun
+        return holder
 
     def _keep_renewing(self) -> None:
-        wait_s = RENEW_INTERVAL_S
-        while not self._released.wait(wait_s):
-            wait_s = self._published_at + RENEW_AFTER_S - time.monotonic()
-            if wait_s > 0:
-                continue
-            wait_s = RENEW_INTERVAL_S
-            # the publishing loop reports a failure, and publishing acquires a free name again
-            with contextlib.suppress(redis.RedisError):
-                self._renew()
+        while not self._released.wait(RENEW_INTERVAL_S):
+            # the publishing loop reports both, and publishing acquires a free name again
+            with contextlib.suppress(redis.RedisError, NameLost):
+                self.renew()

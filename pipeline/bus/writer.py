@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from pipeline.bus.dedicated_connection import DedicatedConnection
 from pipeline.bus.keys import FILE_COUNTS_S, LEASE_MS
+from pipeline.bus.leases import NameLost
 from pipeline.bus.messages import Frame, describe_holder
 from pipeline.bus.scripts import Script, frame_arguments, mode_of
 from pipeline.bus.shards import Shard
@@ -22,10 +23,6 @@ MAX_STANDING_FRAMES = 64  # unfinished frames of one camera at which its next fr
 Published = Literal["published", "again", "source_full", "memory"]
 # Who needs the camera's frames as JPEG, as publish.lua says it; the larger number includes the smaller one.
 NOBODY, VIEWERS, WORKERS = 0, 1, 2
-
-
-class NameLost(Exception):
-    """Another process publishes under this camera's name."""
 
 
 class Writer:

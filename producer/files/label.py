@@ -55,6 +55,7 @@ def main(settings: Settings, source: Source, outputs: Outputs, *, own_workers: b
         remove_old_runs(shard)
         lease = Lease(shard, camera, context.wait)
         lease.acquire()
+        lease.keep_renewing()
         sender = Sender(context, shard, lease.token, camera, settings, source, outputs)
         with click.progressbar(
             length=source.total or 0, label="labelling", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
