@@ -1,10 +1,10 @@
 """Measure what the queue costs with few and with many cameras: `python -m bench.fleet`. Writes bench/out/fleet.json.
 
 The Redis is that of a deployment, on which fleets run. Pretend cameras and workers (bench/pretend.py) move the same
-number of frames per second, by 3, 10, 100 and 300 cameras, in turn and several rounds of it, since a machine's speed
-changes within a minute. Printed for each, as medians: CPU of Redis, of the pretend processes, of a real viewer without
-browsers, and of a process that follows and tracks all results as a recorder does, each per frame; and how long a status
-takes. Exit status 1 if a promise is broken.
+number of frames per second, by 3, 10, 100 and 300 cameras, in turn and several rounds of it, up and down again, since a
+machine's speed changes within a minute. Printed for each, as medians: CPU of Redis, of the pretend processes, of a real
+viewer without browsers, and of a process that follows and tracks all results as a recorder does, each per frame; and
+how long a status takes. Exit status 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.vision.tracks import FaceTracker
 
 FLEETS = (3, 10, 100, 300)
 WORKERS = 4
-ROUNDS = 3
+ROUNDS = 6  # half of them from the largest fleet to the smallest
 WARM_UP_S = 6.0  # rates of the status need five seconds
 SLICES = 3  # of the time of a fleet in a round; the median is reported, since other programs come and go
 STATUS_CALLS = 20
@@ -105,10 +105,11 @@ def main(seconds: float, frames_per_s: float, jpeg_kb: float, embedded: bool) ->
     """Measure all fleets, and print a table."""
     names = ("redis_ms", "cameras_ms", "detectors_ms", "classifiers_ms", "viewer_ms", "recorder_ms", "status_ms")
     print("CPU a frame in ms" + "".join(f"{name.removesuffix('_ms'):>13}" for name in names[:-1]) + "  one status, ms")
-    rounds = [
-        [measure_fleet(cameras, frames_per_s, seconds, int(1000 * jpeg_kb), embedded=embedded) for cameras in FLEETS]
-        for _ in range(ROUNDS)
-    ]
+    rounds = []
+    for number in range(ROUNDS):
+        order = FLEETS if number % 2 == 0 else FLEETS[::-1]
+        found = [measure_fleet(one, frames_per_s, seconds, int(1000 * jpeg_kb), embedded=embedded) for one in order]
+        rounds.append(sorted(found, key=lambda row: row["cameras"]))
     rows = [_medians(measured) for measured in zip(*rounds, strict=True)]
     for row in rows:
         figures = "".join(f"{row[name]:13.3f}" for name in names)
