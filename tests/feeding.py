@@ -85,8 +85,8 @@ class Feed:
         """Release the camera's name, as a producer does at its end."""
         self._server.client.delete(f"{{s0}}:lease:{self.camera}")
 
-    def publish(self, jpeg: bytes | None = None, width: int = 640, height: int = 360) -> Frame:
-        """Publish the next frame; by default it carries its seq."""
+    def publish(self, jpeg: bytes | None = None, width: int = 640, height: int = 360, *, age_s: float = 0.0) -> Frame:
+        """Publish the next frame; by default it carries its seq. age_s: how long ago it was captured."""
         self.seq += 1
         now = self._server.clock.now()
         frame = Frame(
@@ -97,7 +97,7 @@ class Feed:
             width=width,
             height=height,
             pixels_key=f"{{s0}}:pixels:{self.camera}:{self.start}:{self.seq}",
-            captured_at=now,
+            captured_at=now - age_s,
             deadline_at=now + self._deadline_s,
         )
         picture = jpeg or encode_jpeg(numbered_picture(self.seq, width, height), 90)

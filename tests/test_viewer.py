@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from pipeline.vision.drawing import COLOURS_BGR
 from pipeline.vision.jpeg import decode_jpeg, encode_jpeg
 from viewer.app import main
 from viewer.audience import ACK_TIMEOUT_S, FIRST_WINDOW, MAX_WINDOW, Audience, DisplayFrame, Mailbox
+from viewer.live_view import SNAPSHOT_TIMEOUT_S
 from viewer.mjpeg import AnnotatedJpegEncoder, stream_parts
 from viewer.serving.listening import PortInUse, listen
 
@@ -475,6 +477,36 @@ def test_a_snapshot_is_the_newest_labelled_frame_with_its_box(server: Server, vi
 
     line = picture[100:200, 200].astype(int).mean(axis=0)  # JPEG blurs a line of one pixel, but not along it
     assert np.abs(line - COLOURS_BGR["no_mask"]).max() < 90
+
+
+def test_a_snapshot_of_a_slow_camera_whose_pixels_are_not_in_redis_waits_for_its_next_frame(
+    server: Server, viewer: Viewer
+) -> None:
+    feed, url = Feed(server, "yard"), viewer.url + "cameras/yard/snapshot.jpg"
+
+    def number() -> int | None:
+        answer = requests.get(url, timeout=5)
+        return number_in(decode_jpeg(answer.content)) if answer.ok else None
+
+    def is_followed() -> bool:
+        feed.publish(age_s=8)
+        feed.label(face())
+        return number() is not None
+
+    wait_until(is_followed, 10, "the viewer knows frames of 8 s ago")
+    newest = feed.show(face())
+    wait_until(lambda: number() == newest.seq, 5, "it knows the newest one")
+    server.client.delete(newest.pixels_key)
+    begun = time.monotonic()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(requests.get, url, timeout=20)
+        wait_until(lambda: asked.done() or time.monotonic() > begun + 2 * SNAPSHOT_TIMEOUT_S, 5, "it still waits")
+        feed.show(face())
+        answer = asked.result()
+
+    assert answer.status_code == 200
+    assert number_in(decode_jpeg(answer.content)) == newest.seq + 1
 
 
 def wrapped(picture: Image | None) -> list[Image]:
