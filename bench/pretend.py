@@ -83,7 +83,7 @@ def run_cameras(
             due_at += (next_at - at) / (factor.value if factor else 1.0)
             at = next_at
             time.sleep(max(0.0, due_at - time.monotonic()))
-            if leases[name].is_due:
+            if leases[name].needs_renewal:
                 leases[name].renew()
             published_at = time.monotonic()
             frame = _frame(bus, name, start, seq)

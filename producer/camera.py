@@ -185,7 +185,7 @@ class FramePublisher:
 
     def _renew_name(self) -> None:
         """Keep the camera's name while nothing is published."""
-        if not self.lease.is_due:
+        if not self.lease.needs_renewal:
             return
         self.redis_answered = False
         with self.context.reconnecting():

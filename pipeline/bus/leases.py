@@ -65,7 +65,7 @@ class Lease:
             redis.RedisError: Redis failed.
         """
         waited_s, should_stop = 0.0, False
-        while (holder := self._renew()) != self.token:
+        while (holder := self._acquire_or_renew()) != self.token:
             if waited_s >= ACQUIRE_TIMEOUT_S or should_stop:
                 raise NameTaken(
                     f"camera {self._camera!r} is published by {describe_holder(holder)}; choose another --name"
@@ -74,8 +74,8 @@ class Lease:
             waited_s += RENEW_INTERVAL_S
 
     @property
-    def is_due(self) -> bool:
-        """Whether the lease is to be renewed: to be asked at least twice a second."""
+    def needs_renewal(self) -> bool:
+        """Whether publishing has not renewed the lease for 1.1 s; a holder asks at least twice a second."""
         return time.monotonic() - self._renewed_at >= RENEW_AFTER_S
 
     def renew(self) -> None:
@@ -85,7 +85,7 @@ class Lease:
             NameLost: another process holds the name.
             redis.RedisError: Redis failed.
         """
-        if (holder := self._renew()) != self.token:
+        if (holder := self._acquire_or_renew()) != self.token:
             raise NameLost(describe_holder(holder))
 
     def keep_renewing(self) -> None:
@@ -101,7 +101,7 @@ class Lease:
         self._released.set()
         self._release_script(keys=self._keys[:1], args=[self.token])
 
-    def _renew(self) -> bytes:
+    def _acquire_or_renew(self) -> bytes:
         """Acquire or renew the lease; return the token that holds it now."""
         begun = time.monotonic()
         holder = bytes(self._lease_script(keys=self._keys, args=[self.token, LEASE_MS, self._camera]))
