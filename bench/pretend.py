@@ -57,7 +57,7 @@ def run_cameras(
 
     images: a video, and how many of its frames are decoded and shared before, instead of JPEGs. A camera repeats some
         of them, without copying any, as if it were on a machine of its own.
-    factor: of all rates; it may change meanwhile.
+    factor: of all rates; it may change meanwhile, but none below one frame in 1.8 s, or its camera loses its name.
     """
     jpeg = bytes(jpeg_bytes)
     shared = _shared(_decoded(*images), list(rates)) if images else {}

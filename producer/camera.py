@@ -8,6 +8,7 @@ can never be opened) and NameTaken are raised to the caller.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ from typing import get_args
 import redis
 
 from pipeline.bus.keys import LIVE_PIXELS_MS
-from pipeline.bus.leases import Lease, NameLost
+from pipeline.bus.leases import Lease, NameLost, NameTaken
 from pipeline.bus.messages import Relabel
 from pipeline.bus.shards import Shard
 from pipeline.bus.writer import Published, Writer
@@ -184,11 +185,14 @@ class FramePublisher:
         self.seq += 1  # published or not: two frames never have the same number
 
     def _renew_name(self) -> None:
-        """Keep the camera's name while nothing is published."""
-        if not self.lease.needs_renewal:
+        """Keep the camera's name while nothing is published, or cannot be.
+
+        Only publishing counts and logs failures: it may fail for a reason that a renewal does not meet.
+        """
+        if self.redis_answered and not self.lease.needs_renewal:
             return
         self.redis_answered = False
-        with self.context.reconnecting():
+        with contextlib.suppress(redis.RedisError):
             self.lease.renew()
             self.redis_answered = True
 
@@ -241,6 +245,11 @@ def _take_name(context: WorkerContext, camera: str) -> tuple[Shard, Lease, int] 
         with context.reconnecting():
             shard = context.bus.shard_of(camera)
             lease = Lease(shard, camera, context.wait)
-            lease.acquire()
+            try:
+                lease.acquire()
+            except NameTaken:
+                if context.should_run():
+                    raise
+                return None
             return shard, lease, int(shard.clock.now() * 1000)
     return None

@@ -746,6 +746,42 @@ def test_a_camera_keeps_its_name_between_two_frames_that_are_far_apart(server: S
     assert server.client.exists("{s0}:lease:door") == 0
 
 
+def test_a_camera_keeps_its_name_while_only_publishing_fails(server: Server, start: Start, demo: str) -> None:
+    camera = start(demo, fps=6)
+    wait_until(lambda: camera.published(1), 10, "it publishes")
+    left_ms = [2000]  # until the lease expires, whenever it was looked at
+    renewals = 0
+
+    def renewed(times: int) -> bool:
+        nonlocal renewals
+        left_ms.append(server.client.pttl("{s0}:lease:door"))
+        renewals += left_ms[-1] > left_ms[-2]
+        return renewals >= times
+
+    server.client.set("{s0}:results", "no stream")
+    wait_until(lambda: renewed(8) and camera.warnings(), 30, "its name is renewed again and again")
+    camera.process.terminate()
+    camera.process.wait(10)
+
+    assert min(left_ms) > 0
+    assert len(camera.warnings()) == 1
+    assert "answers again" not in camera.log()
+    assert camera.process.returncode == 0
+
+
+def test_a_camera_that_waits_for_its_name_stops_without_a_complaint(server: Server, start: Start, demo: str) -> None:
+    server.client.set("{s0}:lease:door", OTHER)
+    camera = start(demo)
+    wait_until(lambda: camera.state() == "opening", 15, "it waits for its name")
+
+    camera.process.terminate()
+    camera.process.wait(10)
+
+    assert camera.process.returncode == 0
+    assert camera.warnings() == []
+    assert server.client.get("{s0}:lease:door") == OTHER
+
+
 def test_a_camera_whose_name_another_took_ends_with_an_error(server: Server, start: Start, demo: str) -> None:
     camera = start(demo)
     wait_until(lambda: camera.published(1), 10, "it publishes")
