@@ -219,6 +219,7 @@ def test_the_digest_of_a_set_follows_from_its_pictures_and_annotations(tmp_path:
     ("settings", "match"),
     [
         ({"margin": 0.1}, "yunet cuts no crops: --margin is for classifiers"),
+        ({"mixed_precision": True}, "yunet is trained in float32: --mixed-precision is for classifiers"),
         ({"weights": "none"}, "--weights none: yunet starts from its published weights only"),
         ({"size_px": 100}, "training yunet needs canvases of a multiple of 32 px"),
         ({"hold_back": "nowhere.txt"}, r"--hold-back nowhere\.txt cannot be read"),

@@ -36,7 +36,7 @@ from trainer.train import train
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIDE = 64
-EPOCHS = 4
+EPOCHS = 8
 MODEL_FILES = {CARD_NAME, INT8_NAME, FLOAT_NAME, KERAS_NAME, "manifest.jsonl", HELD_BACK_NAME, "report"}
 
 
@@ -205,7 +205,7 @@ def test_the_report_says_how_to_train_it_again_but_not_where_data_is(run: Run) -
     command = training_command(run.plan)
 
     assert command == (
-        "maskwatch train toy/Train --arch lite --seed 0 --test other --test calibration --size-px 64 --epochs 4 "
+        "maskwatch train toy/Train --arch lite --seed 0 --test other --test calibration --size-px 64 --epochs 8 "
         "--batch 32 --leave-out-copies"
     )
     assert command in page
@@ -218,6 +218,14 @@ def test_the_command_to_train_it_again_has_the_meanings_of_class_names(run: Run)
     command = training_command(replace(run.plan, settings=settings))
 
     assert "--map 'hard hat=ignore' --map kn95=mask" in command
+
+
+def test_the_command_to_train_it_again_has_the_precision(run: Run) -> None:
+    settings = msgspec.structs.replace(run.plan.settings, mixed_precision=True)
+
+    command = training_command(replace(run.plan, settings=settings))
+
+    assert command.endswith("--leave-out-copies --mixed-precision")
 
 
 def test_a_model_folder_is_not_overwritten(run: Run) -> None:

@@ -46,7 +46,7 @@ def write_model_folder(
     out, recipe = plan.out, plan.recipe
     temperature = _temperature(network, prepared.calibration)
     export.fold_temperature(network, temperature)
-    export.to_keras(network, out / KERAS_NAME)
+    network.save(out / KERAS_NAME)
     export.to_float_onnx(out / KERAS_NAME, out / FLOAT_NAME)
     crops = export.quantization_crops(prepared.training, recipe, plan.settings.seed)
     export.to_int8_onnx(out / FLOAT_NAME, out / INT8_NAME, crops)
@@ -84,7 +84,8 @@ def training_command(plan: TrainingPlan) -> str:
         flags += [(f"--{name.replace('_', '-')}", getattr(settings, name))]
     words = ["maskwatch", "train", *(source.dataset.without_location() for source in plan.training)]
     words += [word for flag, value in flags if value is not None for word in (flag, str(value))]
-    return shlex.join(words + ["--leave-out-copies"] * settings.leave_out_copies)
+    words += ["--leave-out-copies"] * settings.leave_out_copies + ["--mixed-precision"] * settings.mixed_precision
+    return shlex.join(words)
 
 
 def _temperature(network: keras.Model, calibration: EvaluationFaces) -> float:

@@ -38,6 +38,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     share of its side. weights: to start from: imagenet, none (random), a network of our own (OWN_NETWORK), or for
     resnet50 a .h5 file. batch: crops or canvases per step.
     teachers: model folders of classifiers to learn from beside the labels, or none.
+    mixed_precision: compute in bfloat16; weights stay float32.
     threads: None means all processors. Another number gives slightly different weights.
     """
 
@@ -57,6 +58,7 @@ class TrainSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
+    mixed_precision: bool = False
     seed: int = 0
     threads: int | None = None
 
@@ -68,7 +70,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     warmup_share: share of all steps during which the learning rate rises; it then falls along a half cosine to zero.
     None keeps the learning rate constant.
     ema_decay: of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
-    teachers: the versions of the classifiers that it learns from.
+    teachers: the versions of the classifiers that it learns from. mixed_precision: whether layers compute in bfloat16.
     """
 
     about: str
@@ -84,6 +86,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     teachers: tuple[str, ...] = ()
+    mixed_precision: bool = False
 
 
 # How much of what a taught network learns is the teachers' answer; the rest is the label, which is right more often.
@@ -152,7 +155,7 @@ def recipe_of(settings: TrainSettings) -> Recipe:
     check_arch(settings.arch, recipes)
     named = ("size_px", "margin", "weights", "epochs", "batch", "learning_rate")
     changes = {name: value for name in named if (value := getattr(settings, name)) is not None}
-    recipe = msgspec.structs.replace(recipes[settings.arch], **changes)
+    recipe = msgspec.structs.replace(recipes[settings.arch], **changes, mixed_precision=settings.mixed_precision)
     if settings.teachers:  # which say themselves how sure a label is
         recipe = msgspec.structs.replace(recipe, label_smoothing=0.0)
     _check_numbers(settings, recipe)
@@ -185,6 +188,8 @@ def _check_detector(settings: TrainSettings, recipe: Recipe) -> None:
         raise ValueError(f"{settings.arch} learns from boxes: --teacher is for classifiers")
     if settings.margin is not None:
         raise ValueError(f"{settings.arch} cuts no crops: --margin is for classifiers")
+    if settings.mixed_precision:
+        raise ValueError(f"{settings.arch} is trained in float32: --mixed-precision is for classifiers")
     if recipe.weights != PUBLISHED:
         raise ValueError(f"--weights {recipe.weights}: {settings.arch} starts from its {PUBLISHED} weights only")
     if recipe.size_px % CANVAS_MULTIPLE_PX:

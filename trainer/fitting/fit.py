@@ -21,6 +21,7 @@ from trainer.data.teachers import Teachers
 from trainer.fitting.average import MovingAverage
 from trainer.fitting.checkpoint import Checkpoint, RunOrigin
 from trainer.fitting.progress import Progress, ReportProgress
+from trainer.fitting.training_form import training_form
 from trainer.reports.findings import Epoch
 from trainer.settings import Recipe
 
@@ -49,16 +50,17 @@ def fit(
     """
     recipe, epochs = origin.recipe, checkpoint.epochs_of(origin)
     steps = -(-len(prepared.training) // recipe.batch)
-    _compile(network, recipe, steps)
-    state = [*network.variables, *network.optimizer.variables]
+    form = training_form(network, mixed_precision=recipe.mixed_precision)
+    _compile(form, recipe, steps)
+    state = [*form.variables, *form.optimizer.variables]
     averages: list[MovingAverage] = []
     if recipe.ema_decay is not None:
-        averages = [MovingAverage(network, recipe.ema_decay, steps_done=len(epochs) * steps)]
+        averages = [MovingAverage(form, recipe.ema_decay, steps_done=len(epochs) * steps)]
         state += averages[0].variables
     if epochs:
         checkpoint.restore(state)
     saving = _SaveCheckpoint(checkpoint, state, origin, epochs)
-    network.fit(
+    form.fit(
         Batches(prepared.training, recipe, origin.seed, first_epoch=len(epochs), teachers=teachers),
         initial_epoch=len(epochs),
         epochs=recipe.epochs,
@@ -70,6 +72,7 @@ def fit(
     )
     for average in averages:
         average.swap()
+    network.set_weights(form.get_weights())
     return saving.epochs
 
 

@@ -1,4 +1,4 @@
-"""Export a trained network: network in; .keras, float and int8 ONNX files out.
+"""Export a trained network: its .keras file in; float and int8 ONNX files out.
 
 The int8 file keeps the uint8 input and a float head; in between weights are quantized per channel, and activations with
 ranges measured on training pictures (static QDQ).
@@ -41,11 +41,6 @@ def fold_temperature(network: keras.Model, temperature: float) -> None:
     """Divide a network's logits by a temperature, by changing its last layer's kernel and bias in place."""
     head = network.get_layer(HEAD)
     head.set_weights([weight / temperature for weight in head.get_weights()])
-
-
-def to_keras(network: keras.Model, keras_file: Path) -> None:
-    """Write the .keras file of a network, without its optimizer's state, which is twice the network's size."""
-    keras.Model(network.inputs, network.outputs, name=network.name).save(keras_file)
 
 
 def to_float_onnx(keras_file: Path, onnx_file: Path) -> None:
