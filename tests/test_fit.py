@@ -400,6 +400,17 @@ def test_a_run_folder_belongs_to_one_process(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["classifier.keras"]
 
 
+def test_a_run_folder_without_a_run_is_left_as_it_was(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+
+    for folder in (mine, tmp_path / "new"):
+        check_can_be_written(folder)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert list(mine.iterdir()) == []
+
+
 def test_a_run_folder_is_free_when_its_process_was_killed(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from trainer.fitting.run_folder import locked_folder\n"

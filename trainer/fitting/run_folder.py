@@ -26,8 +26,8 @@ class FolderInUse(ValueError):
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is created if need be; a folder that is still empty at the end is removed."""
-    path = folder / LOCK_NAME
+    """Hold a folder, which is created if need be; one that was, and is still empty at the end, is removed."""
+    path, is_new = folder / LOCK_NAME, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = file_lock.lock_file(path)
@@ -42,13 +42,14 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # it is not empty
-            folder.rmdir()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
         os.close(lock)  # last: a process that has opened this file meanwhile finds that it was removed
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the lock file and the partial checkpoint that a killed process left, and the folder if it is empty."""
+    """Remove the lock file and the partial checkpoint that a killed process left."""
     if (folder / LOCK_NAME).exists():
         # another process may hold it by now, or its disk be full
         with suppress(ValueError, OSError), locked_folder(folder):
