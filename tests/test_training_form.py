@@ -52,6 +52,21 @@ def test_the_form_of_each_architecture_answers_as_the_network(arch: str) -> None
     np.testing.assert_allclose(form.predict(crops(3), verbose=0), network.predict(crops(3), verbose=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("arch", RECIPES)
+def test_each_architecture_can_be_trained_in_mixed_precision(arch: str) -> None:
+    make_repeatable(0, None)
+    network = build_network(arch, SIDE, weights="none")
+    form = training_form(network, mixed_precision=True)
+    form.compile(optimizer=keras.optimizers.SGD(0.01), loss="binary_crossentropy", jit_compile=False)
+
+    np.testing.assert_allclose(form.predict(crops(3), verbose=0), network.predict(crops(3), verbose=0), atol=0.05)
+    loss = form.train_on_batch(crops(4), np.array([[0], [1], [0], [1]]))
+
+    assert np.isfinite(loss)
+    assert {weight.dtype for weight in form.weights} == {"float32"}
+    network.set_weights(form.get_weights())
+
+
 def test_a_step_changes_the_form_as_it_changes_the_network() -> None:
     make_repeatable(0, None)
     network = small_network()

@@ -20,9 +20,11 @@ MIXED_PRECISION = "mixed_bfloat16"
 def training_form(network: keras.Model, *, mixed_precision: bool) -> keras.Model:
     """Return an uncompiled network of the same layers, with a copy of the weights in the same order."""
 
-    def formed(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def formed(layer: keras.Operation) -> keras.Operation:
         kind, config = type(layer), layer.get_config()
-        if mixed_precision and layer.name != HEAD and not isinstance(layer, keras.layers.InputLayer):
+        # An operation that is no layer has no precision of its own: the dtype of a cast is what it returns.
+        computes = isinstance(layer, keras.layers.Layer) and not isinstance(layer, keras.layers.InputLayer)
+        if mixed_precision and computes and layer.name != HEAD:
             config["dtype"] = MIXED_PRECISION
         if kind is keras.layers.BatchNormalization and keras.backend.backend() == "tensorflow":
             kind = FusedBatchNormalization
